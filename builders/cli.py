@@ -1,0 +1,261 @@
+"""fakeit-build: make, check and show clones. Also `python -m builders`."""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tqdm import tqdm
+
+from builders.format.command import told_in_one_sentence
+from builders.format.errors import UserError
+from builders.format.storage import Storage
+from builders.making.plan import Plan, Sample
+from builders.making.recipe import Recipe
+
+PROGRAM = "fakeit-build"
+RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
+ClonePath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLONE")]
+OutPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    images_per_class: int | None = None
+    """How many images of each class (of the largest one, where counts differ)."""
+    scale: float | None = None
+    """The same as a multiple of the recipe's own number, such as 0.1 or 50."""
+    prompt: str | None = None
+    """Prompt template over {c}, {lemma}, {h_c}, {d_c}, {b}."""
+    negative_prompt: str | None = None
+    """What to guide away from."""
+    model: str | None = None
+    """Hub id or directory of a diffusers pipeline."""
+    revision: str | None = None
+    """Commit of the model on the Hub."""
+    scheduler: str | None = None
+    """Sampler, as diffusers calls its class."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance; 1 or less switches it off."""
+    num_inference_steps: int | None = None
+    """Denoising steps an image."""
+    width: int | None = None
+    """Pixels."""
+    height: int | None = None
+    """Pixels."""
+    dtype: str | None = None
+    """float32, float16 or bfloat16."""
+    batch_size: int | None = None
+    """Images made together."""
+    image_format: str | None = None
+    """jpg, png or webp."""
+    image_quality: int | None = None
+    """Quality of jpg and webp, 1 to 100."""
+    seed: int | None = None
+    """Seed from which every image's own is derived."""
+    shard_size: int | None = None
+    """About how many images a shard holds."""
+    source: str | None = None
+    """Directory of class folders, for real_images."""
+
+    def overrides(self) -> dict[str, Any]:
+        """Fields of the recipe that were given."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del fields["images_per_class"], fields["scale"]
+        return {**{name: value for name, value in fields.items() if name != "source"}, "model_dir": self.source}
+
+    def num_rounds(self, recipe: Recipe) -> int:
+        default = max((entry.base_count for entry in recipe.classes), default=0)
+        if self.images_per_class is not None and self.scale is not None:
+            raise UserError("--images-per-class and --scale say the same; give one of them")
+        if self.scale is not None:
+            return round(self.scale * default)
+        return default if self.images_per_class is None else self.images_per_class
+
+
+Options = Annotated[RecipeOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="recipe")]
+
+
+def list_() -> None:
+    """List all recipes, with what each is."""
+    from builders.making.catalogue import builder_names, find_builder
+
+    for name in builder_names():
+        for config in find_builder(name).BUILDER_CONFIGS:
+            print(f"{name}/{config.name:24} {config.description}")
+
+
+def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int = 10) -> None:
+    """Show what would be made, as a table; make nothing.
+
+    Args:
+        recipe: builder/config, or a recipe file such as another clone's clone.json.
+        limit: How many samples to show from the beginning; the last one always follows.
+    """
+    planned = _plan(recipe, options)
+    print(f"{planned.recipe.name}: {planned.num_samples:,} images, {len(planned.recipe.classes):,} classes, ", end="")
+    print(f"{planned.num_shards:,} shards of {planned.shard_length(0):,}")
+    shown = min(limit, planned.num_samples)
+    for position in range(shown):
+        _print_sample(position, planned.sample_at(position))
+    if shown < planned.num_samples:
+        print("…")
+        _print_sample(planned.num_samples - 1, planned.sample_at(planned.num_samples - 1))
+
+
+def make(
+    recipe: RecipeName,
+    out: OutPath,
+    /,
+    options: Options = RecipeOptions(),
+    shards: str | None = None,
+    runner: str = "local",
+    workers: int = 1,
+) -> None:
+    """Make a clone. Run again, it goes on where it stopped; asked for more images, it grows.
+
+    Args:
+        recipe: builder/config, or a recipe file such as another clone's clone.json.
+        out: Directory or URL of the clone.
+        shards: Make only shards A:B (B not included) and do not finalise; a run without it does.
+        runner: Who runs the shards: local.
+        workers: Worker processes on this machine.
+    """
+    from builders.clone_builder import make_clone
+    from builders.making.models import pin_model
+
+    planned = _plan(recipe, options)
+    if workers < 1:
+        raise UserError(f"{workers} workers make nothing; give --workers 1 or more")
+    planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
+    with tqdm(total=planned.num_samples, unit="img", disable=None, smoothing=0.05) as bar:
+
+        def start(num_done: int, num_samples: int) -> None:
+            bar.reset(num_samples)
+            bar.update(num_done)
+            bar.start_t, bar.last_print_t, bar.initial = bar._time(), bar._time(), num_done
+
+        manifest = make_clone(
+            planned,
+            out,
+            shards=_shard_range(shards, planned.num_shards),
+            runner_name=runner,
+            num_workers=workers,
+            on_start=start,
+            on_images=bar.update,
+        )
+    if manifest is None:
+        print(
+            f"shards {shards} of {planned.num_shards} are made in {out}; run again without --shards to finish the clone"
+        )
+        return
+    print(f"{out}: {manifest.num_samples:,} images in {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
+    print(f"  datasets.load_dataset({out!r}, split={manifest.split!r})")
+
+
+def verify(clone: ClonePath, /, deep: bool = False) -> None:
+    """Check a clone: counts, checksums, schema, labels, pictures. A line for each fault; exit status 1 if there is any.
+
+    Args:
+        clone: Directory or URL of the clone.
+        deep: Decode every picture, too.
+    """
+    from builders.format.manifest import read_manifest
+    from builders.making.verify import verify_clone
+
+    storage = Storage(clone)
+    manifest = read_manifest(storage)
+    num_faults = 0
+    with tqdm(total=manifest.num_samples, unit="img", disable=None) as bar:
+        for fault in verify_clone(storage, deep=deep, on_samples=bar.update):
+            num_faults += 1
+            bar.write(str(fault), file=sys.stdout)
+    if num_faults:
+        print(f"{clone}: {num_faults} faults")
+        raise SystemExit(1)
+    print(f"{clone}: no faults in {manifest.num_samples:,} images, {len(manifest.shards)} shards")
+
+
+def card(clone: ClonePath, /, check: bool = False) -> None:
+    """Write a clone's card (README.md) anew from its manifest.
+
+    Args:
+        clone: Directory or URL of the clone.
+        check: Write nothing; exit with status 1 if the card is stale.
+    """
+    from builders.format.manifest import CARD, read_manifest
+    from builders.making.recipe import recipe_from_dict
+    from builders.publishing.card import render_card
+
+    storage = Storage(clone)
+    manifest = read_manifest(storage)
+    rendered = render_card(manifest, recipe_from_dict(manifest.recipe)).encode()
+    is_stale = not storage.exists(CARD) or storage.read(CARD) != rendered
+    if check and is_stale:
+        print(f"{clone}/{CARD} is stale; write it anew with 'fakeit-build card {clone}'")
+        raise SystemExit(1)
+    if is_stale:
+        storage.write(CARD, rendered)
+    print(f"{clone}/{CARD} is {'written' if is_stale else 'up to date'}")
+
+
+def sheet(
+    clones: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="CLONE")],
+    /,
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sheet.png"),
+    real: str | None = None,
+    per_class: int = 8,
+) -> None:
+    """Draw a contact sheet: a row per class, a block of images per clone, real ones first.
+
+    Args:
+        clones: Directories or URLs of clones of the same classes.
+        output: The PNG to write.
+        real: A clone of real images, or a directory of class folders.
+        per_class: Images per class in each block.
+    """
+    from builders.showing.sheet import draw_sheet
+
+    draw_sheet(list(clones), real, per_class).save(output)
+    print(output)
+
+
+def _plan(recipe: str, options: RecipeOptions) -> Plan:
+    from builders.making.catalogue import find_recipe
+
+    found = find_recipe(recipe, options.overrides())
+    return Plan(found, options.num_rounds(found))
+
+
+def _print_sample(position: int, sample: Sample) -> None:
+    print(f"{position:>10,}  {sample.key}  seed {sample.seed:<16}  {sample.prompt}")
+
+
+def _shard_range(text: str | None, num_shards: int) -> range | None:
+    if text is None:
+        return None
+    start, colon, stop = text.partition(":")
+    try:
+        found = range(int(start or 0), int(stop or num_shards) if colon else int(start) + 1)
+    except ValueError:
+        raise UserError(f"--shards is '{text}'; write A:B, such as 0:{num_shards}") from None
+    if not 0 <= found.start < found.stop <= num_shards:
+        raise UserError(f"--shards {text} is not within the clone's shards 0:{num_shards}")
+    return found
+
+
+COMMANDS = {"list": list_, "plan": plan, "make": make, "verify": verify, "card": card, "sheet": sheet}
+
+
+def main() -> None:
+    with told_in_one_sentence(PROGRAM, "build"):
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog=PROGRAM, description=__doc__, config=(tyro.conf.DisallowNone,)
+        )
+
+
+if __name__ == "__main__":
+    main()

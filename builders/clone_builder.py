@@ -1,0 +1,203 @@
+"""READ FIRST. A builder: a named set of recipes, and the road from a recipe to a clone.
+
+    recipe  ->  plan            what is made, a pure function           making/recipe.py, making/plan.py
+    plan    ->  shards          painted by an engine, made by a runner  making/shard.py, making/engines, making/runners
+    shards  ->  clone           moved into place, clone.json last       making/finalise.py
+
+To add one, write a file with a subclass of `CloneBuilder` and its `BUILDER_CONFIGS`; the file's name is its name.
+
+    from builders.digits_sd import DigitsSD
+    builder = DigitsSD(config_name="c_cfg2", images_per_class=200)
+    builder.materialize("digits")                      # tar shards, metadata and card; run again to go on
+    builder.as_streaming_dataset(split="train")        # images made as they are asked for
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import yaml
+from datasets.features.features import Features
+
+from builders.classes.class_list import ClassEntry
+from builders.format.errors import UserError, near
+from builders.format.manifest import Manifest
+from builders.format.schema import card_features
+from builders.format.storage import Storage
+from builders.making.engines.base import engine
+from builders.making.finalise import finalise
+from builders.making.models import pin_model
+from builders.making.output import open_output
+from builders.making.plan import Plan
+from builders.making.prompts import TEMPLATES
+from builders.making.recipe import Recipe, override_recipe
+from builders.making.runners.base import Job, runner
+from builders.making.shard import batches, encode_sample
+
+
+@dataclass
+class CloneConfig(datasets.BuilderConfig):
+    """A named recipe. `datasets` sets attributes on configs, so all that matters is in one frozen field."""
+
+    recipe: Recipe | None = None
+    num_rounds: int = 0
+
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
+        """Name of the cache: it changes with the recipe, the length and the versions that pixels depend on."""
+        assert self.recipe is not None
+        facts = [self.recipe.hash, self.num_rounds, engine(self.recipe.engine).environment(self.recipe)]
+        return f"{self.name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+
+
+def paper_configs(base: Recipe, num_inference_steps: int) -> list[CloneConfig]:
+    """A config for each prompt of the paper at guidance 7.5 and at 2: c_cfg7_5, c_cfg2, c_h_cfg7_5, …"""
+    return [
+        CloneConfig(
+            name=f"{prompt}_cfg{str(scale).removesuffix('.0').replace('.', '_')}",
+            version=datasets.Version("1.0.0"),
+            description=f'prompt "{template}", guidance {scale:g}',
+            recipe=replace(
+                base,
+                name=f"{base.name}/{prompt}_cfg{str(scale).removesuffix('.0').replace('.', '_')}",
+                prompt=template,
+                guidance_scale=scale,
+                num_inference_steps=num_inference_steps,
+            ),
+        )
+        for prompt, template in TEMPLATES.items()
+        for scale in (7.5, 2.0)
+    ]
+
+
+class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
+    """A `datasets` builder whose examples are painted. Keyword arguments override fields of the recipe."""
+
+    BUILDER_CONFIG_CLASS = CloneConfig
+    BUILDER_CONFIGS: ClassVar[list[CloneConfig]] = []
+
+    def __init__(
+        self,
+        config_name: str | None = None,
+        *,
+        images_per_class: int | None = None,
+        cache_dir: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        recipe = pin_model(self.recipe(config_name, **overrides))
+        num_rounds = images_per_class or self.default_rounds(recipe)
+        super().__init__(cache_dir=cache_dir, config_name=config_name, recipe=recipe, num_rounds=num_rounds)
+
+    @classmethod
+    def recipe(cls, config_name: str | None, **overrides: Any) -> Recipe:
+        """The recipe of a named config with some fields replaced and its classes filled in.
+
+        Raises:
+            UserError: unknown config or field, or a value out of range.
+        """
+        configs = {config.name: config for config in cls.BUILDER_CONFIGS}
+        builder_name = cls.__module__.rsplit(".", 1)[-1]
+        if config_name not in configs:
+            raise UserError(
+                f"unknown config '{config_name}' of '{builder_name}'; {near(str(config_name), list(configs))}"
+            )
+        base = configs[config_name].recipe
+        assert base is not None
+        recipe = override_recipe(base, overrides)
+        return cls.complete(replace(recipe, classes=recipe.classes or cls.classes(recipe)))
+
+    @classmethod
+    def classes(cls, recipe: Recipe) -> tuple[ClassEntry, ...]:
+        """What this builder paints, in sorted-wnid order."""
+        raise NotImplementedError
+
+    @classmethod
+    def complete(cls, recipe: Recipe) -> Recipe:
+        """Last touches to a recipe that need its classes; none by default."""
+        return recipe
+
+    @staticmethod
+    def default_rounds(recipe: Recipe) -> int:
+        """Rounds of the 1x clone: the largest base count."""
+        return max(entry.base_count for entry in recipe.classes)
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.config.recipe, self.config.num_rounds)
+
+    def materialize(self, out: str | Path, *, runner_name: str = "local", num_workers: int = 1) -> Manifest:
+        """Makes the clone in a directory or at a URL; goes on where an earlier call stopped.
+
+        Raises:
+            UserError: the output holds something else, or cannot be written.
+        """
+        return make_clone(self.plan, str(out), runner_name=runner_name, num_workers=num_workers)
+
+    # What `datasets` asks of a builder.
+
+    def _info(self) -> datasets.DatasetInfo:
+        recipe: Recipe = self.config.recipe
+        listed = yaml.safe_load(yaml.safe_dump(card_features(recipe.image_format, recipe.label_names)))
+        return datasets.DatasetInfo(
+            description=self.config.description or "", features=Features._from_yaml_list(listed)
+        )
+
+    def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
+        plan = self.plan
+        places = [
+            (shard, start)
+            for shard in range(plan.num_shards)
+            for start in range(0, plan.shard_length(shard), plan.recipe.batch_size)
+        ]
+        return [datasets.SplitGenerator(name=plan.recipe.split, gen_kwargs={"batches": places})]
+
+    def _generate_examples(self, batches: list[tuple[int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        plan = self.plan
+        paint = engine(plan.recipe.engine).load(plan.recipe)
+        for shard, start in batches:
+            yield from paint_examples(plan, plan.shard_samples(shard)[start : start + plan.recipe.batch_size], paint)
+
+
+def paint_examples(plan: Plan, samples: Any, paint: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One batch as `datasets` examples, equal to what the clone holds."""
+    for slot, (sample, painted) in enumerate(zip(samples, paint(samples), strict=True)):
+        picture, fields = encode_sample(plan.recipe, sample, slot, painted)
+        fields["sha256"] = hashlib.sha256(picture).hexdigest()
+        image = {"bytes": picture, "path": f"{sample.key}.{plan.recipe.image_format}"}
+        yield (
+            sample.key,
+            {plan.recipe.image_format: image, "cls": sample.label, "json": fields, "__key__": sample.key},
+        )
+
+
+def make_clone(
+    plan: Plan,
+    out: str,
+    *,
+    shards: range | None = None,
+    runner_name: str = "local",
+    num_workers: int = 1,
+    on_start: Callable[[int, int], None] = lambda num_done, num_samples: None,
+    on_images: Callable[[int], None] = lambda num_images: None,
+) -> Manifest | None:
+    """Makes what is missing of a clone and finalises it when all shards are there; the engine behind `materialize`.
+
+    With `shards`, makes only those and leaves finalising to a call without. `on_start` hears how many images are
+    finished and how many are asked for, `on_images` of each batch.
+    """
+    storage = Storage(out)
+    output = open_output(plan, storage)
+    if output.is_complete:
+        return output.old
+    asked = range(plan.num_shards) if shards is None else shards
+    missing = [shard for shard in asked if output.finished_shard(shard) is None]
+    num_missing = sum(plan.shard_length(shard) for shard in missing)
+    num_samples = sum(plan.shard_length(shard) for shard in asked)
+    on_start(num_samples - num_missing, num_samples)
+    if missing:
+        run = runner(runner_name).run
+        run(Job(plan=plan, out=out, shards=missing, num_workers=num_workers, on_images=on_images))
+    return finalise(output) if shards is None else None

@@ -1,0 +1,32 @@
+"""Digits made by the small Stable Diffusion that ships with the package: no GPU, no download, no account.
+
+fakeit-build make digits_sd/c_cfg2 OUT
+"""
+
+from dataclasses import replace
+
+from builders.classes.class_list import ClassEntry, read_class_table
+from builders.clone_builder import CloneBuilder, paper_configs
+from builders.making.models import EMBEDDED
+from builders.making.recipe import Recipe
+
+IMAGES_PER_CLASS = 200
+
+BASE = Recipe(
+    name="digits_sd",
+    model=EMBEDDED,
+    width=32,
+    height=32,
+    batch_size=50,
+    shard_size=500,
+    # The backdrops that the embedded model knows.
+    scenes=("corridor", "crosswalk", "desert/sand", "lawn", "ocean", "sky", "volcano", "wheat_field"),
+)
+
+
+class DigitsSD(CloneBuilder):
+    BUILDER_CONFIGS = paper_configs(BASE, num_inference_steps=25)
+
+    @classmethod
+    def classes(cls, recipe: Recipe) -> tuple[ClassEntry, ...]:
+        return tuple(replace(entry, base_count=IMAGES_PER_CLASS) for entry in read_class_table("digits"))

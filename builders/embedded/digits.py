@@ -1,0 +1,151 @@
+"""Real handwritten digits as 32x32 pictures: what the embedded model is trained on, and what clones of it are tested on.
+
+The scans are scikit-learn's bundled `load_digits` (1,797 scans of 8x8, 17 grey levels). The split is fixed: the 597 rows
+named in `digits_test_rows.txt` are the test part, which no generator ever sees; the other 1,200, 120 a class, are for training.
+
+    python -m builders.embedded.digits OUT     # writes OUT/train/<wnid>/*.png and OUT/test/<wnid>/*.png
+"""
+
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from builders.classes.class_list import read_class_table
+
+SIZE = 32
+INK = 245.0
+
+
+def load_digits_part(part: str) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Ink coverage (n, 8, 8) in [0, 1], labels (n,) and row numbers (n,) of the `train` or the `test` part."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    rows = (files("builders.embedded") / "digits_test_rows.txt").read_text(encoding="utf-8").split()
+    is_test = np.zeros(len(digits.target), dtype=bool)
+    is_test[[int(row) for row in rows]] = True
+    chosen = np.flatnonzero(is_test if part == "test" else ~is_test)
+    return (digits.images[chosen] / 16).astype(np.float32), digits.target[chosen].astype(np.int64), chosen
+
+
+def enlarge(
+    ink: NDArray[np.float32], *, rotation: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
+) -> NDArray[np.float32]:
+    """One scan (8, 8) with a margin of one of its pixels, enlarged to (32, 32), bicubic; optionally turned (degrees),
+    scaled and shifted (pixels of 32)."""
+    picture = Image.fromarray(np.pad(ink, 1)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    if rotation or scale != 1.0 or shift != (0.0, 0.0):
+        cos, sin = np.cos(np.deg2rad(rotation)) / scale, np.sin(np.deg2rad(rotation)) / scale
+        centre = (SIZE - 1) / 2
+        x0, y0 = centre + shift[0], centre + shift[1]
+        matrix = (cos, sin, centre - cos * x0 - sin * y0, -sin, cos, centre + sin * x0 - cos * y0)
+        picture = picture.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(picture), 0.0, 1.0)
+
+
+def compose(ink: NDArray[np.float32], backdrop: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
+    """A picture (32, 32, 3): light ink (32, 32) on black, or before a backdrop (32, 32, 3) of values 0 to 255."""
+    behind = np.zeros((SIZE, SIZE, 3), np.float32) if backdrop is None else backdrop
+    alpha = ink[..., None]
+    return np.clip(np.rint(behind * (1 - alpha) + INK * alpha), 0, 255).astype(np.uint8)
+
+
+# Backdrops: one painter per Places scene. Each returns (32, 32, 3), 0 to 255, no brighter than about 150.
+Painter = Callable[[np.random.Generator], NDArray[np.float32]]
+
+
+def _gradient(top: tuple[float, ...], bottom: tuple[float, ...]) -> NDArray[np.float32]:
+    share = np.linspace(0, 1, SIZE, dtype=np.float32)[:, None, None]
+    row = np.asarray(top, np.float32) * (1 - share) + np.asarray(bottom, np.float32) * share
+    return np.repeat(row, SIZE, axis=1)
+
+
+def _grid() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    return y, x
+
+
+def paint_sky(rng: np.random.Generator) -> NDArray[np.float32]:
+    y, x = _grid()
+    picture = _gradient((30, 70, 150), (90, 130, 150))
+    for _ in range(2):
+        cy, cx, wide = rng.uniform(4, 28), rng.uniform(4, 28), rng.uniform(4, 8)
+        cloud = np.exp(-(((x - cx) / wide) ** 2) - ((y - cy) / (wide / 2)) ** 2)
+        picture = picture + 45 * cloud[..., None]
+    return picture
+
+
+def paint_ocean(rng: np.random.Generator) -> NDArray[np.float32]:
+    y, x = _grid()
+    wave = np.sin(y * rng.uniform(0.9, 1.1) + 0.8 * np.sin(x * 0.35 + rng.uniform(0, 6.3)) + rng.uniform(0, 6.3))
+    return _gradient((10, 60, 100), (0, 35, 80)) + 22 * wave[..., None]
+
+
+def paint_desert(rng: np.random.Generator) -> NDArray[np.float32]:
+    y, x = _grid()
+    crest = rng.uniform(10, 22) + 4 * np.sin(x * rng.uniform(0.15, 0.3) + rng.uniform(0, 6.3))
+    below = 1 / (1 + np.exp(-(y - crest)))
+    sky, sand = np.array([150, 110, 70], np.float32), np.array([120, 75, 25], np.float32)
+    return sky * (1 - below[..., None]) + sand * below[..., None]
+
+
+def paint_lawn(rng: np.random.Generator) -> NDArray[np.float32]:
+    noise = rng.normal(0, 12, (SIZE, SIZE)).astype(np.float32)
+    return _gradient((40, 95, 30), (25, 75, 20)) + noise[..., None] * np.array([0.6, 1.0, 0.4], np.float32)
+
+
+def paint_crosswalk(rng: np.random.Generator) -> NDArray[np.float32]:
+    _, x = _grid()
+    stripes = 1 / (1 + np.exp(-6 * np.sin(x * 2 * np.pi / rng.uniform(9, 11) + rng.uniform(0, 6.3))))
+    return 35 + 85 * stripes[..., None] * np.ones(3, np.float32)
+
+
+def paint_wheat_field(rng: np.random.Generator) -> NDArray[np.float32]:
+    y, x = _grid()
+    stalks = np.sin(x * rng.uniform(1.7, 2.0) + 0.15 * y + rng.uniform(0, 6.3))
+    return _gradient((130, 105, 30), (100, 75, 10)) + 25 * stalks[..., None]
+
+
+def paint_corridor(rng: np.random.Generator) -> NDArray[np.float32]:
+    y, x = _grid()
+    depth = np.maximum(np.abs(x - rng.uniform(13, 18)), np.abs(y - rng.uniform(13, 18)))
+    rings = 40 + 4 * depth + 12 * np.sin(depth * 1.2)
+    return rings[..., None] * np.array([1.0, 0.85, 0.9], np.float32)
+
+
+def paint_volcano(rng: np.random.Generator) -> NDArray[np.float32]:
+    y, x = _grid()
+    slope = y - np.abs(x - rng.uniform(12, 20)) * rng.uniform(0.9, 1.2) - rng.uniform(6, 12)
+    mountain = 1 / (1 + np.exp(-slope))[..., None]
+    return _gradient((110, 25, 10), (140, 60, 15)) * (1 - mountain) + np.array([35, 20, 25], np.float32) * mountain
+
+
+BACKDROPS: dict[str, Painter] = {
+    "sky": paint_sky,
+    "ocean": paint_ocean,
+    "desert/sand": paint_desert,
+    "lawn": paint_lawn,
+    "crosswalk": paint_crosswalk,
+    "wheat_field": paint_wheat_field,
+    "corridor": paint_corridor,
+    "volcano": paint_volcano,
+}
+
+
+def write_class_folders(out: Path) -> None:
+    """Both parts as PNG class folders: `<part>/<wnid>/<row of load_digits>.png`."""
+    wnids = [entry.wnid for entry in read_class_table("digits")]
+    for part in ("train", "test"):
+        for ink, label, row in zip(*load_digits_part(part), strict=True):
+            path = out / part / wnids[label] / f"{row:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(compose(enlarge(ink))).save(path)
+
+
+if __name__ == "__main__":
+    write_class_folders(Path(sys.argv[1]))

@@ -1,0 +1,41 @@
+"""How every command ends: a user's mistake is one sentence on stderr and exit status 2, never a traceback."""
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from builders.format.errors import UserError, missing_extra
+
+OPTIONAL_MODULES = {
+    "datasets", "diffusers", "transformers", "torch", "torchvision", "timm", "cv2", "sklearn", "optuna", "matplotlib",
+    "huggingface_hub", "safetensors", "nltk", "scipy",
+}  # fmt: skip
+
+
+@contextmanager
+def told_in_one_sentence(program: str, extra: str) -> Iterator[None]:
+    """Runs a command; `extra` is the optional part of the package that it may miss."""
+    try:
+        yield
+    except UserError as error:
+        _exit(program, str(error), 2)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in OPTIONAL_MODULES:
+            raise
+        _exit(program, str(missing_extra(error.name, extra)), 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOTDIR):
+            raise
+        place = f" at '{error.filename}'" if error.filename else ""
+        _exit(
+            program, f"{error.strerror}{place}; what is finished is kept, run the command again when that is mended", 2
+        )
+    except KeyboardInterrupt:
+        _exit(program, "interrupted; what is finished is kept, run the command again to go on", 130)
+
+
+def _exit(program: str, sentence: str, status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"{program}: {sentence}\n")
+    raise SystemExit(status)

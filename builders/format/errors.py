@@ -1,0 +1,18 @@
+"""The one error that people are meant to read: a sentence with the value and the way out; commands exit with status 2."""
+
+
+class UserError(Exception):
+    """A mistake in what was asked, or in what lies on disk, told in one sentence."""
+
+
+def near(name: str, choices: list[str]) -> str:
+    """The end of such a sentence: the choices, the likeliest ones alone where any is close."""
+    import difflib
+
+    close = difflib.get_close_matches(name, choices, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(choices)}"
+
+
+def missing_extra(module: str, extra: str) -> UserError:
+    """For an import that failed because an optional part of the package is not installed."""
+    return UserError(f"'{module}' is not installed, and this command needs it: pip install 'fakeit[{extra}]'")

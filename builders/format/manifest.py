@@ -1,0 +1,136 @@
+"""The clone's table of contents, `clone.json`, and the names of its files.
+
+Invariant: `clone.json` is written last; a clone without it is unfinished.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from builders.format.errors import UserError
+from builders.format.storage import Storage
+
+MANIFEST = "clone.json"
+CARD = "README.md"
+TIMM_INDEX = "_info.json"
+MAKING = "_making"
+FORMAT_VERSION = 1
+SHARDS_PER_FOLDER = 1000
+SHARDS_PER_METADATA_FILE = 100
+
+
+def shard_name(split: str, shard: int) -> str:
+    """Where a shard lies in a finished clone: "data/000/train-000000.tar"."""
+    return f"data/{shard // SHARDS_PER_FOLDER:03d}/{split}-{shard:06d}.tar"
+
+
+def metadata_name(split: str, number: int) -> str:
+    """The number-th metadata file, which holds shards 100 x number onwards, a row group each."""
+    return f"metadata/{split}-{number:05d}.parquet"
+
+
+def making_names(split: str, shard: int) -> tuple[str, str]:
+    """A shard and its sidecar while the clone is being made."""
+    stem = f"{MAKING}/{shard // SHARDS_PER_FOLDER:03d}/{split}-{shard:06d}"
+    return f"{stem}.tar", f"{stem}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+    environment: int
+    """Position in `Manifest.environments` of the versions and the device it was made with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    recipe: dict[str, Any]
+    recipe_hash: str
+    split: str
+    image_format: str
+    label_names: list[str]
+    num_rounds: int
+    environments: list[dict[str, str]]
+    shards: list[ShardEntry]
+
+    @property
+    def num_samples(self) -> int:
+        return sum(shard.num_samples for shard in self.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(shard.num_bytes for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the shards' own, in their order: two clones with the same digest hold the same bytes."""
+        return hashlib.sha256("\n".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        content = {
+            "format": FORMAT_VERSION,
+            "num_samples": self.num_samples,
+            "num_bytes": self.num_bytes,
+            "digest": self.digest,
+            **asdict(self),
+        }
+        return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """A `clone.json`, checked in types and totals.
+
+    Raises:
+        UserError: it is no manifest, of an unknown format, or its totals disagree with its shards.
+    """
+    try:
+        fields = json.loads(content)
+        version = fields.pop("format")
+        totals = {name: fields.pop(name) for name in ("num_samples", "num_bytes", "digest")}
+        shards = [ShardEntry(**shard) for shard in fields.pop("shards")]
+        manifest = Manifest(**fields, shards=shards)
+        found = {name: getattr(manifest, name) for name in totals}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"'{where}' is no clone manifest ({type(error).__name__}: {error}); make the clone again"
+        ) from None
+    if version != FORMAT_VERSION:
+        raise UserError(f"'{where}' has clone format {version!r}, this version of fakeit reads format {FORMAT_VERSION}")
+    for name, value in totals.items():
+        if found[name] != value:
+            raise UserError(
+                f"'{where}' says {name} {value}, but its shards add up to {found[name]}; make the clone again"
+            )
+    return manifest
+
+
+def read_manifest(storage: Storage) -> Manifest:
+    """The manifest of a finished clone.
+
+    Raises:
+        UserError: nothing is there, or the clone is unfinished.
+    """
+    if storage.exists(MANIFEST):
+        return parse_manifest(storage.read(MANIFEST), storage.path(MANIFEST))
+    if storage.names(MAKING):
+        raise UserError(
+            f"the clone at '{storage.root}' is unfinished; run its 'fakeit-build make' again to complete it"
+        )
+    raise UserError(
+        f"no clone at '{storage.root}' (no {MANIFEST}); make one with 'fakeit-build make RECIPE {storage.root}'"
+    )
+
+
+def timm_index(manifest: Manifest) -> bytes:
+    """The `_info.json` that timm's `wds/` reader takes its shard lengths from."""
+    split = {
+        "name": manifest.split,
+        "num_samples": manifest.num_samples,
+        "filenames": [shard.name for shard in manifest.shards],
+        "shard_lengths": [shard.num_samples for shard in manifest.shards],
+    }
+    return (json.dumps({"splits": {manifest.split: split}}, indent=1) + "\n").encode()

@@ -1,0 +1,126 @@
+"""Reading a clone: its manifest, its metadata, and any sample by number, through the recorded offsets; nothing is unpacked.
+
+clone = open_clone("imagenet-100-sd")
+sample = clone[12345]                  # key, label, encoded picture
+"""
+
+import bisect
+import itertools
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.format.errors import UserError
+from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, metadata_name, read_manifest
+from builders.format.storage import Storage
+
+INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    key: str
+    label: int
+    picture: bytes
+
+
+class Clone(Sequence[EncodedSample]):
+    """A finished clone, samples numbered 0 … n - 1 in shard order. Cheap to open and to send to a worker process."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self.storage = Storage(root)
+        self.manifest: Manifest = read_manifest(self.storage)
+        self._indexes: dict[int, dict[str, list[Any]]] = {}
+        self._maps: dict[int, mmap.mmap] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["root"])  # type: ignore[misc]
+
+    @cached_property
+    def shard_starts(self) -> list[int]:
+        """The number of each shard's first sample, and the total at the end."""
+        return [0, *itertools.accumulate(shard.num_samples for shard in self.manifest.shards)]
+
+    def __len__(self) -> int:
+        return self.shard_starts[-1]
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """Shard and row of a sample."""
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        shard = bisect.bisect_right(self.shard_starts, number) - 1
+        return shard, number - self.shard_starts[shard]
+
+    def __getitem__(self, number: int) -> EncodedSample:  # type: ignore[override]
+        shard, row = self.locate(number)
+        index = self.shard_index(shard)
+        start, size = index["image_offset"][row], index["image_size"][row]
+        return EncodedSample(index["key"][row], index["label"][row], self._read(shard, start, start + size))
+
+    def __iter__(self) -> Iterator[EncodedSample]:
+        return (self[number] for number in range(len(self)))
+
+    def key(self, number: int) -> str:
+        """The key of a sample; no picture is read."""
+        shard, row = self.locate(number)
+        return str(self.shard_index(shard)["key"][row])
+
+    def shard_index(self, shard: int) -> dict[str, list[Any]]:
+        """`INDEX_COLUMNS` of one shard as lists."""
+        if shard not in self._indexes:
+            self._indexes[shard] = self.metadata(shard, list(INDEX_COLUMNS)).to_pydict()
+        return self._indexes[shard]
+
+    def metadata(self, shard: int, columns: list[str] | None = None) -> pa.Table:
+        """Metadata rows of one shard (see `schema.METADATA_SCHEMA`).
+
+        Raises:
+            UserError: the metadata file is missing, broken, or of another clone.
+        """
+        name = metadata_name(self.manifest.split, shard // SHARDS_PER_METADATA_FILE)
+        try:
+            with self.storage.fs.open(self.storage.path(name), "rb") as file:
+                table = pq.ParquetFile(file).read_row_group(shard % SHARDS_PER_METADATA_FILE, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"'{self.storage.path(name)}' cannot be read ({error}); run 'fakeit-build verify'"
+            ) from None
+        if table.num_rows != self.manifest.shards[shard].num_samples:
+            raise UserError(
+                f"'{self.storage.path(name)}' does not fit the clone; run 'fakeit-build verify {self.root}'"
+            )
+        return table
+
+    def _read(self, shard: int, start: int, end: int) -> bytes:
+        name = self.manifest.shards[shard].name
+        if not self.storage.is_local:
+            return self.storage.read(name, start, end)
+        if shard not in self._maps:
+            try:
+                with open(self.storage.path(name), "rb") as file:
+                    self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise UserError(f"shard '{self.storage.path(name)}' cannot be read ({error})") from None
+        content = self._maps[shard][start:end]
+        if len(content) != end - start:
+            raise UserError(f"shard '{self.storage.path(name)}' is cut; run 'fakeit-build verify {self.root}'")
+        return content
+
+
+def open_clone(root: str | Path) -> Clone:
+    """A finished clone in a directory or at any fsspec URL.
+
+    Raises:
+        UserError: there is none, it is unfinished, or its manifest is broken.
+    """
+    return Clone(root)

@@ -1,0 +1,123 @@
+"""One shard: a tar of samples `<key>.cls <key>.<image> <key>.json`, written so that the same samples give the same bytes.
+
+writer = ShardWriter(path, "jpg")
+writer.write("n01_00000000", 3, picture, fields)
+rows, sha256 = writer.close()
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from builders.format.images import FORMATS
+
+MAX_MEMBER_BYTES = 256 * 1024 * 1024
+"""Larger members are refused by the readers."""
+
+
+class _Hashed:
+    """A file that hashes what is appended to it; the tar writer never seeks back."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("wb")
+        self.sha256 = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.sha256.update(content)
+        return self.file.write(content)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+class ShardWriter:
+    """Writes a tar; modification time 0, empty user and group, plain USTAR headers."""
+
+    def __init__(self, path: Path, image_format: str) -> None:
+        self._image_format = image_format
+        self._file = _Hashed(path)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, key: str, label: int, picture: bytes, fields: dict[str, Any]) -> None:
+        """Appends one sample; `fields` is its json without the picture's `sha256`, which is added."""
+        fields = {**fields, "sha256": hashlib.sha256(picture).hexdigest()}
+        row: dict[str, Any] = {"key": key, "label": label, **fields}
+        members = {
+            "cls": ("cls", str(label).encode()),
+            "image": (self._image_format, picture),
+            "json": ("json", json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()),
+        }
+        for name, (extension, content) in members.items():
+            row[f"{name}_offset"], row[f"{name}_size"] = self._append(f"{key}.{extension}", content), len(content)
+        self._rows.append(row)
+
+    def close(self) -> tuple[list[dict[str, Any]], str]:
+        """Ends the tar; its metadata rows and its sha256."""
+        self._tar.close()
+        self._file.file.close()
+        return self._rows, self._file.sha256.hexdigest()
+
+    def abandon(self) -> None:
+        """Closes the file without ending the tar."""
+        self._file.file.close()
+
+    def _append(self, name: str, content: bytes) -> int:
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = len(content), 0o444
+        start = self._tar.offset
+        self._tar.addfile(member, io.BytesIO(content))
+        return start + tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    key: str
+    extension: str
+    offset: int
+    content: bytes
+
+
+def read_members(file: BinaryIO) -> Iterator[Member]:
+    """The members of a tar in their order; only what a shard may hold.
+
+    Raises:
+        ValueError: the tar is cut or broken, or holds something else than small plain files named `<key>.<extension>`.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r:", format=tarfile.USTAR_FORMAT) as tar:
+            end = 0
+            for member in tar:
+                yield _read_member(tar, member)
+                tar.members = []  # tarfile keeps every header otherwise
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            _check_end(file, end)
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"the tar cannot be read ({error}); it is cut or no tar") from None
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Member:
+    key, dot, extension = member.name.rpartition(".")
+    if not member.isreg() or member.sparse is not None:
+        raise ValueError(f"member '{member.name}' is no plain file")
+    if not dot or extension not in (*FORMATS, "cls", "json"):
+        raise ValueError(f"member '{member.name}' is none of cls, {', '.join(FORMATS)}, json")
+    if member.size > MAX_MEMBER_BYTES:
+        raise ValueError(f"member '{member.name}' has {member.size} bytes, more than {MAX_MEMBER_BYTES}")
+    source = tar.extractfile(member)
+    assert source is not None
+    content = source.read()
+    if len(content) != member.size:
+        raise ValueError(f"the tar is cut inside '{member.name}'")
+    return Member(key=key, extension=extension, offset=member.offset_data, content=content)
+
+
+def _check_end(file: BinaryIO, end: int) -> None:
+    file.seek(end)
+    if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
+        raise ValueError("the tar is cut: its end marker is missing")

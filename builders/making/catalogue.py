@@ -1,0 +1,72 @@
+"""Finding recipes: "builder/config" by name, or a recipe file such as the clone.json of another clone."""
+
+import importlib
+import json
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import builders
+from builders.format.errors import UserError, missing_extra, near
+from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
+
+if TYPE_CHECKING:
+    from builders.clone_builder import CloneBuilder
+
+NOT_BUILDERS = ("__main__", "cli", "clone_builder")
+
+
+def builder_names() -> list[str]:
+    """The builder scripts: the modules at the top of `builders`."""
+    modules = pkgutil.iter_modules(builders.__path__)
+    return [module.name for module in modules if not module.ispkg and module.name not in NOT_BUILDERS]
+
+
+def find_builder(name: str) -> "type[CloneBuilder]":
+    """The builder class of a builder script.
+
+    Raises:
+        UserError: there is no such script, or what it stands on is not installed.
+    """
+    if name not in builder_names():
+        raise UserError(f"unknown builder '{name}'; {near(name, builder_names())}")
+    try:
+        module = importlib.import_module(f"builders.{name}")
+        base = importlib.import_module("builders.clone_builder").CloneBuilder
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or name, "build") from None
+    found: type[CloneBuilder] = next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value is not base
+    )
+    return found
+
+
+def find_recipe(recipe: str, overrides: dict[str, Any]) -> Recipe:
+    """A recipe by "builder/config" or from a JSON file, with some fields replaced.
+
+    Raises:
+        UserError: no such builder, config, file or field.
+    """
+    if recipe.endswith(".json") or Path(recipe).is_file():
+        return _read_recipe_file(Path(recipe), overrides)
+    builder, slash, config = recipe.partition("/")
+    if not slash:
+        raise UserError(f"'{recipe}' is no recipe; write builder/config, such as digits_sd/c_cfg2, or a recipe file")
+    return find_builder(builder).recipe(config, **overrides)
+
+
+def _read_recipe_file(path: Path, overrides: dict[str, Any]) -> Recipe:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fields = content.get("recipe", content)
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"recipe file '{path}' cannot be read ({error})") from None
+    recipe = recipe_from_dict(fields)
+    model = overrides.get("model")
+    if model and Path(model).is_dir():  # the same model, wherever it lies here: checked against the recipe's revision
+        overrides = {**overrides, "model": None, "model_dir": model}
+    elif model and model != recipe.model and not overrides.get("revision"):
+        overrides = {**overrides, "revision": ""}
+    return override_recipe(recipe, overrides)

@@ -1,0 +1,53 @@
+"""What every engine is: a module with `load(recipe)`, which returns the call that paints, and `environment(recipe)`.
+
+paint = engine("diffusion").load(recipe)
+pictures = paint(samples)              # at most recipe.batch_size of them, one Painted each, in their order
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+import builders.making.engines as engines_folder
+from builders.format.errors import UserError, missing_extra, near
+from builders.making.plan import Sample
+from builders.making.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Painted:
+    picture: NDArray[np.uint8] | bytes
+    """RGB pixels (height, width, 3), or a file that already has the recipe's image format."""
+    nsfw: int = -1
+    """Verdict of a safety checker: 1 flagged, 0 not, -1 not checked."""
+
+
+Paint = Callable[[Sequence[Sample]], list[Painted]]
+
+
+class Engine(Protocol):
+    def load(self, recipe: Recipe) -> Paint: ...
+
+    def environment(self, recipe: Recipe) -> dict[str, str]:
+        """Versions and device that the bytes may depend on."""
+        ...
+
+
+def engine(name: str) -> Engine:
+    """The engine of that name: a module in this folder.
+
+    Raises:
+        UserError: there is none, or what it stands on is not installed.
+    """
+    names = [module.name for module in pkgutil.iter_modules(engines_folder.__path__) if module.name != "base"]
+    if name not in names:
+        raise UserError(f"unknown engine '{name}'; {near(name, names)}")
+    try:
+        return cast(Engine, importlib.import_module(f"{engines_folder.__name__}.{name}"))
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or name, "build") from None

@@ -1,0 +1,70 @@
+"""Which model a recipe means: turns a name, a Hub id or a directory into a model with a revision that pins its bytes."""
+
+import hashlib
+import re
+from dataclasses import replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from builders.format.errors import UserError
+from builders.making.recipe import Recipe
+
+EMBEDDED = "fakeit/digits-sd"
+"""The small Stable Diffusion that ships with the package."""
+
+
+def embedded_dir() -> Path:
+    """Pipeline directory of the embedded model."""
+    return Path(str(files("builders.embedded"))) / "pipeline"
+
+
+def pin_model(recipe: Recipe) -> Recipe:
+    """The recipe with `revision` and `model_dir` filled in: a directory is pinned by its content, a Hub id by its commit.
+
+    Raises:
+        UserError: the directory is no pipeline or differs from the recipe's revision, or the Hub cannot say the commit.
+    """
+    if recipe.engine != "diffusion":
+        return recipe
+    directory = str(embedded_dir()) if recipe.model == EMBEDDED and not recipe.model_dir else recipe.model_dir
+    if not directory and Path(recipe.model).is_dir():
+        directory = recipe.model
+    if not directory:
+        return replace(recipe, revision=_commit(recipe.model, recipe.revision))
+    if not (Path(directory) / "model_index.json").is_file():
+        raise UserError(
+            f"'{directory}' is no diffusers pipeline (no model_index.json); give --model a Hub id or a pipeline"
+        )
+    digest = directory_digest(directory)
+    if recipe.revision and recipe.revision != digest:
+        raise UserError(f"the model in '{directory}' is {digest}, but the recipe was made with {recipe.revision}")
+    name = recipe.model if recipe.model != directory else Path(directory).resolve().name
+    return replace(recipe, model=name, revision=digest, model_dir=directory)
+
+
+@lru_cache(maxsize=4)
+def directory_digest(directory: str) -> str:
+    """ "sha256:…" over the names and contents of a directory's json, text and safetensors files, the card left out."""
+    total = hashlib.sha256()
+    for path in sorted(Path(directory).rglob("*")):
+        if path.suffix in (".json", ".txt", ".safetensors", ".model"):
+            with path.open("rb") as file:
+                total.update(f"{path.relative_to(directory).as_posix()}\n".encode())
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return "sha256:" + total.hexdigest()
+
+
+def _commit(model: str, revision: str) -> str:
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    import huggingface_hub
+
+    try:
+        commit = huggingface_hub.model_info(model, revision=revision or None).sha
+    except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"cannot look up model '{model}' on the Hub ({reason}); give --model a directory, or --revision a full commit"
+        ) from None
+    return str(commit)

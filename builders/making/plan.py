@@ -1,0 +1,147 @@
+"""The plan: which image stands where. A pure function of the recipe; nothing is stored, any sample is found in O(log n).
+
+Classes take part in rounds in proportion to their base counts, shuffled within each round; a shard is a whole number of
+rounds. So any prefix of shards holds the classes in their proportion, and a clone grows by appending shards.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.classes.scenes import scene_phrase
+from builders.format.errors import UserError
+from builders.making.prompts import render_prompt, template_fields
+from builders.making.recipe import Recipe
+
+
+def sample_seed(recipe_seed: int, wnid: str, index: int, attempt: int) -> int:
+    """Seed of one image: the first 53 bits of BLAKE2b-64 over "<recipe seed>/<wnid>/<index>/<attempt>" in UTF-8.
+
+    It depends on nothing else, so two recipes that differ in prompt or guidance share their noise image by image.
+    """
+    digest = hashlib.blake2b(f"{recipe_seed}/{wnid}/{index}/{attempt}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 11
+
+
+def draw_background(seed: int, num_scenes: int) -> int:
+    """Which scene an image's seed draws: BLAKE2b-64 over "<seed>/background", modulo the number of scenes."""
+    digest = hashlib.blake2b(f"{seed}/background".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % num_scenes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image to be made."""
+
+    key: str
+    label: int
+    wnid: str
+    class_name: str
+    index: int
+    attempt: int
+    seed: int
+    background: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe carried on for `num_rounds` rounds: with equal counts, that many images a class."""
+
+    recipe: Recipe
+    num_rounds: int
+
+    def __post_init__(self) -> None:
+        if self.num_rounds < 1:
+            raise UserError(f"{self.num_rounds} images per class are too few; ask for at least 1")
+        if not self.recipe.classes:
+            raise UserError(f"recipe '{self.recipe.name}' has no classes")
+        if "b" in template_fields(self.recipe.prompt) and not self.recipe.scenes:
+            raise UserError(f"prompt '{self.recipe.prompt}' needs backgrounds, but '{self.recipe.name}' has no scenes")
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        return np.array([entry.base_count for entry in self.recipe.classes], dtype=np.int64)
+
+    def _taken(self, rounds: int) -> NDArray[np.int64]:
+        """How many images of each class the first `rounds` rounds hold: floor(rounds n_c / n_max)."""
+        return rounds * self._counts // self._counts.max()
+
+    def _num_before(self, rounds: int) -> int:
+        return int(self._taken(rounds).sum())
+
+    @cached_property
+    def rounds_per_shard(self) -> int:
+        """As many rounds as come nearest to `shard_size` images, and at least one."""
+        per_round = self._counts.sum() / self._counts.max()
+        return max(1, round(self.recipe.shard_size / per_round))
+
+    @property
+    def num_samples(self) -> int:
+        return self._num_before(self.num_rounds)
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Images of each class, by label."""
+        return self._taken(self.num_rounds)
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_rounds // self.rounds_per_shard)
+
+    def shard_rounds(self, shard: int) -> range:
+        """The rounds of a shard; the last shard may be cut short."""
+        start = shard * self.rounds_per_shard
+        return range(start, min(start + self.rounds_per_shard, self.num_rounds))
+
+    def shard_start(self, shard: int) -> int:
+        """Position in the clone of a shard's first sample."""
+        return self._num_before(self.shard_rounds(shard).start)
+
+    def shard_length(self, shard: int) -> int:
+        """Number of samples in a shard."""
+        rounds = self.shard_rounds(shard)
+        return self._num_before(rounds.stop) - self._num_before(rounds.start)
+
+    def shard_samples(self, shard: int) -> list[Sample]:
+        """All samples of a shard in their order."""
+        return [self.sample(*place) for number in self.shard_rounds(shard) for place in self._round_order(number)]
+
+    def sample_at(self, position: int) -> Sample:
+        """The sample at a position of the clone, 0 … num_samples - 1."""
+        if not 0 <= position < self.num_samples:
+            raise IndexError(position)
+        low, high = 0, self.num_rounds  # the round r with before(r) <= position < before(r + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._num_before(middle) <= position else (low, middle)
+        label, index = self._round_order(low)[position - self._num_before(low)]
+        return self.sample(label, index)
+
+    def sample(self, label: int, index: int, attempt: int = 0) -> Sample:
+        """The index-th image of a class, wherever it stands."""
+        recipe, entry = self.recipe, self.recipe.classes[label]
+        seed = sample_seed(recipe.seed, entry.wnid, index, attempt)
+        has_background = "b" in template_fields(recipe.prompt)
+        background = recipe.scenes[draw_background(seed, len(recipe.scenes))] if has_background else ""
+        return Sample(
+            key=f"{entry.wnid}_{index:08d}",
+            label=label,
+            wnid=entry.wnid,
+            class_name=entry.name,
+            index=index,
+            attempt=attempt,
+            seed=seed,
+            background=background,
+            prompt=render_prompt(recipe.prompt, entry, scene_phrase(background)),
+        )
+
+    def _round_order(self, number: int) -> list[tuple[int, int]]:
+        """Label and index of a round's samples: classes sorted by 64-bit keys from SHAKE128 over "<seed>/round/<r>"."""
+        taken = self._taken(number)
+        present = np.flatnonzero(self._taken(number + 1) > taken)
+        stream = hashlib.shake_128(f"{self.recipe.seed}/round/{number}".encode()).digest(8 * len(taken))
+        keys = np.frombuffer(stream, dtype=">u8")[present]
+        return [(int(label), int(taken[label])) for label in present[np.argsort(keys, kind="stable")]]

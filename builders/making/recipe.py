@@ -1,0 +1,151 @@
+"""The recipe: all that decides a clone's bytes. Two clones of one recipe differ at most in how long they are.
+
+Invariant: `Recipe.hash` changes exactly when a field changes that decides bytes.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from builders.classes.class_list import ClassEntry
+from builders.format.errors import UserError, near
+from builders.format.images import check_format
+from builders.making.prompts import template_fields
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    name: str
+    """Builder and config, "digits_sd/c_cfg2"."""
+    engine: str = "diffusion"
+    """Who paints the pixels: a module of `builders.making.engines`."""
+    split: str = "train"
+    """Split that the clone is: train, validation or test."""
+    prompt: str = "{c}"
+    """Prompt template over the fields c, lemma, h_c, d_c, b."""
+    negative_prompt: str = ""
+    """What the picture is guided away from."""
+    model: str = "CompVis/stable-diffusion-v1-4"
+    """Hub id of a diffusers pipeline, or the name of a directory."""
+    revision: str = ""
+    """Commit of the model on the Hub, or "sha256:…" over a directory's files."""
+    scheduler: str = "PNDMScheduler"
+    """Class of the sampler, as diffusers calls it."""
+    num_inference_steps: int = 50
+    """Denoising steps an image."""
+    guidance_scale: float = 7.5
+    """Classifier-free guidance; at 1 or below no unconditional pass is run."""
+    width: int = 512
+    """Pixels."""
+    height: int = 384
+    """Pixels."""
+    dtype: str = "float32"
+    """Arithmetic of the model: float32, float16 or bfloat16."""
+    batch_size: int = 16
+    """Images made together; pixels depend on it in their last bits."""
+    num_threads: int = 1
+    """CPU threads of a worker; pixels depend on it in their last bits."""
+    image_format: str = "jpg"
+    """jpg, png or webp."""
+    image_quality: int = 95
+    """Quality of jpg and webp, 1 to 100."""
+    seed: int = 0
+    """Seed from which every image's own is derived."""
+    shard_size: int = 1000
+    """About how many images a shard holds; always a whole number of rounds."""
+    classes: tuple[ClassEntry, ...] = ()
+    """What is painted, in sorted-wnid order."""
+    scenes: tuple[str, ...] = ()
+    """Places categories that {b} is drawn from."""
+    model_dir: str = field(default="", compare=False)
+    """Where the model, or the tree of real images, lies on this machine; no part of the recipe."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            value = getattr(self, name)
+            if kind is float and type(value) is int:
+                object.__setattr__(self, name, float(value))
+            elif type(value) is not kind:
+                raise UserError(f"{name} is {value!r}, but must be of type {kind.__name__}")
+        painted = ("num_inference_steps", "width", "height") if self.engine == "diffusion" else ()
+        for name in ("batch_size", "num_threads", "shard_size", *painted):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.dtype not in DTYPES:
+            raise UserError(f"unknown dtype '{self.dtype}'; choose from {', '.join(DTYPES)}")
+        if self.split not in ("train", "validation", "test"):
+            raise UserError(f"unknown split '{self.split}'; choose from train, validation, test")
+        if not 1 <= self.image_quality <= 100:
+            raise UserError(f"image_quality is {self.image_quality}, but must be 1 to 100")
+        if not 0 <= self.seed < 2**53:
+            raise UserError(f"seed is {self.seed}, but must be 0 to 2**53 - 1")
+        check_format(self.image_format)
+        try:
+            template_fields(self.prompt)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        _check_classes(self.classes)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON of all fields but `model_dir`."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def label_names(self) -> list[str]:
+        """Wnid (or slug) of each label."""
+        return [entry.wnid for entry in self.classes]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values, `model_dir` left out."""
+        fields = asdict(self)
+        del fields["model_dir"]
+        return {**fields, "classes": list(fields["classes"]), "scenes": list(fields["scenes"])}
+
+
+def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
+    """The inverse of `Recipe.to_dict`.
+
+    Raises:
+        UserError: a field is unknown, missing or of another type.
+    """
+    try:
+        classes = tuple(ClassEntry(**entry) for entry in fields["classes"])
+        known = {**fields, "classes": classes, "scenes": tuple(fields["scenes"])}
+        known.pop("model_dir", None)
+        return override_recipe(Recipe(name=known.pop("name")), known)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"the recipe cannot be read ({type(error).__name__}: {error})") from None
+
+
+def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
+    """The recipe with some fields replaced; None leaves a field as it is.
+
+    Raises:
+        UserError: a name is no field of a recipe, or a value is out of range.
+    """
+    names = [f.name for f in dataclasses.fields(Recipe)]
+    for name in overrides:
+        if name not in names:
+            raise UserError(f"unknown field '{name}' for recipe '{recipe.name}'; {near(name, names)}")
+    return dataclasses.replace(recipe, **{name: value for name, value in overrides.items() if value is not None})
+
+
+def _kinds() -> dict[str, type]:
+    return {f.name: f.type for f in dataclasses.fields(Recipe) if f.type in (str, int, float)}  # type: ignore[misc]
+
+
+def _check_classes(classes: tuple[ClassEntry, ...]) -> None:
+    wnids = [entry.wnid for entry in classes]
+    if wnids != sorted(set(wnids)):
+        raise UserError("the classes of a recipe must be in sorted order and each there once")
+    for wnid in wnids:
+        if not wnid or set(wnid) & set("./\\ \t\n"):
+            raise UserError(f"class id '{wnid}' has a dot, slash or space, or is empty; use a wnid or a slug")
+    for entry in classes:
+        if entry.base_count < 1:
+            raise UserError(f"class '{entry.wnid}' has {entry.base_count} images; leave it out or give it at least 1")

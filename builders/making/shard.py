@@ -1,0 +1,132 @@
+"""Making one shard: its samples in batches of one shape, painted by an engine, encoded and written beside the next batch.
+
+Invariant: a shard is finished exactly when its sidecar is there, and then its tar is, too. The sidecar is its metadata
+table, with what finalising needs in the table's own metadata, so that no shard is read again.
+"""
+
+import io
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.format.images import encode_image, read_image_header
+from builders.format.manifest import making_names, shard_name
+from builders.format.schema import METADATA_SCHEMA
+from builders.format.shards import ShardWriter
+from builders.format.storage import Storage
+from builders.making.engines.base import Paint, Painted
+from builders.making.plan import Plan, Sample
+from builders.making.recipe import Recipe
+
+MAX_BATCHES_WAITING = 2
+"""Painted batches that may wait for the encoder before painting waits for it."""
+
+
+def batches(samples: Sequence[Sample], batch_size: int) -> Iterator[Sequence[Sample]]:
+    """A shard's samples in order; batches never cross a shard, and its last one may be short."""
+    return (samples[start : start + batch_size] for start in range(0, len(samples), batch_size))
+
+
+def sample_fields(recipe: Recipe, sample: Sample, slot: int, nsfw: int, size: tuple[int, int]) -> dict[str, Any]:
+    """The json of a sample but for the picture's sha256; `size` is (width, height)."""
+    return {
+        "prompt": sample.prompt,
+        "negative_prompt": recipe.negative_prompt,
+        "class_name": sample.class_name,
+        "wnid": sample.wnid,
+        "background": sample.background,
+        "index": sample.index,
+        "attempt": sample.attempt,
+        "seed": sample.seed,
+        "guidance_scale": recipe.guidance_scale,
+        "num_inference_steps": recipe.num_inference_steps,
+        "width": size[0],
+        "height": size[1],
+        "model": recipe.model,
+        "revision": recipe.revision,
+        "scheduler": recipe.scheduler,
+        "dtype": recipe.dtype,
+        "batch_size": recipe.batch_size,
+        "batch_slot": slot,
+        "nsfw": nsfw,
+    }
+
+
+def encode_sample(recipe: Recipe, sample: Sample, slot: int, painted: Painted) -> tuple[bytes, dict[str, Any]]:
+    """The picture's file and its json fields."""
+    if isinstance(painted.picture, bytes):
+        header = read_image_header(painted.picture)
+        return painted.picture, sample_fields(recipe, sample, slot, painted.nsfw, (header.width, header.height))
+    height, width, _ = painted.picture.shape
+    picture = encode_image(painted.picture, recipe.image_format, recipe.image_quality)
+    return picture, sample_fields(recipe, sample, slot, painted.nsfw, (width, height))
+
+
+def make_shard(
+    plan: Plan,
+    shard: int,
+    paint: Paint,
+    environment: dict[str, str],
+    storage: Storage,
+    on_images: Callable[[int], None],
+) -> None:
+    """Paints and writes one shard and its sidecar into `_making`; calls `on_images` with each batch's size."""
+    recipe = plan.recipe
+    tar_name, sidecar_name = making_names(recipe.split, shard)
+    scratch = storage.scratch(tar_name)
+    writer = ShardWriter(scratch, recipe.image_format)
+
+    def write(batch: Sequence[Sample], pictures: list[Painted]) -> None:
+        for slot, (sample, painted) in enumerate(zip(batch, pictures, strict=True)):
+            picture, fields = encode_sample(recipe, sample, slot, painted)
+            writer.write(sample.key, sample.label, picture, fields)
+        on_images(len(batch))
+
+    try:
+        with ThreadPoolExecutor(1) as encoder:
+            waiting: deque[Future[None]] = deque()
+            for batch in batches(plan.shard_samples(shard), recipe.batch_size):
+                waiting.append(encoder.submit(write, batch, paint(batch)))
+                if len(waiting) > MAX_BATCHES_WAITING:
+                    waiting.popleft().result()
+            for future in waiting:
+                future.result()
+        rows, sha256 = writer.close()
+        num_bytes = scratch.stat().st_size
+        storage.put(scratch, tar_name)
+    except BaseException:
+        writer.abandon()
+        scratch.unlink(missing_ok=True)
+        raise
+    facts = {
+        "recipe_hash": recipe.hash,
+        "rounds": [plan.shard_rounds(shard).start, plan.shard_rounds(shard).stop],
+        "num_bytes": num_bytes,
+        "sha256": sha256,
+        "environment": environment,
+    }
+    storage.write(sidecar_name, _sidecar(rows, shard_name(recipe.split, shard), facts))
+
+
+def read_sidecar(plan: Plan, shard: int, storage: Storage) -> tuple[dict[str, Any], pa.Table] | None:
+    """A finished shard's facts and metadata rows; None where it is not made yet, or not for this plan."""
+    _, name = making_names(plan.recipe.split, shard)
+    if not storage.exists(name):
+        return None
+    table = pq.read_table(io.BytesIO(storage.read(name)))
+    facts = json.loads(table.schema.metadata[b"fakeit"])
+    rounds = plan.shard_rounds(shard)
+    is_ours = facts["recipe_hash"] == plan.recipe.hash and facts["rounds"] == [rounds.start, rounds.stop]
+    return (facts, table.replace_schema_metadata(None)) if is_ours else None
+
+
+def _sidecar(rows: list[dict[str, Any]], shard: str, facts: dict[str, Any]) -> bytes:
+    table = pa.Table.from_pylist([{**row, "shard": shard} for row in rows], schema=METADATA_SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"fakeit": json.dumps(facts)}), buffer)
+    return buffer.getvalue()
