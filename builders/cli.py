@@ -1,8 +1,8 @@
 """fakeit-build: make, check and show clones. Also `python -m builders`."""
 
 import dataclasses
-import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,22 +131,20 @@ def make(
     if workers < 1:
         raise UserError(f"{workers} workers make nothing; give --workers 1 or more")
     planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
-    with tqdm(total=planned.num_samples, unit="img", disable=None, smoothing=0.05) as bar:
-
-        def start(num_done: int, num_samples: int) -> None:
-            bar.reset(num_samples)
-            bar.update(num_done)
-            bar.start_t, bar.last_print_t, bar.initial = bar._time(), bar._time(), num_done
-
+    bars: list[Any] = []
+    try:
         manifest = make_clone(
             planned,
             out,
             shards=_shard_range(shards, planned.num_shards),
             runner_name=runner,
             num_workers=workers,
-            on_start=start,
-            on_images=bar.update,
+            on_start=lambda done, total: bars.append(tqdm(total=total, initial=done, unit="img", disable=None)),
+            on_images=lambda num_images: bars[0].update(num_images),
         )
+    finally:
+        for bar in bars:
+            bar.close()
     if manifest is None:
         print(
             f"shards {shards} of {planned.num_shards} are made in {out}; run again without --shards to finish the clone"
@@ -170,7 +168,7 @@ def verify(clone: ClonePath, /, deep: bool = False) -> None:
     manifest = read_manifest(storage)
     num_faults = 0
     with tqdm(total=manifest.num_samples, unit="img", disable=None) as bar:
-        for fault in verify_clone(storage, deep=deep, on_samples=bar.update):
+        for fault in verify_clone(storage, deep=deep, on_samples=lambda num_samples: bar.update(num_samples)):
             num_faults += 1
             bar.write(str(fault), file=sys.stdout)
     if num_faults:
@@ -247,7 +245,14 @@ def _shard_range(text: str | None, num_shards: int) -> range | None:
     return found
 
 
-COMMANDS = {"list": list_, "plan": plan, "make": make, "verify": verify, "card": card, "sheet": sheet}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "list": list_,
+    "plan": plan,
+    "make": make,
+    "verify": verify,
+    "card": card,
+    "sheet": sheet,
+}
 
 
 def main() -> None:

@@ -36,11 +36,11 @@ from builders.making.plan import Plan
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
 from builders.making.runners.base import Job, runner
-from builders.making.shard import batches, encode_sample
+from builders.making.shard import encode_sample
 
 
 @dataclass
-class CloneConfig(datasets.BuilderConfig):
+class CloneConfig(datasets.BuilderConfig):  # type: ignore[misc]
     """A named recipe. `datasets` sets attributes on configs, so all that matters is in one frozen field."""
 
     recipe: Recipe | None = None
@@ -134,7 +134,9 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         Raises:
             UserError: the output holds something else, or cannot be written.
         """
-        return make_clone(self.plan, str(out), runner_name=runner_name, num_workers=num_workers)
+        manifest = make_clone(self.plan, str(out), runner_name=runner_name, num_workers=num_workers)
+        assert manifest is not None
+        return manifest
 
     # What `datasets` asks of a builder.
 
@@ -180,8 +182,8 @@ def make_clone(
     shards: range | None = None,
     runner_name: str = "local",
     num_workers: int = 1,
-    on_start: Callable[[int, int], None] = lambda num_done, num_samples: None,
-    on_images: Callable[[int], None] = lambda num_images: None,
+    on_start: Callable[[int, int], object] = lambda num_done, num_samples: None,
+    on_images: Callable[[int], object] = lambda num_images: None,
 ) -> Manifest | None:
     """Makes what is missing of a clone and finalises it when all shards are there; the engine behind `materialize`.
 

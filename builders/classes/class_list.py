@@ -24,7 +24,7 @@ class ClassEntry:
 
 def read_class_table(name: str) -> tuple[ClassEntry, ...]:
     """The shipped class table `<name>.tsv`, in sorted-wnid order."""
-    with (files("builders.classes") / f"{name}.tsv").open(encoding="utf-8", newline="") as lines:
+    with (files("builders.classes") / f"{name}.tsv").open(encoding="utf-8") as lines:
         rows = csv.DictReader(lines, delimiter="\t")
         entries = [
             ClassEntry(wnid=row["wnid"], name=row["lemmas"], hypernym=row["hypernym"], definition=row["definition"])

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from builders.format.images import FORMATS
 
@@ -41,7 +41,7 @@ class ShardWriter:
     def __init__(self, path: Path, image_format: str) -> None:
         self._image_format = image_format
         self._file = _Hashed(path)
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]
+        self._tar = tarfile.TarFile(fileobj=cast(BinaryIO, self._file), mode="w", format=tarfile.USTAR_FORMAT)
         self._rows: list[dict[str, Any]] = []
 
     def write(self, key: str, label: int, picture: bytes, fields: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ def read_members(file: BinaryIO) -> Iterator[Member]:
             end = 0
             for member in tar:
                 yield _read_member(tar, member)
-                tar.members = []  # tarfile keeps every header otherwise
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             _check_end(file, end)
     except (tarfile.TarError, EOFError) as error:

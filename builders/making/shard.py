@@ -73,7 +73,7 @@ def make_shard(
     paint: Paint,
     environment: dict[str, str],
     storage: Storage,
-    on_images: Callable[[int], None],
+    on_images: Callable[[int], object],
 ) -> None:
     """Paints and writes one shard and its sidecar into `_making`; calls `on_images` with each batch's size."""
     recipe = plan.recipe

@@ -44,7 +44,7 @@ class Fault:
 
 
 def verify_clone(
-    storage: Storage, *, deep: bool = False, on_samples: Callable[[int], None] = lambda num_samples: None
+    storage: Storage, *, deep: bool = False, on_samples: Callable[[int], object] = lambda num_samples: None
 ) -> Iterator[Fault]:
     """All faults of a finished clone; memory does not grow with its size.
 

@@ -20,7 +20,7 @@ class Job:
     out: str
     shards: list[int]
     num_workers: int = 1
-    on_images: Callable[[int], None] = field(default=lambda num_images: None)
+    on_images: Callable[[int], object] = field(default=lambda num_images: None)
     """Called in the driving process with the number of images finished since the last call."""
 
 
@@ -36,7 +36,7 @@ def runner(name: str) -> Runner:
     return cast(Runner, importlib.import_module(f"{runners_folder.__name__}.{name}"))
 
 
-def work(plan: Plan, out: str, shard: int, on_images: Callable[[int], None]) -> None:
+def work(plan: Plan, out: str, shard: int, on_images: Callable[[int], object]) -> None:
     """Makes one shard in this process; what a worker of any runner does."""
     recipe = plan.recipe
     painter = engine(recipe.engine)

@@ -1,0 +1,128 @@
+"""The export of a training run, `backbone.safetensors` + `backbone.json`: all that evaluation reads of it.
+
+Torch, timm and torchvision are imported when a network is built, not before.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from builders.format.errors import UserError, missing_extra
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+DESCRIPTION = "backbone.json"
+WEIGHTS = "backbone.safetensors"
+LIBRARIES = ("timm", "torchvision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    library: str
+    """timm or torchvision."""
+    arch: str
+    """The library's name of the network."""
+    arch_options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the library's constructor."""
+    head_bias: bool = False
+    """Whether the classifier has a bias."""
+    feature_size: int = 0
+    """Length of the pooled feature that the classifier sees."""
+    input_size: int = 224
+    """Side in pixels of the square input at test time."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from RGB in [0, 1]."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divided by, after."""
+    classes: tuple[str, ...] = ()
+    """Class id (wnid) of each output."""
+    trained_on: str = ""
+    """Name of the clone's recipe, for people to read."""
+
+
+def build_network(backbone: Backbone) -> "nn.Module":
+    """The network with fresh weights and a linear classifier over `classes`.
+
+    Raises:
+        UserError: no such library or network, or the library is not installed.
+    """
+    from torch import nn
+
+    network = _create(backbone)
+    name, old = head_of(network)
+    parent = network.get_submodule(name.rpartition(".")[0])
+    setattr(parent, name.rpartition(".")[2], nn.Linear(old.in_features, len(backbone.classes), bias=backbone.head_bias))
+    return network
+
+
+def head_of(network: "nn.Module") -> "tuple[str, nn.Linear]":
+    """Name and module of the classifier: the network's last linear layer."""
+    from torch import nn
+
+    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UserError(f"network '{type(network).__name__}' has no linear classifier; choose another arch")
+    return linear[-1]
+
+
+def save_backbone(folder: Path, backbone: Backbone, weights: "dict[str, Tensor]") -> None:
+    """Writes both files, the description last; each is whole or absent."""
+    from safetensors.torch import save_file
+
+    scratch = folder / f".{WEIGHTS}.tmp"
+    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, scratch)
+    scratch.replace(folder / WEIGHTS)
+    scratch = folder / f".{DESCRIPTION}.tmp"
+    scratch.write_text(json.dumps(asdict(backbone), indent=1) + "\n", encoding="utf-8")
+    scratch.replace(folder / DESCRIPTION)
+
+
+def load_backbone(run: Path) -> "tuple[Backbone, nn.Module]":
+    """An exported network with its weights, in evaluation mode.
+
+    Raises:
+        UserError: the run is not there or not finished, or its files are broken.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (run / DESCRIPTION).is_file():
+        raise UserError(
+            f"no trained backbone in '{run}' (no {DESCRIPTION}); train one with fakeit-train, or let it finish"
+        )
+    try:
+        backbone = read_description((run / DESCRIPTION).read_text(encoding="utf-8"))
+        network = build_network(backbone)
+        network.load_state_dict(load_file(run / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"the backbone in '{run}' cannot be loaded ({str(error).splitlines()[0]}); train it again"
+        ) from None
+    return backbone, network.eval()
+
+
+def read_description(text: str) -> Backbone:
+    """The inverse of `backbone.json`."""
+    fields = json.loads(text)
+    for name in ("mean", "std", "classes"):
+        fields[name] = tuple(fields[name])
+    return Backbone(**fields)
+
+
+def _create(backbone: Backbone) -> "nn.Module":
+    if backbone.library not in LIBRARIES:
+        raise UserError(f"unknown library '{backbone.library}'; choose from {', '.join(LIBRARIES)}")
+    try:
+        if backbone.library == "timm":
+            import timm
+
+            return cast("nn.Module", timm.create_model(backbone.arch, pretrained=False, **backbone.arch_options))
+        import torchvision
+
+        return cast("nn.Module", torchvision.models.get_model(backbone.arch, weights=None, **backbone.arch_options))
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or backbone.library, "train") from None
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"{backbone.library} cannot build '{backbone.arch}' ({error}); choose another arch") from None

@@ -1,0 +1,3 @@
+from fakeit_eval.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""Results as files: `RUN/results/<name>.json`, each with its value, unit, data, settings and versions."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from builders.format.backbone import WEIGHTS, Backbone
+from builders.format.errors import UserError
+from builders.format.open_clone import Clone
+
+PACKAGES = ("fakeit", "torch", "numpy", "pillow", "scikit-learn", "optuna")
+
+
+def describe_data(clone: Clone) -> dict[str, Any]:
+    """What was evaluated on, by name and content."""
+    manifest = clone.manifest
+    return {
+        "name": manifest.recipe["name"],
+        "path": clone.root,
+        "digest": manifest.digest,
+        "num_samples": manifest.num_samples,
+        "num_classes": len(manifest.label_names),
+    }
+
+
+def result_name(task: str, clone: Clone) -> str:
+    """A file name that tells the task and the data apart from others."""
+    manifest = clone.manifest
+    return f"{task}-{manifest.recipe['name'].replace('/', '-')}-{manifest.digest[:8]}"
+
+
+def write_result(
+    run: Path,
+    name: str,
+    *,
+    backbone: Backbone,
+    task: str,
+    value: float,
+    unit: str,
+    data: dict[str, Any],
+    settings: dict[str, Any],
+    **more: Any,
+) -> Path:
+    """Writes one result whole; returns its path."""
+    content = {
+        "task": task,
+        "value": round(value, 4),
+        "unit": unit,
+        "run": str(run),
+        "trained_on": backbone.trained_on,
+        "weights_sha256": hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest(),
+        "data": data,
+        "settings": settings,
+        **more,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    path = run / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
+    return path
+
+
+def read_results(runs: list[Path]) -> list[dict[str, Any]]:
+    """All results of some runs, run by run, sorted by name.
+
+    Raises:
+        UserError: a run has no results, or a file is no result.
+    """
+    results = []
+    for run in runs:
+        paths = sorted((run / "results").glob("*.json"))
+        if not paths:
+            raise UserError(f"no results in '{run}'; make some with 'fakeit-eval test {run} --data CLONE'")
+        for path in paths:
+            try:
+                result = json.loads(path.read_text(encoding="utf-8"))
+                results.append({**result, "run": str(run), "task": result["task"], "value": result["value"]})
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"'{path}' is no result ({error}); remove it and evaluate again") from None
+    return results

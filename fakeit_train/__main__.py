@@ -1,0 +1,3 @@
+from fakeit_train.cli import main
+
+main()

@@ -1,0 +1,133 @@
+"""What a training run is: frozen, checked, and changed only by `--set a.b=value`.
+
+A config is a Python file with a `CONFIG` (in `configs/`, or anywhere), whose docstring is its lab note.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import pkgutil
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fakeit_train.configs as configs_folder
+from builders.format.backbone import Backbone
+from builders.format.errors import UserError, near
+from fakeit_train.crops import CropConfig, augmentation_crops
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    batch_size: int = 256
+    """Images of a global batch, over all processes."""
+    seed: int = 0
+    """Seed of the training order, the crops and the weights."""
+    block_size: int = 8
+    """Shards whose samples are shuffled together."""
+    num_canonical_nodes: int = 1
+    """Groups that the shards of an epoch are dealt to; fixed for a run."""
+    num_workers: int = 4
+    """Loader processes of each rank; 0 loads in the training process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    learning_rate: float = 0.1
+    """Peak rate, for the whole global batch."""
+    warm_up: float = 0.1
+    """Share of the iterations over which the rate rises linearly; then it falls as a cosine."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """L2 penalty on weights; biases and norm parameters have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    num_epochs: int = 100
+    """Passes over the clone."""
+    augmentation: str = "dino"
+    """dino: all groups of `crops`; plain: one crop an image."""
+    precision: str = "auto"
+    """float32 or bfloat16; auto is bfloat16 on a GPU and float32 on a CPU."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; one more is written at the end."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    backbone: Backbone = Backbone(library="torchvision", arch="resnet50", input_size=224)
+    """The network; its classes come from the data."""
+    data: DataConfig = DataConfig()
+    """Batches and their order."""
+    optim: OptimConfig = OptimConfig()
+    """SGD and its schedule."""
+    crops: CropConfig = CropConfig()
+    """What the network sees of an image."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise UserError(f"unknown precision '{self.precision}'; choose from auto, float32, bfloat16")
+        if self.data.num_workers < 0:
+            raise UserError(f"data.num_workers is {self.data.num_workers}, but must be at least 0")
+        augmentation_crops(self.augmentation, self.crops)
+
+
+def config_names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(configs_folder.__path__)]
+
+
+def load_config(name: str, settings: list[str]) -> TrainConfig:
+    """A config by name or by file, with `a.b=value` settings applied.
+
+    Raises:
+        UserError: no such config or field, or a value of another type.
+    """
+    if name.endswith(".py") and Path(name).is_file():
+        spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    elif name in config_names():
+        module = importlib.import_module(f"{configs_folder.__name__}.{name}")
+    else:
+        raise UserError(f"unknown config '{name}'; {near(name, config_names())}, or a .py file with a CONFIG")
+    config: TrainConfig = module.CONFIG
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting} has no value; write --set {setting}=…")
+        config = _replace(config, path.split("."), value, path)
+    return config
+
+
+def _replace(config: Any, path: list[str], text: str, whole: str) -> Any:
+    names = [f.name for f in dataclasses.fields(config)]
+    if path[0] not in names:
+        raise UserError(f"unknown setting '{whole}'; {near(path[0], names)}")
+    value = getattr(config, path[0])
+    if len(path) > 1:
+        if not dataclasses.is_dataclass(value):
+            raise UserError(f"setting '{'.'.join(whole.split('.')[: -len(path) + 1])}' has no parts; set it itself")
+        return dataclasses.replace(config, **{path[0]: _replace(value, path[1:], text, whole)})
+    kind = typing.get_type_hints(type(config))[path[0]]
+    return dataclasses.replace(config, **{path[0]: _parse(kind, text, whole)})
+
+
+def _parse(kind: Any, text: str, whole: str) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind in (int, float, str):
+            return kind(text)
+        if typing.get_origin(kind) is tuple and set(typing.get_args(kind)) == {float}:
+            values = tuple(float(part) for part in text.split(","))
+            if len(values) == len(typing.get_args(kind)):
+                return values
+    except (ValueError, KeyError):
+        pass
+    name = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else str(kind)
+    raise UserError(f"setting '{whole}' is '{text}', but must be of type {name}") from None

@@ -1,0 +1,34 @@
+"""A small residual network on 32x32 digits, for a laptop.
+
+    fakeit-train digits --data demo/digits --out demo/run
+
+Two CPU cores, about a minute for 2,000 images. The DINO recipe at a seventh of its size: one global crop of 32 pixels, eight
+local ones of 16. No horizontal flip: a mirrored digit is another sign or none.
+"""
+
+from builders.format.backbone import Backbone
+from fakeit_train.config import DataConfig, OptimConfig, TrainConfig
+from fakeit_train.crops import CropConfig, CropGroup
+
+CONFIG = TrainConfig(
+    num_epochs=12,
+    checkpoint_every=100,
+    backbone=Backbone(
+        library="timm",
+        arch="resnet18",
+        arch_options={"layers": [1, 1, 1, 1], "channels": [24, 48, 96, 192], "stem_width": 24},
+        input_size=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+    data=DataConfig(batch_size=64, num_workers=1),
+    optim=OptimConfig(learning_rate=0.1, weight_decay=5e-4),
+    crops=CropConfig(
+        groups=(
+            CropGroup(num_crops=1, size=32, scale=(0.5, 1.0), blur=0.2, solarise=0.2),
+            CropGroup(num_crops=8, size=16, scale=(0.2, 0.5), blur=0.5),
+        ),
+        flip=0.0,
+        blur_sigma=(0.1, 0.6),
+    ),
+)

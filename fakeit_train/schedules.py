@@ -1,0 +1,12 @@
+"""The learning rate as a function of the iteration (supplementary, section 1)."""
+
+import math
+
+
+def warm_up_cosine(step: int, num_steps: int, peak: float, warm_up: float) -> float:
+    """Rate at a step, counted from 0: linear to `peak` over the share `warm_up` of the steps, then a cosine towards 0."""
+    num_warm_up = round(warm_up * num_steps)
+    if step < num_warm_up:
+        return peak * (step + 1) / num_warm_up
+    progress = (step - num_warm_up) / max(1, num_steps - num_warm_up)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))

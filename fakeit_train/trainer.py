@@ -1,0 +1,204 @@
+"""READ FIRST. A training run: batches in their order, through the network, to an exported backbone.
+
+The run directory holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at the end, `backbone.safetensors` and
+`backbone.json`. Whatever interrupts it, `--resume` goes on with the next batch of the same sequence.
+"""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from builders.format.backbone import build_network, head_of, save_backbone
+from builders.format.errors import UserError
+from builders.format.open_clone import Clone, open_clone
+from fakeit_train.checkpoint import load_checkpoint, save_checkpoint
+from fakeit_train.config import TrainConfig
+from fakeit_train.data import Batch, OrderSampler, make_loader, make_order
+from fakeit_train.distributed import World, join_world
+from fakeit_train.losses import multi_crop_cross_entropy
+from fakeit_train.model import MultiCropNetwork
+from fakeit_train.optim import make_optimizer, set_rate
+from fakeit_train.schedules import warm_up_cosine
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    step: int
+    num_steps: int
+
+    @property
+    def is_finished(self) -> bool:
+        return self.step == self.num_steps
+
+
+def train(config: TrainConfig, data: str, out: Path, *, resume: bool = False) -> Outcome:
+    """Trains on a clone and exports the backbone; under torchrun, in several processes.
+
+    Raises:
+        UserError: the clone cannot be opened, or the output holds another run, or this one without `resume`.
+    """
+    clone = open_clone(data)
+    names, trained_on = tuple(clone.manifest.label_names), clone.manifest.recipe["name"]
+    config = replace(config, backbone=replace(config.backbone, classes=names, trained_on=trained_on))
+    order = make_order(clone, config)
+    num_steps = config.num_epochs * order.batches_per_epoch
+    with join_world() as world:
+        if world.is_main:
+            _open_run(config, clone, out, resume)
+        world.barrier()
+        torch.manual_seed(config.data.seed)
+        network = build_network(config.backbone).to(world.device).to(memory_format=torch.channels_last)
+        optimizer = make_optimizer(network, config.optim)
+        start = load_checkpoint(out / "checkpoint", network, optimizer)
+        run = _Run(config, world, network, optimizer, out, num_steps)
+        sampler = OrderSampler(order, start, num_steps, world.rank, world.size)
+        step = run.steps(start, make_loader(clone, config, sampler))
+        if step == num_steps and world.is_main:
+            _export(config, network, out)
+        world.barrier()
+    return Outcome(step, num_steps)
+
+
+class _Run:
+    """What stays the same from step to step."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        world: World,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        out: Path,
+        num_steps: int,
+    ) -> None:
+        self.config, self.world, self.network, self.optimizer = config, world, network, optimizer
+        self.out, self.num_steps = out, num_steps
+        self.parallel = world.wrap(MultiCropNetwork(network, config.backbone)).train()
+        is_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and world.device.type == "cuda")
+        self.autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=is_bf16)
+
+    def steps(self, start: int, loader: Any) -> int:
+        """Takes all steps from `start`; returns the number of steps behind it, fewer than all after a signal to stop."""
+        step = start
+        with _stop_signals() as stopped, self._progress(start) as bar, self._metrics(start) as metrics:
+            waited, since = 0.0, time.perf_counter()
+            batches = iter(loader)
+            while step < self.num_steps and not self._agree(stopped):
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited += time.perf_counter() - asked
+                loss, rate = self.step(step, batch)
+                step += 1
+                bar.update(self.config.data.batch_size)
+                if step % self.config.log_every == 0 or step == self.num_steps:
+                    value = self._mean_loss(loss, step, batch)
+                    elapsed = time.perf_counter() - since
+                    metrics(step=step, loss=value, learning_rate=rate, seconds=elapsed, waiting=waited / elapsed)
+                    bar.set_postfix(loss=f"{value:.3f}", waiting=f"{waited / elapsed:.0%}")
+                    waited, since = 0.0, time.perf_counter()
+                if step % self.config.checkpoint_every == 0:
+                    self._save(step)
+            if step > start and step % self.config.checkpoint_every:
+                self._save(step)
+        return step
+
+    def step(self, step: int, batch: Batch) -> tuple[torch.Tensor, float]:
+        """One optimizer step; the rank's share of the mean loss, and the learning rate."""
+        optim = self.config.optim
+        rate = warm_up_cosine(step, self.num_steps, optim.learning_rate, optim.warm_up)
+        set_rate(self.optimizer, rate)
+        crops = [group.to(self.world.device, non_blocking=True) for group in batch.crops]
+        with self.autocast:
+            logits = self.parallel(crops)
+        loss = multi_crop_cross_entropy(logits, batch.labels.to(self.world.device)) / self.config.data.batch_size
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss * self.world.size).backward()  # data parallelism averages over the processes
+        self.optimizer.step()
+        return loss.detach(), rate
+
+    def _mean_loss(self, loss: torch.Tensor, step: int, batch: Batch) -> float:
+        value = float(self.world.sum(loss))
+        if not torch.isfinite(torch.tensor(value)):
+            path = self.out / f"not-finite-{self.world.rank}.json"
+            path.write_text(json.dumps({"step": step, "loss": str(value), "keys": batch.keys}) + "\n", encoding="utf-8")
+            raise UserError(
+                f"the loss is {value} at step {step}; the batch's keys are in '{path}'; lower the learning rate"
+            )
+        return value
+
+    def _agree(self, stopped: list[int]) -> bool:
+        """Whether any process was told to stop; all must leave the loop at the same step."""
+        return bool(stopped) if self.world.size == 1 else bool(self.world.sum(torch.tensor(float(bool(stopped)))) > 0)
+
+    def _save(self, step: int) -> None:
+        if self.world.is_main:
+            save_checkpoint(self.out / "checkpoint", step, self.network, self.optimizer)
+
+    def _progress(self, start: int) -> Any:
+        batch_size = self.config.data.batch_size
+        total, initial = self.num_steps * batch_size, start * batch_size
+        return tqdm(total=total, initial=initial, unit="img", disable=None if self.world.is_main else True)
+
+    @contextmanager
+    def _metrics(self, start: int) -> Iterator[Any]:
+        """Writes a line per call; lines of steps that a resumed run takes again are dropped first."""
+        if not self.world.is_main:
+            yield lambda **values: None
+            return
+        path = self.out / METRICS_FILE
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        with path.open("a", encoding="utf-8") as file:
+
+            def write(**values: float) -> None:
+                file.write(json.dumps(values) + "\n")
+                file.flush()
+
+            yield write
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGUSR1, which clusters send before they take a machine away: save, and end well."""
+    received: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _open_run(config: TrainConfig, clone: Clone, out: Path, resume: bool) -> None:
+    """Writes config.json, or checks it against the run that is being resumed."""
+    path = out / CONFIG_FILE
+    described = json.loads(json.dumps({**asdict(config), "clone_digest": clone.manifest.digest}))
+    if path.is_file():
+        if not resume:
+            raise UserError(f"'{out}' already holds a run; add --resume to go on with it, or choose another --out")
+        old = json.loads(path.read_text(encoding="utf-8"))
+        differing = [name for name in described if described[name] != old.get(name)]
+        if differing:
+            raise UserError(f"'{out}' holds a run with other {', '.join(differing)}; choose another --out")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+
+
+def _export(config: TrainConfig, network: nn.Module, out: Path) -> None:
+    backbone = replace(config.backbone, feature_size=head_of(network)[1].in_features)
+    save_backbone(out, backbone, network.state_dict())
