@@ -56,6 +56,8 @@ class TrainConfig:
     """Steps between checkpoints; one more is written at the end."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
+    log_keys: bool = False
+    """Whether to write the sample keys of every batch to keys-<rank>.jsonl."""
     backbone: Backbone = Backbone(library="torchvision", arch="resnet50", input_size=224)
     """The network; its classes come from the data."""
     data: DataConfig = DataConfig()

@@ -7,7 +7,7 @@ The run directory holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at th
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -92,7 +92,13 @@ class _Run:
     def steps(self, start: int, loader: Any) -> int:
         """Takes all steps from `start`; returns the number of steps behind it, fewer than all after a signal to stop."""
         step = start
-        with _stop_signals() as stopped, self._progress(start) as bar, self._metrics(start) as metrics:
+        keys_path = self.out / f"keys-{self.world.rank}.jsonl"
+        with (
+            _stop_signals() as stopped,
+            self._progress(start) as bar,
+            _step_log(self.out / METRICS_FILE, start, self.world.is_main) as metrics,
+            _step_log(keys_path, start, self.config.log_keys) as log_keys,
+        ):
             waited, since = 0.0, time.perf_counter()
             batches = iter(loader)
             while step < self.num_steps and not self._agree(stopped):
@@ -101,6 +107,7 @@ class _Run:
                 waited += time.perf_counter() - asked
                 loss, rate = self.step(step, batch)
                 step += 1
+                log_keys(step=step, keys=batch.keys)
                 bar.update(self.config.data.batch_size)
                 if step % self.config.log_every == 0 or step == self.num_steps:
                     value = self._mean_loss(loss, step, batch)
@@ -151,23 +158,23 @@ class _Run:
         total, initial = self.num_steps * batch_size, start * batch_size
         return tqdm(total=total, initial=initial, unit="img", disable=None if self.world.is_main else True)
 
-    @contextmanager
-    def _metrics(self, start: int) -> Iterator[Any]:
-        """Writes a line per call; lines of steps that a resumed run takes again are dropped first."""
-        if not self.world.is_main:
-            yield lambda **values: None
-            return
-        path = self.out / METRICS_FILE
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        with path.open("a", encoding="utf-8") as file:
 
-            def write(**values: float) -> None:
-                file.write(json.dumps(values) + "\n")
-                file.flush()
+@contextmanager
+def _step_log(path: Path, start: int, is_wanted: bool) -> Iterator[Callable[..., None]]:
+    """Writes a JSON line per call; lines of steps that a resumed run takes again are dropped first."""
+    if not is_wanted:
+        yield lambda **values: None
+        return
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
 
-            yield write
+        def write(**values: Any) -> None:
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+
+        yield write
 
 
 @contextmanager

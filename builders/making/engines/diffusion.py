@@ -63,7 +63,7 @@ def load_pipeline(recipe: Recipe) -> Any:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             recipe.model_dir or recipe.model,
             revision=None if recipe.model_dir else recipe.revision,
-            torch_dtype=getattr(torch, recipe.dtype),
+            dtype=getattr(torch, recipe.dtype),
             use_safetensors=True,
             safety_checker=None,
             requires_safety_checker=False,

@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from builders.format.errors import UserError
+from builders.format.manifest import MANIFEST, Manifest, parse_manifest, read_manifest, shard_name
+from builders.format.storage import Storage
+
+
+def test_manifest__names_carry_no_total_and_folders_hold_a_thousand() -> None:
+    assert shard_name("train", 999) == "data/000/train-000999.tar"
+    assert shard_name("train", 65_000) == "data/065/train-065000.tar"
+
+
+def test_manifest__survives_json(finished: tuple[Path, Manifest]) -> None:
+    out, manifest = finished
+    assert parse_manifest((out / MANIFEST).read_bytes(), "x") == manifest == read_manifest(Storage(out))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"num_samples": 3}, "num_samples 3"),
+        ({"digest": "0"}, "digest 0"),
+        ({"shards": [{}]}, "no clone manifest"),
+        ({"surprise": 1}, "no clone manifest"),
+    ],
+)
+def test_manifest__what_is_wrong_is_told(
+    finished: tuple[Path, Manifest], change: dict[str, object], words: str
+) -> None:
+    content = json.loads((finished[0] / MANIFEST).read_bytes()) | change
+    with pytest.raises(UserError, match=words):
+        parse_manifest(json.dumps(content).encode(), "here")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff"])
+def test_manifest__what_is_none_is_told(content: bytes) -> None:
+    with pytest.raises(UserError, match="'here' is no clone manifest"):
+        parse_manifest(content, "here")
+
+
+def test_manifest__no_clone_and_an_unfinished_clone_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no clone at"):
+        read_manifest(Storage(tmp_path))
+    Storage(tmp_path).write("_making/recipe.json", b"{}")
+    with pytest.raises(UserError, match="unfinished"):
+        read_manifest(Storage(tmp_path))

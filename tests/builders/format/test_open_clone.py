@@ -1,0 +1,58 @@
+import hashlib
+import pickle
+import shutil
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.open_clone import open_clone
+from builders.making.plan import Plan
+
+
+def test_open_clone__samples_are_those_of_the_plan(finished: tuple[Path, Manifest], real_plan: Plan) -> None:
+    clone = open_clone(finished[0])
+    planned = [real_plan.sample_at(position) for position in range(real_plan.num_samples)]
+    assert [(s.key, s.label) for s in clone] == [(s.key, s.label) for s in planned]
+    assert clone.key(len(clone) - 1) == planned[-1].key
+
+
+def test_open_clone__pictures_are_those_of_the_metadata(finished: tuple[Path, Manifest]) -> None:
+    clone = open_clone(finished[0])
+    for shard in range(len(clone.manifest.shards)):
+        hashes = clone.metadata(shard, ["sha256"])["sha256"].to_pylist()
+        start = clone.shard_starts[shard]
+        assert hashes == [hashlib.sha256(clone[start + row].picture).hexdigest() for row in range(len(hashes))]
+
+
+def test_open_clone__any_fsspec_store_gives_the_same(finished: tuple[Path, Manifest]) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(finished[0]), "/clone-in-memory", recursive=True)
+    local, remote = open_clone(finished[0]), open_clone("memory://clone-in-memory")
+    assert [remote[number] for number in (0, 33, 61)] == [local[number] for number in (0, 33, 61)]
+
+
+def test_open_clone__travels_to_workers_small(finished: tuple[Path, Manifest]) -> None:
+    clone = open_clone(finished[0])
+    _ = clone[0]
+    sent = pickle.dumps(clone)
+    assert len(sent) < 500 and pickle.loads(sent)[7] == clone[7]
+
+
+def test_open_clone__out_of_range(finished: tuple[Path, Manifest]) -> None:
+    clone = open_clone(finished[0])
+    for number in (-1, len(clone)):
+        with pytest.raises(IndexError):
+            _ = clone[number]
+
+
+def test_open_clone__damage_is_told(clone: Path) -> None:
+    shard = next((clone / "data/000").glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:1500])
+    with pytest.raises(UserError, match="is cut"):
+        list(open_clone(clone))
+    shutil.rmtree(clone / "metadata")
+    with pytest.raises(UserError, match=r"metadata.*verify"):
+        _ = open_clone(clone)[0]

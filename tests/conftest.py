@@ -1,0 +1,93 @@
+"""What tests stand on: real handwritten digits, a tiny random Stable Diffusion in the real layout, and small clones."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+# Before anything imports them: caches of their own, and no look at the network.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="fakeit-hf-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+
+from builders.classes.class_list import ClassEntry
+from builders.format.manifest import Manifest
+from builders.making.plan import Plan
+from builders.making.recipe import Recipe
+from tests.tiny_pipeline import write_tiny_pipeline
+
+CLASSES = tuple(
+    ClassEntry(wnid=wnid, name=name, hypernym="digit", definition="a number", base_count=count)
+    for wnid, name, count in (("n01", "one, 1", 6), ("n02", "two, 2", 4), ("n03", "three, 3", 5))
+)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI a skipped test is a missing part of the set-up, and so a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and exitstatus == 0 and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of the real digits, `train` and `test`."""
+    from builders.embedded.digits import write_class_folders
+
+    out = tmp_path_factory.mktemp("scans")
+    write_class_folders(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion with random weights, 16x16 pictures."""
+    out = tmp_path_factory.mktemp("pipeline") / "tiny-sd"
+    write_tiny_pipeline(out)
+    return out
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """Three classes of unequal size, shards of about six images."""
+    return Recipe(
+        name="test/tiny", classes=CLASSES, width=16, height=16, batch_size=4, shard_size=6, num_inference_steps=2
+    )
+
+
+@pytest.fixture
+def painted(recipe: Recipe, tiny_pipeline: Path) -> Recipe:
+    """The recipe on the tiny pipeline."""
+    from builders.making.models import pin_model
+
+    return pin_model(replace(recipe, model=str(tiny_pipeline)))
+
+
+@pytest.fixture(scope="session")
+def real_plan(scans: Path) -> Plan:
+    """Real digits of the test part, eight of each, in shards of twenty."""
+    from builders.real_images import RealImages
+
+    return Plan(RealImages.recipe("test", model_dir=str(scans / "test"), shard_size=20, batch_size=8), 8)
+
+
+@pytest.fixture(scope="session")
+def finished(real_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Manifest]]:
+    """A finished clone of `real_plan`; not to be changed."""
+    from builders.clone_builder import make_clone
+
+    out = tmp_path_factory.mktemp("clone") / "digits"
+    manifest = make_clone(real_plan, str(out))
+    assert manifest is not None
+    yield out, manifest
+
+
+@pytest.fixture
+def clone(finished: tuple[Path, Manifest], tmp_path: Path) -> Path:
+    """A copy of the finished clone, to be changed at will."""
+    import shutil
+
+    return Path(shutil.copytree(finished[0], tmp_path / "clone"))

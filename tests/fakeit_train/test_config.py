@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from builders.format.errors import UserError
+from fakeit_train.config import load_config
+
+
+def test_config__settings_reach_any_depth() -> None:
+    config = load_config("digits", ["num_epochs=3", "optim.learning_rate=0.5", "crops.ratio=1,1", "log_keys=true"])
+    assert (config.num_epochs, config.optim.learning_rate, config.crops.ratio, config.log_keys) == (
+        3,
+        0.5,
+        (1.0, 1.0),
+        True,
+    )
+
+
+def test_config__digits_are_never_mirrored() -> None:
+    assert load_config("digits", []).crops.flip == 0.0
+
+
+def test_config__a_file_is_a_config(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from fakeit_train.config import TrainConfig\nCONFIG = TrainConfig(num_epochs=7)\n")
+    assert load_config(str(path), []).num_epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("digit", [], "unknown config 'digit'; did you mean digits"),
+        ("digits", ["num_epoch=3"], "unknown setting 'num_epoch'; did you mean num_epochs"),
+        ("digits", ["optim.lerning_rate=3"], "did you mean learning_rate"),
+        ("digits", ["num_epochs=many"], "'num_epochs' is 'many'.*int"),
+        ("digits", ["num_epochs"], "has no value"),
+        ("digits", ["num_epochs=0"], "num_epochs is 0"),
+        ("digits", ["num_epochs.x=0"], "has no parts"),
+        ("digits", ["crops.ratio=1"], "must be of type"),
+        ("digits", ["augmentation=mixup"], "unknown augmentation 'mixup'"),
+        ("digits", ["precision=int8"], "unknown precision 'int8'"),
+        ("digits", ["data.num_workers=-1"], "num_workers is -1"),
+    ],
+)
+def test_config__mistakes_are_told(name: str, settings: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_config(name, settings)

@@ -1,0 +1,90 @@
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from builders.format.errors import UserError
+from fakeit_train import crops
+from fakeit_train.crops import CropConfig, CropGroup, Draws, augmentation_crops, draws, make_crops
+
+CONFIG = CropConfig(
+    groups=(
+        CropGroup(num_crops=1, size=32, scale=(0.25, 1.0), blur=0.2, solarise=0.2),
+        CropGroup(num_crops=8, size=16, scale=(0.05, 0.25), blur=0.5),
+    )
+)
+PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+def constant(value: float) -> Draws:
+    def forever() -> Iterator[float]:
+        while True:
+            yield value
+
+    return Draws(forever())
+
+
+def test_crops__shapes_and_kinds() -> None:
+    found = make_crops(PICTURE, CONFIG, 0, 0, "a")
+    assert [(c.shape, c.dtype) for c in found] == [((1, 32, 32, 3), np.uint8), ((8, 16, 16, 3), np.uint8)]
+
+
+def test_crops__a_function_of_seed_epoch_and_key() -> None:
+    def bytes_of(*names: object) -> bytes:
+        return b"".join(group.tobytes() for group in make_crops(PICTURE, CONFIG, *names))  # type: ignore[arg-type]
+
+    assert bytes_of(0, 0, "a") == bytes_of(0, 0, "a")
+    assert len({bytes_of(0, 0, "a"), bytes_of(1, 0, "a"), bytes_of(0, 1, "a"), bytes_of(0, 0, "b")}) == 4
+
+
+def test_crops__no_crop_runs_out_of_numbers_even_at_the_worst() -> None:
+    worst = replace(CONFIG, flip=1.0, jitter=1.0, grey=1.0, ratio=(90.0, 100.0))
+    group = CropGroup(num_crops=1, size=8, scale=(1.0, 1.0), blur=1.0, solarise=1.0)
+    for number in range(50):
+        crops.make_crop(PICTURE, group, worst, draws(0, 0, "a", number))
+
+
+def test_crops__areas_and_ratios_are_drawn_from_their_ranges() -> None:
+    sides = np.stack(np.meshgrid(np.arange(64), np.arange(48), [0]), -1)[:, :, 0].astype(np.uint8)  # pixel = its place
+    areas = []
+    for number in range(500):
+        crop = crops.resized_crop(sides, 200, (0.25, 0.5), (3 / 4, 4 / 3), draws(0, 0, "a", number)).astype(int)
+        wide, high = np.ptp(crop[..., 0]) + 1, np.ptp(crop[..., 1]) + 1
+        areas.append(wide * high / (64 * 48))
+        assert 0.68 < wide / high < 1.48
+    assert 0.22 < min(areas) < 0.28 and 0.45 < max(areas) < 0.55
+    assert abs(np.mean(areas) - 0.375) < 0.01
+
+
+def test_crops__colour_changes_are_the_ones_they_are_called() -> None:
+    strength = (0.4, 0.4, 0.2, 0.1)
+    unchanged = crops.jitter_colour(PICTURE, strength, constant(0.5)).astype(int)
+    assert np.abs(unchanged - PICTURE).mean() < 2  # factors of one and no turn, but for rounding in hue
+    assert crops.blend(PICTURE, 0.0, 0.5).mean() == pytest.approx(PICTURE.mean() / 2, rel=0.02)
+    flat = crops.blend(PICTURE, 100.0, 0.5).astype(float)
+    assert flat.std() == pytest.approx(PICTURE.std() / 2, rel=0.02)
+    red = np.full((2, 2, 3), (255, 0, 0), np.uint8)
+    assert crops.shift_hue(red, 1 / 3)[0, 0].argmax() == 1 and crops.shift_hue(red, -1 / 3)[0, 0].argmax() == 2
+
+
+def test_crops__solarise_and_grey_do_what_they_are_called() -> None:
+    still = CropConfig(flip=0.0, jitter=0.0, grey=0.0)
+    whole = CropGroup(num_crops=1, size=48, scale=(1.0, 1.0))
+    square = PICTURE[:, :48]
+    draw = constant(0.5)
+    plain = crops.make_crop(square, whole, replace(still, ratio=(1.0, 1.0)), draw)
+    assert (plain == square).all()
+    solarised = crops.make_crop(square, replace(whole, solarise=1.0), replace(still, ratio=(1.0, 1.0)), draw)
+    assert (solarised == np.where(square >= 128, 255 - square, square)).all()
+    grey = crops.make_crop(square, whole, replace(still, ratio=(1.0, 1.0), grey=1.0), draw)
+    assert (np.ptp(grey, axis=2) == 0).all()
+
+
+def test_crops__plain_is_one_crop_without_colour() -> None:
+    plain = augmentation_crops("plain", CONFIG)
+    assert [(g.num_crops, g.size, g.scale) for g in plain.groups] == [(1, 32, (0.08, 1.0))]
+    assert (plain.jitter, plain.grey, plain.flip) == (0.0, 0.0, CONFIG.flip)
+    assert augmentation_crops("dino", CONFIG) == CONFIG
+    with pytest.raises(UserError, match="unknown augmentation 'dina'; did you mean dino"):
+        augmentation_crops("dina", CONFIG)

@@ -1,0 +1,139 @@
+"""Runs of a few steps on real digits, in real processes where that is the point."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from builders.format.backbone import load_backbone
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.open_clone import open_clone
+from fakeit_train.config import load_config
+from fakeit_train.data import make_order
+from fakeit_train.trainer import train
+
+SETTINGS = [
+    "num_epochs=3",
+    "data.batch_size=20",
+    "data.num_workers=1",
+    "log_keys=true",
+    "log_every=1",
+    "checkpoint_every=2",
+]
+
+
+def run(out: Path, data: Path, *more: str, num_processes: int = 1) -> subprocess.Popen[bytes]:
+    launch = [sys.executable, "-m"]
+    if num_processes > 1:
+        launch += ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m"]
+    command = [
+        *launch,
+        "fakeit_train",
+        "digits",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--resume",
+        "--set",
+        *SETTINGS,
+        *more,
+    ]
+    return subprocess.Popen(command, start_new_session=True)
+
+
+def seen_batches(out: Path) -> list[list[str]]:
+    """Keys of every global batch: the ranks' parts, in the order of ranks."""
+    ranks = [
+        {line["step"]: line["keys"] for line in map(json.loads, path.read_text().splitlines())}
+        for path in sorted(out.glob("keys-*.jsonl"))
+    ]
+    return [[key for rank in ranks for key in rank[step]] for step in sorted(ranks[0])]
+
+
+@pytest.fixture(scope="module")
+def whole(finished: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted, in one process."""
+    out = tmp_path_factory.mktemp("run") / "whole"
+    assert run(out, finished[0]).wait() == 0
+    return out
+
+
+def test_trainer__sees_the_batches_of_the_order(whole: Path, finished: tuple[Path, Manifest]) -> None:
+    clone = open_clone(finished[0])
+    order = make_order(clone, load_config("digits", SETTINGS))
+    num_steps = 3 * order.batches_per_epoch
+    assert seen_batches(whole) == [[clone.key(n) for n, _ in order.global_batch(step)] for step in range(num_steps)]
+
+
+def test_trainer__exports_a_network_that_the_format_loads(whole: Path, finished: tuple[Path, Manifest]) -> None:
+    backbone, network = load_backbone(whole)
+    assert list(backbone.classes) == finished[1].label_names
+    assert backbone.feature_size == 192 and backbone.trained_on == "real_images/test"
+    assert sum(p.numel() for p in network.parameters()) > 100_000
+
+
+def test_trainer__killed_and_resumed_it_ends_the_same(
+    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    process = run(out, finished[0])
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint" / "latest.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert run(out, finished[0]).wait() == 0
+    assert seen_batches(out) == seen_batches(whole)
+    weights, expected = load_file(out / "backbone.safetensors"), load_file(whole / "backbone.safetensors")
+    assert all((weights[name] == expected[name]).all() for name in expected)
+    losses = [
+        [json.loads(line)["loss"] for line in (o / "metrics.jsonl").read_text().splitlines()] for o in (out, whole)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_trainer__a_signal_to_stop_saves_and_ends_well(
+    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped"
+    process = run(out, finished[0], "num_epochs=60")
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint" / "latest.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert not (out / "backbone.json").exists() and (out / "checkpoint" / "latest.json").exists()
+
+
+def test_trainer__two_processes_see_the_same_batches(
+    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    out = tmp_path / "two"
+    assert run(out, finished[0], num_processes=2).wait() == 0
+    assert len(list(out.glob("keys-*.jsonl"))) == 2
+    assert seen_batches(out) == seen_batches(whole)
+
+
+def test_trainer__another_run_is_not_overwritten(whole: Path, finished: tuple[Path, Manifest]) -> None:
+    config = load_config("digits", SETTINGS)
+    with pytest.raises(UserError, match="already holds a run"):
+        train(config, str(finished[0]), whole)
+    with pytest.raises(UserError, match="other num_epochs"):
+        train(load_config("digits", [*SETTINGS, "num_epochs=4"]), str(finished[0]), whole, resume=True)
+
+
+def test_trainer__a_loss_that_is_not_finite_stops_with_the_keys(
+    finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    config = load_config("digits", [*SETTINGS, "optim.learning_rate=1e30", "data.num_workers=0"])
+    with pytest.raises(UserError, match="the loss is nan"):
+        train(config, str(finished[0]), tmp_path / "run")
+    assert len(json.loads((tmp_path / "run" / "not-finite-0.json").read_text())["keys"]) == 20

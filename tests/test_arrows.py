@@ -1,0 +1,85 @@
+"""Who may import whom, and what importing may cost: the arrows of the architecture, read off the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("builders", "fakeit_train", "fakeit_eval")
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return {name for name in found if name.split(".")[0] in PACKAGES}
+
+
+def files_of(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", ["fakeit_train", "fakeit_eval"])
+def test_arrows__train_and_eval_see_only_the_format_the_classes_and_themselves(package: str) -> None:
+    for path in files_of(package):
+        for name in imports_of(path):
+            assert name.startswith((package, "builders.format", "builders.classes")), f"{path} imports {name}"
+
+
+def test_arrows__builders_see_neither_training_nor_evaluation() -> None:
+    for path in files_of("builders"):
+        assert not any(name.startswith(("fakeit_train", "fakeit_eval")) for name in imports_of(path)), path
+
+
+@pytest.mark.parametrize("folder", ["builders/making/engines", "builders/making/runners"])
+def test_arrows__plug_ins_do_not_see_each_other(folder: str) -> None:
+    package = folder.replace("/", ".")
+    for path in files_of(folder):
+        for name in imports_of(path):
+            assert not name.startswith(package) or name in (package, f"{package}.base"), f"{path} imports {name}"
+
+
+def test_arrows__only_the_diffusion_engine_and_the_training_script_import_diffusers() -> None:
+    importing = [
+        p for p in files_of("builders") if "import diffusers" in p.read_text() or "from diffusers" in p.read_text()
+    ]
+    assert [path.name for path in importing] == ["train.py", "diffusion.py"]
+
+
+def test_arrows__no_cycles() -> None:
+    modules = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts): imports_of(p) for k in PACKAGES for p in files_of(k)
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        if name not in done:
+            for other in modules.get(name, set()) & modules.keys():
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())
+
+
+def test_arrows__the_format_loads_neither_torch_nor_datasets() -> None:
+    names = [f"builders.format.{path.stem}" for path in files_of("builders/format") if path.stem != "__init__"]
+    check = (
+        f"import sys, {', '.join(names)}; print([m for m in ('torch', 'datasets', 'diffusers') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", check], cwd=ROOT, text=True).strip() == "[]"
+
+
+def test_arrows__only_a_cli_prints() -> None:
+    for package in PACKAGES:
+        for path in files_of(package):
+            calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+            prints = any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
+            assert path.name == "cli.py" or not prints, path
