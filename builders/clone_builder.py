@@ -88,8 +88,9 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         **overrides: Any,
     ) -> None:
         recipe = pin_model(self.recipe(config_name, **overrides))
-        num_rounds = images_per_class or self.default_rounds(recipe)
-        super().__init__(cache_dir=cache_dir, config_name=config_name, recipe=recipe, num_rounds=num_rounds)
+        num_rounds = self.default_rounds(recipe) if images_per_class is None else images_per_class
+        plan = Plan(recipe, num_rounds)
+        super().__init__(cache_dir=cache_dir, config_name=config_name, recipe=plan.recipe, num_rounds=plan.num_rounds)
 
     @classmethod
     def recipe(cls, config_name: str | None, **overrides: Any) -> Recipe:

@@ -5,6 +5,7 @@ Preprocessing is the paper's (supplementary, section 2): bicubic to the input si
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from builders.format.backbone import Backbone, head_of
-from builders.format.images import decode_image
+from builders.format.errors import UserError
+from builders.format.images import decode_sample
 from builders.format.open_clone import Clone
 
 
@@ -29,16 +31,26 @@ class Extracted:
     """(n,), labels of the clone."""
 
 
-class _Pictures(Dataset[tuple[NDArray[np.uint8], int]]):
+Pictures = tuple[torch.Tensor, torch.Tensor]
+"""uint8 (batch, size, size, 3) and int64 (batch,)."""
+
+
+class _PictureBatches(Dataset[Pictures | UserError]):
+    """Whole batches, or what is wrong with one: an exception would come out of a worker as a traceback."""
+
     def __init__(self, clone: Clone, size: int) -> None:
         self.clone, self.size = clone, size
 
     def __len__(self) -> int:
         return len(self.clone)
 
-    def __getitem__(self, number: int) -> tuple[NDArray[np.uint8], int]:
-        sample = self.clone[number]
-        return middle_square(decode_image(sample.picture), self.size), sample.label
+    def __getitems__(self, numbers: list[int]) -> Pictures | UserError:
+        try:
+            samples = [self.clone[number] for number in numbers]
+            squares = [middle_square(decode_sample(s.key, s.picture), self.size) for s in samples]
+        except UserError as error:
+            return error
+        return torch.from_numpy(np.stack(squares)), torch.tensor([sample.label for sample in samples])
 
 
 def middle_square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -48,7 +60,7 @@ def middle_square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     wide, high = max(size, round(width * scale)), max(size, round(height * scale))
     resized = Image.fromarray(picture).resize((wide, high), Image.Resampling.BICUBIC)
     left, top = (wide - size) // 2, (high - size) // 2
-    return np.array(resized.crop((left, top, left + size, top + size)))
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def extract(network: nn.Module, backbone: Backbone, clone: Clone, *, batch_size: int, num_workers: int) -> Extracted:
@@ -66,11 +78,19 @@ def _batches(
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (backbone.mean, backbone.std))
     seen: list[torch.Tensor] = []
     hook = head_of(network)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    loader = DataLoader(_Pictures(clone, backbone.input_size), batch_size, num_workers=num_workers)
+    batches = _PictureBatches(clone, backbone.input_size)
+    loader = DataLoader(batches, batch_size, num_workers=num_workers, collate_fn=_as_it_is)
     try:
-        for pictures, labels in tqdm(loader, unit="batch", disable=None, leave=False):
+        for batch in tqdm(loader, unit="batch", disable=None, leave=False):
+            if isinstance(batch, UserError):
+                raise batch
+            pictures, labels = batch
             pixels = pictures.to(device).permute(0, 3, 1, 2).float() / 255
             logits = network((pixels - mean) / std)
             yield seen.pop().float().cpu().numpy(), logits.float().cpu().numpy(), labels.numpy()
     finally:
         hook.remove()
+
+
+def _as_it_is(batch: Any) -> Pictures | UserError:
+    return cast(Pictures | UserError, batch)

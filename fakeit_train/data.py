@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from builders.format.images import decode_image
+from builders.format.errors import UserError
+from builders.format.images import decode_sample
 from builders.format.open_clone import Clone
 from fakeit_train.config import TrainConfig
 from fakeit_train.crops import augmentation_crops, make_crops
@@ -32,7 +33,7 @@ class Batch:
     keys: list[str]
 
 
-class CropDataset(Dataset[Batch]):
+class CropDataset(Dataset[Batch | UserError]):
     """Whole batches of crops; a sample's are a function of (seed, epoch, key)."""
 
     def __init__(self, clone: Clone, config: TrainConfig) -> None:
@@ -40,10 +41,17 @@ class CropDataset(Dataset[Batch]):
         self.seed = config.data.seed
         self.crops = augmentation_crops(config.augmentation, config.crops)
 
-    def __getitems__(self, places: list[Place]) -> Batch:
+    def __getitems__(self, places: list[Place]) -> Batch | UserError:
+        """A batch, or what is wrong with it: an exception would come out of a worker as a traceback."""
+        try:
+            return self._batch(places)
+        except UserError as error:
+            return error
+
+    def _batch(self, places: list[Place]) -> Batch:
         samples = [self.clone[number] for number, _ in places]
         crops = [
-            make_crops(decode_image(sample.picture), self.crops, self.seed, epoch, sample.key)
+            make_crops(decode_sample(sample.key, sample.picture), self.crops, self.seed, epoch, sample.key)
             for sample, (_, epoch) in zip(samples, places, strict=True)
         ]
         return Batch(
@@ -84,20 +92,27 @@ def make_order(clone: Clone, config: TrainConfig) -> Order:
     )
 
 
-def make_loader(clone: Clone, config: TrainConfig, sampler: OrderSampler) -> DataLoader[Batch]:
-    """Batches of a sampler, made by `num_workers` processes ahead of their use."""
-    return DataLoader(
+def make_loader(clone: Clone, config: TrainConfig, sampler: OrderSampler) -> Iterator[Batch]:
+    """Batches of a sampler, made by `num_workers` processes ahead of their use.
+
+    Raises:
+        UserError: a shard or a picture is broken.
+    """
+    loader: DataLoader[Batch | UserError] = DataLoader(
         CropDataset(clone, config),
         batch_sampler=sampler,
         num_workers=config.data.num_workers,
         collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
-        pin_memory=False,
     )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
 
 
-def _as_it_is(batch: Any) -> Batch:
-    return cast(Batch, batch)
+def _as_it_is(batch: Any) -> Batch | UserError:
+    return cast(Batch | UserError, batch)
 
 
 def _start_worker(worker: int) -> None:

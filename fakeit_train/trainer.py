@@ -89,7 +89,7 @@ class _Run:
         is_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and world.device.type == "cuda")
         self.autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=is_bf16)
 
-    def steps(self, start: int, loader: Any) -> int:
+    def steps(self, start: int, batches: Iterator[Batch]) -> int:
         """Takes all steps from `start`; returns the number of steps behind it, fewer than all after a signal to stop."""
         step = start
         keys_path = self.out / f"keys-{self.world.rank}.jsonl"
@@ -100,7 +100,6 @@ class _Run:
             _step_log(keys_path, start, self.config.log_keys) as log_keys,
         ):
             waited, since = 0.0, time.perf_counter()
-            batches = iter(loader)
             while step < self.num_steps and not self._agree(stopped):
                 asked = time.perf_counter()
                 batch = next(batches)

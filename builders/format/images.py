@@ -60,6 +60,18 @@ def read_image_header(content: bytes) -> ImageHeader:
     return header
 
 
+def decode_sample(key: str, content: bytes) -> NDArray[np.uint8]:
+    """`decode_image` for a sample of a clone.
+
+    Raises:
+        UserError: it cannot be decoded.
+    """
+    try:
+        return decode_image(content)
+    except ValueError as error:
+        raise UserError(f"sample '{key}' has a broken picture ({error}); run 'fakeit-build verify --deep'") from None
+
+
 def decode_image(content: bytes) -> NDArray[np.uint8]:
     """A picture as RGB pixels (height, width, 3).
 

@@ -76,9 +76,21 @@ class Clone(Sequence[EncodedSample]):
         return str(self.shard_index(shard)["key"][row])
 
     def shard_index(self, shard: int) -> dict[str, list[Any]]:
-        """`INDEX_COLUMNS` of one shard as lists."""
+        """`INDEX_COLUMNS` of one shard as lists.
+
+        Raises:
+            UserError: the metadata cannot be read, or a label is out of range.
+        """
         if shard not in self._indexes:
-            self._indexes[shard] = self.metadata(shard, list(INDEX_COLUMNS)).to_pydict()
+            index = self.metadata(shard, list(INDEX_COLUMNS)).to_pydict()
+            num_classes = len(self.manifest.label_names)
+            for key, label in zip(index["key"], index["label"], strict=True):
+                if not 0 <= label < num_classes:
+                    raise UserError(
+                        f"label {label} of '{key}' in '{self.root}' is out of range 0 to {num_classes - 1}; "
+                        f"run 'fakeit-build verify {self.root}', and make the clone again"
+                    )
+            self._indexes[shard] = index
         return self._indexes[shard]
 
     def metadata(self, shard: int, columns: list[str] | None = None) -> pa.Table:

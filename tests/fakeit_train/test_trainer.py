@@ -137,3 +137,21 @@ def test_trainer__a_loss_that_is_not_finite_stops_with_the_keys(
     with pytest.raises(UserError, match="the loss is nan"):
         train(config, str(finished[0]), tmp_path / "run")
     assert len(json.loads((tmp_path / "run" / "not-finite-0.json").read_text())["keys"]) == 20
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(("damage", "words"), [("cut", "is cut"), ("label", r"label \d of .* is out of range 0 to 3")])
+def test_trainer__a_damaged_clone_is_told_in_one_sentence(
+    clone: Path, tmp_path: Path, num_workers: int, damage: str, words: str
+) -> None:
+    if damage == "cut":
+        shard = next((clone / "data/000").glob("*.tar"))
+        shard.write_bytes(shard.read_bytes()[:3000])
+    else:
+        manifest = json.loads((clone / "clone.json").read_text())
+        manifest["label_names"] = manifest["label_names"][:4]
+        (clone / "clone.json").write_text(json.dumps(manifest))
+    config = load_config("digits", [*SETTINGS, f"data.num_workers={num_workers}"])
+    with pytest.raises(UserError, match=words) as told:
+        train(config, str(clone), tmp_path / "run")
+    assert "\n" not in str(told.value)

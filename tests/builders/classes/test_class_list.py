@@ -24,7 +24,7 @@ def read_synset(wnid: str) -> tuple[str, str]:
 
 def test_class_list__digits_are_zero_to_nine_in_the_order_of_their_labels() -> None:
     names = [entry.name.split(", ")[0] for entry in read_class_table("digits")]
-    assert names == "zero one two three four five six seven eight nine".split()
+    assert names == ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 @pytest.mark.skipif(not WORDNET.exists(), reason="WordNet 3.0 is not installed; run 'make system'")

@@ -125,7 +125,7 @@ def test_finalise__an_output_keeps_what_it_holds(real_plan: Plan, clone: Path, t
     assert digests(clone) == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
-    with pytest.raises(UserError, match="thesis.tex"):
+    with pytest.raises(UserError, match=r"thesis\.tex"):
         make_clone(real_plan, str(tmp_path / "other"))
 
 

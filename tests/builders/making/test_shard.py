@@ -26,7 +26,8 @@ def test_shard__batches_keep_order_and_only_the_last_is_short(recipe: Recipe) ->
 
 
 def test_shard__sidecar_tells_all_of_the_tar(recipe: Recipe, tmp_path: Path) -> None:
-    plan, storage, seen = Plan(recipe, 6), Storage(tmp_path), []
+    plan, storage = Plan(recipe, 6), Storage(tmp_path)
+    seen: list[int] = []
     assert read_sidecar(plan, 1, storage) is None
     make_shard(plan, 1, paint_seeds, {"device": "none"}, storage, seen.append)
     found = read_sidecar(plan, 1, storage)

@@ -83,7 +83,7 @@ def test_models__a_directory_is_pinned_by_its_content(recipe: Recipe, tiny_pipel
 
 
 def test_models__what_is_no_model_is_told(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no model_index.json"):
+    with pytest.raises(UserError, match=r"no model_index\.json"):
         pin_model(replace(recipe, model=str(tmp_path)))
     with pytest.raises(UserError, match=r"cannot look up model 'nobody/nothing'.*--revision"):
         pin_model(replace(recipe, model="nobody/nothing"))

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,4 +63,3 @@ def test_folder__a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
             RealImages.recipe("train", model_dir=model_dir)
     with pytest.raises(UserError, match="--source"):
         RealImages.recipe("train")
-    assert replace(RealImages.BUILDER_CONFIGS[0].recipe).engine == "folder"

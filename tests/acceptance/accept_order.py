@@ -1,0 +1,78 @@
+"""One training run killed in mid-epoch and resumed, one in two processes: the same global batches as without.
+
+python tests/acceptance/accept_order.py
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from tests.acceptance.record import command, record, run
+
+EPOCHS, BATCH = 3, 48
+SETTINGS = (f"num_epochs={EPOCHS}", f"data.batch_size={BATCH}", "log_keys=true", "checkpoint_every=7")
+
+
+def batches(out: Path) -> dict[int, list[str]]:
+    """Step to keys: the ranks' parts in their order."""
+    ranks = [
+        {line["step"]: line["keys"] for line in map(json.loads, path.read_text().splitlines())}
+        for path in sorted(out.glob("keys-*.jsonl"))
+    ]
+    return {step: [key for rank in ranks for key in rank[step]] for step in sorted(ranks[0])}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scans, clone = Path(folder) / "scans", Path(folder) / "clone"
+        subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(scans)], check=True)
+        run("build", "make", "real_images/train", clone, "--source", scans / "train", "--shard-size", 130)
+        asked = ("digits", "--data", clone, "--resume", "--set", *SETTINGS, "--out")
+        run("train", *asked, Path(folder) / "whole")
+
+        resumed = Path(folder) / "resumed"
+        process = subprocess.Popen(command("train", *asked, resumed), start_new_session=True, stdout=-3, stderr=-3)
+        while not (resumed / "checkpoint" / "step-00000035.safetensors").exists():
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        killed_at = max(batches(resumed))
+        run("train", *asked, resumed)
+
+        two = Path(folder) / "two"
+        launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "fakeit_train"]
+        subprocess.run([sys.executable, "-m", *launch, *map(str, asked), str(two)], check=True, stdout=-3, stderr=-3)
+
+        whole = batches(Path(folder) / "whole")
+        per_epoch = len(whole) // EPOCHS
+        epochs = [
+            [key for step in range(e * per_epoch + 1, (e + 1) * per_epoch + 1) for key in whole[step]] for e in range(3)
+        ]
+        twice = sum(len(keys) - len(set(keys)) for keys in epochs)
+        left_out = [1200 - len(keys) for keys in epochs]
+        others = len({frozenset(keys) for keys in epochs})
+        listed = run("train", "keys", "digits", "--data", clone, "--step", 30, "--set", *SETTINGS).split()[2:]
+        lines = [
+            f"1,200 real digits in 9 or 10 shards, global batch {BATCH}, {EPOCHS} epochs of {per_epoch} batches.",
+            "",
+            f"- killed (SIGKILL) after step {killed_at} of {len(whole)} and resumed: same batches "
+            f"**{batches(resumed) == whole}**",
+            f"- two gloo processes under torchrun: same batches **{batches(two) == whole}**",
+            f"- keys that came twice in an epoch: **{twice}**; left out per epoch: **{left_out}**, fewer than {BATCH}; "
+            f"different sets left out: {others} of {EPOCHS}",
+            f"- `fakeit-train keys --step 30` prints the run's 31st batch: **{listed == whole[31]}**",
+        ]
+        record("order", "One sequence of global batches", lines)
+        assert batches(resumed) == whole == batches(two) and not twice and max(left_out) < BATCH and listed == whole[31]
+        assert killed_at % per_epoch
+
+
+if __name__ == "__main__":
+    main()

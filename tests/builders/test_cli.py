@@ -1,0 +1,158 @@
+"""The commands in real processes: what they print, and how they end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builders.format.manifest import Manifest
+
+
+def call(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    command = [sys.executable, "-m", "builders", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+
+
+def test_cli__list_and_plan_show_recipes() -> None:
+    assert "digits_sd/c_h_inside_b_cfg2" in call("list").stdout
+    shown = call("plan", "digits_sd/c_cfg2", "--limit", 2, "--images-per-class", 1000).stdout.splitlines()
+    assert shown[0] == "digits_sd/c_cfg2: 10,000 images, 10 classes, 20 shards of 500"
+    assert len(shown) == 5 and shown[1].split()[1] == "n13742358_00000000"
+
+
+def test_cli__make_verify_card_sheet(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clone"
+    asked = ("make", "real_images/test", out, "--source", scans / "test", "--images-per-class", 3)
+    made = call(*asked)
+    assert made.returncode == 0 and "load_dataset" in made.stdout
+    assert call(*asked).stdout == made.stdout
+    assert "no faults in" in call("verify", out, "--deep").stdout
+    assert call("card", out, "--check").returncode == 0
+    (out / "README.md").write_text("stale")
+    assert call("card", out, "--check").returncode == 1
+    assert call("verify", out).returncode == 1
+    assert call("card", out).returncode == 0 == call("verify", out).returncode
+    assert (
+        call("sheet", out, "-o", tmp_path / "sheet.png").returncode == 0
+        and (tmp_path / "sheet.png").stat().st_size > 1000
+    )
+
+
+def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path: Path) -> None:
+    asked = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 100)
+    assert "run again without --shards" in call(*asked, "--shards", "0:2").stdout
+    assert not (tmp_path / "c" / "clone.json").exists()
+    assert call("verify", tmp_path / "c").returncode == 2
+    assert call(*asked).returncode == 0 == call("verify", tmp_path / "c").returncode
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["make", "digit_sd/c_cfg2", "OUT"], "unknown builder 'digit_sd'; did you mean digits_sd?"),
+        (["make", "digits_sd/c_cfg3", "OUT"], "unknown config 'c_cfg3' of 'digits_sd'; did you mean"),
+        (["make", "digits_sd", "OUT"], "'digits_sd' is no recipe; write builder/config"),
+        (["make", "no.json", "OUT"], "recipe file 'no.json' cannot be read"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--prompt", "{x}"], "unknown prompt field {x}"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--dtype", "int8"], "unknown dtype 'int8'"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--images-per-class", "0"], "0 images per class are too few"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--shards", "3:9"], "--shards 3:9 is not within"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--shards", "x"], "--shards is 'x'; write A:B"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--runner", "slurn"], "unknown runner 'slurn'"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--workers", "0"], "0 workers make nothing"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--model", "/tmp"], "'/tmp' is no diffusers pipeline"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--scale", "2", "--images-per-class", "3"], "give one of them"),
+        (["make", "real_images/test", "OUT"], "give --source DIR"),
+        (["make", "real_images/test", "OUT", "--source", "/nowhere"], "'/nowhere' is no directory"),
+        (
+            ["make", "digits_sd/c_cfg2", "/dev/null/x"],
+            "cannot write to '/dev/null/x/_making': Not a directory; choose",
+        ),
+        (
+            ["make", "digits_sd/c_cfg2", "CLONE"],
+            "holds a different recipe (name 'real_images/test', not 'digits_sd/c_cfg2'",
+        ),
+        (["verify", "/nowhere"], "no clone at '/nowhere'"),
+        (["sheet"], "no clone to draw"),
+        (["verify", "nosuch://x"], "cannot open 'nosuch://x'"),
+    ],
+)
+def test_cli__mistakes_are_one_sentence_and_status_2(
+    arguments: list[str], words: str, tmp_path: Path, finished: tuple[Path, Manifest]
+) -> None:
+    places = {"OUT": tmp_path / "out", "CLONE": finished[0]}
+    ended = call(*(places.get(argument, argument) for argument in arguments))
+    told = ended.stderr.strip().splitlines()
+    assert ended.returncode == 2, ended
+    assert len(told) == 1 and told[0].startswith("fakeit-build: ") and words in told[0]
+    assert not (tmp_path / "out" / "clone.json").exists()
+
+
+def test_cli__wrong_types_are_status_2_and_near_options_are_named() -> None:
+    assert call("plan", "digits_sd/c_cfg2", "--seed", "x").returncode == 2
+    ended = call("plan", "digits_sd/c_cfg2", "--guidence-scale", "3")
+    assert ended.returncode == 2 and "--guidance-scale" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("datasets", ["plan", "digits_sd/c_cfg2"]), ("diffusers", ["make", "digits_sd/c_cfg2", "OUT"])],
+)
+def test_cli__a_missing_extra_names_the_install_command(module: str, arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {module!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+    )
+    ended = call(*(str(tmp_path / "out") if a == "OUT" else a for a in arguments), PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == (
+        f"fakeit-build: '{module}' is not installed, and this command needs it: pip install 'fakeit[build]'"
+    )
+
+
+def test_cli__an_interrupted_run_is_one_sentence(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    command = [
+        sys.executable,
+        "-m",
+        "builders",
+        "make",
+        "digits_sd/c_cfg2",
+        str(tmp_path / "out"),
+        "--images-per-class",
+        "5000",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out" / "_making").exists():
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate()[1].strip().splitlines()
+    assert process.returncode == 130
+    assert told == ["fakeit-build: interrupted; what is finished is kept, run the command again to go on"]
+
+
+def test_cli__a_half_written_clone_is_told_apart(clone: Path) -> None:
+    (clone / "clone.json").rename(clone / "clone.txt")
+    assert "no clone at" in call("verify", clone).stderr
+    (clone / "_making").mkdir()
+    (clone / "_making" / "recipe.json").write_text("{}")
+    assert "is unfinished; run its 'fakeit-build make' again" in call("verify", clone).stderr
+
+
+def test_cli__a_label_out_of_range_is_a_fault(clone: Path) -> None:
+    manifest = json.loads((clone / "clone.json").read_text())
+    manifest["label_names"] = manifest["label_names"][:4]
+    (clone / "clone.json").write_text(json.dumps(manifest))
+    ended = call("verify", clone)
+    assert ended.returncode == 1 and "label 9 is out of range 0 to 3" in ended.stdout
