@@ -12,6 +12,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from torch import Tensor
 
 from builders.format.errors import UserError
@@ -19,8 +20,11 @@ from builders.making.engines.base import Paint, Painted
 from builders.making.plan import Sample
 from builders.making.recipe import Recipe
 
+# Tokenizers start threads of their own, which a worker does not want.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
 
 
 def load(recipe: Recipe) -> Paint:
@@ -94,6 +98,3 @@ def _scheduler_class(name: str) -> Any:
         raise UserError(f"unknown scheduler '{name}'; diffusers {diffusers.__version__} has {', '.join(known)}")
     return getattr(diffusers, name)
 
-
-# Tokenizers start threads of their own, which a forked or spawned worker does not want.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
