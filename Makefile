@@ -41,10 +41,12 @@ $(DEMO)/digits/clone.json: | $(READY)
 	$(BIN)/fakeit-build make digits_sd/c_cfg2 $(@D) --images-per-class 200 --num-inference-steps 25 --workers $(WORKERS)
 
 $(DEMO)/verified.txt: $(DEMO)/digits/clone.json
-	$(BIN)/fakeit-build verify $(DEMO)/digits --deep | tee $@
+	$(BIN)/fakeit-build verify $(DEMO)/digits --deep > $@
+	@cat $@
 
 $(DEMO)/loaded.txt: $(DEMO)/verified.txt
-	$(BIN)/python -c "import datasets; d = datasets.load_dataset('$(DEMO)/digits', split='train'); print(d[0]['json']['prompt'], d)" | tee $@
+	$(BIN)/python -c "import datasets; d = datasets.load_dataset('$(DEMO)/digits', split='train'); print(d[0]['json']['prompt'], d)" > $@
+	@cat $@
 
 $(DEMO)/run-synthetic/backbone.json: $(DEMO)/loaded.txt
 	$(BIN)/fakeit-train digits --data $(DEMO)/digits --out $(@D) --resume

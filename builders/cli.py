@@ -1,6 +1,7 @@
 """fakeit-build: make, check and show clones. Also `python -m builders`."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,12 +69,13 @@ class RecipeOptions:
         return {**{name: value for name, value in fields.items() if name != "source"}, "model_dir": self.source}
 
     def num_rounds(self, recipe: Recipe) -> int:
-        default = max((entry.base_count for entry in recipe.classes), default=0)
         if self.images_per_class is not None and self.scale is not None:
             raise UserError("--images-per-class and --scale say the same; give one of them")
         if self.scale is not None:
-            return round(self.scale * default)
-        return default if self.images_per_class is None else self.images_per_class
+            if not math.isfinite(self.scale):
+                raise UserError(f"--scale is {self.scale}; give a number, such as 0.1 or 50")
+            return round(self.scale * recipe.default_rounds)
+        return recipe.default_rounds if self.images_per_class is None else self.images_per_class
 
 
 Options = Annotated[RecipeOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="recipe")]
@@ -217,6 +219,8 @@ def sheet(
     """
     from builders.showing.sheet import draw_sheet
 
+    if per_class < 1 or output.suffix != ".png":
+        raise UserError(f"--per-class {per_class} -o {output} cannot be drawn; give 1 or more, and a .png")
     draw_sheet(list(clones), real, per_class).save(output)
     print(output)
 

@@ -31,7 +31,7 @@ from builders.format.storage import Storage
 from builders.making.engines.base import engine
 from builders.making.finalise import finalise
 from builders.making.models import pin_model
-from builders.making.output import open_output
+from builders.making.output import open_output, unfinished_target
 from builders.making.plan import Plan
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
@@ -88,7 +88,7 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         **overrides: Any,
     ) -> None:
         recipe = pin_model(self.recipe(config_name, **overrides))
-        num_rounds = self.default_rounds(recipe) if images_per_class is None else images_per_class
+        num_rounds = recipe.default_rounds if images_per_class is None else images_per_class
         plan = Plan(recipe, num_rounds)
         super().__init__(cache_dir=cache_dir, config_name=config_name, recipe=plan.recipe, num_rounds=plan.num_rounds)
 
@@ -108,22 +108,12 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         base = configs[config_name].recipe
         assert base is not None
         recipe = override_recipe(base, overrides)
-        return cls.complete(replace(recipe, classes=recipe.classes or cls.classes(recipe)))
+        return replace(recipe, classes=recipe.classes or cls.classes(recipe))
 
     @classmethod
     def classes(cls, recipe: Recipe) -> tuple[ClassEntry, ...]:
         """What this builder paints, in sorted-wnid order."""
         raise NotImplementedError
-
-    @classmethod
-    def complete(cls, recipe: Recipe) -> Recipe:
-        """Last touches to a recipe that need its classes; none by default."""
-        return recipe
-
-    @staticmethod
-    def default_rounds(recipe: Recipe) -> int:
-        """Rounds of the 1x clone: the largest base count."""
-        return max(entry.base_count for entry in recipe.classes)
 
     @property
     def plan(self) -> Plan:
@@ -192,6 +182,8 @@ def make_clone(
     finished and how many are asked for, `on_images` of each batch.
     """
     storage = Storage(out)
+    if earlier := unfinished_target(plan, storage):
+        _finalise_alone(earlier, storage)
     output = open_output(plan, storage)
     if output.is_complete:
         return output.old
@@ -203,4 +195,11 @@ def make_clone(
     if missing:
         run = runner(runner_name).run
         run(Job(plan=plan, out=out, shards=missing, num_workers=num_workers, on_images=on_images))
-    return finalise(output) if shards is None else None
+    return _finalise_alone(plan, storage) if shards is None else None
+
+
+def _finalise_alone(plan: Plan, storage: Storage) -> Manifest:
+    """Finalises unless another process just did."""
+    with storage.locked():
+        output = open_output(plan, storage)
+        return output.old if output.is_complete and output.old else finalise(output)

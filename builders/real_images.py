@@ -9,8 +9,7 @@ import datasets
 
 from builders.classes.class_list import ClassEntry, read_class_table
 from builders.clone_builder import CloneBuilder, CloneConfig
-from builders.format.errors import UserError
-from builders.making.engines.folder import list_class_folders, listing_digest
+from builders.making.engines.folder import list_class_folders
 from builders.making.recipe import Recipe
 
 BASE = Recipe(
@@ -40,14 +39,8 @@ class RealImages(CloneBuilder):
 
     @classmethod
     def classes(cls, recipe: Recipe) -> tuple[ClassEntry, ...]:
-        if not recipe.model_dir:
-            raise UserError(f"'{recipe.name}' needs real images; give --source DIR, a directory of class folders")
         names = {entry.wnid: entry.name for entry in read_class_table("digits")}
         return tuple(
             ClassEntry(wnid=wnid, name=names.get(wnid, wnid), base_count=len(pictures))
             for wnid, pictures in list_class_folders(recipe.model_dir).items()
         )
-
-    @classmethod
-    def complete(cls, recipe: Recipe) -> Recipe:
-        return replace(recipe, revision=listing_digest(recipe.model_dir))

@@ -27,11 +27,12 @@ def test(runs: RunPaths, /, data: str, batch_size: int = 256, workers: int = 0) 
     from builders.format.open_clone import open_clone
     from fakeit_eval.features import extract
     from fakeit_eval.report import render_table
-    from fakeit_eval.results import describe_data, read_results, result_name, write_result
+    from fakeit_eval.results import describe_data, read_results, write_result
     from fakeit_eval.tasks.classify import classify
 
     if not runs:
         raise UserError("no run to test; give at least one run directory of fakeit-train")
+    _check_loading(batch_size, workers)
     clone = open_clone(data)
     described = describe_data(clone)
     for run in runs:
@@ -40,7 +41,6 @@ def test(runs: RunPaths, /, data: str, batch_size: int = 256, workers: int = 0) 
         score = classify(found.logits, found.labels, clone.manifest.label_names, list(backbone.classes))
         write_result(
             run,
-            result_name("test", clone),
             backbone=backbone,
             task="test",
             value=score.top1,
@@ -83,10 +83,11 @@ def probe(
     from fakeit_eval.probes.logistic_regression import draw_validation
     from fakeit_eval.probes.logistic_regression import probe as fit_probe
     from fakeit_eval.report import render_table
-    from fakeit_eval.results import describe_data, read_results, result_name, write_result
+    from fakeit_eval.results import describe_data, read_results, write_result
 
     if trials < 1:
         raise UserError(f"{trials} trials find nothing; give --trials 1 or more")
+    _check_loading(batch_size, workers)
     backbone, network = load_backbone(run)
     clones = {name: open_clone(root) for name, root in (("train", train), ("val", val), ("test", test)) if root}
     for name, clone in clones.items():
@@ -102,22 +103,28 @@ def probe(
     described = describe_data(clones["test"])
     write_result(
         run,
-        result_name("probe", clones["test"]),
         backbone=backbone,
         task="probe",
         value=score.top1,
         unit="% top-1",
         data=described,
         settings={
-            "train": describe_data(clones["train"]),
+            **{name: describe_data(clone) for name, clone in clones.items() if name != "test"},
             "trials": trials,
             "seed": seed,
-            "parameters": score.parameters,
         },
+        parameters=score.parameters,
         mean_per_class=round(score.mean_per_class, 4),
         trials=score.trials,
     )
     print(render_table([result for result in read_results([run]) if result["task"] == "probe"]))
+
+
+def _check_loading(batch_size: int, workers: int) -> None:
+    from builders.format.errors import UserError
+
+    if batch_size < 1 or workers < 0:
+        raise UserError(f"--batch-size {batch_size} --workers {workers} load nothing; give at least 1 and 0")
 
 
 def report(runs: RunPaths, /) -> None:

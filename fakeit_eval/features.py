@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
 from builders.format.backbone import Backbone, head_of
 from builders.format.errors import UserError
 from builders.format.images import decode_sample
-from builders.format.open_clone import Clone
+from builders.format.open_clone import Clone, open_clone
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def _batches(
     seen: list[torch.Tensor] = []
     hook = head_of(network)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     batches = _PictureBatches(clone, backbone.input_size)
-    loader = DataLoader(batches, batch_size, num_workers=num_workers, collate_fn=_as_it_is)
+    loader = DataLoader(
+        batches, batch_size, num_workers=num_workers, collate_fn=_as_it_is, worker_init_fn=_start_worker
+    )
     try:
         for batch in tqdm(loader, unit="batch", disable=None, leave=False):
             if isinstance(batch, UserError):
@@ -90,6 +92,13 @@ def _batches(
             yield seen.pop().float().cpu().numpy(), logits.float().cpu().numpy(), labels.numpy()
     finally:
         hook.remove()
+
+
+def _start_worker(worker: int) -> None:
+    info = get_worker_info()
+    assert info is not None
+    dataset = cast(_PictureBatches, info.dataset)
+    dataset.clone = open_clone(dataset.clone.root)  # files and connections of the parent are not for a forked child
 
 
 def _as_it_is(batch: Any) -> Pictures | UserError:

@@ -25,15 +25,14 @@ def describe_data(clone: Clone) -> dict[str, Any]:
     }
 
 
-def result_name(task: str, clone: Clone) -> str:
-    """A file name that tells the task and the data apart from others."""
-    manifest = clone.manifest
-    return f"{task}-{manifest.recipe['name'].replace('/', '-')}-{manifest.digest[:8]}"
+def result_name(task: str, data: dict[str, Any], settings: dict[str, Any]) -> str:
+    """A file name that tells a task, its data and its settings apart from others."""
+    digest = hashlib.sha256(json.dumps([data["digest"], settings], sort_keys=True).encode()).hexdigest()
+    return f"{task}-{data['name'].replace('/', '-')}-{digest[:8]}"
 
 
 def write_result(
     run: Path,
-    name: str,
     *,
     backbone: Backbone,
     task: str,
@@ -56,7 +55,7 @@ def write_result(
         **more,
         "versions": {package: version(package) for package in PACKAGES},
     }
-    path = run / "results" / f"{name}.json"
+    path = run / "results" / f"{result_name(task, data, settings)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.tmp")
     scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -70,6 +69,8 @@ def read_results(runs: list[Path]) -> list[dict[str, Any]]:
     Raises:
         UserError: a run has no results, or a file is no result.
     """
+    if not runs:
+        raise UserError("no run to report; give at least one run directory of fakeit-train")
     results = []
     for run in runs:
         paths = sorted((run / "results").glob("*.json"))
@@ -78,7 +79,11 @@ def read_results(runs: list[Path]) -> list[dict[str, Any]]:
         for path in paths:
             try:
                 result = json.loads(path.read_text(encoding="utf-8"))
-                results.append({**result, "run": str(run), "task": result["task"], "value": result["value"]})
+                if not isinstance(result["data"]["num_samples"], int) or not isinstance(result["value"], int | float):
+                    raise TypeError("its fields are not of their types")
+                results.append(
+                    {**result, "run": str(run)} | {name: str(result[name]) for name in ("task", "trained_on")}
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"'{path}' is no result ({error}); remove it and evaluate again") from None
     return results

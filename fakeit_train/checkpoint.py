@@ -15,6 +15,8 @@ from builders.format.errors import UserError
 
 NUM_KEPT = 2
 LATEST = "latest.json"
+NETWORK, MOMENTUM = "network.", "momentum."
+"""Prefixes of the tensors' names."""
 
 
 def save_checkpoint(folder: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -40,21 +42,29 @@ def load_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Opt
     """
     if not (folder / LATEST).is_file():
         return 0
-    latest = json.loads((folder / LATEST).read_text(encoding="utf-8"))
-    path = folder / latest["file"]
-    if not path.is_file() or _sha256(path) != latest["sha256"]:
+    try:
+        latest = json.loads((folder / LATEST).read_text(encoding="utf-8"))
+        path, step, sha256 = folder / latest["file"], int(latest["step"]), latest["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"'{folder / LATEST}' cannot be read; remove '{folder}' to train from the start") from None
+    if not path.is_file() or _sha256(path) != sha256:
         raise UserError(f"checkpoint '{path}' is missing or damaged; remove '{folder}' to train from the start")
     tensors = load_file(path)
-    network.load_state_dict({name.removeprefix("network."): t for name, t in tensors.items() if name[:4] == "netw"})
+    network.load_state_dict(
+        {name.removeprefix(NETWORK): tensor for name, tensor in tensors.items() if name.startswith(NETWORK)}
+    )
     for name, parameter in network.named_parameters():
-        optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(parameter.device)
-    return int(latest["step"])
+        if (momentum := tensors.get(MOMENTUM + name)) is not None:
+            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+    return step
 
 
 def _tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {NETWORK + name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
-        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
+        momentum = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None:  # there is none without momentum, or before a first gradient
+            tensors[MOMENTUM + name] = momentum.contiguous()
     return tensors
 
 

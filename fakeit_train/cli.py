@@ -4,6 +4,7 @@ fakeit-train digits --data demo/digits --out demo/run
 fakeit-train keys digits --data demo/digits --step 10
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,8 @@ def run(config: ConfigName, /, data: str, out: Path, settings: Settings = (), re
         print(f"{out}: trained {outcome.num_steps:,} steps; test it with 'fakeit-eval test {out} --data CLONE'")
     else:
         print(f"{out}: stopped after {outcome.step:,} of {outcome.num_steps:,} steps; add --resume to go on")
+        if outcome.signal == signal.SIGINT:
+            raise SystemExit(130)
 
 
 def keys(config: ConfigName, /, data: str, step: int, num_steps: int = 1, settings: Settings = ()) -> None:
@@ -53,9 +56,11 @@ def keys(config: ConfigName, /, data: str, step: int, num_steps: int = 1, settin
     from fakeit_train.data import make_order
 
     clone = open_clone(data)
-    order = make_order(clone, load_config(config, list(settings)))
-    if step < 0 or num_steps < 1:
-        raise UserError(f"--step {step} --num-steps {num_steps} names no batch; steps are counted from 0")
+    loaded = load_config(config, list(settings))
+    order = make_order(clone, loaded)
+    total = loaded.num_epochs * order.batches_per_epoch
+    if not 0 <= step < step + num_steps <= total:
+        raise UserError(f"--step {step} --num-steps {num_steps} is not within the run's steps 0 to {total - 1}")
     for number in range(step, step + num_steps):
         batch = order.global_batch(number)
         print(number, batch[0][1], *(clone.key(sample) for sample, _ in batch))

@@ -6,6 +6,7 @@ A config is a Python file with a `CONFIG` (in `configs/`, or anywhere), whose do
 import dataclasses
 import importlib
 import importlib.util
+import math
 import pkgutil
 import typing
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ class DataConfig:
     num_workers: int = 4
     """Loader processes of each rank; 0 loads in the training process."""
 
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise UserError(f"data.num_workers is {self.num_workers}, but must be at least 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -42,6 +47,14 @@ class OptimConfig:
     """Momentum of SGD."""
     weight_decay: float = 1e-4
     """L2 penalty on weights; biases and norm parameters have none."""
+
+    def __post_init__(self) -> None:
+        for name in ("warm_up", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"optim.{name} is {getattr(self, name)}, but must be at least 0 and below 1")
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"optim.{name} is {getattr(self, name)}, but must be a number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +86,6 @@ class TrainConfig:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f"unknown precision '{self.precision}'; choose from auto, float32, bfloat16")
-        if self.data.num_workers < 0:
-            raise UserError(f"data.num_workers is {self.data.num_workers}, but must be at least 0")
         augmentation_crops(self.augmentation, self.crops)
 
 
@@ -97,7 +108,9 @@ def load_config(name: str, settings: list[str]) -> TrainConfig:
         module = importlib.import_module(f"{configs_folder.__name__}.{name}")
     else:
         raise UserError(f"unknown config '{name}'; {near(name, config_names())}, or a .py file with a CONFIG")
-    config: TrainConfig = module.CONFIG
+    config = getattr(module, "CONFIG", None)
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"config '{name}' has no CONFIG of type TrainConfig; see fakeit_train/configs/digits.py")
     for setting in settings:
         path, equals, value = setting.partition("=")
         if not equals:

@@ -3,6 +3,7 @@
 Resuming is a step number: nothing else is kept.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,15 +12,17 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.format.errors import UserError
 from builders.format.images import decode_sample
-from builders.format.open_clone import Clone
+from builders.format.open_clone import Clone, open_clone
 from fakeit_train.config import TrainConfig
 from fakeit_train.crops import augmentation_crops, make_crops
 from fakeit_train.order import Order
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""What clusters send before they take a machine away, and Ctrl-C."""
 Place = tuple[int, int]
 """Sample number and epoch."""
 
@@ -117,3 +120,9 @@ def _as_it_is(batch: Any) -> Batch | UserError:
 
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
+    for number in STOP_SIGNALS:  # sent to the whole process group; the training process decides
+        signal.signal(number, signal.SIG_IGN)
+    info = get_worker_info()
+    assert info is not None
+    dataset = cast(CropDataset, info.dataset)
+    dataset.clone = open_clone(dataset.clone.root)  # files and connections of the parent are not for a forked child

@@ -26,7 +26,9 @@ class World:
         if self.size == 1:
             return network
         if self.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            from timm.layers import convert_sync_batchnorm  # torch's own drops the activation of timm's BatchNormAct2d
+
+            network = convert_sync_batchnorm(network)
             return DistributedDataParallel(network, device_ids=[self.device.index])
         return DistributedDataParallel(network)
 

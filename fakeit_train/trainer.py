@@ -5,6 +5,7 @@ The run directory holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at th
 """
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from builders.format.errors import UserError
 from builders.format.open_clone import Clone, open_clone
 from fakeit_train.checkpoint import load_checkpoint, save_checkpoint
 from fakeit_train.config import TrainConfig
-from fakeit_train.data import Batch, OrderSampler, make_loader, make_order
+from fakeit_train.data import STOP_SIGNALS, Batch, OrderSampler, make_loader, make_order
 from fakeit_train.distributed import World, join_world
 from fakeit_train.losses import multi_crop_cross_entropy
 from fakeit_train.model import MultiCropNetwork
@@ -31,12 +32,16 @@ from fakeit_train.schedules import warm_up_cosine
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
+FREE_SETTINGS = ("checkpoint_every", "log_every", "log_keys", "data.num_workers")
+"""Settings that a resumed run may change."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     step: int
     num_steps: int
+    signal: int = 0
+    """The signal that stopped the run, 0 for none."""
 
     @property
     def is_finished(self) -> bool:
@@ -55,6 +60,10 @@ def train(config: TrainConfig, data: str, out: Path, *, resume: bool = False) ->
     order = make_order(clone, config)
     num_steps = config.num_epochs * order.batches_per_epoch
     with join_world() as world:
+        if config.data.batch_size < 2 * world.size:
+            raise UserError(
+                f"a batch of {config.data.batch_size} is too small for {world.size} processes; two images each at least"
+            )
         if world.is_main:
             _open_run(config, clone, out, resume)
         world.barrier()
@@ -62,13 +71,16 @@ def train(config: TrainConfig, data: str, out: Path, *, resume: bool = False) ->
         network = build_network(config.backbone).to(world.device).to(memory_format=torch.channels_last)
         optimizer = make_optimizer(network, config.optim)
         start = load_checkpoint(out / "checkpoint", network, optimizer)
+        if world.is_main:
+            _forget_after(start, out)
+        world.barrier()
         run = _Run(config, world, network, optimizer, out, num_steps)
         sampler = OrderSampler(order, start, num_steps, world.rank, world.size)
-        step = run.steps(start, make_loader(clone, config, sampler))
-        if step == num_steps and world.is_main:
+        outcome = run.steps(start, make_loader(clone, config, sampler))
+        if outcome.is_finished and world.is_main:
             _export(config, network, out)
         world.barrier()
-    return Outcome(step, num_steps)
+    return outcome
 
 
 class _Run:
@@ -85,19 +97,20 @@ class _Run:
     ) -> None:
         self.config, self.world, self.network, self.optimizer = config, world, network, optimizer
         self.out, self.num_steps = out, num_steps
+        self.unchecked: dict[int, list[str]] = {}  # keys of the steps whose loss was not looked at yet
         self.parallel = world.wrap(MultiCropNetwork(network, config.backbone)).train()
         is_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and world.device.type == "cuda")
         self.autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=is_bf16)
 
-    def steps(self, start: int, batches: Iterator[Batch]) -> int:
-        """Takes all steps from `start`; returns the number of steps behind it, fewer than all after a signal to stop."""
+    def steps(self, start: int, batches: Iterator[Batch]) -> Outcome:
+        """Takes all steps from `start`, or fewer after a signal to stop."""
         step = start
         keys_path = self.out / f"keys-{self.world.rank}.jsonl"
         with (
             _stop_signals() as stopped,
             self._progress(start) as bar,
-            _step_log(self.out / METRICS_FILE, start, self.world.is_main) as metrics,
-            _step_log(keys_path, start, self.config.log_keys) as log_keys,
+            _step_log(self.out / METRICS_FILE, self.world.is_main) as metrics,
+            _step_log(keys_path, self.config.log_keys) as log_keys,
         ):
             waited, since = 0.0, time.perf_counter()
             while step < self.num_steps and not self._agree(stopped):
@@ -107,22 +120,26 @@ class _Run:
                 loss, rate = self.step(step, batch)
                 step += 1
                 log_keys(step=step, keys=batch.keys)
+                self.unchecked[step] = batch.keys
                 bar.update(self.config.data.batch_size)
-                if step % self.config.log_every == 0 or step == self.num_steps:
-                    value = self._mean_loss(loss, step, batch)
+                is_saved = step % self.config.checkpoint_every == 0 or step == self.num_steps
+                if is_saved or step % self.config.log_every == 0:  # a loss that is not finite is never saved
+                    value = self._mean_loss(loss, step)
                     elapsed = time.perf_counter() - since
                     metrics(step=step, loss=value, learning_rate=rate, seconds=elapsed, waiting=waited / elapsed)
                     bar.set_postfix(loss=f"{value:.3f}", waiting=f"{waited / elapsed:.0%}")
                     waited, since = 0.0, time.perf_counter()
-                if step % self.config.checkpoint_every == 0:
+                if is_saved:
                     self._save(step)
-            if step > start and step % self.config.checkpoint_every:
+            if start < step < self.num_steps and step % self.config.checkpoint_every:
+                self._mean_loss(loss, step)
                 self._save(step)
-        return step
+        return Outcome(step, self.num_steps, stopped[0] if stopped else 0)
 
     def step(self, step: int, batch: Batch) -> tuple[torch.Tensor, float]:
         """One optimizer step; the rank's share of the mean loss, and the learning rate."""
         optim = self.config.optim
+        torch.manual_seed((self.config.data.seed << 40) + step * self.world.size + self.world.rank)  # for dropout
         rate = warm_up_cosine(step, self.num_steps, optim.learning_rate, optim.warm_up)
         set_rate(self.optimizer, rate)
         crops = [group.to(self.world.device, non_blocking=True) for group in batch.crops]
@@ -134,19 +151,24 @@ class _Run:
         self.optimizer.step()
         return loss.detach(), rate
 
-    def _mean_loss(self, loss: torch.Tensor, step: int, batch: Batch) -> float:
+    def _mean_loss(self, loss: torch.Tensor, step: int) -> float:
+        """The loss of the global batch of the step that was just taken; one that is not finite ends the run."""
         value = float(self.world.sum(loss))
-        if not torch.isfinite(torch.tensor(value)):
+        if not math.isfinite(value):
             path = self.out / f"not-finite-{self.world.rank}.json"
-            path.write_text(json.dumps({"step": step, "loss": str(value), "keys": batch.keys}) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(self.unchecked, indent=1) + "\n", encoding="utf-8")
             raise UserError(
-                f"the loss is {value} at step {step}; the batch's keys are in '{path}'; lower the learning rate"
+                f"the loss is {value} after step {step}; the keys of the batches since it was last looked at are in "
+                f"'{path}'; lower the learning rate, or look at them"
             )
+        self.unchecked.clear()
         return value
 
     def _agree(self, stopped: list[int]) -> bool:
         """Whether any process was told to stop; all must leave the loop at the same step."""
-        return bool(stopped) if self.world.size == 1 else bool(self.world.sum(torch.tensor(float(bool(stopped)))) > 0)
+        if self.world.size == 1:
+            return bool(stopped)
+        return bool(self.world.sum(torch.tensor(float(bool(stopped)), device=self.world.device)) > 0)
 
     def _save(self, step: int) -> None:
         if self.world.is_main:
@@ -158,15 +180,20 @@ class _Run:
         return tqdm(total=total, initial=initial, unit="img", disable=None if self.world.is_main else True)
 
 
+def _forget_after(start: int, out: Path) -> None:
+    """Drops the log lines of steps that will be taken again, those of ranks that are no more among them."""
+    for path in [out / METRICS_FILE, *out.glob("keys-*.jsonl")]:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
 @contextmanager
-def _step_log(path: Path, start: int, is_wanted: bool) -> Iterator[Callable[..., None]]:
-    """Writes a JSON line per call; lines of steps that a resumed run takes again are dropped first."""
+def _step_log(path: Path, is_wanted: bool) -> Iterator[Callable[..., None]]:
+    """Writes a JSON line per call."""
     if not is_wanted:
         yield lambda **values: None
         return
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
 
         def write(**values: Any) -> None:
@@ -178,10 +205,9 @@ def _step_log(path: Path, start: int, is_wanted: bool) -> Iterator[Callable[...,
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGUSR1, which clusters send before they take a machine away: save, and end well."""
+    """The signals received so far: the run is saved and ends well."""
     received: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in numbers}
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
     try:
         yield received
     finally:
@@ -193,16 +219,29 @@ def _open_run(config: TrainConfig, clone: Clone, out: Path, resume: bool) -> Non
     """Writes config.json, or checks it against the run that is being resumed."""
     path = out / CONFIG_FILE
     described = json.loads(json.dumps({**asdict(config), "clone_digest": clone.manifest.digest}))
-    if path.is_file():
+    if path.is_file() or (out / "checkpoint").is_dir():
         if not resume:
             raise UserError(f"'{out}' already holds a run; add --resume to go on with it, or choose another --out")
-        old = json.loads(path.read_text(encoding="utf-8"))
-        differing = [name for name in described if described[name] != old.get(name)]
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"'{path}' cannot be read ({error}); choose another --out") from None
+        differing = [name for name, value in _deciding(described).items() if _deciding(old).get(name) != value]
         if differing:
             raise UserError(f"'{out}' holds a run with other {', '.join(differing)}; choose another --out")
-        return
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    scratch = path.with_name(f".{CONFIG_FILE}.tmp")
+    scratch.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def _deciding(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings that decide what is learned, by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        nested = _deciding(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= {key: item for key, item in nested.items() if key not in FREE_SETTINGS}
+    return flat
 
 
 def _export(config: TrainConfig, network: nn.Module, out: Path) -> None:

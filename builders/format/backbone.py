@@ -96,10 +96,9 @@ def load_backbone(run: Path) -> "tuple[Backbone, nn.Module]":
         backbone = read_description((run / DESCRIPTION).read_text(encoding="utf-8"))
         network = build_network(backbone)
         network.load_state_dict(load_file(run / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"the backbone in '{run}' cannot be loaded ({str(error).splitlines()[0]}); train it again"
-        ) from None
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the backbone in '{run}' cannot be loaded ({reason}); train it again") from None
     return backbone, network.eval()
 
 

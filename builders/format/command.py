@@ -1,6 +1,7 @@
 """How every command ends: a user's mistake is one sentence on stderr and exit status 2, never a traceback."""
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,12 @@ OPTIONAL_MODULES = {
     "datasets", "diffusers", "transformers", "torch", "torchvision", "timm", "cv2", "sklearn", "optuna", "matplotlib",
     "huggingface_hub", "safetensors", "nltk", "scipy",
 }  # fmt: skip
+
+
+TOLD = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
+"""Errors of the file system that are no fault of ours."""
 
 
 @contextmanager
@@ -24,8 +31,11 @@ def told_in_one_sentence(program: str, extra: str) -> Iterator[None]:
         if error.name is None or error.name.partition(".")[0] not in OPTIONAL_MODULES:
             raise
         _exit(program, str(missing_extra(error.name, extra)), 2)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        raise SystemExit(0) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOTDIR):
+        if error.errno not in TOLD:
             raise
         place = f" at '{error.filename}'" if error.filename else ""
         _exit(

@@ -93,6 +93,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         totals = {name: fields.pop(name) for name in ("num_samples", "num_bytes", "digest")}
         shards = [ShardEntry(**shard) for shard in fields.pop("shards")]
         manifest = Manifest(**fields, shards=shards)
+        _check_types(manifest)
         found = {name: getattr(manifest, name) for name in totals}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
@@ -106,6 +107,34 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
                 f"'{where}' says {name} {value}, but its shards add up to {found[name]}; make the clone again"
             )
     return manifest
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raises TypeError where a field is not of its type, or a shard points to no environment."""
+    for name, kind in (
+        ("recipe", dict),
+        ("recipe_hash", str),
+        ("split", str),
+        ("image_format", str),
+        ("num_rounds", int),
+    ):
+        if type(getattr(manifest, name)) is not kind:
+            raise TypeError(f"{name} is not of type {kind.__name__}")
+    for name, kind in (("label_names", str), ("environments", dict)):
+        if not all(isinstance(item, kind) for item in getattr(manifest, name)):
+            raise TypeError(f"{name} is not a list of {kind.__name__}")
+    for shard in manifest.shards:
+        numbers = (shard.num_samples, shard.num_bytes, shard.environment)
+        if (
+            not isinstance(shard.name, str)
+            or not isinstance(shard.sha256, str)
+            or any(type(n) is not int for n in numbers)
+        ):
+            raise TypeError("a shard's fields are not of their types")
+        if not 0 <= shard.environment < len(manifest.environments):
+            raise TypeError(f"shard '{shard.name}' points to no environment")
+    if not all(isinstance(manifest.recipe.get(name), str) for name in ("name", "engine")):
+        raise TypeError("the recipe has no name or engine")
 
 
 def read_manifest(storage: Storage) -> Manifest:

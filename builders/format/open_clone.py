@@ -7,9 +7,9 @@ sample = clone[12345]                  # key, label, encoded picture
 import bisect
 import itertools
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from builders.format.errors import UserError
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, metadata_name, read_manifest
 from builders.format.storage import Storage
 
+NUM_OPEN_SHARDS = 64
 INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
 
 
@@ -30,15 +31,18 @@ class EncodedSample:
     picture: bytes
 
 
-class Clone(Sequence[EncodedSample]):
-    """A finished clone, samples numbered 0 … n - 1 in shard order. Cheap to open and to send to a worker process."""
+class Clone:
+    """A finished clone, samples numbered 0 … n - 1 in shard order. Cheap to open and to send to a worker process.
+
+    Memory stays bounded: the indexes and the maps of the `NUM_OPEN_SHARDS` shards used last are kept.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
         self.storage = Storage(root)
         self.manifest: Manifest = read_manifest(self.storage)
-        self._indexes: dict[int, dict[str, list[Any]]] = {}
-        self._maps: dict[int, mmap.mmap] = {}
+        self.shard_index = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._read_index)
+        self._map = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._open_map)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root}
@@ -61,7 +65,7 @@ class Clone(Sequence[EncodedSample]):
         shard = bisect.bisect_right(self.shard_starts, number) - 1
         return shard, number - self.shard_starts[shard]
 
-    def __getitem__(self, number: int) -> EncodedSample:  # type: ignore[override]
+    def __getitem__(self, number: int) -> EncodedSample:
         shard, row = self.locate(number)
         index = self.shard_index(shard)
         start, size = index["image_offset"][row], index["image_size"][row]
@@ -75,23 +79,21 @@ class Clone(Sequence[EncodedSample]):
         shard, row = self.locate(number)
         return str(self.shard_index(shard)["key"][row])
 
-    def shard_index(self, shard: int) -> dict[str, list[Any]]:
+    def _read_index(self, shard: int) -> dict[str, list[Any]]:
         """`INDEX_COLUMNS` of one shard as lists.
 
         Raises:
             UserError: the metadata cannot be read, or a label is out of range.
         """
-        if shard not in self._indexes:
-            index = self.metadata(shard, list(INDEX_COLUMNS)).to_pydict()
-            num_classes = len(self.manifest.label_names)
-            for key, label in zip(index["key"], index["label"], strict=True):
-                if not 0 <= label < num_classes:
-                    raise UserError(
-                        f"label {label} of '{key}' in '{self.root}' is out of range 0 to {num_classes - 1}; "
-                        f"run 'fakeit-build verify {self.root}', and make the clone again"
-                    )
-            self._indexes[shard] = index
-        return self._indexes[shard]
+        index = self.metadata(shard, list(INDEX_COLUMNS)).to_pydict()
+        num_classes = len(self.manifest.label_names)
+        for key, label in zip(index["key"], index["label"], strict=True):
+            if not 0 <= label < num_classes:
+                raise UserError(
+                    f"label {label} of '{key}' in '{self.root}' is out of range 0 to {num_classes - 1}; "
+                    f"run 'fakeit-build verify {self.root}', and make the clone again"
+                )
+        return index
 
     def metadata(self, shard: int, columns: list[str] | None = None) -> pa.Table:
         """Metadata rows of one shard (see `schema.METADATA_SCHEMA`).
@@ -103,7 +105,7 @@ class Clone(Sequence[EncodedSample]):
         try:
             with self.storage.fs.open(self.storage.path(name), "rb") as file:
                 table = pq.ParquetFile(file).read_row_group(shard % SHARDS_PER_METADATA_FILE, columns=columns)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, KeyError, pa.ArrowException) as error:
             raise UserError(
                 f"'{self.storage.path(name)}' cannot be read ({error}); run 'fakeit-build verify'"
             ) from None
@@ -114,19 +116,20 @@ class Clone(Sequence[EncodedSample]):
         return table
 
     def _read(self, shard: int, start: int, end: int) -> bytes:
-        name = self.manifest.shards[shard].name
-        if not self.storage.is_local:
-            return self.storage.read(name, start, end)
-        if shard not in self._maps:
-            try:
-                with open(self.storage.path(name), "rb") as file:
-                    self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise UserError(f"shard '{self.storage.path(name)}' cannot be read ({error})") from None
-        content = self._maps[shard][start:end]
+        path = self.storage.path(self.manifest.shards[shard].name)
+        try:
+            content = (
+                self._map(path)[start:end] if self.storage.is_local else self.storage.fs.cat_file(path, start, end)
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"shard '{path}' cannot be read ({error}); run 'fakeit-build verify {self.root}'") from None
         if len(content) != end - start:
-            raise UserError(f"shard '{self.storage.path(name)}' is cut; run 'fakeit-build verify {self.root}'")
-        return content
+            raise UserError(f"shard '{path}' is cut; run 'fakeit-build verify {self.root}'")
+        return bytes(content)
+
+    def _open_map(self, path: str) -> mmap.mmap:
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def open_clone(root: str | Path) -> Clone:

@@ -41,7 +41,9 @@ class ShardWriter:
     def __init__(self, path: Path, image_format: str) -> None:
         self._image_format = image_format
         self._file = _Hashed(path)
-        self._tar = tarfile.TarFile(fileobj=cast(BinaryIO, self._file), mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.TarFile(
+            fileobj=cast(BinaryIO, self._file), mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8"
+        )
         self._rows: list[dict[str, Any]] = []
 
     def write(self, key: str, label: int, picture: bytes, fields: dict[str, Any]) -> None:

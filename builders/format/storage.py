@@ -5,7 +5,10 @@ object stores get them in one put.
 """
 
 import contextlib
+import fcntl
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import fsspec
@@ -100,10 +103,30 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(folder), recursive=True)
 
+    def remove_temporaries(self) -> None:
+        """Removes what writers that were killed left beside finished files."""
+        for name in self.names("") if self.is_local else []:
+            if PurePosixPath(name).name.startswith(".") and name.endswith(".tmp"):
+                self.remove(name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lets one process at a time in, on this machine and this disk; does nothing for remote stores."""
+        if not self.is_local:
+            yield
+            return
+        os.makedirs(self.root, exist_ok=True)
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def _temporary(self, path: str) -> Path:
         folder, name = os.path.split(path)
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to '{folder}': {error.strerror}; choose another output") from None
-        return Path(folder) / f".{name}.{os.getpid()}.tmp"
+        return Path(folder) / f".{name}.{socket.gethostname()}-{os.getpid()}.tmp"

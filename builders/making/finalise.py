@@ -20,7 +20,8 @@ from builders.format.manifest import (
     timm_index,
 )
 from builders.format.schema import METADATA_SCHEMA
-from builders.making.output import OLD_MANIFEST, FinishedShard, Output
+from builders.making.output import FINALISING, OLD_MANIFEST, FinishedShard, Output
+from builders.making.shard import has_sidecar
 from builders.publishing.card import render_card
 
 
@@ -30,16 +31,20 @@ def finalise(output: Output) -> Manifest:
     shards = [output.finished_shard(shard) for shard in range(plan.num_shards)]
     assert all(shards), "finalise needs every shard"
     manifest = _build_manifest(output, [shard for shard in shards if shard])
+    made = [shard for shard in range(plan.num_shards) if has_sidecar(plan, shard, storage)]
+    _check_metadata_of_kept_shards(output, made)
+    storage.write(FINALISING, b"")
     if storage.exists(MANIFEST):  # a clone that grows is unfinished until its new manifest is there
         storage.move(MANIFEST, OLD_MANIFEST)
-    for number in range(-(-plan.num_shards // SHARDS_PER_METADATA_FILE)):
+    for number in sorted({shard // SHARDS_PER_METADATA_FILE for shard in made}):
         _write_metadata(output, number)
-    for shard, entry in enumerate(manifest.shards):
-        made, _ = making_names(plan.recipe.split, shard)
-        if storage.exists(made):
-            storage.move(made, entry.name)
+    for shard in made:
+        tar, _ = making_names(plan.recipe.split, shard)
+        if storage.exists(tar):
+            storage.move(tar, manifest.shards[shard].name)
     storage.write(TIMM_INDEX, timm_index(manifest))
     storage.write(CARD, render_card(manifest, plan.recipe).encode())
+    storage.remove_temporaries()
     storage.write(MANIFEST, manifest.to_json())
     storage.remove_folder(MAKING)
     return manifest
@@ -72,13 +77,21 @@ def _build_manifest(output: Output, shards: list[FinishedShard]) -> Manifest:
     )
 
 
+def _check_metadata_of_kept_shards(output: Output, made: list[int]) -> None:
+    """Reads the rows of kept shards that share a metadata file with new ones, before anything is put in place."""
+    new = set(made)
+    for number in {shard // SHARDS_PER_METADATA_FILE for shard in made}:
+        first = number * SHARDS_PER_METADATA_FILE
+        for shard in range(first, min(first + SHARDS_PER_METADATA_FILE, output.plan.num_shards)):
+            if shard not in new:
+                output.metadata_rows(shard)
+
+
 def _write_metadata(output: Output, number: int) -> None:
-    """One metadata file, a row group for each of its shards; left alone where none of them is new."""
+    """One metadata file, a row group for each of its shards."""
     plan, storage = output.plan, output.storage
     first = number * SHARDS_PER_METADATA_FILE
     shards = range(first, min(first + SHARDS_PER_METADATA_FILE, plan.num_shards))
-    if not any(storage.exists(making_names(plan.recipe.split, shard)[1]) for shard in shards):
-        return
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
         for shard in shards:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from builders.format.errors import UserError
+from builders.making.engines.folder import listing_digest
 from builders.making.recipe import Recipe
 
 EMBEDDED = "fakeit/digits-sd"
@@ -22,11 +23,13 @@ def embedded_dir() -> Path:
 def pin_model(recipe: Recipe) -> Recipe:
     """The recipe with `revision` and `model_dir` filled in: a directory is pinned by its content, a Hub id by its commit.
 
+    Real images are pinned by the names and sizes of their files.
+
     Raises:
         UserError: the directory is no pipeline or differs from the recipe's revision, or the Hub cannot say the commit.
     """
-    if recipe.engine != "diffusion":
-        return recipe
+    if recipe.engine == "folder":
+        return _pin_source(recipe)
     directory = str(embedded_dir()) if recipe.model == EMBEDDED and not recipe.model_dir else recipe.model_dir
     if not directory and Path(recipe.model).is_dir():
         directory = recipe.model
@@ -41,6 +44,15 @@ def pin_model(recipe: Recipe) -> Recipe:
         raise UserError(f"the model in '{directory}' is {digest}, but the recipe was made with {recipe.revision}")
     name = recipe.model if recipe.model != directory else Path(directory).resolve().name
     return replace(recipe, model=name, revision=digest, model_dir=directory)
+
+
+def _pin_source(recipe: Recipe) -> Recipe:
+    digest = listing_digest(recipe.model_dir)
+    if recipe.revision and recipe.revision != digest:
+        raise UserError(
+            f"the pictures in '{recipe.model_dir}' are {digest}, but the recipe was made with {recipe.revision}"
+        )
+    return replace(recipe, revision=digest)
 
 
 @lru_cache(maxsize=4)

@@ -29,6 +29,8 @@ from builders.making.shard import read_sidecar
 
 TARGET = f"{MAKING}/recipe.json"
 """The recipe and the number of rounds that are being made."""
+FINALISING = f"{MAKING}/finalising"
+"""There once `finalise` has begun to put files in place for the target; until it ends, no other target is taken up."""
 OLD_MANIFEST = f"{MAKING}/{MANIFEST}"
 """Where a growing clone's manifest waits while `finalise` is at work."""
 
@@ -51,12 +53,12 @@ class Output:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is made and in place."""
+        """Whether all is made and in place. Shards of a longer target may wait in `_making`."""
         return (
             self.old is not None
             and self.old.num_rounds == self.plan.num_rounds
             and self.storage.exists(MANIFEST)
-            and not self.storage.names(MAKING)
+            and not self.storage.exists(FINALISING)
         )
 
     def finished_shard(self, shard: int) -> FinishedShard | None:
@@ -72,12 +74,21 @@ class Output:
         return None
 
     def metadata_rows(self, shard: int) -> pa.Table:
-        """Metadata of a finished shard."""
+        """Metadata of a finished shard.
+
+        Raises:
+            UserError: the metadata of a shard that was finished earlier is missing or broken.
+        """
         if sidecar := read_sidecar(self.plan, shard, self.storage):
             return sidecar[1]
         number, row_group = divmod(shard, SHARDS_PER_METADATA_FILE)
-        content = self.storage.read(metadata_name(self.plan.recipe.split, number))
-        return pq.ParquetFile(io.BytesIO(content)).read_row_group(row_group)
+        name = metadata_name(self.plan.recipe.split, number)
+        try:
+            return pq.ParquetFile(io.BytesIO(self.storage.read(name))).read_row_group(row_group)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"'{self.storage.path(name)}' cannot be read ({error}), and the clone cannot grow without it; restore it"
+            ) from None
 
     def _kept(self, shard: int) -> ShardEntry | None:
         """The entry of a shard of the clone that is here, if it is the same shard in this plan."""
@@ -90,6 +101,8 @@ class Output:
 def open_output(plan: Plan, storage: Storage) -> Output:
     """Takes an output for a plan: empty, unfinished, or a clone of the same recipe that is no longer than planned.
 
+    An output in which finalising was interrupted has to be finalised first: see `unfinished_target`.
+
     Raises:
         UserError: it holds another recipe, a longer clone, or files that are no clone.
     """
@@ -97,43 +110,54 @@ def open_output(plan: Plan, storage: Storage) -> Output:
     old = parse_manifest(old_content, storage.path(MANIFEST)) if old_content else None
     target = _read_target(storage)
     if old:
-        _check_same_recipe(plan, old.recipe, old.recipe_hash, storage)
+        _check_same_recipe(plan, old.recipe, storage)
         if old.num_rounds > plan.num_rounds:
             raise UserError(
                 f"'{storage.root}' already holds {old.num_rounds} rounds ({old.num_samples} images), more than the "
                 f"{plan.num_rounds} asked for; choose another output for a smaller clone"
             )
     if target:
-        _check_same_recipe(plan, target["recipe"], target["recipe_hash"], storage)
+        _check_same_recipe(plan, target["recipe"], storage)
     if not old and not target and (names := [n for n in storage.names("") if not n.endswith(".tmp")]):
         raise UserError(f"'{storage.root}' holds files but no clone ('{names[0]}'); choose an empty or new directory")
     output = Output(plan, storage, old)
-    if output.old and output.old.num_rounds == plan.num_rounds and storage.exists(MANIFEST):
-        if target is None or target["num_rounds"] == plan.num_rounds:
-            storage.remove_folder(MAKING)  # left by a kill after the last step of finalising
-        return output
-    _write_target(plan, storage, target)
+    if not output.is_complete:
+        _write_target(plan, storage, target)
     return output
+
+
+def unfinished_target(plan: Plan, storage: Storage) -> Plan | None:
+    """The plan that an interrupted `finalise` was putting in place, if there is one: it must be finished first."""
+    target = _read_target(storage) if storage.exists(FINALISING) else None
+    if target is None:
+        return None
+    _check_same_recipe(plan, target["recipe"], storage)
+    return Plan(plan.recipe, target["num_rounds"])
 
 
 def _read_target(storage: Storage) -> dict[str, Any] | None:
     if not storage.exists(TARGET):
         return None
-    target: dict[str, Any] = json.loads(storage.read(TARGET))
-    return target
+    try:
+        target = json.loads(storage.read(TARGET))
+        return {"recipe": target["recipe"], "num_rounds": int(target["num_rounds"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"'{storage.path(TARGET)}' cannot be read ({type(error).__name__}); remove '{MAKING}' beside it to start anew"
+        ) from None
 
 
 def _write_target(plan: Plan, storage: Storage, old: dict[str, Any] | None) -> None:
     recipe = plan.recipe
-    target = {"recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "num_rounds": plan.num_rounds}
+    target = {"recipe": recipe.to_dict(), "num_rounds": plan.num_rounds}
     if target != old:
         storage.write(TARGET, json.dumps(target, ensure_ascii=False, indent=1).encode())
 
 
-def _check_same_recipe(plan: Plan, fields: dict[str, Any], recipe_hash: str, storage: Storage) -> None:
-    if recipe_hash == plan.recipe.hash:
-        return
+def _check_same_recipe(plan: Plan, fields: dict[str, Any], storage: Storage) -> None:
     ours, theirs = plan.recipe.to_dict(), recipe_from_dict(fields).to_dict()
+    if ours == theirs:
+        return
     differing = [name for name in ours if ours[name] != theirs[name]]
     shown = [f"{name} {_short(theirs[name])}, not {_short(ours[name])}" for name in differing]
     raise UserError(

@@ -6,6 +6,7 @@ rounds. So any prefix of shards holds the classes in their proportion, and a clo
 
 import hashlib
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,9 @@ from builders.classes.scenes import scene_phrase
 from builders.format.errors import UserError
 from builders.making.prompts import render_prompt, template_fields
 from builders.making.recipe import Recipe
+
+MAX_ROUNDS = 10**8
+"""Keys number the images of a class with eight digits."""
 
 
 def sample_seed(recipe_seed: int, wnid: str, index: int, attempt: int) -> int:
@@ -57,8 +61,15 @@ class Plan:
     def __post_init__(self) -> None:
         if self.num_rounds < 1:
             raise UserError(f"{self.num_rounds} images per class are too few; ask for at least 1")
+        if self.num_rounds > MAX_ROUNDS:
+            raise UserError(f"{self.num_rounds} images per class are too many; keys have room for {MAX_ROUNDS}")
         if not self.recipe.classes:
             raise UserError(f"recipe '{self.recipe.name}' has no classes")
+        if self.recipe.engine == "folder" and self.num_rounds > self.recipe.default_rounds:
+            raise UserError(
+                f"{self.num_rounds} images per class are more than the largest class has ({self.recipe.default_rounds}); "
+                "ask for fewer"
+            )
         if "b" in template_fields(self.recipe.prompt) and not self.recipe.scenes:
             raise UserError(f"prompt '{self.recipe.prompt}' needs backgrounds, but '{self.recipe.name}' has no scenes")
 
@@ -76,8 +87,8 @@ class Plan:
     @cached_property
     def rounds_per_shard(self) -> int:
         """As many rounds as come nearest to `shard_size` images, and at least one."""
-        per_round = self._counts.sum() / self._counts.max()
-        return max(1, round(self.recipe.shard_size / per_round))
+        counts = self._counts
+        return max(1, round(Fraction(self.recipe.shard_size * int(counts.max()), int(counts.sum()))))
 
     @property
     def num_samples(self) -> int:

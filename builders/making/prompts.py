@@ -24,13 +24,15 @@ def template_fields(template: str) -> list[str]:
         ValueError: a field is unknown, or the braces do not match.
     """
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise ValueError(f"prompt template {template!r} cannot be read ({error}); write fields as {{c}}") from None
-    for name in names:
-        if name not in FIELDS:
-            raise ValueError(f"unknown prompt field {{{name}}} in {template!r}; choose from {', '.join(FIELDS)}")
-    return names
+    for _, name, specification, conversion in parts:
+        if name not in FIELDS or specification or conversion:
+            raise ValueError(
+                f"unknown prompt field {{{name}}} in {template!r}; choose from {', '.join(FIELDS)}, as they are"
+            )
+    return [str(name) for _, name, _, _ in parts]
 
 
 def render_prompt(template: str, entry: ClassEntry, background: str = "") -> str:

@@ -6,6 +6,7 @@ Invariant: `Recipe.hash` changes exactly when a field changes that decides bytes
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from builders.format.errors import UserError, near
 from builders.format.images import check_format
 from builders.making.prompts import template_fields
 
+MAX_CLASS_ID = 64
+"""Letters of a class id: names in a tar header have 100 bytes."""
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -69,7 +72,10 @@ class Recipe:
             value = getattr(self, name)
             if kind is float and type(value) is int:
                 object.__setattr__(self, name, float(value))
-            elif type(value) is not kind:
+                value = float(value)
+            if kind is float and isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{name} is {value}, but must be a finite number")
+            if type(value) is not kind:
                 raise UserError(f"{name} is {value!r}, but must be of type {kind.__name__}")
         painted = ("num_inference_steps", "width", "height") if self.engine == "diffusion" else ()
         for name in ("batch_size", "num_threads", "shard_size", *painted):
@@ -99,6 +105,11 @@ class Recipe:
     def label_names(self) -> list[str]:
         """Wnid (or slug) of each label."""
         return [entry.wnid for entry in self.classes]
+
+    @property
+    def default_rounds(self) -> int:
+        """Rounds of the 1x clone: the largest base count; 0 without classes."""
+        return max((entry.base_count for entry in self.classes), default=0)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values, `model_dir` left out."""
@@ -144,8 +155,10 @@ def _check_classes(classes: tuple[ClassEntry, ...]) -> None:
     if wnids != sorted(set(wnids)):
         raise UserError("the classes of a recipe must be in sorted order and each there once")
     for wnid in wnids:
-        if not wnid or set(wnid) & set("./\\ \t\n"):
-            raise UserError(f"class id '{wnid}' has a dot, slash or space, or is empty; use a wnid or a slug")
+        if not 0 < len(wnid) <= MAX_CLASS_ID or set(wnid) & set("./\\ \t\n"):
+            raise UserError(
+                f"class id '{wnid}' has a dot, slash or space, or not 1 to {MAX_CLASS_ID} letters; use a wnid or a slug"
+            )
     for entry in classes:
         if entry.base_count < 1:
             raise UserError(f"class '{entry.wnid}' has {entry.base_count} images; leave it out or give it at least 1")

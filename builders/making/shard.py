@@ -98,6 +98,7 @@ def make_shard(
                 future.result()
         rows, sha256 = writer.close()
         num_bytes = scratch.stat().st_size
+        storage.remove(sidecar_name)  # of another length of the clone: it must not vouch for this tar
         storage.put(scratch, tar_name)
     except BaseException:
         writer.abandon()
@@ -118,11 +119,19 @@ def read_sidecar(plan: Plan, shard: int, storage: Storage) -> tuple[dict[str, An
     _, name = making_names(plan.recipe.split, shard)
     if not storage.exists(name):
         return None
-    table = pq.read_table(io.BytesIO(storage.read(name)))
-    facts = json.loads(table.schema.metadata[b"fakeit"])
+    try:
+        table = pq.read_table(io.BytesIO(storage.read(name)))
+        facts = json.loads(table.schema.metadata[b"fakeit"])
+    except (pa.ArrowException, KeyError, TypeError, ValueError):
+        return None  # damaged, so the shard is made again
     rounds = plan.shard_rounds(shard)
     is_ours = facts["recipe_hash"] == plan.recipe.hash and facts["rounds"] == [rounds.start, rounds.stop]
     return (facts, table.replace_schema_metadata(None)) if is_ours else None
+
+
+def has_sidecar(plan: Plan, shard: int, storage: Storage) -> bool:
+    """Whether a shard was made for this plan and is not yet part of a finished clone."""
+    return read_sidecar(plan, shard, storage) is not None
 
 
 def _sidecar(rows: list[dict[str, Any]], shard: str, facts: dict[str, Any]) -> bytes:

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from builders.format.images import decode_image, read_image_header
 from builders.format.manifest import (
     CARD,
-    MAKING,
     SHARDS_PER_METADATA_FILE,
     TIMM_INDEX,
     Manifest,
@@ -28,6 +27,7 @@ from builders.format.manifest import (
 from builders.format.schema import METADATA_SCHEMA, json_faults
 from builders.format.shards import Member, read_members
 from builders.format.storage import Storage
+from builders.making.output import FINALISING
 from builders.making.recipe import recipe_from_dict
 from builders.publishing.card import render_card
 
@@ -68,8 +68,8 @@ def _verify_files(manifest: Manifest, storage: Storage) -> Iterator[Fault]:
         yield Fault(name, "missing")
     for name in sorted(there - shards - metadata):
         yield Fault(name, "extra file that is not in clone.json")
-    if storage.names(MAKING):
-        yield Fault(MAKING, "left over from making; run 'fakeit-build make' again")
+    if storage.exists(FINALISING):
+        yield Fault(FINALISING, "left over from finalising; run 'fakeit-build make' again")
     recipe = recipe_from_dict(manifest.recipe)
     if recipe.hash != manifest.recipe_hash:
         yield Fault("clone.json", "the recipe is not the one whose hash is recorded")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
+from builders.format.errors import UserError
+
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
@@ -33,7 +35,13 @@ class ProbeScore:
 def draw_validation(
     features: Features, labels: Labels, share: float, seed: int
 ) -> tuple[tuple[Features, Labels], tuple[Features, Labels]]:
-    """Train and val parts of a training set that has no val split, stratified and seeded."""
+    """Train and val parts of a training set that has no val split, stratified and seeded.
+
+    Raises:
+        UserError: a class has a single image, or val would not hold one of each.
+    """
+    if np.bincount(labels)[np.unique(labels)].min() < 2 or share * len(labels) < len(np.unique(labels)):
+        raise UserError(f"{len(labels)} images are too few to draw a val part of every class from; give --val")
     train, val = train_test_split(np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels)
     return (features[train], labels[train]), (features[val], labels[val])
 

@@ -74,7 +74,8 @@ def main(folder: Path) -> None:
 
     clones = {guidance: synthetic(folder, f"digits_sd/c_cfg{guidance}", 200) for guidance in ("2", "7_5")}
     by_guidance = {
-        g: svc_accuracy(synthetic(folder, "digits_sd/c_cfg2", 100, "--guidance-scale", g), test) for g in ("1", "3", "4")
+        g: svc_accuracy(synthetic(folder, "digits_sd/c_cfg2", 100, "--guidance-scale", g), test)
+        for g in ("1", "3", "4")
     }
     own = {"synthetic": own_model(folder, folder / "c_cfg2-200", "run-synthetic")}
     own["real"] = own_model(folder, folder / "real-train", "run-real")

@@ -67,6 +67,12 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
         (["make", "digits_sd/c_cfg2", "OUT", "--model", "/tmp"], "'/tmp' is no diffusers pipeline"),
         (["make", "digits_sd/c_cfg2", "OUT", "--scale", "2", "--images-per-class", "3"], "give one of them"),
         (["make", "real_images/test", "OUT"], "give --source DIR"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--width", "30"], "the model cannot paint so"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--guidance-scale", "nan"], "guidance_scale is nan"),
+        (["plan", "digits_sd/c_cfg2", "--scale", "nan"], "--scale is nan"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--images-per-class", "1000000000"], "too many"),
+        (["sheet", "CLONE", "-o", "x.xyz"], "cannot be drawn"),
+        (["sheet", "CLONE", "-o", "/nowhere/x.png"], "No such file or directory at '/nowhere/x.png'"),
         (["make", "real_images/test", "OUT", "--source", "/nowhere"], "'/nowhere' is no directory"),
         (
             ["make", "digits_sd/c_cfg2", "/dev/null/x"],

@@ -108,7 +108,7 @@ def test_trainer__a_signal_to_stop_saves_and_ends_well(
     deadline = time.monotonic() + 120
     while not (out / "checkpoint" / "latest.json").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as clusters do: loader workers get it, too
     assert process.wait() == 0
     assert not (out / "backbone.json").exists() and (out / "checkpoint" / "latest.json").exists()
 
@@ -126,17 +126,37 @@ def test_trainer__another_run_is_not_overwritten(whole: Path, finished: tuple[Pa
     config = load_config("digits", SETTINGS)
     with pytest.raises(UserError, match="already holds a run"):
         train(config, str(finished[0]), whole)
-    with pytest.raises(UserError, match="other num_epochs"):
-        train(load_config("digits", [*SETTINGS, "num_epochs=4"]), str(finished[0]), whole, resume=True)
+    with pytest.raises(UserError, match=r"other num_epochs, optim\.momentum;"):
+        train(
+            load_config("digits", [*SETTINGS, "num_epochs=4", "optim.momentum=0"]), str(finished[0]), whole, resume=True
+        )
+    again = train(
+        load_config("digits", [*SETTINGS, "data.num_workers=0", "log_every=7"]), str(finished[0]), whole, resume=True
+    )
+    assert again.is_finished
+
+
+def test_trainer__without_momentum_it_still_saves(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    config = load_config("digits", [*SETTINGS, "optim.momentum=0", "num_epochs=1", "data.num_workers=0"])
+    assert train(config, str(finished[0]), tmp_path / "run").is_finished
+    assert train(config, str(finished[0]), tmp_path / "run", resume=True).is_finished
+
+
+def test_trainer__a_batch_too_small_for_the_processes_is_told(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a batch of 1 is too small"):
+        train(load_config("digits", [*SETTINGS, "data.batch_size=1"]), str(finished[0]), tmp_path / "run")
 
 
 def test_trainer__a_loss_that_is_not_finite_stops_with_the_keys(
     finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
-    config = load_config("digits", [*SETTINGS, "optim.learning_rate=1e30", "data.num_workers=0"])
-    with pytest.raises(UserError, match="the loss is nan"):
+    rates = ("optim.learning_rate=1e30", "log_every=2", "checkpoint_every=50", "data.num_workers=0")
+    config = load_config("digits", [*SETTINGS, *rates])
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) after step 2"):
         train(config, str(finished[0]), tmp_path / "run")
-    assert len(json.loads((tmp_path / "run" / "not-finite-0.json").read_text())["keys"]) == 20
+    keys = json.loads((tmp_path / "run" / "not-finite-0.json").read_text())
+    assert {step: len(batch) for step, batch in keys.items()} == {"1": 20, "2": 20}
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

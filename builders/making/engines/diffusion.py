@@ -1,4 +1,4 @@
-"""The engine that paints with any diffusers text-to-image pipeline; the only place that imports diffusers.
+"""The engine that paints with a Stable Diffusion pipeline (1.x, 2.x) of diffusers; the only place that imports diffusers.
 
 Invariant: an image's bytes depend on its own seed and prompt and on the shape of its batch, never on its neighbours: each
 image has its own generator, each prompt is encoded alone, and a short batch is filled up to the full size.
@@ -41,7 +41,8 @@ def load(recipe: Recipe) -> Paint:
     def paint(samples: Sequence[Sample]) -> list[Painted]:
         filled = [*samples, *[samples[-1]] * (recipe.batch_size - len(samples))]
         is_guided = recipe.guidance_scale > 1
-        images = pipeline(
+        images = _run(
+            pipeline,
             prompt_embeds=torch.stack([encode(sample.prompt) for sample in filled]),
             negative_prompt_embeds=torch.stack([encode(recipe.negative_prompt)] * len(filled)) if is_guided else None,
             generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in filled],
@@ -50,10 +51,18 @@ def load(recipe: Recipe) -> Paint:
             width=recipe.width,
             height=recipe.height,
             output_type="np",
-        ).images
+        )
         return [Painted(image) for image in (images[: len(samples)] * 255).round().astype("uint8")]
 
     return paint
+
+
+def _run(pipeline: Any, **settings: Any) -> Any:
+    """The pictures (n, height, width, 3) in [0, 1]; settings that the pipeline refuses are the user's mistake."""
+    try:
+        return pipeline(**settings).images
+    except ValueError as error:
+        raise UserError(f"the model cannot paint so ({str(error).splitlines()[0]}); change that setting") from None
 
 
 @lru_cache(maxsize=1)
@@ -77,6 +86,10 @@ def load_pipeline(recipe: Recipe) -> Any:
         raise UserError(
             f"model '{recipe.model}' cannot be loaded ({reason}); give --model a Hub id or a directory"
         ) from None
+    if not isinstance(pipeline, diffusers.StableDiffusionPipeline):
+        raise UserError(
+            f"model '{recipe.model}' is a {type(pipeline).__name__}; give --model a Stable Diffusion 1.x or 2.x"
+        )
     if type(pipeline.scheduler).__name__ != recipe.scheduler:
         pipeline.scheduler = _scheduler_class(recipe.scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
@@ -97,4 +110,3 @@ def _scheduler_class(name: str) -> Any:
     if name not in known:
         raise UserError(f"unknown scheduler '{name}'; diffusers {diffusers.__version__} has {', '.join(known)}")
     return getattr(diffusers, name)
-

@@ -9,6 +9,9 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from builders.format.errors import UserError
 from builders.format.images import decode_image, read_image_header
 from builders.making.engines.base import Paint, Painted
@@ -26,6 +29,8 @@ def list_class_folders(source: str) -> dict[str, list[Path]]:
         UserError: there is no such directory, or no class folder with pictures in it.
     """
     root = Path(source)
+    if not source:
+        raise UserError("real images need their source; give --source DIR, a directory of class folders")
     if not root.is_dir():
         raise UserError(f"'{source}' is no directory; give --source a directory of class folders")
     folders = {folder.name: _pictures(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
@@ -64,7 +69,7 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
 
 
-def _read(path: Path, image_format: str):  # type: ignore[no-untyped-def]
+def _read(path: Path, image_format: str) -> "NDArray[np.uint8] | bytes":
     content = path.read_bytes()
     try:
         header = read_image_header(content)

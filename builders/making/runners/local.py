@@ -5,11 +5,14 @@ Workers are spawned, never forked (a forked child hangs where its parent ran tor
 
 import multiprocessing as mp
 import os
+import signal
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
 from multiprocessing.queues import SimpleQueue
 
+from builders.format.errors import UserError
 from builders.making.plan import Plan
 from builders.making.runners.base import Job, work
 
@@ -30,9 +33,14 @@ def run(job: Job) -> None:
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 _drain(progress, job)
-                _raise_first(done)
+                for future in done:
+                    future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process died, perhaps for want of memory; use fewer --workers, or run again"
+            ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # shards that are being made are finished first
             raise
     _drain(progress, job)
 
@@ -42,14 +50,10 @@ def _drain(progress: "SimpleQueue[int]", job: Job) -> None:
         job.on_images(progress.get())
 
 
-def _raise_first(done: set[Future[None]]) -> None:
-    for future in done:
-        future.result()
-
-
 def _start_worker(progress: "SimpleQueue[int]") -> None:
     global _progress
     _progress = progress
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once and without a word
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -26,6 +26,11 @@ def test_manifest__survives_json(finished: tuple[Path, Manifest]) -> None:
         ({"digest": "0"}, "digest 0"),
         ({"shards": [{}]}, "no clone manifest"),
         ({"surprise": 1}, "no clone manifest"),
+        ({"num_rounds": "x"}, "num_rounds is not of type int"),
+        ({"environments": []}, "points to no environment"),
+        ({"recipe": []}, "recipe is not of type dict"),
+        ({"recipe": {}}, "no name or engine"),
+        ({"label_names": [1]}, "label_names is not a list of str"),
     ],
 )
 def test_manifest__what_is_wrong_is_told(

@@ -1,6 +1,8 @@
 """Making, stopping anywhere, going on, growing: the same bytes in the end. Real processes are killed in tests/acceptance."""
 
+import contextlib
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest, read_manifest
 from builders.format.storage import Storage
+from builders.making.engines import folder
 from builders.making.plan import Plan
+from builders.making.shard import make_shard
 from builders.making.verify import verify_clone
 
 
@@ -85,6 +89,83 @@ def test_finalise__growing_stopped_at_every_change_equals_making_it_long(
     assert stops >= 16
 
 
+@pytest.mark.parametrize("final", [5, 8, 11, 13])
+def test_finalise__asked_for_another_number_after_a_stop_it_is_whole(
+    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final: int
+) -> None:
+    """From 5 rounds, stopped while growing to 11, asked for another number: whole, or refused with nothing lost."""
+    recipe = replace(real_plan.recipe, shard_size=40)
+    make_clone(Plan(recipe, final), str(tmp_path / "expected"))
+    for number in range(16):
+        out = tmp_path / str(number)
+        make_clone(Plan(recipe, 5), str(out))
+        with monkeypatch.context() as patch, contextlib.suppress(Stop):
+            stop_at(patch, number)
+            make_clone(Plan(recipe, 11), str(out))
+        try:
+            make_clone(Plan(recipe, final), str(out))
+        except UserError as error:
+            assert "already holds 11 rounds" in str(error)
+        else:
+            found = {name: digest for name, digest in digests(out).items() if not name.startswith("_making")}
+            assert found == digests(tmp_path / "expected"), f"stopped after {number} changes"
+        assert list(verify_clone(Storage(out), deep=True)) == []
+
+
+def test_finalise__a_tar_without_its_own_sidecar_does_not_count(real_plan: Plan, tmp_path: Path) -> None:
+    """The last shard of 5 rounds, overwritten by that of 8 rounds, whose sidecar never came."""
+    out, last = tmp_path / "out", Plan(real_plan.recipe, 5).num_shards - 1
+    make_clone(Plan(real_plan.recipe, 5), str(out), shards=range(last, last + 1))
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(*_: object) -> None:
+            raise Stop
+
+        patch.setattr(Storage, "write", stop)
+        with contextlib.suppress(Stop):
+            make_shard(Plan(real_plan.recipe, 8), last, folder.load(real_plan.recipe), {}, Storage(out), lambda n: None)
+    make_clone(Plan(real_plan.recipe, 5), str(out))
+    assert list(verify_clone(Storage(out), deep=True)) == []
+
+
+def test_finalise__what_a_killed_writer_left_is_swept_away(
+    real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    make_clone(real_plan, str(out), shards=range(2))
+    for name in (".README.md.host-1.tmp", "metadata/.test-00000.parquet.host-1.tmp"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(b"half")
+    make_clone(real_plan, str(out))
+    assert digests(out) == digests(finished[0])
+
+
+def test_finalise__growing_without_the_old_metadata_is_refused_and_nothing_lost(
+    real_plan: Plan, tmp_path: Path
+) -> None:
+    make_clone(Plan(real_plan.recipe, 5), str(tmp_path))
+    (tmp_path / "metadata/test-00000.parquet").unlink()
+    with pytest.raises(UserError, match="cannot grow without it"):
+        make_clone(real_plan, str(tmp_path))
+    assert (tmp_path / "clone.json").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_finalise__a_broken_target_is_told(real_plan: Plan, tmp_path: Path, content: str) -> None:
+    Storage(tmp_path).write("_making/recipe.json", content.encode())
+    with pytest.raises(UserError, match=r"recipe\.json' cannot be read"):
+        make_clone(real_plan, str(tmp_path))
+
+
+def test_finalise__a_damaged_sidecar_has_its_shard_made_again(
+    real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    make_clone(real_plan, str(tmp_path), shards=range(2))
+    next((tmp_path / "_making").rglob("*.parquet")).write_bytes(b"PAR1")
+    make_clone(real_plan, str(tmp_path))
+    assert digests(tmp_path) == digests(finished[0])
+
+
 def test_finalise__finished_shards_are_not_made_again(real_plan: Plan, tmp_path: Path) -> None:
     counts: list[int] = []
     make_clone(real_plan, str(tmp_path), shards=range(1, 3), on_images=counts.append)
@@ -115,8 +196,6 @@ def test_finalise__a_store_that_is_no_disk_gets_the_same_bytes(
 
 
 def test_finalise__an_output_keeps_what_it_holds(real_plan: Plan, clone: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     before = digests(clone)
     with pytest.raises(UserError, match=r"different recipe.*seed 0, not 1"):
         make_clone(Plan(replace(real_plan.recipe, seed=1), 8), str(clone))
@@ -130,8 +209,6 @@ def test_finalise__an_output_keeps_what_it_holds(real_plan: Plan, clone: Path, t
 
 
 def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     plan = Plan(replace(real_plan.recipe, shard_size=1), 21)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builders.making.finalise.SHARDS_PER_METADATA_FILE", 8)

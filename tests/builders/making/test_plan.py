@@ -61,6 +61,12 @@ def test_plan__every_class_keeps_its_proportion_in_every_prefix(recipe: Recipe) 
             assert count == num_rounds * entry.base_count // 6
 
 
+def test_plan__rounds_per_shard_are_rounded_exactly() -> None:
+    counts = (11, 9, 10, 10, 10)  # 25 x 11 / 50 = 5.5 rounds, halves to even
+    classes = tuple(ClassEntry(wnid=f"n{i}", name="", base_count=n) for i, n in enumerate(counts))
+    assert Plan(Recipe(name="x", classes=classes, shard_size=25), 1).rounds_per_shard == 6
+
+
 def test_plan__rounds_are_shuffled_each_in_its_way(recipe: Recipe) -> None:
     equal = replace(recipe, classes=tuple(replace(entry, base_count=1) for entry in recipe.classes))
     orders = {tuple(s.label for s in Plan(equal, 50).shard_samples(0)[r : r + 3]) for r in (0, 3)}

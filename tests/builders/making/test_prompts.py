@@ -25,7 +25,7 @@ def test_prompts__first_lemma() -> None:
     assert render_prompt("a sketch of {lemma}", ROBIN) == "a sketch of robin"
 
 
-@pytest.mark.parametrize("template", ["{x}", "{c.wnid}", "{c", "{0}", "{}"])
+@pytest.mark.parametrize("template", ["{x}", "{c.wnid}", "{c", "{0}", "{}", "{c:d}", "{c!r}"])
 def test_prompts__unknown_fields_are_refused(template: str) -> None:
     with pytest.raises(ValueError, match="prompt"):
         template_fields(template)

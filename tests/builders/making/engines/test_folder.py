@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 from builders.format.errors import UserError
 from builders.format.images import encode_image
 from builders.making.engines import folder
+from builders.making.models import pin_model
 from builders.making.plan import Plan
 from builders.real_images import RealImages
 
@@ -63,3 +65,11 @@ def test_folder__a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
             RealImages.recipe("train", model_dir=model_dir)
     with pytest.raises(UserError, match="--source"):
         RealImages.recipe("train")
+
+
+def test_folder__other_pictures_than_the_recipes_and_more_than_there_are_are_refused(source: Path) -> None:
+    recipe = pin_model(RealImages.recipe("train", model_dir=str(source)))
+    with pytest.raises(UserError, match="was made with sha256:other"):
+        pin_model(replace(recipe, revision="sha256:other"))
+    with pytest.raises(UserError, match=r"3 images per class are more than the largest class has \(2\)"):
+        Plan(recipe, 3)
