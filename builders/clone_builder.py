@@ -25,13 +25,13 @@ from datasets.features.features import Features
 
 from builders.classes.class_list import ClassEntry
 from builders.format.errors import UserError, near
-from builders.format.manifest import Manifest
+from builders.format.manifest import MAKING, Manifest
 from builders.format.schema import card_features
 from builders.format.storage import Storage
 from builders.making.engines.base import engine
 from builders.making.finalise import finalise
 from builders.making.models import pin_model
-from builders.making.output import open_output, unfinished_target
+from builders.making.output import TARGET, open_output, unfinished_target
 from builders.making.plan import Plan
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
@@ -194,7 +194,11 @@ def make_clone(
     on_start(num_samples - num_missing, num_samples)
     if missing:
         run = runner(runner_name).run
-        run(Job(plan=plan, out=out, shards=missing, num_workers=num_workers, on_images=on_images))
+        try:
+            run(Job(plan=plan, out=out, shards=missing, num_workers=num_workers, on_images=on_images))
+        except FileNotFoundError:  # another process finalised meanwhile, and `_making` is gone
+            if not open_output(plan, storage).is_complete:
+                raise
     return _finalise_alone(plan, storage) if shards is None else None
 
 
@@ -202,4 +206,8 @@ def _finalise_alone(plan: Plan, storage: Storage) -> Manifest:
     """Finalises unless another process just did."""
     with storage.locked():
         output = open_output(plan, storage)
-        return output.old if output.is_complete and output.old else finalise(output)
+        if not (output.is_complete and output.old):
+            return finalise(output)
+        if not storage.exists(TARGET):  # what this process still made after another one had finalised
+            storage.remove_folder(MAKING)
+        return output.old

@@ -87,7 +87,7 @@ def _block_starts(order: Order, epoch: int) -> NDArray[np.int64]:
     return ends[: -1 : order.block_size]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=256)
 def _block_samples(order: Order, epoch: int, block: int) -> NDArray[np.int64]:
     """Sample numbers of a block in their shuffled order."""
     starts = np.concatenate([[0], np.cumsum(order.shard_lengths)])

@@ -118,7 +118,10 @@ class Storage:
         os.makedirs(self.root, exist_ok=True)
         descriptor = os.open(self.root, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(
+                OSError
+            ):  # some network disks cannot; two finalisers then repeat each other's work
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)

@@ -7,6 +7,7 @@ import io
 
 import pyarrow.parquet as pq
 
+from builders.format.errors import UserError
 from builders.format.manifest import (
     CARD,
     MAKING,
@@ -26,10 +27,15 @@ from builders.publishing.card import render_card
 
 
 def finalise(output: Output) -> Manifest:
-    """Turns an output whose shards are all made into a finished clone."""
+    """Turns an output whose shards are all made into a finished clone.
+
+    Raises:
+        UserError: a shard is missing, or the metadata of an earlier one.
+    """
     plan, storage = output.plan, output.storage
     shards = [output.finished_shard(shard) for shard in range(plan.num_shards)]
-    assert all(shards), "finalise needs every shard"
+    if not all(shards):
+        raise UserError(f"shard {shards.index(None)} of '{storage.root}' is not there; run 'fakeit-build make' again")
     manifest = _build_manifest(output, [shard for shard in shards if shard])
     made = [shard for shard in range(plan.num_shards) if has_sidecar(plan, shard, storage)]
     _check_metadata_of_kept_shards(output, made)

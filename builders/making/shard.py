@@ -98,7 +98,8 @@ def make_shard(
                 future.result()
         rows, sha256 = writer.close()
         num_bytes = scratch.stat().st_size
-        storage.remove(sidecar_name)  # of another length of the clone: it must not vouch for this tar
+        if not has_sidecar(plan, shard, storage):
+            storage.remove(sidecar_name)  # of another length of the clone: it must not vouch for this tar
         storage.put(scratch, tar_name)
     except BaseException:
         writer.abandon()

@@ -42,6 +42,14 @@ def test_cli__make_verify_card_sheet(scans: Path, tmp_path: Path) -> None:
     )
 
 
+def test_cli__two_runs_at_once_on_one_output_end_well(scans: Path, tmp_path: Path) -> None:
+    asked = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 20)
+    command = [sys.executable, "-m", "builders", *map(str, asked)]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert call("verify", tmp_path / "c").returncode == 0 and not (tmp_path / "c" / "_making").exists()
+
+
 def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path: Path) -> None:
     asked = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 100)
     assert "run again without --shards" in call(*asked, "--shards", "0:2").stdout
