@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from builders.format.command import told_in_one_sentence
+from builders.format.errors import UserError
 
 PROGRAM = "fakeit-eval"
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -14,7 +15,7 @@ RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metav
 
 
 def test(runs: RunPaths, /, data: str, batch_size: int = 256, workers: int = 0) -> None:
-    """Test models with their own classifiers: top-1, top-5, per class; writes RUN/results/test-<data>.json.
+    """Test models with their own classifiers: top-1, top-5, per class; writes RUN/results/test-….json.
 
     Args:
         runs: Run directories of fakeit-train.
@@ -22,35 +23,14 @@ def test(runs: RunPaths, /, data: str, batch_size: int = 256, workers: int = 0) 
         batch_size: Images per forward.
         workers: Loader processes.
     """
-    from builders.format.backbone import load_backbone
-    from builders.format.errors import UserError
     from builders.format.open_clone import open_clone
-    from fakeit_eval.features import extract
-    from fakeit_eval.report import render_table
-    from fakeit_eval.results import describe_data, read_results, write_result
-    from fakeit_eval.tasks.classify import classify
+    from fakeit_eval.evaluate import test_run
 
     if not runs:
         raise UserError("no run to test; give at least one run directory of fakeit-train")
     _check_loading(batch_size, workers)
     clone = open_clone(data)
-    described = describe_data(clone)
-    for run in runs:
-        backbone, network = load_backbone(run)
-        found = extract(network, backbone, clone, batch_size=batch_size, num_workers=workers)
-        score = classify(found.logits, found.labels, clone.manifest.label_names, list(backbone.classes))
-        write_result(
-            run,
-            backbone=backbone,
-            task="test",
-            value=score.top1,
-            unit="% top-1",
-            data=described,
-            settings={"batch_size": batch_size, "input_size": backbone.input_size},
-            top5=round(score.top5, 4),
-            per_class=score.per_class,
-        )
-    print(render_table([result for result in read_results(list(runs)) if result["task"] == "test"]))
+    _print_results([test_run(run, clone, batch_size=batch_size, num_workers=workers) for run in runs])
 
 
 def probe(
@@ -64,7 +44,7 @@ def probe(
     batch_size: int = 256,
     workers: int = 0,
 ) -> None:
-    """Fit a linear classifier on frozen features (L-BFGS, C tuned by Optuna); writes RUN/results/probe-<data>.json.
+    """Fit a linear classifier on frozen features (L-BFGS, C tuned by Optuna); writes RUN/results/probe-….json.
 
     Args:
         run: Run directory of fakeit-train.
@@ -76,55 +56,15 @@ def probe(
         batch_size: Images per forward.
         workers: Loader processes.
     """
-    from builders.format.backbone import load_backbone
-    from builders.format.errors import UserError
     from builders.format.open_clone import open_clone
-    from fakeit_eval.features import extract
-    from fakeit_eval.probes.logistic_regression import draw_validation
-    from fakeit_eval.probes.logistic_regression import probe as fit_probe
-    from fakeit_eval.report import render_table
-    from fakeit_eval.results import describe_data, read_results, write_result
+    from fakeit_eval.evaluate import probe_run
 
     if trials < 1:
         raise UserError(f"{trials} trials find nothing; give --trials 1 or more")
     _check_loading(batch_size, workers)
-    backbone, network = load_backbone(run)
     clones = {name: open_clone(root) for name, root in (("train", train), ("val", val), ("test", test)) if root}
-    for name, clone in clones.items():
-        if clone.manifest.label_names != clones["train"].manifest.label_names:
-            raise UserError(f"--{name} '{clone.root}' has other classes than --train '{train}'; give parts of one set")
-    parts = {}
-    for name, clone in clones.items():
-        found = extract(network, backbone, clone, batch_size=batch_size, num_workers=workers)
-        parts[name] = (found.features, found.labels)
-    if "val" not in parts:
-        parts["train"], parts["val"] = draw_validation(*parts["train"], share=0.2, seed=seed)
-    score = fit_probe(parts["train"], parts["val"], parts["test"], num_trials=trials, seed=seed)
-    described = describe_data(clones["test"])
-    write_result(
-        run,
-        backbone=backbone,
-        task="probe",
-        value=score.top1,
-        unit="% top-1",
-        data=described,
-        settings={
-            **{name: describe_data(clone) for name, clone in clones.items() if name != "test"},
-            "trials": trials,
-            "seed": seed,
-        },
-        parameters=score.parameters,
-        mean_per_class=round(score.mean_per_class, 4),
-        trials=score.trials,
-    )
-    print(render_table([result for result in read_results([run]) if result["task"] == "probe"]))
-
-
-def _check_loading(batch_size: int, workers: int) -> None:
-    from builders.format.errors import UserError
-
-    if batch_size < 1 or workers < 0:
-        raise UserError(f"--batch-size {batch_size} --workers {workers} load nothing; give at least 1 and 0")
+    path = probe_run(run, clones, num_trials=trials, seed=seed, batch_size=batch_size, num_workers=workers)
+    _print_results([path])
 
 
 def report(runs: RunPaths, /) -> None:
@@ -133,10 +73,21 @@ def report(runs: RunPaths, /) -> None:
     Args:
         runs: Run directories with results.
     """
-    from fakeit_eval.report import render_table
-    from fakeit_eval.results import read_results
+    from fakeit_eval.results import find_results
 
-    print(render_table(read_results(list(runs))))
+    _print_results(find_results(list(runs)))
+
+
+def _print_results(paths: list[Path]) -> None:
+    from fakeit_eval.report import render_table
+    from fakeit_eval.results import read_result
+
+    print(render_table([read_result(path) for path in paths]))
+
+
+def _check_loading(batch_size: int, workers: int) -> None:
+    if batch_size < 1 or workers < 0:
+        raise UserError(f"--batch-size {batch_size} --workers {workers} load nothing; give at least 1 and 0")
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {"test": test, "probe": probe, "report": report}

@@ -63,27 +63,34 @@ def write_result(
     return path
 
 
-def read_results(runs: list[Path]) -> list[dict[str, Any]]:
-    """All results of some runs, run by run, sorted by name.
+def find_results(runs: list[Path]) -> list[Path]:
+    """The result files of some runs, run by run, sorted by name.
 
     Raises:
-        UserError: a run has no results, or a file is no result.
+        UserError: no run is given, or one has no results.
     """
     if not runs:
         raise UserError("no run to report; give at least one run directory of fakeit-train")
-    results = []
+    paths = []
     for run in runs:
-        paths = sorted((run / "results").glob("*.json"))
-        if not paths:
+        found = sorted((run / "results").glob("*.json"))
+        if not found:
             raise UserError(f"no results in '{run}'; make some with 'fakeit-eval test {run} --data CLONE'")
-        for path in paths:
-            try:
-                result = json.loads(path.read_text(encoding="utf-8"))
-                if not isinstance(result["data"]["num_samples"], int) or not isinstance(result["value"], int | float):
-                    raise TypeError("its fields are not of their types")
-                results.append(
-                    {**result, "run": str(run)} | {name: str(result[name]) for name in ("task", "trained_on")}
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"'{path}' is no result ({error}); remove it and evaluate again") from None
-    return results
+        paths += found
+    return paths
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One result; `run` is where it lies now.
+
+    Raises:
+        UserError: the file is no result.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(result["data"]["num_samples"], int) or not isinstance(result["value"], int | float):
+            raise TypeError("its fields are not of their types")
+        names = {name: str(result[name]) for name in ("task", "trained_on")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is no result ({error}); remove it and evaluate again") from None
+    return {**result, **names, "run": str(path.parent.parent)}
