@@ -31,6 +31,8 @@ TARGET = f"{MAKING}/recipe.json"
 """The recipe and the number of rounds that are being made."""
 FINALISING = f"{MAKING}/finalising"
 """There once `finalise` has begun to put files in place for the target; until it ends, no other target is taken up."""
+MAX_SHOWN = 4
+"""Differing fields that are told of another recipe."""
 OLD_MANIFEST = f"{MAKING}/{MANIFEST}"
 """Where a growing clone's manifest waits while `finalise` is at work."""
 
@@ -159,7 +161,9 @@ def _check_same_recipe(plan: Plan, fields: dict[str, Any], storage: Storage) -> 
     if ours == theirs:
         return
     differing = [name for name in ours if ours[name] != theirs[name]]
-    shown = [f"{name} {_short(theirs[name])}, not {_short(ours[name])}" for name in differing]
+    shown = [f"{name} {_short(theirs[name])}, not {_short(ours[name])}" for name in differing[:MAX_SHOWN]]
+    if len(differing) > MAX_SHOWN:
+        shown.append(f"and {len(differing) - MAX_SHOWN} more fields")
     raise UserError(
         f"'{storage.root}' holds a different recipe ({'; '.join(shown)}); choose another output, or ask for that recipe"
     )
