@@ -19,7 +19,7 @@ from tests.acceptance.record import command, record, run
 
 NUM_KILLS = 20
 ASKED = ("make", "digits_sd/c_cfg2")
-OPTIONS = ("--images-per-class", 100, "--shard-size", 100, "--num-inference-steps", 10)
+OPTIONS = ("--images-per-class", 40, "--shard-size", 40, "--num-inference-steps", 8)
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -50,20 +50,25 @@ def kill_after(out: Path, seconds: float) -> bool:
 
 def main() -> None:
     rng = random.Random(0)
+    rows: list[str] = []
+
+    def note(row: str) -> None:
+        rows.append(row)
+        print(row, flush=True)
+
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
         began = time.monotonic()
         run("build", *ASKED, whole, *OPTIONS)
         seconds = time.monotonic() - began
         expected, kills, after_first, seen, remade = digests(whole), 0, 0, dict[str, tuple[int, int]](), 0
-        rows = []
         while kills < NUM_KILLS:
-            # The start of Python and the loading of the model take most of a run: kill before, in and after the making.
-            moment = rng.uniform(0.1, 0.45 * seconds) if kills % 4 == 0 else rng.uniform(0.4 * seconds, 0.95 * seconds)
+            # The start of Python and the loading of the model take much of a run: kill before, in and after the making.
+            moment = rng.uniform(0.1, 0.4 * seconds) if kills % 4 == 0 else rng.uniform(0.4 * seconds, 0.9 * seconds)
             before = finished_shards(killed)
             if not kill_after(killed, moment):
                 same = digests(killed) == expected
-                rows.append(f"| – | {moment:.1f} s | run ended by itself, identical: {same} |")
+                note(f"| – | {moment:.1f} s | run ended by itself, identical: {same} |")
                 assert same
                 killed = Path(folder) / f"killed-{kills}"
                 seen = {}
@@ -73,13 +78,13 @@ def main() -> None:
             kills += 1
             after_first += bool(now)
             seen |= now
-            rows.append(f"| {kills} | {moment:.1f} s | {len(now)} of 10 shards finished |")
+            note(f"| {kills} | {moment:.1f} s | {len(now)} of 10 shards finished |")
         run("build", *ASKED, killed, *OPTIONS)
         last = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (killed / "data").rglob("*.tar")}
         remade += sum(last[name] != stamp for name, stamp in seen.items())
         same = digests(killed) == expected
         lines = [
-            f"`make {ASKED[1]} {' '.join(map(str, OPTIONS))}`, 10 shards of 100 images; uninterrupted with one worker,",
+            f"`make {ASKED[1]} {' '.join(map(str, OPTIONS))}`, 10 shards of 40 images; uninterrupted with one worker,",
             f"killed with two (the whole process group, SIGKILL). {kills} kills, {after_first} of them after a finished shard.",
             "",
             f"- files: {len(expected)}, sha256 of every file equal to the uninterrupted run's: **{same}**",
