@@ -19,7 +19,7 @@ from tests.acceptance.record import command, record, run
 
 NUM_KILLS = 20
 ASKED = ("make", "digits_sd/c_cfg2")
-OPTIONS = ("--images-per-class", 40, "--shard-size", 40, "--num-inference-steps", 8)
+OPTIONS = ("--images-per-class", 96, "--shard-size", 40, "--num-inference-steps", 8)
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -34,13 +34,26 @@ def finished_shards(out: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
-def kill_after(out: Path, seconds: float) -> bool:
-    """Starts `make`, kills its whole process group after so long; whether it was still running."""
+def is_painting(out: Path, since: float) -> bool:
+    """Whether some shard is finished and another one is being written by a process that started after `since`."""
+    try:
+        times = [path.stat().st_mtime for path in (out / "_making").rglob(".*.tar.*.tmp")]
+    except FileNotFoundError:  # renamed between listing and looking
+        return False
+    return bool(finished_shards(out)) and any(written > since for written in times)
+
+
+def kill_at(out: Path, delay: float, *, from_start: bool) -> bool:
+    """Starts `make` and kills its whole process group, `delay` seconds after the start, or after a shard is finished and
+    it paints; whether it was still running."""
     process = subprocess.Popen(
         command("build", *ASKED, out, *OPTIONS, "--workers", 2), start_new_session=True, stdout=-3, stderr=-3
     )
+    started = time.time()
+    while not from_start and process.poll() is None and not is_painting(out, started):
+        time.sleep(0.01)
     try:
-        process.wait(seconds)
+        process.wait(delay)
         return False
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
@@ -58,39 +71,40 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        began = time.monotonic()
         run("build", *ASKED, whole, *OPTIONS)
-        seconds = time.monotonic() - began
-        expected, kills, after_first, seen, remade = digests(whole), 0, 0, dict[str, tuple[int, int]](), 0
+        expected, kills, after_first, remade = digests(whole), 0, 0, 0
+        num_shards = len(list((whole / "data").rglob("*.tar")))
+        seen: dict[str, tuple[int, int]] = {}
         while kills < NUM_KILLS:
-            # The start of Python and the loading of the model take much of a run: kill before, in and after the making.
-            moment = rng.uniform(0.1, 0.4 * seconds) if kills % 4 == 0 else rng.uniform(0.4 * seconds, 0.9 * seconds)
-            before = finished_shards(killed)
-            if not kill_after(killed, moment):
-                same = digests(killed) == expected
-                note(f"| – | {moment:.1f} s | run ended by itself, identical: {same} |")
-                assert same
-                killed = Path(folder) / f"killed-{kills}"
-                seen = {}
-                continue
+            from_start = kills % 5 == 0
+            delay = rng.uniform(0.1, 15) if from_start else rng.uniform(0, 4)
+            was_running = kill_at(killed, delay, from_start=from_start)
             now = finished_shards(killed)
-            remade += sum(now.get(name) != stamp for name, stamp in before.items())
-            kills += 1
-            after_first += bool(now)
-            seen |= now
-            note(f"| {kills} | {moment:.1f} s | {len(now)} of 10 shards finished |")
+            remade += sum(now.get(name) != stamp for name, stamp in seen.items())
+            seen = now
+            if was_running:
+                kills += 1
+                after_first += bool(now)
+                since = "the start" if from_start else "painting goes on"
+                note(f"| {kills} | {delay:.2f} s after {since} | {len(now)} of {num_shards} shards finished |")
+            else:
+                same = digests(killed) == expected
+                note(f"| – | ended by itself before the kill | identical: {same} |")
+                assert same
+                killed, seen = Path(folder) / f"killed-{kills}", {}
         run("build", *ASKED, killed, *OPTIONS)
-        last = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (killed / "data").rglob("*.tar")}
+        last = finished_shards(killed)
         remade += sum(last[name] != stamp for name, stamp in seen.items())
         same = digests(killed) == expected
         lines = [
-            f"`make {ASKED[1]} {' '.join(map(str, OPTIONS))}`, 10 shards of 40 images; uninterrupted with one worker,",
-            f"killed with two (the whole process group, SIGKILL). {kills} kills, {after_first} of them after a finished shard.",
+            f"`make {ASKED[1]} {' '.join(map(str, OPTIONS))}`, {num_shards} shards of 40 images; uninterrupted with one",
+            f"worker, killed with two (the whole process group, SIGKILL). {kills} kills at random moments, {after_first} of",
+            "them after a shard was finished.",
             "",
             f"- files: {len(expected)}, sha256 of every file equal to the uninterrupted run's: **{same}**",
             f"- finished shards that were made again (inode or modification time changed): **{remade}**",
             "",
-            "| kill | after | state |",
+            "| kill | when | state |",
             "|---|---|---|",
             *rows,
         ]

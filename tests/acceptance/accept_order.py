@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from tests.acceptance.record import command, record, run
 
-EPOCHS, BATCH = 3, 48
+EPOCHS, BATCH = 3, 56
 SETTINGS = (f"num_epochs={EPOCHS}", f"data.batch_size={BATCH}", "log_keys=true", "checkpoint_every=7")
 
 
