@@ -52,6 +52,9 @@ def finalise(output: Output) -> Manifest:
     storage.write(CARD, render_card(manifest, plan.recipe).encode())
     storage.remove_temporaries()
     storage.write(MANIFEST, manifest.to_json())
+    for name in storage.names(MAKING):
+        if name != FINALISING:  # goes last: while it is there, a rerun removes what a kill left
+            storage.remove(name)
     storage.remove_folder(MAKING)
     return manifest
 

@@ -43,7 +43,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
         return call
 
-    for name in ("write", "put", "move", "remove_folder"):
+    for name in ("write", "put", "move", "remove", "remove_folder"):
         monkeypatch.setattr(Storage, name, counted(getattr(Storage, name)))
 
 
@@ -52,7 +52,7 @@ def test_finalise__stopped_at_every_change_it_ends_the_same(
 ) -> None:
     expected = digests(finished[0])
     stops = 0
-    for number in range(1, 40):
+    for number in range(1, 60):
         out = tmp_path / str(number)
         with monkeypatch.context() as patch:
             stop_at(patch, number)
