@@ -1,7 +1,7 @@
 """fakeit-build: make, check and show clones. Also `python -m builders`."""
 
 import dataclasses
-import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
+from builders.classes.class_options import ClassOptions
 from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
 from builders.format.storage import Storage
 from builders.making.plan import Plan, Sample
-from builders.making.recipe import Recipe
 
 PROGRAM = "fakeit-build"
 RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
@@ -51,6 +51,14 @@ class RecipeOptions:
     """float32, float16 or bfloat16."""
     batch_size: int | None = None
     """Images made together."""
+    channels_last: bool | None = None
+    """Channels-last convolutions, faster on GPUs in 16 bits."""
+    compile: bool | None = None
+    """Put the denoiser through torch.compile."""
+    vae_slicing: bool | None = None
+    """Decode images one by one, for want of memory."""
+    safety: str | None = None
+    """The model's own checker: off, flag (keep its verdict), or drop (make flagged images again with another seed)."""
     image_format: str | None = None
     """jpg, png or webp."""
     image_quality: int | None = None
@@ -60,22 +68,22 @@ class RecipeOptions:
     shard_size: int | None = None
     """About how many images a shard holds."""
     source: str | None = None
-    """Directory of class folders, for real_images."""
+    """Class folders (real_images, custom_sd), or a text file with a name, synset or wnid a line (custom_sd)."""
+    counts: str | None = None
+    """File of lines "class id, count": how many images of each class the 1x clone has."""
+    hypernym_lemmas: str | None = None
+    """Which lemmas of the parent {h_c} is: first or all."""
+    hypernym_parent: int | None = None
+    """Which parent {h_c} is taken from, where WordNet has several: 1, 2, …"""
 
     def overrides(self) -> dict[str, Any]:
         """Fields of the recipe that were given."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del fields["images_per_class"], fields["scale"]
-        return {**{name: value for name, value in fields.items() if name != "source"}, "model_dir": self.source}
+        apart = {f.name for f in dataclasses.fields(ClassOptions)} | {"images_per_class", "scale"}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in apart}
 
-    def num_rounds(self, recipe: Recipe) -> int:
-        if self.images_per_class is not None and self.scale is not None:
-            raise UserError("--images-per-class and --scale say the same; give one of them")
-        if self.scale is not None:
-            if not math.isfinite(self.scale):
-                raise UserError(f"--scale is {self.scale}; give a number, such as 0.1 or 50")
-            return round(self.scale * recipe.default_rounds)
-        return recipe.default_rounds if self.images_per_class is None else self.images_per_class
+    def class_options(self) -> ClassOptions:
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(ClassOptions)}
+        return ClassOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 Options = Annotated[RecipeOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="recipe")]
@@ -90,22 +98,27 @@ def list_() -> None:
             print(f"{name}/{config.name:24} {config.description}")
 
 
-def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int = 10) -> None:
-    """Show what would be made, as a table; make nothing.
+def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int = 10, at: tuple[int, ...] = ()) -> None:
+    """Show what would be made, as a table, and what is odd about the prompts; make nothing.
 
     Args:
         recipe: builder/config, or a recipe file such as another clone's clone.json.
         limit: How many samples to show from the beginning; the last one always follows.
+        at: Show the samples at these positions instead, numbered from 0.
     """
     planned = _plan(recipe, options)
     print(f"{planned.recipe.name}: {planned.num_samples:,} images, {len(planned.recipe.classes):,} classes, ", end="")
     print(f"{planned.num_shards:,} shards of {planned.shard_length(0):,}")
+    for position in at:
+        if not 0 <= position < planned.num_samples:
+            raise UserError(f"--at {position} is not within the clone's samples 0:{planned.num_samples}")
     shown = min(limit, planned.num_samples)
-    for position in range(shown):
+    for position in at or range(shown):
         _print_sample(position, planned.sample_at(position))
-    if shown < planned.num_samples:
+    if not at and shown < planned.num_samples:
         print("…")
         _print_sample(planned.num_samples - 1, planned.sample_at(planned.num_samples - 1))
+    _warn(planned)
 
 
 def make(
@@ -133,6 +146,7 @@ def make(
     if workers < 1:
         raise UserError(f"{workers} workers make nothing; give --workers 1 or more")
     planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
+    _warn(planned)
     bars: list[Any] = []
     try:
         manifest = make_clone(
@@ -156,21 +170,23 @@ def make(
     print(f"  datasets.load_dataset({out!r}, split={manifest.split!r})")
 
 
-def verify(clone: ClonePath, /, deep: bool = False) -> None:
-    """Check a clone: counts, checksums, schema, labels, pictures. A line for each fault; exit status 1 if there is any.
+def verify(clone: ClonePath, /, deep: bool = False, workers: int = os.cpu_count() or 1) -> None:
+    """Check a clone: counts, checksums, schema, labels, plan, pictures. A line for each fault; exit status 1 if any.
 
     Args:
         clone: Directory or URL of the clone.
         deep: Decode every picture, too.
+        workers: Worker processes on this machine.
     """
     from builders.format.manifest import read_manifest
     from builders.making.verify import verify_clone
 
-    storage = Storage(clone)
-    manifest = read_manifest(storage)
+    if workers < 1:
+        raise UserError(f"{workers} workers check nothing; give --workers 1 or more")
+    manifest = read_manifest(Storage(clone))
     num_faults = 0
     with tqdm(total=manifest.num_samples, unit="img", disable=None) as bar:
-        for fault in verify_clone(storage, deep=deep, on_samples=lambda num_samples: bar.update(num_samples)):
+        for fault in verify_clone(clone, deep=deep, num_workers=workers, on_samples=bar.update):
             num_faults += 1
             bar.write(str(fault), file=sys.stdout)
     if num_faults:
@@ -228,8 +244,15 @@ def sheet(
 def _plan(recipe: str, options: RecipeOptions) -> Plan:
     from builders.making.catalogue import find_recipe
 
-    found = find_recipe(recipe, options.overrides())
-    return Plan(found, options.num_rounds(found))
+    found = find_recipe(recipe, options.overrides(), options.class_options())
+    return Plan(found, found.rounds(options.images_per_class, options.scale))
+
+
+def _warn(planned: Plan) -> None:
+    from builders.making.prompt_warnings import prompt_warnings
+
+    for warning in prompt_warnings(planned):
+        print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
 
 
 def _print_sample(position: int, sample: Sample) -> None:

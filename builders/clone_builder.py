@@ -14,8 +14,9 @@ To add one, write a file with a subclass of `CloneBuilder` and its `BUILDER_CONF
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,19 +25,25 @@ import yaml
 from datasets.features.features import Features
 
 from builders.classes.class_list import ClassEntry
+from builders.classes.class_options import ClassOptions, with_counts
 from builders.format.errors import UserError, near
 from builders.format.manifest import MAKING, Manifest
 from builders.format.schema import card_features
 from builders.format.storage import Storage
-from builders.making.engines.base import engine
+from builders.making.engines.base import Paint, engine
 from builders.making.finalise import finalise
 from builders.making.models import pin_model
 from builders.making.output import TARGET, open_output, unfinished_target
-from builders.making.plan import Plan
+from builders.making.painting import paint_samples
+from builders.making.plan import Plan, Sample
+from builders.making.prompt_warnings import prompt_warnings
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
 from builders.making.runners.base import Job, runner
 from builders.making.shard import encode_sample
+
+MAX_SHARD = 1 << 31
+"""More samples than a shard holds."""
 
 
 @dataclass
@@ -53,7 +60,7 @@ class CloneConfig(datasets.BuilderConfig):  # type: ignore[misc]
         return f"{self.name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
 
-def paper_configs(base: Recipe, num_inference_steps: int) -> list[CloneConfig]:
+def paper_configs(base: Recipe) -> list[CloneConfig]:
     """A config for each prompt of the paper at guidance 7.5 and at 2: c_cfg7_5, c_cfg2, c_h_cfg7_5, …"""
     return [
         CloneConfig(
@@ -65,7 +72,6 @@ def paper_configs(base: Recipe, num_inference_steps: int) -> list[CloneConfig]:
                 name=f"{base.name}/{prompt}_cfg{str(scale).removesuffix('.0').replace('.', '_')}",
                 prompt=template,
                 guidance_scale=scale,
-                num_inference_steps=num_inference_steps,
             ),
         )
         for prompt, template in TEMPLATES.items()
@@ -78,22 +84,25 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     BUILDER_CONFIG_CLASS = CloneConfig
     BUILDER_CONFIGS: ClassVar[list[CloneConfig]] = []
+    TAKES_SOURCE: ClassVar[bool] = False
+    """Whether the classes come from a file or folder of the user's."""
 
     def __init__(
         self,
         config_name: str | None = None,
         *,
         images_per_class: int | None = None,
+        scale: float | None = None,
         cache_dir: str | None = None,
         **overrides: Any,
     ) -> None:
-        recipe = pin_model(self.recipe(config_name, **overrides))
-        num_rounds = recipe.default_rounds if images_per_class is None else images_per_class
-        plan = Plan(recipe, num_rounds)
+        options = ClassOptions(**{f.name: overrides.pop(f.name) for f in fields(ClassOptions) if f.name in overrides})
+        recipe = pin_model(self.recipe(config_name, options, **overrides))
+        plan = Plan(recipe, recipe.rounds(images_per_class, scale))
         super().__init__(cache_dir=cache_dir, config_name=config_name, recipe=plan.recipe, num_rounds=plan.num_rounds)
 
     @classmethod
-    def recipe(cls, config_name: str | None, **overrides: Any) -> Recipe:
+    def recipe(cls, config_name: str | None, options: ClassOptions = ClassOptions(), **overrides: Any) -> Recipe:
         """The recipe of a named config with some fields replaced and its classes filled in.
 
         Raises:
@@ -108,10 +117,13 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         base = configs[config_name].recipe
         assert base is not None
         recipe = override_recipe(base, overrides)
-        return replace(recipe, classes=recipe.classes or cls.classes(recipe))
+        if options.source and not cls.TAKES_SOURCE:
+            raise UserError(f"'{builder_name}' has its own classes; leave out --source, or use custom_sd")
+        classes = recipe.classes or cls.classes(options)
+        return replace(recipe, classes=with_counts(classes, options.counts) if options.counts else classes)
 
     @classmethod
-    def classes(cls, recipe: Recipe) -> tuple[ClassEntry, ...]:
+    def classes(cls, options: ClassOptions) -> tuple[ClassEntry, ...]:
         """What this builder paints, in sorted-wnid order."""
         raise NotImplementedError
 
@@ -125,6 +137,8 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         Raises:
             UserError: the output holds something else, or cannot be written.
         """
+        for warning in prompt_warnings(self.plan):
+            warnings.warn(warning, stacklevel=2)
         manifest = make_clone(self.plan, str(out), runner_name=runner_name, num_workers=num_workers)
         assert manifest is not None
         return manifest
@@ -140,30 +154,31 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
         plan = self.plan
+        # A batch each, so that a stream that goes on loses one at most; a whole shard where flagged images wait for its end.
+        stride = plan.recipe.batch_size if plan.recipe.safety != "drop" else MAX_SHARD
         places = [
-            (shard, start)
+            (shard, start, start + stride)
             for shard in range(plan.num_shards)
-            for start in range(0, plan.shard_length(shard), plan.recipe.batch_size)
+            for start in range(0, plan.shard_length(shard), stride)
         ]
-        return [datasets.SplitGenerator(name=plan.recipe.split, gen_kwargs={"batches": places})]
+        return [datasets.SplitGenerator(name=plan.recipe.split, gen_kwargs={"places": places})]
 
-    def _generate_examples(self, batches: list[tuple[int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, places: list[tuple[int, int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
         plan = self.plan
         paint = engine(plan.recipe.engine).load(plan.recipe)
-        for shard, start in batches:
-            yield from paint_examples(plan, plan.shard_samples(shard)[start : start + plan.recipe.batch_size], paint)
+        for shard, start, stop in places:
+            yield from paint_examples(plan, plan.shard_samples(shard)[start:stop], paint)
 
 
-def paint_examples(plan: Plan, samples: Any, paint: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One batch as `datasets` examples, equal to what the clone holds."""
-    for slot, (sample, painted) in enumerate(zip(samples, paint(samples), strict=True)):
-        picture, fields = encode_sample(plan.recipe, sample, slot, painted)
-        fields["sha256"] = hashlib.sha256(picture).hexdigest()
-        image = {"bytes": picture, "path": f"{sample.key}.{plan.recipe.image_format}"}
-        yield (
-            sample.key,
-            {plan.recipe.image_format: image, "cls": sample.label, "json": fields, "__key__": sample.key},
-        )
+def paint_examples(plan: Plan, samples: list[Sample], paint: Paint) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Samples as `datasets` examples, equal to what the clone holds; images made again come last."""
+    for batch in paint_samples(plan, samples, paint):
+        for made in batch:
+            picture, fields = encode_sample(plan.recipe, made)
+            fields["sha256"] = hashlib.sha256(picture).hexdigest()
+            key, name = made.sample.key, plan.recipe.image_format
+            image = {"bytes": picture, "path": f"{key}.{name}"}
+            yield key, {name: image, "cls": made.sample.label, "json": fields, "__key__": key}
 
 
 def make_clone(

@@ -6,6 +6,7 @@ fakeit-build make digits_sd/c_cfg2 OUT
 from dataclasses import replace
 
 from builders.classes.class_list import ClassEntry, read_class_table
+from builders.classes.class_options import ClassOptions
 from builders.clone_builder import CloneBuilder, paper_configs
 from builders.making.models import EMBEDDED
 from builders.making.recipe import Recipe
@@ -17,6 +18,7 @@ BASE = Recipe(
     model=EMBEDDED,
     width=32,
     height=32,
+    num_inference_steps=25,
     batch_size=50,
     shard_size=500,
     # The backdrops that the embedded model knows.
@@ -25,8 +27,8 @@ BASE = Recipe(
 
 
 class DigitsSD(CloneBuilder):
-    BUILDER_CONFIGS = paper_configs(BASE, num_inference_steps=25)
+    BUILDER_CONFIGS = paper_configs(BASE)
 
     @classmethod
-    def classes(cls, recipe: Recipe) -> tuple[ClassEntry, ...]:
+    def classes(cls, options: ClassOptions) -> tuple[ClassEntry, ...]:
         return tuple(replace(entry, base_count=IMAGES_PER_CLASS) for entry in read_class_table("digits"))

@@ -4,11 +4,15 @@ fakeit-build make real_images/train OUT --source imagenet/train
 """
 
 from dataclasses import replace
+from typing import Any
 
 import datasets
 
 from builders.classes.class_list import ClassEntry, read_class_table
+from builders.classes.class_options import ClassOptions
+from builders.classes.imagenet import imagenet_names
 from builders.clone_builder import CloneBuilder, CloneConfig
+from builders.format.errors import UserError
 from builders.making.engines.folder import list_class_folders
 from builders.making.recipe import Recipe
 
@@ -23,10 +27,12 @@ BASE = Recipe(
     width=0,
     height=0,
     batch_size=64,
+    safety="off",
 )
 
 
 class RealImages(CloneBuilder):
+    TAKES_SOURCE = True
     BUILDER_CONFIGS = [
         CloneConfig(
             name=split,
@@ -38,9 +44,15 @@ class RealImages(CloneBuilder):
     ]
 
     @classmethod
-    def classes(cls, recipe: Recipe) -> tuple[ClassEntry, ...]:
-        names = {entry.wnid: entry.name for entry in read_class_table("digits")}
+    def recipe(cls, config_name: str | None, options: ClassOptions = ClassOptions(), **overrides: Any) -> Recipe:
+        if options.counts:
+            raise UserError("real images are counted by their folders; leave out --counts")
+        return super().recipe(config_name, options, **{**overrides, "model_dir": options.source})
+
+    @classmethod
+    def classes(cls, options: ClassOptions) -> tuple[ClassEntry, ...]:
+        names = {entry.wnid: entry.name for entry in read_class_table("digits")} | imagenet_names()
         return tuple(
-            ClassEntry(wnid=wnid, name=names.get(wnid, wnid), base_count=len(pictures))
-            for wnid, pictures in list_class_folders(recipe.model_dir).items()
+            ClassEntry(wnid=wnid, name=names.get(wnid, wnid.replace("_", " ")), base_count=len(pictures))
+            for wnid, pictures in list_class_folders(options.source).items()
         )

@@ -14,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 from builders.classes.class_list import ClassEntry
+from builders.classes.class_options import ClassOptions
 from builders.format.manifest import Manifest
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
@@ -71,7 +72,7 @@ def real_plan(scans: Path) -> Plan:
     """Real digits of the test part, eight of each, in shards of twenty."""
     from builders.real_images import RealImages
 
-    return Plan(RealImages.recipe("test", model_dir=str(scans / "test"), shard_size=20, batch_size=8), 8)
+    return Plan(RealImages.recipe("test", ClassOptions(source=str(scans / "test")), shard_size=20, batch_size=8), 8)
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,86 @@
-"""A Stable Diffusion of some 100,000 random weights in the real directory layout: what loads it loads the real one."""
+"""Text-to-image pipelines of random weights in the real directory layout: what loads one loads the real one."""
 
 from pathlib import Path
+from typing import Any
+
+WORDS = "one two three digit a number inside sky"
+BLOCKS = {"block_out_channels": (8, 8), "norm_num_groups": 4}
 
 
-def write_tiny_pipeline(out: Path) -> None:
+def write_tiny_pipeline(out: Path, family: str = "sd") -> None:
+    """One of `FAMILIES`; 16x16 pictures."""
     import torch
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from builders.embedded.train import train_tokenizer
 
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(["one two three digit a number inside sky"])
-    text = CLIPTextConfig(
+    FAMILIES[family]().save_pretrained(out, safe_serialization=True)
+
+
+def write_tiny_checker(pipeline: Path, share: float = 0.3) -> None:
+    """Adds a random safety checker to a Stable Diffusion, which flags about `share` of the pictures of seeds 0 to 99."""
+    import json
+
+    import numpy as np
+    import torch
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker, cosine_distance
+    from transformers import CLIPConfig, CLIPImageProcessorPil
+
+    torch.manual_seed(1)
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = CLIPConfig(
+        vision_config={**vision, "image_size": 32, "patch_size": 8, "projection_dim": 16}, projection_dim=16
+    )
+    checker = StableDiffusionSafetyChecker(config).eval()
+    extractor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    pictures = example_pictures(pipeline)
+    with torch.no_grad():
+        checker.concept_embeds.normal_()
+        pixels = extractor(list(pictures), return_tensors="pt").pixel_values
+        embeddings = checker.visual_projection(checker.vision_model(pixels)[1])
+        checker.concept_embeds[0] = embeddings.mean(0) + 0.3 * torch.randn(16)
+        scores = cosine_distance(embeddings, checker.concept_embeds)[:, 0]
+        checker.concept_embeds_weights.fill_(2.0)  # a cosine never gets there: one concept alone decides
+        checker.special_care_embeds_weights.fill_(2.0)
+        checker.concept_embeds_weights[0] = float(np.quantile(scores.numpy(), 1 - share))
+    checker.save_pretrained(pipeline / "safety_checker")
+    extractor.save_pretrained(pipeline / "feature_extractor")
+    index = json.loads((pipeline / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (pipeline / "model_index.json").write_text(json.dumps(index, indent=1))
+
+
+def example_pictures(pipeline: Path) -> Any:
+    """A hundred pictures (100, height, width, 3), 8 bits, of the prompt "one" in two steps."""
+    import diffusers
+    import torch
+
+    loaded = diffusers.DiffusionPipeline.from_pretrained(pipeline, safety_checker=None)
+    loaded.set_progress_bar_config(disable=True)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(100)]
+    size = loaded.unet.config.sample_size * loaded.vae_scale_factor
+    found = loaded(
+        ["one"] * 100, generator=generators, num_inference_steps=2, height=size, width=size, output_type="np"
+    ).images
+    return (found * 255).round().astype("uint8")
+
+
+def _tokenizer() -> Any:
+    from builders.embedded.train import train_tokenizer
+
+    return train_tokenizer([WORDS])
+
+
+def _t5_tokenizer() -> Any:
+    from transformers import T5TokenizerFast
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *[(f"▁{word}", -1.0) for word in WORDS.split()]]
+    return T5TokenizerFast(vocab=pieces, extra_ids=0)
+
+
+def _text_config(tokenizer: Any) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
@@ -24,29 +92,141 @@ def write_tiny_pipeline(out: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    blocks = {"block_out_channels": (8, 16), "norm_num_groups": 4}
-    StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            **blocks,
-        ),
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=32,
-            attention_head_dim=4,
-            **blocks,
-        ),
-        text_encoder=CLIPTextModel(text),
+
+
+def _t5(tokenizer: Any) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+    return T5EncoderModel(config)
+
+
+def _vae(**options: Any) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        **{
+            "down_block_types": ("DownEncoderBlock2D",) * 2,
+            "up_block_types": ("UpDecoderBlock2D",) * 2,
+            "latent_channels": 4,
+            **BLOCKS,
+            **options,
+        }
+    )
+
+
+def _unet(**options: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        **options,
+    )
+
+
+def stable_diffusion() -> Any:
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+    from transformers import CLIPTextModel
+
+    tokenizer = _tokenizer()
+    return StableDiffusionPipeline(
+        vae=_vae(),
+        unet=_unet(cross_attention_dim=32, attention_head_dim=4),
+        text_encoder=CLIPTextModel(_text_config(tokenizer)),
         tokenizer=tokenizer,
         scheduler=PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(out, safe_serialization=True)
+    )
+
+
+def stable_diffusion_xl() -> Any:
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    tokenizer = _tokenizer()
+    return StableDiffusionXLPipeline(
+        vae=_vae(),
+        unet=_unet(
+            cross_attention_dim=64,
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+            transformer_layers_per_block=1,
+        ),
+        text_encoder=CLIPTextModel(_text_config(tokenizer)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1),
+        add_watermarker=False,
+    )
+
+
+def stable_diffusion_3() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import CLIPTextModelWithProjection
+
+    tokenizer, t5_tokenizer = _tokenizer(), _t5_tokenizer()
+    return StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=32,
+            caption_projection_dim=32,
+            pooled_projection_dim=64,
+            out_channels=4,
+            pos_embed_max_size=96,
+        ),
+        vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+        text_encoder=CLIPTextModelWithProjection(_text_config(tokenizer)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),
+        text_encoder_3=_t5(t5_tokenizer),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        tokenizer_3=t5_tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def flux() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel
+
+    tokenizer, t5_tokenizer = _tokenizer(), _t5_tokenizer()
+    return FluxPipeline(
+        transformer=FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=4,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        vae=_vae(latent_channels=1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0),
+        text_encoder=CLIPTextModel(_text_config(tokenizer)),
+        text_encoder_2=_t5(t5_tokenizer),
+        tokenizer=tokenizer,
+        tokenizer_2=t5_tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+FAMILIES = {"sd": stable_diffusion, "sdxl": stable_diffusion_xl, "sd3": stable_diffusion_3, "flux": flux}

@@ -5,7 +5,8 @@ Invariant: `clone.json` is written last; a clone without it is unfinished.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from builders.format.errors import UserError
@@ -37,6 +38,32 @@ def making_names(split: str, shard: int) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SafetyCounts:
+    """What a safety checker said of a shard's images."""
+
+    num_unchecked: int = 0
+    flagged: dict[str, int] = field(default_factory=dict)
+    """Images of each class that were flagged and kept; classes without any are left out."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Attempts at images of each class that were flagged and made again."""
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> "SafetyCounts":
+        """From the samples' fields; rows without them are left out."""
+        rows = [row for row in rows if row]
+        flagged = Counter(row["wnid"] for row in rows if row["nsfw"] == 1)
+        dropped: Counter[str] = Counter()
+        for row in rows:
+            if row["attempt"]:
+                dropped[row["wnid"]] += row["attempt"]
+        return cls(
+            num_unchecked=sum(row["nsfw"] == -1 for row in rows),
+            flagged=dict(sorted(flagged.items())),
+            dropped=dict(sorted(dropped.items())),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardEntry:
     name: str
     num_samples: int
@@ -44,6 +71,7 @@ class ShardEntry:
     sha256: str
     environment: int
     """Position in `Manifest.environments` of the versions and the device it was made with."""
+    safety: SafetyCounts = SafetyCounts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +92,19 @@ class Manifest:
     @property
     def num_bytes(self) -> int:
         return sum(shard.num_bytes for shard in self.shards)
+
+    def safety_totals(self) -> SafetyCounts:
+        """The shards' counts added up."""
+        flagged: Counter[str] = Counter()
+        dropped: Counter[str] = Counter()
+        for shard in self.shards:
+            flagged.update(shard.safety.flagged)
+            dropped.update(shard.safety.dropped)
+        return SafetyCounts(
+            num_unchecked=sum(shard.safety.num_unchecked for shard in self.shards),
+            flagged=dict(sorted(flagged.items())),
+            dropped=dict(sorted(dropped.items())),
+        )
 
     @property
     def digest(self) -> str:
@@ -91,7 +132,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         fields = json.loads(content)
         version = fields.pop("format")
         totals = {name: fields.pop(name) for name in ("num_samples", "num_bytes", "digest")}
-        shards = [ShardEntry(**shard) for shard in fields.pop("shards")]
+        shards = [_shard_entry(shard) for shard in fields.pop("shards")]
         manifest = Manifest(**fields, shards=shards)
         _check_types(manifest)
         found = {name: getattr(manifest, name) for name in totals}
@@ -107,6 +148,10 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
                 f"'{where}' says {name} {value}, but its shards add up to {found[name]}; make the clone again"
             )
     return manifest
+
+
+def _shard_entry(fields: dict[str, Any]) -> ShardEntry:
+    return ShardEntry(**{**fields, "safety": SafetyCounts(**fields["safety"])})
 
 
 def _check_types(manifest: Manifest) -> None:
@@ -131,6 +176,9 @@ def _check_types(manifest: Manifest) -> None:
             or any(type(n) is not int for n in numbers)
         ):
             raise TypeError("a shard's fields are not of their types")
+        counts = [*shard.safety.flagged.values(), *shard.safety.dropped.values(), shard.safety.num_unchecked]
+        if any(type(count) is not int for count in counts):
+            raise TypeError(f"the safety counts of shard '{shard.name}' are no numbers")
         if not 0 <= shard.environment < len(manifest.environments):
             raise TypeError(f"shard '{shard.name}' points to no environment")
     if not all(isinstance(manifest.recipe.get(name), str) for name in ("name", "engine")):

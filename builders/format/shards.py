@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from builders.format.images import FORMATS
+from builders.format.schema import JSON_FIELDS
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
 """Larger members are refused by the readers."""
@@ -49,6 +50,7 @@ class ShardWriter:
     def write(self, key: str, label: int, picture: bytes, fields: dict[str, Any]) -> None:
         """Appends one sample; `fields` is its json without the picture's `sha256`, which is added."""
         fields = {**fields, "sha256": hashlib.sha256(picture).hexdigest()}
+        fields = {name: fields[name] for name in JSON_FIELDS if name in fields}
         row: dict[str, Any] = {"key": key, "label": label, **fields}
         members = {
             "cls": ("cls", str(label).encode()),

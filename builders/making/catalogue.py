@@ -3,10 +3,12 @@
 import importlib
 import json
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import builders
+from builders.classes.class_options import ClassOptions, with_counts
 from builders.format.errors import UserError, missing_extra, near
 from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
 
@@ -43,21 +45,21 @@ def find_builder(name: str) -> "type[CloneBuilder]":
     return found
 
 
-def find_recipe(recipe: str, overrides: dict[str, Any]) -> Recipe:
-    """A recipe by "builder/config" or from a JSON file, with some fields replaced.
+def find_recipe(recipe: str, overrides: dict[str, Any], options: ClassOptions = ClassOptions()) -> Recipe:
+    """A recipe by "builder/config" or from a JSON file, with some fields replaced and its classes as `options` say.
 
     Raises:
         UserError: no such builder, config, file or field.
     """
     if recipe.endswith(".json") or Path(recipe).is_file():
-        return _read_recipe_file(Path(recipe), overrides)
+        return _read_recipe_file(Path(recipe), overrides, options)
     builder, slash, config = recipe.partition("/")
     if not slash:
         raise UserError(f"'{recipe}' is no recipe; write builder/config, such as digits_sd/c_cfg2, or a recipe file")
-    return find_builder(builder).recipe(config, **overrides)
+    return find_builder(builder).recipe(config, options, **overrides)
 
 
-def _read_recipe_file(path: Path, overrides: dict[str, Any]) -> Recipe:
+def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptions) -> Recipe:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         fields = content.get("recipe", content)
@@ -67,6 +69,9 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any]) -> Recipe:
     model = overrides.get("model")
     if model and Path(model).is_dir():  # the same model, wherever it lies here: checked against the recipe's revision
         overrides = {**overrides, "model": None, "model_dir": model}
-    elif model and model != recipe.model and not overrides.get("revision"):
-        overrides = {**overrides, "revision": ""}
-    return override_recipe(recipe, overrides)
+    recipe = override_recipe(recipe, overrides)
+    if recipe.engine == "folder" and options.source:
+        recipe = replace(recipe, model_dir=options.source)
+    elif replace(options, counts="") != ClassOptions():
+        raise UserError(f"recipe file '{path}' lists its classes already; leave out --source and --hypernym-…")
+    return replace(recipe, classes=with_counts(recipe.classes, options.counts)) if options.counts else recipe

@@ -80,6 +80,7 @@ def _build_manifest(output: Output, shards: list[FinishedShard]) -> Manifest:
                 num_bytes=shard.num_bytes,
                 sha256=shard.sha256,
                 environment=environments.index(shard.environment),
+                safety=shard.safety,
             )
             for shard in shards
         ],

@@ -1,6 +1,7 @@
 """Which model a recipe means: turns a name, a Hub id or a directory into a model with a revision that pins its bytes."""
 
 import hashlib
+import json
 import re
 from dataclasses import replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ from builders.format.errors import UserError
 from builders.making.engines.folder import listing_digest
 from builders.making.recipe import Recipe
 
+SCHEDULER = "scheduler/scheduler_config.json"
 EMBEDDED = "fakeit/digits-sd"
 """The small Stable Diffusion that ships with the package."""
 
@@ -20,8 +22,13 @@ def embedded_dir() -> Path:
     return Path(str(files("builders.embedded"))) / "pipeline"
 
 
+def is_embedded(recipe: Recipe) -> bool:
+    return recipe.model == EMBEDDED and not recipe.model_dir
+
+
 def pin_model(recipe: Recipe) -> Recipe:
-    """The recipe with `revision` and `model_dir` filled in: a directory is pinned by its content, a Hub id by its commit.
+    """The recipe with `revision`, `model_dir` and `scheduler` filled in: a directory is pinned by its content, a Hub id by
+    its commit.
 
     Real images are pinned by the names and sizes of their files.
 
@@ -30,11 +37,12 @@ def pin_model(recipe: Recipe) -> Recipe:
     """
     if recipe.engine == "folder":
         return _pin_source(recipe)
-    directory = str(embedded_dir()) if recipe.model == EMBEDDED and not recipe.model_dir else recipe.model_dir
+    directory = str(embedded_dir()) if is_embedded(recipe) else recipe.model_dir
     if not directory and Path(recipe.model).is_dir():
         directory = recipe.model
     if not directory:
-        return replace(recipe, revision=_commit(recipe.model, recipe.revision))
+        recipe = replace(recipe, revision=_commit(recipe.model, recipe.revision))
+        return replace(recipe, scheduler=recipe.scheduler or _scheduler_on_hub(recipe))
     if not (Path(directory) / "model_index.json").is_file():
         raise UserError(
             f"'{directory}' is no diffusers pipeline (no model_index.json); give --model a Hub id or a pipeline"
@@ -43,7 +51,8 @@ def pin_model(recipe: Recipe) -> Recipe:
     if recipe.revision and recipe.revision != digest:
         raise UserError(f"the model in '{directory}' is {digest}, but the recipe was made with {recipe.revision}")
     name = recipe.model if recipe.model != directory else Path(directory).resolve().name
-    return replace(recipe, model=name, revision=digest, model_dir=directory)
+    scheduler = recipe.scheduler or _scheduler_name(Path(directory) / SCHEDULER)
+    return replace(recipe, model=name, revision=digest, model_dir=directory, scheduler=scheduler)
 
 
 def _pin_source(recipe: Recipe) -> Recipe:
@@ -65,6 +74,26 @@ def directory_digest(directory: str) -> str:
                 total.update(f"{path.relative_to(directory).as_posix()}\n".encode())
                 total.update(hashlib.file_digest(file, "sha256").digest())
     return "sha256:" + total.hexdigest()
+
+
+def _scheduler_name(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"the model's scheduler cannot be read from '{path}'; give --scheduler its class") from None
+
+
+def _scheduler_on_hub(recipe: Recipe) -> str:
+    import huggingface_hub
+
+    try:
+        path = huggingface_hub.hf_hub_download(recipe.model, SCHEDULER, revision=recipe.revision)
+    except (huggingface_hub.errors.HfHubHTTPError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"cannot read which scheduler '{recipe.model}' has ({reason}); give --scheduler its class"
+        ) from None
+    return _scheduler_name(Path(path))
 
 
 def _commit(model: str, revision: str) -> str:

@@ -17,6 +17,7 @@ from builders.format.manifest import (
     MANIFEST,
     SHARDS_PER_METADATA_FILE,
     Manifest,
+    SafetyCounts,
     ShardEntry,
     metadata_name,
     parse_manifest,
@@ -44,6 +45,7 @@ class FinishedShard:
     num_bytes: int
     sha256: str
     environment: dict[str, str]
+    safety: SafetyCounts
 
 
 @dataclass
@@ -68,10 +70,18 @@ class Output:
         name = shard_name(self.plan.recipe.split, shard)
         if sidecar := read_sidecar(self.plan, shard, self.storage):
             facts, table = sidecar
-            return FinishedShard(name, table.num_rows, facts["num_bytes"], facts["sha256"], facts["environment"])
+            safety = SafetyCounts.of(table.select(["wnid", "nsfw", "attempt"]).to_pylist())
+            return FinishedShard(
+                name, table.num_rows, facts["num_bytes"], facts["sha256"], facts["environment"], safety
+            )
         if (entry := self._kept(shard)) and self.old:
             return FinishedShard(
-                name, entry.num_samples, entry.num_bytes, entry.sha256, self.old.environments[entry.environment]
+                name,
+                entry.num_samples,
+                entry.num_bytes,
+                entry.sha256,
+                self.old.environments[entry.environment],
+                entry.safety,
             )
         return None
 

@@ -70,8 +70,16 @@ class Plan:
                 f"{self.num_rounds} images per class are more than the largest class has ({self.recipe.default_rounds}); "
                 "ask for fewer"
             )
-        if "b" in template_fields(self.recipe.prompt) and not self.recipe.scenes:
+        fields = template_fields(self.recipe.prompt)
+        if "b" in fields and not self.recipe.scenes:
             raise UserError(f"prompt '{self.recipe.prompt}' needs backgrounds, but '{self.recipe.name}' has no scenes")
+        for field, attribute in (("h_c", "hypernym"), ("d_c", "definition")):
+            lacking = [entry.wnid for entry in self.recipe.classes if field in fields and not getattr(entry, attribute)]
+            if lacking:
+                raise UserError(
+                    f"prompt '{self.recipe.prompt}' needs each class's {attribute}, and '{lacking[0]}' has none; "
+                    "give it one in the class list, or choose another prompt"
+                )
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:

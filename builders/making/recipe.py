@@ -15,6 +15,7 @@ from builders.format.errors import UserError, near
 from builders.format.images import check_format
 from builders.making.prompts import template_fields
 
+SAFETY = ("off", "flag", "drop")
 MAX_CLASS_ID = 64
 """Letters of a class id: names in a tar header have 100 bytes."""
 DTYPES = ("float32", "float16", "bfloat16")
@@ -37,7 +38,7 @@ class Recipe:
     revision: str = ""
     """Commit of the model on the Hub, or "sha256:…" over a directory's files."""
     scheduler: str = "PNDMScheduler"
-    """Class of the sampler, as diffusers calls it."""
+    """Class of the sampler, as diffusers calls it; "" for the model's own, which is filled in when the model is pinned."""
     num_inference_steps: int = 50
     """Denoising steps an image."""
     guidance_scale: float = 7.5
@@ -52,6 +53,14 @@ class Recipe:
     """Images made together; pixels depend on it in their last bits."""
     num_threads: int = 1
     """CPU threads of a worker; pixels depend on it in their last bits."""
+    channels_last: bool = False
+    """Memory format of the convolutions; faster on GPUs in 16 bits."""
+    compile: bool = False
+    """Whether the denoiser goes through torch.compile."""
+    vae_slicing: bool = False
+    """Whether images are decoded one by one, for want of memory."""
+    safety: str = "flag"
+    """The model's own safety checker: off; flag keeps its verdict; drop makes a flagged image again with another seed."""
     image_format: str = "jpg"
     """jpg, png or webp."""
     image_quality: int = 95
@@ -83,6 +92,8 @@ class Recipe:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if self.dtype not in DTYPES:
             raise UserError(f"unknown dtype '{self.dtype}'; choose from {', '.join(DTYPES)}")
+        if self.safety not in SAFETY:
+            raise UserError(f"unknown safety '{self.safety}'; choose from {', '.join(SAFETY)}")
         if self.split not in ("train", "validation", "test"):
             raise UserError(f"unknown split '{self.split}'; choose from train, validation, test")
         if not 1 <= self.image_quality <= 100:
@@ -111,6 +122,20 @@ class Recipe:
         """Rounds of the 1x clone: the largest base count; 0 without classes."""
         return max((entry.base_count for entry in self.classes), default=0)
 
+    def rounds(self, images_per_class: int | None = None, scale: float | None = None) -> int:
+        """Rounds of a clone of so many images of the largest class, or of a multiple of the 1x clone, which is the default.
+
+        Raises:
+            UserError: both are given, or `scale` is no finite number.
+        """
+        if images_per_class is not None and scale is not None:
+            raise UserError("--images-per-class and --scale say the same; give one of them")
+        if scale is not None and not math.isfinite(scale):
+            raise UserError(f"--scale is {scale}; give a number, such as 0.1 or 50")
+        if scale is not None:
+            return round(scale * self.default_rounds)
+        return self.default_rounds if images_per_class is None else images_per_class
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values, `model_dir` left out."""
         fields = asdict(self)
@@ -134,7 +159,7 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
 
 
 def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
-    """The recipe with some fields replaced; None leaves a field as it is.
+    """The recipe with some fields replaced; None leaves a field as it is. Another model has its own revision and scheduler.
 
     Raises:
         UserError: a name is no field of a recipe, or a value is out of range.
@@ -143,11 +168,14 @@ def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
     for name in overrides:
         if name not in names:
             raise UserError(f"unknown field '{name}' for recipe '{recipe.name}'; {near(name, names)}")
-    return dataclasses.replace(recipe, **{name: value for name, value in overrides.items() if value is not None})
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if given.get("model", recipe.model) != recipe.model:
+        given = {"revision": "", "scheduler": "", **given}
+    return dataclasses.replace(recipe, **given)
 
 
 def _kinds() -> dict[str, type]:
-    return {f.name: f.type for f in dataclasses.fields(Recipe) if f.type in (str, int, float)}  # type: ignore[misc]
+    return {f.name: f.type for f in dataclasses.fields(Recipe) if f.type in (str, int, float, bool)}  # type: ignore[misc]
 
 
 def _check_classes(classes: tuple[ClassEntry, ...]) -> None:

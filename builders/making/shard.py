@@ -1,4 +1,4 @@
-"""Making one shard: its samples in batches of one shape, painted by an engine, encoded and written beside the next batch.
+"""Making one shard: its samples are painted by an engine, encoded and written in their order beside the next batch.
 
 Invariant: a shard is finished exactly when its sidecar is there, and then its tar is, too. The sidecar is its metadata
 table, with what finalising needs in the table's own metadata, so that no shard is read again.
@@ -7,7 +7,7 @@ table, with what finalising needs in the table's own metadata, so that no shard 
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -19,21 +19,31 @@ from builders.format.manifest import making_names, shard_name
 from builders.format.schema import METADATA_SCHEMA
 from builders.format.shards import ShardWriter
 from builders.format.storage import Storage
-from builders.making.engines.base import Paint, Painted
+from builders.making.engines.base import Paint
+from builders.making.painting import PaintedSample, paint_samples
 from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
 
 MAX_BATCHES_WAITING = 2
 """Painted batches that may wait for the encoder before painting waits for it."""
 
-
-def batches(samples: Sequence[Sample], batch_size: int) -> Iterator[Sequence[Sample]]:
-    """A shard's samples in order; batches never cross a shard, and its last one may be short."""
-    return (samples[start : start + batch_size] for start in range(0, len(samples), batch_size))
+Encoded = tuple[PaintedSample, bytes, dict[str, Any]]
 
 
-def sample_fields(recipe: Recipe, sample: Sample, slot: int, nsfw: int, size: tuple[int, int]) -> dict[str, Any]:
+def sample_fields(recipe: Recipe, made: PaintedSample, size: tuple[int, int]) -> dict[str, Any]:
     """The json of a sample but for the picture's sha256; `size` is (width, height)."""
+    return {
+        **planned_fields(recipe, made.sample),
+        "width": size[0],
+        "height": size[1],
+        "dtype": made.painted.dtype or recipe.dtype,
+        "batch_slot": made.slot,
+        "nsfw": made.painted.nsfw,
+    }
+
+
+def planned_fields(recipe: Recipe, sample: Sample) -> dict[str, Any]:
+    """What the plan alone says of a sample's json."""
     return {
         "prompt": sample.prompt,
         "negative_prompt": recipe.negative_prompt,
@@ -45,26 +55,38 @@ def sample_fields(recipe: Recipe, sample: Sample, slot: int, nsfw: int, size: tu
         "seed": sample.seed,
         "guidance_scale": recipe.guidance_scale,
         "num_inference_steps": recipe.num_inference_steps,
-        "width": size[0],
-        "height": size[1],
         "model": recipe.model,
         "revision": recipe.revision,
         "scheduler": recipe.scheduler,
-        "dtype": recipe.dtype,
         "batch_size": recipe.batch_size,
-        "batch_slot": slot,
-        "nsfw": nsfw,
     }
 
 
-def encode_sample(recipe: Recipe, sample: Sample, slot: int, painted: Painted) -> tuple[bytes, dict[str, Any]]:
+def encode_sample(recipe: Recipe, made: PaintedSample) -> tuple[bytes, dict[str, Any]]:
     """The picture's file and its json fields."""
+    painted = made.painted
     if isinstance(painted.picture, bytes):
         header = read_image_header(painted.picture)
-        return painted.picture, sample_fields(recipe, sample, slot, painted.nsfw, (header.width, header.height))
+        return painted.picture, sample_fields(recipe, made, (header.width, header.height))
     height, width, _ = painted.picture.shape
     picture = encode_image(painted.picture, recipe.image_format, recipe.image_quality)
-    return picture, sample_fields(recipe, sample, slot, painted.nsfw, (width, height))
+    return picture, sample_fields(recipe, made, (width, height))
+
+
+class _InOrder:
+    """Writes samples in their order; those that are ready too early wait, as files and not as pixels."""
+
+    def __init__(self, writer: ShardWriter) -> None:
+        self._writer = writer
+        self._ready: dict[int, Encoded] = {}
+        self._num_written = 0
+
+    def write(self, encoded: Encoded) -> None:
+        self._ready[encoded[0].position] = encoded
+        while self._num_written in self._ready:
+            made, picture, fields = self._ready.pop(self._num_written)
+            self._writer.write(made.sample.key, made.sample.label, picture, fields)
+            self._num_written += 1
 
 
 def make_shard(
@@ -80,18 +102,18 @@ def make_shard(
     tar_name, sidecar_name = making_names(recipe.split, shard)
     scratch = storage.scratch(tar_name)
     writer = ShardWriter(scratch, recipe.image_format)
+    in_order = _InOrder(writer)
 
-    def write(batch: Sequence[Sample], pictures: list[Painted]) -> None:
-        for slot, (sample, painted) in enumerate(zip(batch, pictures, strict=True)):
-            picture, fields = encode_sample(recipe, sample, slot, painted)
-            writer.write(sample.key, sample.label, picture, fields)
+    def write(batch: list[PaintedSample]) -> None:
+        for made in batch:
+            in_order.write((made, *encode_sample(recipe, made)))
         on_images(len(batch))
 
     try:
         with ThreadPoolExecutor(1) as encoder:
             waiting: deque[Future[None]] = deque()
-            for batch in batches(plan.shard_samples(shard), recipe.batch_size):
-                waiting.append(encoder.submit(write, batch, paint(batch)))
+            for batch in paint_samples(plan, plan.shard_samples(shard), paint):
+                waiting.append(encoder.submit(write, batch))
                 if len(waiting) > MAX_BATCHES_WAITING:
                     waiting.popleft().result()
             for future in waiting:

@@ -78,7 +78,7 @@ def test_tar__unpacks_pictures(finished: tuple[Path, Manifest], samples: list[En
 def test_builder__streams_and_prepares_the_same_images_as_the_clone(scans: Path, tmp_path: Path) -> None:
     from builders.real_images import RealImages
 
-    builder = RealImages("test", model_dir=str(scans / "test"), images_per_class=3, cache_dir=str(tmp_path / "cache"))
+    builder = RealImages("test", source=str(scans / "test"), images_per_class=3, cache_dir=str(tmp_path / "cache"))
     builder.materialize(tmp_path / "clone")
     made = [(s.key, s.label, decode_image(s.picture).tobytes()) for s in open_clone(tmp_path / "clone")]
 

@@ -25,6 +25,8 @@ class Painted:
     """RGB pixels (height, width, 3), or a file that already has the recipe's image format."""
     nsfw: int = -1
     """Verdict of a safety checker: 1 flagged, 0 not, -1 not checked."""
+    dtype: str = ""
+    """Arithmetic it was made in, where that is not the recipe's."""
 
 
 Paint = Callable[[Sequence[Sample]], list[Painted]]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.classes.custom import class_id, in_order_of_ids
 from builders.format.errors import UserError
 from builders.format.images import decode_image, read_image_header
 from builders.making.engines.base import Paint, Painted
@@ -23,7 +24,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 
 @lru_cache(maxsize=4)
 def list_class_folders(source: str) -> dict[str, list[Path]]:
-    """Class folder names in sorted order, each with its pictures in sorted order.
+    """Class ids in sorted order, each with its folder's pictures in sorted order.
 
     Raises:
         UserError: there is no such directory, or no class folder with pictures in it.
@@ -33,13 +34,14 @@ def list_class_folders(source: str) -> dict[str, list[Path]]:
         raise UserError("real images need their source; give --source DIR, a directory of class folders")
     if not root.is_dir():
         raise UserError(f"'{source}' is no directory; give --source a directory of class folders")
-    folders = {folder.name: _pictures(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
+    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
     if not folders:
         raise UserError(f"'{source}' has no class folders; it should hold one folder of pictures a class")
-    for name, pictures in folders.items():
-        if not pictures:
+    pictures = {folder.name: _pictures(folder) for folder in folders}
+    for name, found in pictures.items():
+        if not found:
             raise UserError(f"class folder '{root / name}' holds no jpg, png or webp picture; fill or remove it")
-    return folders
+    return in_order_of_ids((name, class_id(name), found) for name, found in pictures.items())
 
 
 def listing_digest(source: str) -> str:

@@ -109,7 +109,7 @@ def test_finalise__asked_for_another_number_after_a_stop_it_is_whole(
         else:
             found = {name: digest for name, digest in digests(out).items() if not name.startswith("_making")}
             assert found == digests(tmp_path / "expected"), f"stopped after {number} changes"
-        assert list(verify_clone(Storage(out), deep=True)) == []
+        assert list(verify_clone(str(out), deep=True)) == []
 
 
 def test_finalise__a_tar_without_its_own_sidecar_does_not_count(real_plan: Plan, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_finalise__a_tar_without_its_own_sidecar_does_not_count(real_plan: Plan,
         with contextlib.suppress(Stop):
             make_shard(Plan(real_plan.recipe, 8), last, folder.load(real_plan.recipe), {}, Storage(out), lambda n: None)
     make_clone(Plan(real_plan.recipe, 5), str(out))
-    assert list(verify_clone(Storage(out), deep=True)) == []
+    assert list(verify_clone(str(out), deep=True)) == []
 
 
 def test_finalise__what_a_killed_writer_left_is_swept_away(
@@ -216,4 +216,4 @@ def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_
         patch.setattr("builders.making.verify.SHARDS_PER_METADATA_FILE", 8)
         make_clone(plan, str(tmp_path / "a"))
         assert len(list((tmp_path / "a/metadata").iterdir())) == 3
-        assert list(verify_clone(Storage(tmp_path / "a"))) == []
+        assert list(verify_clone(str(tmp_path / "a"))) == []

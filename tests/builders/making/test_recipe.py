@@ -8,6 +8,7 @@ from builders.format.errors import UserError
 from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
 
 OTHERS: dict[str, Any] = {
+    "channels_last": True, "compile": True, "vae_slicing": True, "safety": "drop",
     "name": "x", "engine": "folder", "split": "test", "prompt": "a {c}", "negative_prompt": "x", "model": "x", "revision": "x",
     "scheduler": "x", "num_inference_steps": 3, "guidance_scale": 1.5, "width": 8, "height": 8, "dtype": "float16",
     "batch_size": 3, "num_threads": 2, "image_format": "png", "image_quality": 90, "seed": 5, "shard_size": 7,

@@ -10,19 +10,12 @@ from builders.format.storage import Storage
 from builders.making.engines.base import Painted
 from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
-from builders.making.shard import batches, make_shard, read_sidecar
+from builders.making.shard import make_shard, read_sidecar
 
 
 def paint_seeds(samples: Sequence[Sample]) -> list[Painted]:
     """An engine of its own kind: noise from each sample's seed."""
     return [Painted(np.random.default_rng(s.seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)) for s in samples]
-
-
-def test_shard__batches_keep_order_and_only_the_last_is_short(recipe: Recipe) -> None:
-    samples = Plan(recipe, 6).shard_samples(0)
-    found = list(batches(samples, 4))
-    assert [s for batch in found for s in batch] == samples
-    assert all(len(batch) == 4 for batch in found[:-1])
 
 
 def test_shard__sidecar_tells_all_of_the_tar(recipe: Recipe, tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders.format.images import encode_image
-from builders.format.storage import Storage
 from builders.making.verify import verify_clone
 
 SHARD = "data/000/test-000001.tar"
 
 
 def faults(clone: Path, *, deep: bool = False) -> str:
-    return "\n".join(map(str, verify_clone(Storage(clone), deep=deep)))
+    return "\n".join(map(str, verify_clone(str(clone), deep=deep)))
 
 
 def edit_members(clone: Path, edit: Callable[[list[tuple[str, bytes]]], list[tuple[str, bytes]]]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from builders.format.errors import UserError
 from builders.making.engines import diffusion
 from builders.making.models import EMBEDDED, directory_digest, pin_model
+from builders.making.pipelines.loading import load_pipeline
 from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
 
@@ -58,7 +59,7 @@ def test_diffusion__prompt_and_seed_each_make_another_picture(painted: Recipe, s
 def test_diffusion__without_guidance_no_unconditional_pass_is_run(painted: Recipe, samples: list[Sample]) -> None:
     sizes = []
     recipe = replace(painted, guidance_scale=1.0)
-    pipeline = diffusion.load_pipeline(recipe)
+    pipeline = load_pipeline(recipe)
     hook = pipeline.unet.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     pixels(recipe, samples)
     hook.remove()
@@ -70,7 +71,7 @@ def test_diffusion__without_guidance_no_unconditional_pass_is_run(painted: Recip
 )
 def test_diffusion__mistakes_are_told(painted: Recipe, changes: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        diffusion.load_pipeline(replace(painted, **changes))  # type: ignore[arg-type]
+        load_pipeline(replace(painted, **changes))  # type: ignore[arg-type]
 
 
 def test_models__a_directory_is_pinned_by_its_content(recipe: Recipe, tiny_pipeline: Path) -> None:

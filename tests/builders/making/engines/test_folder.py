@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.classes.class_options import ClassOptions
 from builders.format.errors import UserError
 from builders.format.images import encode_image
 from builders.making.engines import folder
@@ -27,12 +28,12 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_folder__classes_are_the_folders_and_counts_their_pictures(source: Path) -> None:
-    recipe = RealImages.recipe("train", model_dir=str(source))
+    recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
     assert [(entry.wnid, entry.base_count) for entry in recipe.classes] == [("ant", 1), ("cat", 2)]
 
 
 def test_folder__ready_files_are_kept_and_others_encoded(source: Path) -> None:
-    recipe = RealImages.recipe("train", model_dir=str(source))
+    recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
     plan = Plan(recipe, 2)
     pictures = {
         s.key: p.picture for s, p in zip(plan.shard_samples(0), folder.load(recipe)(plan.shard_samples(0)), strict=True)
@@ -50,25 +51,25 @@ def test_folder__the_digest_follows_names_and_sizes(source: Path) -> None:
 
 def test_folder__broken_pictures_and_empty_classes_are_told(source: Path, tmp_path: Path) -> None:
     (source / "cat" / "a.jpg").write_bytes(b"broken")
-    recipe = RealImages.recipe("train", model_dir=str(source))
+    recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
     with pytest.raises(UserError, match=r"a.jpg' cannot be read"):
         folder.load(recipe)(Plan(recipe, 2).shard_samples(0))
     (source / "empty").mkdir()
     folder.list_class_folders.cache_clear()
     with pytest.raises(UserError, match=r"empty' holds no"):
-        RealImages.recipe("train", model_dir=str(source))
+        RealImages.recipe("train", ClassOptions(source=str(source)))
 
 
 def test_folder__a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
     for model_dir in (str(tmp_path / "no"), str(tmp_path)):
         with pytest.raises(UserError, match="class folders"):
-            RealImages.recipe("train", model_dir=model_dir)
+            RealImages.recipe("train", ClassOptions(source=model_dir))
     with pytest.raises(UserError, match="--source"):
         RealImages.recipe("train")
 
 
 def test_folder__other_pictures_than_the_recipes_and_more_than_there_are_are_refused(source: Path) -> None:
-    recipe = pin_model(RealImages.recipe("train", model_dir=str(source)))
+    recipe = pin_model(RealImages.recipe("train", ClassOptions(source=str(source))))
     with pytest.raises(UserError, match="was made with sha256:other"):
         pin_model(replace(recipe, revision="sha256:other"))
     with pytest.raises(UserError, match=r"3 images per class are more than the largest class has \(2\)"):

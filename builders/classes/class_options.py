@@ -1,0 +1,85 @@
+"""What a user may say about the classes of a recipe: where they are listed, how many images each, which hypernym."""
+
+from dataclasses import dataclass
+
+from builders.classes.class_list import ClassEntry
+from builders.format.errors import UserError
+
+LEMMA_CHOICES = ("first", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassOptions:
+    source: str = ""
+    """Class folders (real_images, custom_sd) or a text file of classes (custom_sd)."""
+    counts: str = ""
+    """File of lines "class id, count": the images of each class in the 1x clone."""
+    hypernym_lemmas: str = "first"
+    """h_c is the parent's first lemma, or all of them joined by ", "."""
+    hypernym_parent: int = 1
+    """Which parent h_c is taken from, where WordNet gives several; a class with fewer takes its last one."""
+
+    def __post_init__(self) -> None:
+        if self.hypernym_lemmas not in LEMMA_CHOICES:
+            raise UserError(f"hypernym_lemmas is '{self.hypernym_lemmas}'; choose from {', '.join(LEMMA_CHOICES)}")
+        if self.hypernym_parent < 1:
+            raise UserError(f"hypernym_parent is {self.hypernym_parent}, but parents are numbered from 1")
+
+    def hypernym(self, parents: list[list[str]]) -> str:
+        """h_c of a class with these parents, each a list of lemmas; "" where there is none."""
+        if not parents:
+            return ""
+        lemmas = parents[min(self.hypernym_parent, len(parents)) - 1]
+        return lemmas[0] if self.hypernym_lemmas == "first" else ", ".join(lemmas)
+
+
+def with_counts(classes: tuple[ClassEntry, ...], path: str) -> tuple[ClassEntry, ...]:
+    """The classes with their base counts from a file of lines "class id, count" (comma, tab or space between).
+
+    Raises:
+        UserError: the file cannot be read, names a class that is not there, or leaves one out.
+    """
+    from dataclasses import replace
+
+    counts = _read_counts(path)
+    known = {entry.wnid for entry in classes}
+    for wnid in counts:
+        if wnid not in known:
+            raise UserError(f"'{path}' counts class '{wnid}', which the recipe does not have; remove that line")
+    for entry in classes:
+        if entry.wnid not in counts:
+            raise UserError(f"'{path}' says nothing of class '{entry.wnid}'; give every class a line 'class id, count'")
+    return tuple(replace(entry, base_count=counts[entry.wnid]) for entry in classes)
+
+
+def _read_counts(path: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        wnid, *rest = line.replace(",", " ").split()
+        if wnid in counts:
+            raise UserError(f"'{path}', line {number}: class '{wnid}' is counted twice")
+        try:
+            (count,) = rest
+            counts[wnid] = int(count)
+        except ValueError:
+            raise UserError(f"'{path}', line {number}: '{line}' is not 'class id, count'") from None
+        if counts[wnid] < 1:
+            raise UserError(f"'{path}', line {number}: class '{wnid}' has {count} images; give it 1 or more")
+    return counts
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file, stripped, without empty ones and "#" comments.
+
+    Raises:
+        UserError: it cannot be read, or has no lines.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read ({error}); give a text file in UTF-8") from None
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise UserError(f"'{path}' is empty; give it a line for each class")
+    return lines

@@ -1,0 +1,79 @@
+"""WordNet 3.0 through nltk, whose offsets are ImageNet's wnids: names, hypernyms and definitions of noun synsets."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from builders.format.errors import UserError, missing_extra
+
+DOWNLOAD = "python -m nltk.downloader wordnet"
+WNID = re.compile(r"n\d{8}")
+SYNSET = re.compile(r"\S+\.n\.\d{1,3}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synset:
+    wnid: str
+    lemmas: list[str]
+    definition: str
+    parents: list[str]
+    """Wnids of the hypernyms (of the class it is an instance of, for a proper name), in WordNet's order."""
+
+
+def is_synset(text: str) -> bool:
+    """Whether a text is a wnid ("n02084071") or a synset's name ("dog.n.01")."""
+    return bool(WNID.fullmatch(text) or SYNSET.fullmatch(text))
+
+
+def read_synset(text: str) -> Synset:
+    """A noun synset by wnid or name.
+
+    Raises:
+        UserError: there is none, or nltk or its WordNet data are missing.
+    """
+    synset = _find(text)
+    return Synset(
+        wnid=_wnid(synset),
+        lemmas=[lemma.replace("_", " ") for lemma in synset.lemma_names()],
+        definition=synset.definition(),
+        parents=[_wnid(parent) for parent in synset.hypernyms() or synset.instance_hypernyms()],
+    )
+
+
+def parent_lemmas(synset: Synset) -> list[list[str]]:
+    """The lemmas of each parent."""
+    return [read_synset(parent).lemmas for parent in synset.parents]
+
+
+def _find(text: str) -> Any:
+    wordnet = _wordnet()
+    from nltk.corpus.reader.wordnet import WordNetError
+
+    try:
+        if WNID.fullmatch(text):
+            return wordnet.synset_from_pos_and_offset("n", int(text[1:]))
+        return wordnet.synset(text)
+    except (WordNetError, ValueError, AssertionError, IndexError):
+        raise UserError(f"WordNet has no noun synset '{text}'; give a name such as dog.n.01, or a wnid") from None
+
+
+@cache
+def _wordnet() -> Any:
+    try:
+        from nltk.corpus import wordnet
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "nltk", "build") from None
+    try:
+        wordnet.ensure_loaded()
+    except (LookupError, OSError):
+        raise UserError(f"WordNet's data are not installed, and these classes need them: {DOWNLOAD}") from None
+    if wordnet.get_version() != "3.0":
+        raise UserError(
+            f"WordNet {wordnet.get_version()} is installed, but wnids are offsets of WordNet 3.0: {DOWNLOAD}"
+        )
+    return wordnet
+
+
+def _wnid(synset: Any) -> str:
+    return f"n{synset.offset():08d}"

@@ -1,0 +1,143 @@
+"""Loading a text-to-image pipeline of diffusers and its safety checker: safetensors only, no remote code, never blackened.
+
+The only place that imports diffusers, but for the script that trained the embedded model.
+"""
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from numpy.typing import NDArray
+
+from builders.format.errors import UserError
+from builders.making.recipe import Recipe
+
+# Tokenizers start threads of their own, which a worker does not want.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+diffusers.utils.logging.set_verbosity_error()
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
+
+Check = Callable[[NDArray[np.uint8]], list[int]]
+"""A safety checker: pictures (n, height, width, 3) to verdicts, 1 flagged, 0 not."""
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_pipeline(recipe: Recipe) -> Any:
+    """The recipe's pipeline on the GPU, where there is one; recipes that differ in guidance or size share it.
+
+    Raises:
+        UserError: the model cannot be found or is no text-to-image pipeline, or the scheduler is unknown.
+    """
+    try:
+        pipeline, own = _load_modules(
+            *_source(recipe), recipe.dtype, recipe.channels_last, recipe.compile, recipe.vae_slicing
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model '{recipe.model}' cannot be loaded ({reason}); give --model a Hub id or a directory of a "
+            "text-to-image pipeline with safetensors"
+        ) from None
+    is_own = type(own).__name__ == recipe.scheduler
+    pipeline.scheduler = own if is_own else _scheduler_class(recipe.scheduler).from_config(own.config)
+    return pipeline
+
+
+def load_check(recipe: Recipe) -> Check | None:
+    """The model's own safety checker, as `recipe.safety` asks for it; None where there is none.
+
+    Raises:
+        UserError: flagged images are to be dropped, but the model has no checker, or it cannot be loaded.
+    """
+    if recipe.safety == "off":
+        return None
+    source, revision = _source(recipe)
+    try:
+        config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
+        if not config.get("safety_checker", [None])[0]:
+            if recipe.safety == "drop":
+                raise UserError(
+                    f"model '{recipe.model}' has no safety checker to drop images by; give --safety flag or off"
+                )
+            return None
+        return _load_check(source, revision, recipe.dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"the safety checker of '{recipe.model}' cannot be loaded ({reason}); give --safety off to do without"
+        ) from None
+
+
+def _source(recipe: Recipe) -> tuple[str, str | None]:
+    return (recipe.model_dir, None) if recipe.model_dir else (recipe.model, recipe.revision)
+
+
+@lru_cache(maxsize=2)  # two, for images that 16 bits break are made again in 32
+def _load_modules(
+    source: str, revision: str | None, dtype: str, channels_last: bool, compiled: bool, vae_slicing: bool
+) -> tuple[Any, Any]:
+    """The pipeline, and the scheduler it came with."""
+    config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
+    left_out: dict[str, Any] = {}
+    if "safety_checker" in config:
+        left_out = {"safety_checker": None, "requires_safety_checker": False}
+    if config["_class_name"].startswith("StableDiffusionXL"):
+        left_out = {"add_watermarker": False}  # it would be added only where another package is installed
+    pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+        source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, **left_out
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device())
+    for module in pipeline.components.values():  # diffusers 0.42 leaves SD 3's transformer in 32 bits
+        if isinstance(module, torch.nn.Module) and module.dtype != getattr(torch, dtype):
+            module.to(getattr(torch, dtype))
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    modules = pipeline.components
+    if channels_last:
+        for name in ("unet", "vae"):
+            if name in modules:
+                modules[name].to(memory_format=torch.channels_last)
+    if vae_slicing:
+        modules["vae"].enable_slicing()
+    if compiled:
+        modules["unet" if "unet" in modules else "transformer"].compile(dynamic=False)
+    return pipeline, pipeline.scheduler
+
+
+@lru_cache(maxsize=1)
+def _load_check(source: str, revision: str | None, dtype: str) -> Check:
+    options = {"revision": revision} if revision else {}
+    checker = StableDiffusionSafetyChecker.from_pretrained(
+        source, subfolder="safety_checker", dtype=getattr(torch, dtype), use_safetensors=True, **options
+    ).to(device())
+    # Pillow's resizing, for the other backend needs torchvision and gives other pixels.
+    extractor = transformers.CLIPImageProcessorPil.from_pretrained(source, subfolder="feature_extractor", **options)
+
+    @torch.inference_mode()
+    def check(pictures: NDArray[np.uint8]) -> list[int]:
+        pixel_values = extractor(list(pictures), return_tensors="pt").pixel_values
+        # It blackens what it flags, so it gets pictures that nobody needs.
+        _, flagged = checker(
+            images=np.zeros((len(pictures), 1, 1, 3)), clip_input=pixel_values.to(device(), getattr(torch, dtype))
+        )
+        return [int(verdict) for verdict in flagged]
+
+    return check
+
+
+def _scheduler_class(name: str) -> Any:
+    known = [key for key in dir(diffusers) if key.endswith("Scheduler")]
+    if name not in known:
+        raise UserError(f"unknown scheduler '{name}'; diffusers {diffusers.__version__} has {', '.join(known)}")
+    return getattr(diffusers, name)

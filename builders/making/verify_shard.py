@@ -1,0 +1,225 @@
+"""Is one shard whole and true? It is read once, front to back, and every sample is held against json, metadata and plan."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.format.images import decode_image, read_image_header
+from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, SafetyCounts, metadata_name
+from builders.format.schema import METADATA_SCHEMA, json_faults
+from builders.format.shards import Member, read_members
+from builders.format.storage import Storage
+from builders.making.painting import MAX_ATTEMPTS
+from builders.making.plan import Plan, Sample
+from builders.making.shard import planned_fields
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    place: str
+    """Shard or file."""
+    text: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.place, self.key, self.text) if part)
+
+
+@dataclass(frozen=True)
+class ShardVerifier:
+    """Verifies shards of one clone; with `deep`, every picture is decoded."""
+
+    manifest: Manifest
+    plan: Plan
+    storage: Storage
+    deep: bool
+
+    def verify(self, shard: int) -> Iterator[Fault]:
+        """All faults of a shard that is there."""
+        entry = self.manifest.shards[shard]
+        rows, fault = self._metadata_rows(shard)
+        if fault:
+            yield fault
+        is_planned = shard < self.plan.num_shards
+        planned = {sample.key: sample for sample in self.plan.shard_samples(shard)} if is_planned else {}
+        seen: dict[str, Row] = {}
+        num_samples = 0
+        with self.storage.fs.open(self.storage.path(entry.name), "rb") as raw:
+            file = _Hashing(raw)
+            try:
+                for members in _by_key(read_members(cast(BinaryIO, file))):
+                    num_samples += 1
+                    key = members[0].key
+                    if key in seen:
+                        yield Fault(entry.name, "the key occurs twice", key)
+                    fields: Row = {}
+                    for text in self._sample_faults(members, fields, planned.get(key), rows):
+                        yield Fault(entry.name, text, key)
+                    seen[key] = fields
+            except ValueError as error:
+                yield Fault(entry.name, str(error))
+            sha256, num_bytes = file.finish()
+        missing = [key for key in planned if key not in seen]
+        if missing:
+            yield Fault(entry.name, f"the sample is missing, and {len(missing) - 1} more are", missing[0])
+        elif list(seen) != list(planned):
+            yield Fault(entry.name, "its samples are not in the order of the plan")
+        if num_samples != entry.num_samples:
+            yield Fault(entry.name, f"holds {num_samples} samples, clone.json says {entry.num_samples}")
+        if (counts := SafetyCounts.of(list(seen.values()))) != entry.safety:
+            yield Fault(entry.name, f"its safety verdicts are {counts}, clone.json says {entry.safety}")
+        if num_bytes != entry.num_bytes:
+            yield Fault(entry.name, f"has {num_bytes} bytes, clone.json says {entry.num_bytes}")
+        if sha256 != entry.sha256:
+            yield Fault(entry.name, f"sha256 is {sha256}, clone.json says {entry.sha256}")
+
+    def _metadata_rows(self, shard: int) -> tuple[dict[str, Row] | None, Fault | None]:
+        """Metadata rows by key; None where they cannot be had."""
+        manifest, storage = self.manifest, self.storage
+        name = metadata_name(manifest.split, shard // SHARDS_PER_METADATA_FILE)
+        if not storage.exists(name):
+            return None, None  # told with the files
+        try:
+            with storage.fs.open(storage.path(name), "rb") as raw:
+                table = pq.ParquetFile(raw).read_row_group(shard % SHARDS_PER_METADATA_FILE)
+        except (OSError, pa.ArrowException) as error:
+            return None, Fault(name, f"cannot be read ({error})")
+        if table.schema.remove_metadata() != METADATA_SCHEMA:
+            return None, Fault(name, "its columns are not those of the clone format")
+        entry = manifest.shards[shard]
+        rows = {row["key"]: row for row in table.to_pylist()}
+        is_its = len(rows) == table.num_rows == entry.num_samples
+        if not is_its or any(row["shard"] != entry.name for row in rows.values()):
+            return None, Fault(name, f"its rows are not those of {entry.name}")
+        return rows, None
+
+    def _sample_faults(
+        self, members: list[Member], fields: Row, planned: Sample | None, rows: dict[str, Row] | None
+    ) -> Iterator[str]:
+        """What is wrong with a sample; fills in `fields` from its json."""
+        manifest = self.manifest
+        key = members[0].key
+        if "." in key:
+            yield "the key has a dot"
+        elif planned is None:
+            yield "the recipe has no such sample in this shard"
+        extensions = [member.extension for member in members]
+        if extensions != ["cls", manifest.image_format, "json"]:
+            yield f"members are {', '.join(extensions)}, not cls, {manifest.image_format}, json"
+            return
+        label_text, picture, fields_text = (member.content for member in members)
+        try:
+            label = int(label_text.decode("ascii"))
+            found = json.loads(fields_text)
+        except ValueError as error:
+            yield f"cls or json cannot be read ({error})"
+            return
+        faults = json_faults(found)
+        yield from faults
+        if not 0 <= label < len(manifest.label_names):
+            yield f"label {label} is out of range 0 to {len(manifest.label_names) - 1}"
+            return
+        if faults:
+            return
+        fields |= found
+        yield from _agreement_faults(manifest.label_names[label], key, fields)
+        if planned:
+            yield from self._plan_faults(planned, fields)
+        yield from _picture_faults(manifest.image_format, picture, fields, self.deep)
+        if rows is not None and rows.get(key) != _expected_row(key, label, fields, members, rows.get(key)):
+            yield "the metadata row says something else than the tar"
+
+    def _plan_faults(self, planned: Sample, fields: Row) -> Iterator[str]:
+        if not 0 <= fields["attempt"] < MAX_ATTEMPTS:
+            yield f"json says attempt {fields['attempt']}, but there are {MAX_ATTEMPTS}"
+            return
+        if fields["attempt"]:
+            planned = self.plan.sample(planned.label, planned.index, fields["attempt"])
+        for name, value in planned_fields(self.plan.recipe, planned).items():
+            if fields[name] != value:
+                yield f"json says {name} {fields[name]!r}, the recipe says {value!r}"
+
+
+class _Hashing(io.RawIOBase):
+    """A file that hashes what passes through it; the tar is read in order, so the hash is the file's."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hashed = 0
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._file.tell()
+        content = self._file.read(size)
+        if start + len(content) > self._hashed:
+            self.sha256.update(content[self._hashed - start :])
+            self._hashed = start + len(content)
+        return content
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        target = offset if whence == 0 else self._file.tell() + offset
+        if target > self._hashed:  # skipped bytes are hashed, too
+            self._file.seek(self._hashed)
+            while self._hashed < target and self.read(min(1 << 20, target - self._hashed)):
+                pass
+        return self._file.seek(target)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def finish(self) -> tuple[str, int]:
+        """sha256 and length of the whole file."""
+        self._file.seek(self._hashed)
+        while self.read(1 << 20):
+            pass
+        return self.sha256.hexdigest(), self._hashed
+
+
+def _by_key(members: Iterable[Member]) -> Iterator[list[Member]]:
+    """Members grouped as readers group them: adjacent ones of the same key, a new sample where an extension recurs."""
+    group: list[Member] = []
+    for member in members:
+        if group and (member.key != group[0].key or member.extension in {m.extension for m in group}):
+            yield group
+            group = []
+        group.append(member)
+    if group:
+        yield group
+
+
+def _agreement_faults(label_name: str, key: str, fields: Row) -> Iterator[str]:
+    if fields["wnid"] != label_name:
+        yield f"json says wnid {fields['wnid']}, the label says {label_name}"
+    if key != f"{label_name}_{fields['index']:08d}":
+        yield f"the key is not {label_name}_{fields['index']:08d}, as label and json say"
+
+
+def _picture_faults(image_format: str, picture: bytes, fields: Row, deep: bool) -> Iterator[str]:
+    if hashlib.sha256(picture).hexdigest() != fields["sha256"]:
+        yield "the picture has another sha256 than its json says"
+    try:
+        header = read_image_header(picture)
+        if deep:
+            decode_image(picture)
+    except ValueError as error:
+        yield str(error)
+        return
+    if header.image_format != image_format:
+        yield f"the picture is a {header.image_format}, not a {image_format}"
+    if (header.width, header.height) != (fields["width"], fields["height"]):
+        yield f"the picture is {header.width}x{header.height}, its json says {fields['width']}x{fields['height']}"
+
+
+def _expected_row(key: str, label: int, fields: Row, members: list[Member], row: Row | None) -> Row:
+    expected = {"key": key, "label": label, **fields, "shard": row and row["shard"]}
+    for name, member in zip(("cls", "image", "json"), members, strict=True):
+        expected |= {f"{name}_offset": member.offset, f"{name}_size": len(member.content)}
+    return expected
