@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -195,27 +195,53 @@ def verify(clone: ClonePath, /, deep: bool = False, workers: int = os.cpu_count(
     print(f"{clone}: no faults in {manifest.num_samples:,} images, {len(manifest.shards)} shards")
 
 
-def card(clone: ClonePath, /, check: bool = False) -> None:
-    """Write a clone's card (README.md) anew from its manifest.
+def card(
+    clones: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="CLONE_OR_RECIPE")],
+    /,
+    check: bool = False,
+    folder: Path = Path("cards"),
+) -> None:
+    """Write cards anew: a clone's from its manifest, a recipe's (builder/config, or all of a builder) from its plan.
 
     Args:
-        clone: Directory or URL of the clone.
-        check: Write nothing; exit with status 1 if the card is stale.
+        clones: Directories or URLs of clones, or recipes.
+        check: Write nothing; exit with status 1 if a card is stale.
+        folder: Where the cards of recipes are written, as builder/config.md.
     """
+    from builders.making.catalogue import recipes_named
+
+    if not clones:
+        raise UserError("no card to write; give a clone or a recipe")
+    stale = []
+    for name in clones:
+        found = recipes_named(name)
+        for storage, file, rendered in _recipe_cards(found, folder) if found else _clone_card(name):
+            is_stale = not storage.exists(file) or storage.read(file) != rendered
+            if is_stale and not check:
+                storage.write(file, rendered)
+            stale += [f"{storage.root}/{file}"] if is_stale else []
+            print(f"{storage.root}/{file} is {('stale' if check else 'written') if is_stale else 'up to date'}")
+    if check and stale:
+        raise SystemExit(1)
+
+
+def _clone_card(clone: str) -> Iterator[tuple[Storage, str, bytes]]:
     from builders.format.manifest import CARD, read_manifest
     from builders.making.recipe import recipe_from_dict
     from builders.publishing.card import render_card
 
     storage = Storage(clone)
     manifest = read_manifest(storage)
-    rendered = render_card(manifest, recipe_from_dict(manifest.recipe)).encode()
-    is_stale = not storage.exists(CARD) or storage.read(CARD) != rendered
-    if check and is_stale:
-        print(f"{clone}/{CARD} is stale; write it anew with 'fakeit-build card {clone}'")
-        raise SystemExit(1)
-    if is_stale:
-        storage.write(CARD, rendered)
-    print(f"{clone}/{CARD} is {'written' if is_stale else 'up to date'}")
+    yield storage, CARD, render_card(manifest, recipe_from_dict(manifest.recipe)).encode()
+
+
+def _recipe_cards(recipes: list[str], folder: Path) -> Iterator[tuple[Storage, str, bytes]]:
+    from builders.making.catalogue import find_recipe
+    from builders.making.models import pin_embedded
+    from builders.publishing.card import render_recipe_card
+
+    for recipe in recipes:
+        yield Storage(folder), f"{recipe}.md", render_recipe_card(pin_embedded(find_recipe(recipe, {}))).encode()
 
 
 def sheet(
@@ -223,6 +249,7 @@ def sheet(
     /,
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sheet.png"),
     real: str | None = None,
+    classes: tuple[str, ...] = (),
     per_class: int = 8,
 ) -> None:
     """Draw a contact sheet: a row per class, a block of images per clone, real ones first.
@@ -231,14 +258,71 @@ def sheet(
         clones: Directories or URLs of clones of the same classes.
         output: The PNG to write.
         real: A clone of real images, or a directory of class folders.
+        classes: Only these classes, by class id or first lemma.
         per_class: Images per class in each block.
     """
     from builders.showing.sheet import draw_sheet
 
     if per_class < 1 or output.suffix != ".png":
         raise UserError(f"--per-class {per_class} -o {output} cannot be drawn; give 1 or more, and a .png")
-    draw_sheet(list(clones), real, per_class).save(output)
+    draw_sheet(list(clones), real, per_class, list(classes)).save(output)
     print(output)
+
+
+def grid(
+    recipe: RecipeName,
+    class_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLASS")],
+    /,
+    options: Options = RecipeOptions(),
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("grid.png"),
+    guidance: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.5, 10.0),
+    steps: tuple[int, ...] = (5, 10, 25, 50),
+    image_seed: int = 1947262,
+) -> None:
+    """Draw one class at one seed over guidance scales and step counts: Fig. 5 of the paper.
+
+    Args:
+        recipe: builder/config, or a recipe file such as a clone's clone.json.
+        class_id: Class id, such as n01558993.
+        output: The PNG to write.
+        guidance: Guidance scales, a column each.
+        steps: Step counts, a row each.
+        image_seed: Seed of the image, the same in every cell.
+    """
+    from builders.making.models import pin_model
+    from builders.showing.grid import draw_grid
+
+    if output.suffix != ".png":
+        raise UserError(f"-o {output} is no .png; give one")
+    drawn = draw_grid(pin_model(_plan(recipe, options).recipe), class_id, image_seed, guidance, steps)
+    drawn.save(output)
+    print(output)
+
+
+def redo(
+    clone: ClonePath,
+    key: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="KEY")],
+    /,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    model: str | None = None,
+) -> None:
+    """Make one image again from its own metadata and say whether it is the same. Exit status 1 if it is not.
+
+    Args:
+        clone: Directory or URL of the clone.
+        key: Key of the image, such as n01558993_00000007.
+        output: Where to write the new picture.
+        model: Directory of the model, if it was not made with a model of the Hub.
+    """
+    from builders.format.open_clone import open_clone
+    from builders.making.redo import redo as make_again
+
+    redone = make_again(open_clone(clone), key, model)
+    if output:
+        output.write_bytes(redone.picture)
+    print(f"{key}: {redone}")
+    if not redone.is_identical:
+        raise SystemExit(1)
 
 
 def _plan(recipe: str, options: RecipeOptions) -> Plan:
@@ -278,7 +362,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "make": make,
     "verify": verify,
     "card": card,
+    "redo": redo,
     "sheet": sheet,
+    "grid": grid,
 }
 
 

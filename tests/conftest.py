@@ -18,7 +18,8 @@ from builders.classes.class_options import ClassOptions
 from builders.format.manifest import Manifest
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
-from tests.tiny_pipeline import write_tiny_pipeline
+from tests.tiny_pipeline import write_tiny_checker, write_tiny_pipeline
+from tests.wordnet import DEBIAN, write_nltk_data
 
 CLASSES = tuple(
     ClassEntry(wnid=wnid, name=name, hypernym="digit", definition="a number", base_count=count)
@@ -48,6 +49,28 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion with random weights, 16x16 pictures."""
     out = tmp_path_factory.mktemp("pipeline") / "tiny-sd"
     write_tiny_pipeline(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def checked_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a safety checker that flags about a third of its pictures."""
+    out = tmp_path_factory.mktemp("pipeline") / "checked-sd"
+    write_tiny_pipeline(out)
+    write_tiny_checker(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def nltk_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """WordNet 3.0 for nltk, from Debian's files."""
+    import nltk
+
+    if not DEBIAN.exists():
+        pytest.skip("WordNet 3.0 is not installed; run 'make system'")
+    out = tmp_path_factory.mktemp("nltk")
+    write_nltk_data(out)
+    nltk.data.path.insert(0, str(out))
     return out
 
 

@@ -1,6 +1,7 @@
 """WordNet 3.0 through nltk, whose offsets are ImageNet's wnids: names, hypernyms and definitions of noun synsets."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -37,7 +38,7 @@ def read_synset(text: str) -> Synset:
         wnid=_wnid(synset),
         lemmas=[lemma.replace("_", " ") for lemma in synset.lemma_names()],
         definition=synset.definition(),
-        parents=[_wnid(parent) for parent in synset.hypernyms() or synset.instance_hypernyms()],
+        parents=_parents(synset.offset()),
     )
 
 
@@ -46,16 +47,32 @@ def parent_lemmas(synset: Synset) -> list[list[str]]:
     return [read_synset(parent).lemmas for parent in synset.parents]
 
 
+def _parents(offset: int) -> list[str]:
+    """From the line of data.noun itself, for nltk keeps pointers in a set, whose order differs from run to run."""
+    with _wordnet().open("data.noun") as file:
+        file.seek(offset)
+        words = file.readline().partition(" | ")[0].split(" ")
+    # offset, lexicographer file, type, number of lemmas in hexadecimal, (lemma, id)…, number of pointers, (symbol, offset, …)…
+    first = 4 + 2 * int(words[3], 16) + 1
+    pointers = [words[place : place + 2] for place in range(first, first + 4 * int(words[first - 1]), 4)]
+    hypernyms = [f"n{target}" for symbol, target in pointers if symbol == "@"]
+    return hypernyms or [f"n{target}" for symbol, target in pointers if symbol == "@i"]
+
+
 def _find(text: str) -> Any:
     wordnet = _wordnet()
     from nltk.corpus.reader.wordnet import WordNetError
 
     try:
-        if WNID.fullmatch(text):
-            return wordnet.synset_from_pos_and_offset("n", int(text[1:]))
-        return wordnet.synset(text)
+        with warnings.catch_warnings(action="ignore"):
+            found = (
+                wordnet.synset_from_pos_and_offset("n", int(text[1:])) if WNID.fullmatch(text) else wordnet.synset(text)
+            )
     except (WordNetError, ValueError, AssertionError, IndexError):
-        raise UserError(f"WordNet has no noun synset '{text}'; give a name such as dog.n.01, or a wnid") from None
+        found = None
+    if found is None:
+        raise UserError(f"WordNet has no noun synset '{text}'; give a name such as dog.n.01, or a wnid")
+    return found
 
 
 @cache

@@ -5,6 +5,7 @@ writer.write("n01_00000000", 3, picture, fields)
 rows, sha256 = writer.close()
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -68,8 +69,9 @@ class ShardWriter:
         return self._rows, self._file.sha256.hexdigest()
 
     def abandon(self) -> None:
-        """Closes the file without ending the tar."""
-        self._file.file.close()
+        """Closes the file without ending the tar; on a full disk, what was still to be written is lost."""
+        with contextlib.suppress(OSError):
+            self._file.file.close()
 
     def _append(self, name: str, content: bytes) -> int:
         member = tarfile.TarInfo(name)

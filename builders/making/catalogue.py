@@ -45,6 +45,14 @@ def find_builder(name: str) -> "type[CloneBuilder]":
     return found
 
 
+def recipes_named(name: str) -> list[str]:
+    """The recipes that "builder/config" or "builder" names; none where it names no builder."""
+    builder, slash, _ = name.partition("/")
+    if builder not in builder_names():
+        return []
+    return [name] if slash else [f"{builder}/{config.name}" for config in find_builder(builder).BUILDER_CONFIGS]
+
+
 def find_recipe(recipe: str, overrides: dict[str, Any], options: ClassOptions = ClassOptions()) -> Recipe:
     """A recipe by "builder/config" or from a JSON file, with some fields replaced and its classes as `options` say.
 

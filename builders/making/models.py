@@ -22,6 +22,11 @@ def embedded_dir() -> Path:
     return Path(str(files("builders.embedded"))) / "pipeline"
 
 
+def pin_embedded(recipe: Recipe) -> Recipe:
+    """`pin_model` for the embedded model alone, which needs no look at the Hub."""
+    return pin_model(recipe) if is_embedded(recipe) else recipe
+
+
 def is_embedded(recipe: Recipe) -> bool:
     return recipe.model == EMBEDDED and not recipe.model_dir
 

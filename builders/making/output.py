@@ -128,9 +128,11 @@ def open_output(plan: Plan, storage: Storage) -> Output:
                 f"'{storage.root}' already holds {old.num_rounds} rounds ({old.num_samples} images), more than the "
                 f"{plan.num_rounds} asked for; choose another output for a smaller clone"
             )
+    if target and not old and not _has_sidecars(storage):
+        target = None  # nothing was finished for it, so another recipe may take its place, with smaller batches, say
     if target:
         _check_same_recipe(plan, target["recipe"], storage)
-    if not old and not target and (names := [n for n in storage.names("") if not n.endswith(".tmp")]):
+    if not old and not target and (names := _foreign_names(storage)):
         raise UserError(f"'{storage.root}' holds files but no clone ('{names[0]}'); choose an empty or new directory")
     output = Output(plan, storage, old)
     if not output.is_complete:
@@ -145,6 +147,15 @@ def unfinished_target(plan: Plan, storage: Storage) -> Plan | None:
         return None
     _check_same_recipe(plan, target["recipe"], storage)
     return Plan(plan.recipe, target["num_rounds"])
+
+
+def _has_sidecars(storage: Storage) -> bool:
+    return any(name.endswith(".parquet") for name in storage.names(MAKING))
+
+
+def _foreign_names(storage: Storage) -> list[str]:
+    """Files that neither `make` nor its interrupted writers put there."""
+    return [n for n in storage.names("") if not n.endswith(".tmp") and not n.startswith(f"{MAKING}/")]
 
 
 def _read_target(storage: Storage) -> dict[str, Any] | None:

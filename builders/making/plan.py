@@ -128,6 +128,12 @@ class Plan:
         """All samples of a shard in their order."""
         return [self.sample(*place) for number in self.shard_rounds(shard) for place in self._round_order(number)]
 
+    def find_shard(self, label: int, index: int) -> int:
+        """The shard of the index-th image of a class: its round r is the first with floor((r+1) n_c / n_max) > index."""
+        counts = self._counts
+        number = -(-(index + 1) * int(counts.max()) // int(counts[label])) - 1
+        return number // self.rounds_per_shard
+
     def sample_at(self, position: int) -> Sample:
         """The sample at a position of the clone, 0 … num_samples - 1."""
         if not 0 <= position < self.num_samples:

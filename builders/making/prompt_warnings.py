@@ -26,10 +26,11 @@ def prompt_warnings(plan: Plan) -> list[str]:
     """A sentence for each oddity; token counts only where the model's tokenizer lies on this machine."""
     if plan.recipe.engine != "diffusion":
         return []
-    return [*_same_prompts(plan.recipe), *_cut_prompts(plan.recipe)]
+    return [*same_prompts(plan.recipe), *_cut_prompts(plan.recipe)]
 
 
-def _same_prompts(recipe: Recipe) -> list[str]:
+def same_prompts(recipe: Recipe) -> list[str]:
+    """A sentence for each set of classes that the prompt template cannot tell apart."""
     classes: dict[str, list[str]] = defaultdict(list)
     for entry in recipe.classes:
         classes[render_prompt(recipe.prompt, entry, "")].append(entry.wnid)

@@ -1,65 +1,119 @@
 """The dataset card: YAML that tells stock `datasets` what is where, and a page for people.
 
-Invariant: a card is a pure function of the manifest and the recipe.
+Invariant: a card is a pure function of the plan and, once the clone is made, of its manifest.
 """
 
+import csv
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from builders.classes.scenes import scene_phrase
 from builders.format.manifest import Manifest
 from builders.format.schema import card_features
-from builders.making.plan import Plan
+from builders.making.plan import Plan, Sample
+from builders.making.prompt_warnings import same_prompts
+from builders.making.prompts import template_fields
 from builders.making.recipe import Recipe
 
 CONFIG_NAME = "default"
+NUM_EXAMPLES = 6
+PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
+"""The model whose failures the paper lists."""
 
 
-def card_metadata(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
+def card_metadata(recipe: Recipe, manifest: Manifest | None) -> dict[str, Any]:
     """The YAML block. `version` follows the digest, for `datasets` caches a local clone by what its card says."""
+    is_real = recipe.engine == "folder"
+    licence = "other" if is_real else model_licence(recipe.model)
+    shards = [shard.name for shard in manifest.shards] if manifest else f"data/*/{recipe.split}-*.tar"
+    info: dict[str, Any] = {
+        "config_name": CONFIG_NAME,
+        "features": card_features(recipe.image_format, recipe.label_names),
+    }
+    if manifest:
+        split = {"name": manifest.split, "num_bytes": manifest.num_bytes, "num_examples": manifest.num_samples}
+        info |= {"version": _version(manifest.digest), "splits": [split]}
+        info |= {"download_size": manifest.num_bytes, "dataset_size": manifest.num_bytes}
     return {
-        "license": "other",
+        "license": licence,
+        "pretty_name": recipe.name,
         "task_categories": ["image-classification"],
-        "tags": ["webdataset", "synthetic" if recipe.engine != "folder" else "real", "fakeit"],
-        "size_categories": [_size_category(manifest.num_samples)],
-        "configs": [
-            {
-                "config_name": CONFIG_NAME,
-                "data_files": [{"split": manifest.split, "path": [shard.name for shard in manifest.shards]}],
-            }
-        ],
-        "dataset_info": {
-            "config_name": CONFIG_NAME,
-            "version": _version(manifest.digest),
-            "features": card_features(manifest.image_format, manifest.label_names),
-            "splits": [{"name": manifest.split, "num_bytes": manifest.num_bytes, "num_examples": manifest.num_samples}],
-            "download_size": manifest.num_bytes,
-            "dataset_size": manifest.num_bytes,
-        },
-        "fakeit": {"recipe_hash": manifest.recipe_hash, "digest": manifest.digest},
+        "tags": ["webdataset", "real" if is_real else "synthetic", "fakeit"],
+        **({"size_categories": [_size_category(manifest.num_samples)]} if manifest else {}),
+        "configs": [{"config_name": CONFIG_NAME, "data_files": [{"split": recipe.split, "path": shards}]}],
+        "dataset_info": info,
+        "fakeit": {"recipe_hash": recipe.hash, **({"digest": manifest.digest} if manifest else {})},
     }
 
 
 def render_card(manifest: Manifest, recipe: Recipe) -> str:
     """The whole README.md of a clone."""
+    return _render(Plan(recipe, manifest.num_rounds), manifest)
+
+
+def render_recipe_card(recipe: Recipe) -> str:
+    """The card of a recipe whose 1x clone is still to be made."""
+    return _render(Plan(recipe, recipe.default_rounds), None)
+
+
+def model_licence(model: str) -> str:
+    """The licence of a model as the Hub calls it; "other" where we do not know."""
+    return {row["model"]: row["licence"] for row in _table("licences.tsv")}.get(model, "other")
+
+
+def known_failures(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """Class id, first lemma and failure, for the classes and the prompt of a recipe (paper, supplement, section 4)."""
+    if recipe.model != PAPER_MODEL:
+        return []
+    names = {entry.wnid: entry.name.split(", ")[0] for entry in recipe.classes}
+    fields = {"c", *template_fields(recipe.prompt)}
+    rows = [row for row in _table("known_failures.tsv") if row["wnid"] in names and row["field"] in fields]
+    return [(row["wnid"], names[row["wnid"]], row["failure"]) for row in rows]
+
+
+def _render(plan: Plan, manifest: Manifest | None) -> str:
+    recipe = plan.recipe
     environment = Environment(
         loader=PackageLoader("builders.publishing", "."),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    plan = Plan(recipe, manifest.num_rounds)
+    metadata = yaml.safe_dump(card_metadata(recipe, manifest), sort_keys=False, allow_unicode=True, width=1000)
     return environment.get_template("card_template.md").render(
-        metadata=yaml.safe_dump(
-            card_metadata(manifest, recipe), sort_keys=False, allow_unicode=True, width=1000
-        ).strip(),
+        metadata=metadata.strip(),
         manifest=manifest,
         recipe=recipe,
-        examples=[plan.sample(label, 0) for label in range(min(5, len(recipe.classes)))],
+        plan=plan,
+        licence=model_licence(recipe.model),
+        fields=template_fields(recipe.prompt),
+        examples=list(_examples(plan)),
+        scene_phrase=scene_phrase,
         counts=plan.class_counts().tolist(),
-        environments=manifest.environments,
+        safety=manifest.safety_totals() if manifest else None,
+        failures=known_failures(recipe),
+        same_prompts=same_prompts(recipe) if recipe.engine == "diffusion" else [],
     )
+
+
+def _examples(plan: Plan) -> Iterator[Sample]:
+    """First images of classes spread over the list."""
+    num_classes = len(plan.recipe.classes)
+    num_examples = min(NUM_EXAMPLES, num_classes)
+    counts = plan.class_counts()
+    labels = [number * num_classes // num_examples for number in range(num_examples)]
+    return (plan.sample(label, 0) for label in labels if counts[label])
+
+
+@cache
+def _table(name: str) -> list[dict[str, str]]:
+    with (files("builders.publishing") / name).open(encoding="utf-8") as lines:
+        return list(csv.DictReader(lines, delimiter="\t"))
 
 
 def _version(digest: str) -> str:

@@ -1,12 +1,12 @@
 """Contact sheets: a row per class, real images first, then a block per clone (Figs 6-13 of the paper)."""
 
-from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from builders.format.errors import UserError
-from builders.format.images import decode_image
+from builders.format.errors import UserError, near
+from builders.format.images import decode_image, decode_sample
 from builders.format.manifest import MANIFEST
 from builders.format.open_clone import open_clone
 
@@ -16,55 +16,69 @@ Pictures = dict[str, list[Image.Image]]
 GAP = 12
 TILE = 48
 """Smallest side, in pixels, at which a picture is shown."""
+MAX_TILE = 128
+"""Largest side."""
 
 
-def read_clone_pictures(root: str, num_per_class: int) -> Pictures:
-    """The first pictures of every class of a clone; stops reading when all classes have enough."""
+def read_clone_pictures(root: str, num_per_class: int, classes: Collection[str]) -> Pictures:
+    """The first pictures of some classes of a clone; stops reading when all have enough."""
     clone = open_clone(root)
     names = clone.manifest.label_names
-    pictures: Pictures = defaultdict(list)
-    num_full = 0
-    for sample in clone:
-        row = pictures[names[sample.label]]
-        if len(row) < num_per_class:
-            row.append(Image.fromarray(decode_image(sample.picture)))
-            num_full += len(row) == num_per_class
-        if num_full == len(names):
+    pictures: Pictures = {name: [] for name in classes if name in names}
+    missing = set(pictures)
+    for shard, start in enumerate(clone.shard_starts[:-1]):
+        for row, label in enumerate(clone.shard_index(shard)["label"]):
+            if names[label] in missing:
+                found = pictures[names[label]]
+                found.append(Image.fromarray(decode_sample(clone.key(start + row), clone[start + row].picture)))
+                if len(found) == num_per_class:
+                    missing.remove(names[label])
+        if not missing:
             break
     return pictures
 
 
-def read_folder_pictures(root: str, num_per_class: int) -> Pictures:
-    """The first pictures of every class folder."""
+def read_folder_pictures(root: str, num_per_class: int, classes: Collection[str]) -> Pictures:
+    """The first pictures of some class folders."""
     from builders.making.engines.folder import list_class_folders
 
     return {
         name: [Image.fromarray(decode_image(path.read_bytes())) for path in paths[:num_per_class]]
         for name, paths in list_class_folders(root).items()
+        if name in classes
     }
 
 
-def read_pictures(root: str, num_per_class: int) -> Pictures:
+def read_pictures(root: str, num_per_class: int, classes: Collection[str]) -> Pictures:
     """Pictures of a clone, or of a directory of class folders."""
     if Path(root).is_dir() and not (Path(root) / MANIFEST).exists():
-        return read_folder_pictures(root, num_per_class)
-    return read_clone_pictures(root, num_per_class)
+        return read_folder_pictures(root, num_per_class, classes)
+    return read_clone_pictures(root, num_per_class, classes)
 
 
-def draw_sheet(clones: list[str], real: str | None, num_per_class: int) -> Image.Image:
-    """The sheet of the first clone's classes.
+def draw_sheet(clones: list[str], real: str | None, num_per_class: int, classes: list[str]) -> Image.Image:
+    """The sheet of the first clone's classes, or of some of them by id or first lemma.
 
     Raises:
-        UserError: no clone is given, or one cannot be opened.
+        UserError: no clone is given, one cannot be opened, or a class is not there.
     """
     if not clones:
         raise UserError("no clone to draw; give at least one")
     manifest = open_clone(clones[0]).manifest
-    titles = {entry["wnid"]: entry["name"].split(", ")[0] for entry in manifest.recipe["classes"]}
-    blocks = [("real", read_pictures(real, num_per_class))] if real else []
-    blocks += [(_title(root), read_clone_pictures(root, num_per_class)) for root in clones]
-    tile = max([TILE, *(picture.width for _, block in blocks for row in block.values() for picture in row)])
+    titles = _choose({entry["wnid"]: entry["name"].split(", ")[0] for entry in manifest.recipe["classes"]}, classes)
+    blocks = [("real", read_pictures(real, num_per_class, titles))] if real else []
+    blocks += [(_title(root), read_clone_pictures(root, num_per_class, titles)) for root in clones]
+    widest = max((picture.width for _, block in blocks for row in block.values() for picture in row), default=TILE)
+    tile = min(max(TILE, widest), MAX_TILE)
     return _compose(titles, blocks, num_per_class, tile)
+
+
+def _choose(titles: dict[str, str], classes: list[str]) -> dict[str, str]:
+    ids = {**{title: wnid for wnid, title in titles.items()}, **{wnid: wnid for wnid in titles}}
+    for name in classes:
+        if name not in ids:
+            raise UserError(f"the clone has no class '{name}'; {near(name, list(ids)[:20])}")
+    return {ids[name]: titles[ids[name]] for name in classes} if classes else titles
 
 
 def _title(root: str) -> str:

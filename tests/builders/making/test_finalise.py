@@ -214,6 +214,7 @@ def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_
         patch.setattr("builders.making.finalise.SHARDS_PER_METADATA_FILE", 8)
         patch.setattr("builders.making.output.SHARDS_PER_METADATA_FILE", 8)
         patch.setattr("builders.making.verify.SHARDS_PER_METADATA_FILE", 8)
+        patch.setattr("builders.making.verify_shard.SHARDS_PER_METADATA_FILE", 8)
         make_clone(plan, str(tmp_path / "a"))
         assert len(list((tmp_path / "a/metadata").iterdir())) == 3
         assert list(verify_clone(str(tmp_path / "a"))) == []

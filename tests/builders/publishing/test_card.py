@@ -15,7 +15,7 @@ def read_yaml(clone: Path) -> dict[str, object]:
 def test_card__yaml_names_files_features_splits_and_digest(finished: tuple[Path, Manifest], real_plan: Plan) -> None:
     out, manifest = finished
     fields = read_yaml(out)
-    assert fields == card_metadata(manifest, real_plan.recipe)
+    assert fields == card_metadata(real_plan.recipe, manifest)
     assert fields["configs"] == [
         {"config_name": "default", "data_files": [{"split": "test", "path": [s.name for s in manifest.shards]}]}
     ]
@@ -27,7 +27,7 @@ def test_card__version_follows_the_digest(finished: tuple[Path, Manifest], real_
 
     manifest = finished[1]
     shorter = replace(manifest, shards=manifest.shards[:-1])
-    versions = {card_metadata(m, real_plan.recipe)["dataset_info"]["version"] for m in (manifest, shorter)}
+    versions = {card_metadata(real_plan.recipe, m)["dataset_info"]["version"] for m in (manifest, shorter)}
     assert len(versions) == 2
 
 

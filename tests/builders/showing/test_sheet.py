@@ -7,12 +7,12 @@ from builders.showing.sheet import draw_sheet, read_clone_pictures
 
 
 def test_sheet__has_a_block_for_real_and_one_for_the_clone(finished: tuple[Path, Manifest], scans: Path) -> None:
-    alone = draw_sheet([str(finished[0])], None, 4)
-    both = draw_sheet([str(finished[0])], str(scans / "train"), 4)
+    alone = draw_sheet([str(finished[0])], None, 4, [])
+    both = draw_sheet([str(finished[0])], str(scans / "train"), 4, [])
     assert both.height == alone.height and both.width > alone.width
     assert np.asarray(both).std() > 20
 
 
 def test_sheet__takes_so_many_of_every_class(finished: tuple[Path, Manifest]) -> None:
-    pictures = read_clone_pictures(str(finished[0]), 3)
+    pictures = read_clone_pictures(str(finished[0]), 3, finished[1].label_names)
     assert {name: len(row) for name, row in pictures.items()} == dict.fromkeys(finished[1].label_names, 3)

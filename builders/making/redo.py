@@ -1,0 +1,104 @@
+"""Making one image of a clone again from its own metadata, and comparing it with the picture that the clone holds.
+
+The image is painted in its slot of a batch of the recorded shape, filled with copies of it: neighbours do not matter.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from builders.format.errors import UserError
+from builders.format.images import decode_sample
+from builders.format.open_clone import Clone
+from builders.making.engines.base import engine
+from builders.making.models import pin_model
+from builders.making.painting import PaintedSample
+from builders.making.plan import Plan, Sample
+from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
+from builders.making.shard import encode_sample
+
+SETTINGS = (
+    "negative_prompt", "guidance_scale", "num_inference_steps", "width", "height", "model", "revision", "scheduler",
+    "dtype", "batch_size",
+)  # fmt: skip
+"""Fields of a sample's json that are settings of the recipe, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redone:
+    picture: bytes
+    """The new picture's file."""
+    is_identical: bool
+    """Whether its bytes are those in the clone."""
+    num_pixels: int
+    """Pixels that differ, once both are decoded."""
+    max_difference: int
+    """Largest difference of a colour value, 0 to 255."""
+
+    def __str__(self) -> str:
+        if self.is_identical:
+            return "identical"
+        return f"differs in {self.num_pixels:,} pixels by at most {self.max_difference}"
+
+
+def redo(clone: Clone, key: str, model: str | None = None) -> Redone:
+    """Makes the image with that key again; `model` says where its model lies on this machine.
+
+    Raises:
+        UserError: there is no such key, the images are real ones, or the model is another one or cannot be had.
+    """
+    recipe = recipe_from_dict(clone.manifest.recipe)
+    if recipe.engine == "folder":
+        raise UserError(f"'{clone.root}' holds real images, which nobody made; redo is for synthetic clones")
+    number = find_sample(clone, key)
+    shard, row = clone.locate(number)
+    fields = clone.metadata(shard).slice(row, 1).to_pylist()[0]
+    recipe = override_recipe(recipe, {name: fields[name] for name in SETTINGS})
+    if fields["dtype"] != clone.manifest.recipe["dtype"]:
+        recipe = replace(recipe, compile=False)  # it came out broken in 16 bits and was made again in 32
+    recipe = pin_model(replace(recipe, safety="off", model_dir=model or ""))
+    sample = Sample(
+        key=key,
+        label=fields["label"],
+        wnid=fields["wnid"],
+        class_name=fields["class_name"],
+        index=fields["index"],
+        attempt=fields["attempt"],
+        seed=fields["seed"],
+        background=fields["background"],
+        prompt=fields["prompt"],
+    )
+    return _compare(recipe, sample, fields["batch_slot"], clone[number].picture)
+
+
+def find_sample(clone: Clone, key: str) -> int:
+    """The number of the sample with a key: the plan says in which shard it is.
+
+    Raises:
+        UserError: the clone has no such sample.
+    """
+    plan = Plan(recipe_from_dict(clone.manifest.recipe), clone.manifest.num_rounds)
+    wnid, _, index = key.rpartition("_")
+    labels = {name: label for label, name in enumerate(clone.manifest.label_names)}
+    if wnid in labels and index.isdigit() and int(index) < plan.class_counts()[labels[wnid]]:
+        shard = plan.find_shard(labels[wnid], int(index))
+        keys = clone.shard_index(shard)["key"]
+        if key in keys:
+            return clone.shard_starts[shard] + keys.index(key)
+    raise UserError(f"'{clone.root}' has no sample '{key}'; its first one is '{clone.key(0)}'")
+
+
+def _compare(recipe: Recipe, sample: Sample, slot: int, old: bytes) -> Redone:
+    painted = engine(recipe.engine).load(recipe)([sample] * recipe.batch_size)[slot]
+    made = PaintedSample(position=0, sample=sample, slot=slot, painted=painted)
+    picture, _ = encode_sample(recipe, made)
+    before, after = (decode_sample(sample.key, content).astype(int) for content in (old, picture))
+    if before.shape != after.shape:
+        raise UserError(f"'{sample.key}' is {before.shape[1]}x{before.shape[0]} in the clone, its json says otherwise")
+    differences = np.abs(before - after).max(axis=2)
+    return Redone(
+        picture=picture,
+        is_identical=picture == old,
+        num_pixels=int((differences > 0).sum()),
+        max_difference=int(differences.max()),
+    )
