@@ -92,6 +92,21 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
         ),
         (["verify", "/nowhere"], "no clone at '/nowhere'"),
         (["sheet"], "no clone to draw"),
+        (["sheet", "CLONE", "--classes", "x"], "the clone has no class 'x'"),
+        (["card"], "no card to write"),
+        (["card", "imagenet_1k_sd/c"], "unknown config 'c' of 'imagenet_1k_sd'"),
+        (["redo", "CLONE", "x"], "holds real images"),
+        (["verify", "CLONE", "--workers", "0"], "0 workers check nothing"),
+        (["plan", "custom_sd/c_cfg2"], "custom_sd needs its classes; give --source"),
+        (["plan", "imagenet_1k_sd/c_cfg2", "--source", "x"], "'imagenet_1k_sd' has its own classes"),
+        (["plan", "imagenet_1k_sd/c_cfg2", "--counts", "/nowhere"], "'/nowhere' cannot be read"),
+        (["plan", "imagenet_1k_sd/c_cfg2", "--hypernym-lemmas", "x"], "choose from first, all"),
+        (["plan", "imagenet_1k_sd/c_cfg2", "--safety", "maybe"], "unknown safety 'maybe'; choose from off, flag, drop"),
+        (["plan", "digits_sd/c_cfg2", "--at", "2000"], "--at 2000 is not within"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--safety", "drop"], "has no safety checker to drop images by"),
+        (["grid", "digits_sd/c_cfg2", "x"], "has no class 'x'"),
+        (["grid", "digits_sd/c_cfg2", "x", "-o", "x.jpg"], "is no .png"),
+        (["plan", "CLONE/clone.json", "--hypernym-parent", "2"], "lists its classes already"),
         (["verify", "nosuch://x"], "cannot open 'nosuch://x'"),
     ],
 )
@@ -99,7 +114,7 @@ def test_cli__mistakes_are_one_sentence_and_status_2(
     arguments: list[str], words: str, tmp_path: Path, finished: tuple[Path, Manifest]
 ) -> None:
     places = {"OUT": tmp_path / "out", "CLONE": finished[0]}
-    ended = call(*(places.get(argument, argument) for argument in arguments))
+    ended = call(*(places.get(argument, argument.replace("CLONE", str(finished[0]))) for argument in arguments))
     told = ended.stderr.strip().splitlines()
     assert ended.returncode == 2, ended
     assert len(told) == 1 and told[0].startswith("fakeit-build: ") and words in told[0]

@@ -4,6 +4,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from builders.clone_builder import make_clone
 from builders.format.images import encode_image
+from builders.making.plan import Plan
 from builders.making.verify import verify_clone
 
 SHARD = "data/000/test-000001.tar"
@@ -91,6 +94,18 @@ def test_verify__an_intact_clone_has_no_faults(clone: Path, deep: bool) -> None:
         (lambda m: m[1:], "members are"),
         (lambda m: [("a.b." + n if i < 3 else n, c) for i, (n, c) in enumerate(m)], "the key has a dot"),
         (lambda m: [*m, ("x.pyd", b"")], "member 'x.pyd' is none of"),
+        (lambda m: m + m[:3], "the key occurs twice"),
+        (lambda m: m[:3] + m[:3] + m[6:], "the sample is missing, and 0 more are"),
+        (lambda m: m[3:6] + m[:3] + m[6:], "not in the order of the plan"),
+        (
+            lambda m: [(n.replace("_0000", "_0009") if i < 3 else n, c) for i, (n, c) in enumerate(m)],
+            "has no such sample",
+        ),
+        (change("json", set_field(seed=5)), "json says seed 5, the recipe says"),
+        (change("json", set_field(attempt=10)), "json says attempt 10, but there are 10"),
+        (change("json", set_field(attempt=1)), "json says seed"),
+        (change("json", set_field(nsfw=1)), "its safety verdicts are"),
+        (change("json", set_field(model="x")), "json says model 'x', the recipe says 'class folders'"),
     ],
 )
 def test_verify__forged_samples_are_found(
@@ -110,6 +125,19 @@ def test_verify__a_picture_cut_short_is_found_only_by_decoding(clone: Path) -> N
     edit_members(clone, cut)
     assert "does not decode" not in faults(clone)
     assert "does not decode" in faults(clone, deep=True)
+
+
+def test_verify__several_workers_find_what_one_finds(real_plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "clone"
+    manifest = make_clone(Plan(replace(real_plan.recipe, shard_size=10), 10), str(out))
+    assert manifest is not None
+    for shard in (1, 4, 7):
+        path = out / f"data/000/test-{shard:06d}.tar"
+        path.write_bytes(path.read_bytes()[: 3000 * shard])
+    seen: list[int] = []
+    several = [str(f) for f in verify_clone(str(out), deep=True, num_workers=2, on_samples=seen.append)]
+    assert several == faults(out, deep=True).split("\n") and len(several) > 9
+    assert seen == [entry.num_samples for entry in manifest.shards]
 
 
 @pytest.mark.parametrize("cut", [1000, 512 * 4, 512 * 30 + 17, -600])

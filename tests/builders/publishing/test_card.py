@@ -1,10 +1,17 @@
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
-from builders.format.manifest import Manifest
+from builders.format.manifest import Manifest, SafetyCounts, ShardEntry
+from builders.making.catalogue import find_recipe, recipes_named
+from builders.making.models import pin_embedded
 from builders.making.plan import Plan
-from builders.publishing.card import card_metadata
+from builders.making.recipe import Recipe
+from builders.publishing.card import card_metadata, known_failures, model_licence, render_card, render_recipe_card
+
+ROOT = Path(__file__).parent.parent.parent.parent
 
 
 def read_yaml(clone: Path) -> dict[str, object]:
@@ -23,8 +30,6 @@ def test_card__yaml_names_files_features_splits_and_digest(finished: tuple[Path,
 
 
 def test_card__version_follows_the_digest(finished: tuple[Path, Manifest], real_plan: Plan) -> None:
-    from dataclasses import replace
-
     manifest = finished[1]
     shorter = replace(manifest, shards=manifest.shards[:-1])
     versions = {card_metadata(real_plan.recipe, m)["dataset_info"]["version"] for m in (manifest, shorter)}
@@ -35,3 +40,47 @@ def test_card__page_has_every_class_with_its_count(finished: tuple[Path, Manifes
     page = (finished[0] / "README.md").read_text()
     for label, (entry, count) in enumerate(zip(real_plan.recipe.classes, real_plan.class_counts(), strict=True)):
         assert f"| {label} | {entry.wnid} | {entry.name} | {count} |" in page
+
+
+@pytest.mark.parametrize("builder", ["digits_sd", "imagenet_100_sd", "imagenet_1k_sd"])
+def test_card__the_cards_of_shipped_configs_are_up_to_date(builder: str) -> None:
+    names = recipes_named(builder)
+    assert len(names) == 12
+    for name in names:
+        expected = render_recipe_card(pin_embedded(find_recipe(name, {})))
+        assert (ROOT / "cards" / f"{name}.md").read_text() == expected, f"run 'fakeit-build card {builder}'"
+
+
+def test_card__failures_are_those_of_the_prompt_and_the_model() -> None:
+    plain, hypernyms = (find_recipe(f"imagenet_100_sd/{name}", {}) for name in ("c_cfg2", "c_h_inside_b_cfg2"))
+    assert {"n02086910", "n01978455"} <= {wnid for wnid, _, _ in known_failures(plain)}
+    added = {wnid for wnid, _, _ in known_failures(hypernyms)} - {wnid for wnid, _, _ in known_failures(plain)}
+    assert added == {"n02086240", "n02859443", "n04229816", "n04067472"}
+    assert known_failures(replace(plain, model="another/model")) == []
+
+
+def test_card__failures_name_classes_of_imagenet() -> None:
+    whole = find_recipe("imagenet_1k_sd/c_cfg2", {"prompt": "{c} {h_c} {d_c} {b}"})
+    assert len(known_failures(whole)) == 13
+    assert "have the same prompt 'crane'" in render_recipe_card(find_recipe("imagenet_1k_sd/c_cfg2", {}))
+
+
+def test_card__licence_follows_the_model() -> None:
+    assert model_licence("CompVis/stable-diffusion-v1-4") == "creativeml-openrail-m"
+    assert model_licence("nobody/knows") == "other"
+
+
+def test_card__what_the_checker_said_is_counted_by_class(painted: Recipe) -> None:
+    shard = ShardEntry(
+        name="a", num_samples=9, num_bytes=1, sha256="x", environment=0,
+        safety=SafetyCounts(num_unchecked=2, flagged={"n02": 3}, dropped={"n01": 4}),
+    )  # fmt: skip
+    manifest = Manifest(
+        recipe={}, recipe_hash="", split="train", image_format="jpg", label_names=painted.label_names, num_rounds=6,
+        environments=[{"torch": "2"}], shards=[shard, shard],
+    )  # fmt: skip
+    page = render_card(manifest, painted)
+    assert "Of 14 images checked, 6 were flagged and kept" in page and "8 attempts were flagged and made again" in page
+    assert (
+        "| n02 | two, 2 | 6 | 0 |" in page and "| n01 | one, 1 | 0 | 8 |" in page and "| n03 | three, 3 | 0" not in page
+    )

@@ -1,0 +1,67 @@
+"""65 million planned images: first, last and any sample in seconds, with equal and with unequal class counts.
+
+python tests/acceptance/accept_plan.py
+"""
+
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from builders.classes.imagenet import read_parents
+from tests.acceptance.record import ROOT, command, record
+
+RECIPE = "imagenet_1k_sd/c_h_inside_b_cfg2"
+REPEATS = 5
+
+
+def call(*options: object) -> tuple[float, float, str]:
+    """Seconds, peak MB and output of one `plan` in a fresh process, imports included."""
+    before = time.perf_counter()
+    child = subprocess.Popen(command("build", "plan", RECIPE, *options), stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    output = child.stdout.read() if child.stdout else ""
+    _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0
+    return time.perf_counter() - before, usage.ru_maxrss / 1024, output
+
+
+def main() -> None:
+    rng = random.Random(0)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        counts = Path(folder) / "counts.csv"
+        counts.write_text("".join(f"{wnid},{rng.randint(732, 1300)}\n" for wnid in read_parents()))
+        first = next(iter(read_parents()))
+        counts.write_text(counts.read_text().replace(counts.read_text().split("\n")[0], f"{first},1300", 1))
+        for title, options in (("equal", ()), ("732 to 1300", ("--counts", counts))):
+            head = call("--scale", 50, *options, "--limit", 1)[2].splitlines()[0]
+            total = int(head.split(": ")[1].split(" ")[0].replace(",", ""))
+            places = [0, total - 1, *(rng.randrange(total) for _ in range(8))]
+            runs = [call("--scale", 50, *options, "--at", *places) for _ in range(REPEATS)]
+            assert len({run[2] for run in runs}) == 1
+            assert len(runs[0][2].splitlines()) == 1 + len(places)
+            seconds, megabytes = [run[0] for run in runs], [run[1] for run in runs]
+            rows.append(
+                f"| {title} | {total:,} | {statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}) | "
+                f"{max(megabytes):.0f} |"
+            )
+            assert max(seconds) < 5 and max(megabytes) < 400, rows
+    lines = [
+        f"`plan {RECIPE} --scale 50 --at 0 LAST …` (ten places, eight of them drawn at random),",
+        f"{REPEATS} fresh processes each.",
+        "",
+        "| class counts | images | seconds, imports included: median (range) | peak MB |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+    record("plan", "Any of 65 million planned samples", lines)
+
+
+if __name__ == "__main__":
+    main()

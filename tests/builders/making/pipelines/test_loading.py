@@ -1,0 +1,77 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builders.format.errors import UserError
+from builders.making.models import pin_model
+from builders.making.pipelines.loading import load_check, load_pipeline
+from builders.making.recipe import Recipe
+from tests.tiny_pipeline import FAMILIES, example_pictures, write_tiny_pipeline
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loading__all_modules_have_the_dtype(recipe: Recipe, tmp_path: Path, family: str, dtype: str) -> None:
+    write_tiny_pipeline(tmp_path / family, family)
+    pipeline = load_pipeline(
+        pin_model(replace(recipe, model=str(tmp_path / family), scheduler="", dtype=dtype, vae_slicing=True))
+    )
+    modules = [module for module in pipeline.components.values() if hasattr(module, "parameters")]
+    others = {n for module in modules for n, p in module.named_parameters() if str(p.dtype) != f"torch.{dtype}"}
+    assert all(".wo." in name for name in others)  # T5 keeps these in 32 bits, for they overflow
+    assert pipeline.vae.use_slicing
+
+
+def test_loading__recipes_share_a_pipeline_and_keep_their_schedulers(painted: Recipe) -> None:
+    plain = load_pipeline(painted)
+    config = dict(plain.scheduler.config)
+    other = load_pipeline(replace(painted, scheduler="DDIMScheduler", guidance_scale=1.0))
+    assert other is plain and type(plain.scheduler).__name__ == "DDIMScheduler"
+    assert dict(load_pipeline(painted).scheduler.config) == config
+
+
+def test_loading__pickled_weights_are_refused(painted: Recipe, tiny_pipeline: Path, tmp_path: Path) -> None:
+    import torch
+
+    shutil.copytree(tiny_pipeline, tmp_path / "model")
+    (weights,) = (tmp_path / "model/unet").glob("*.safetensors")
+    weights.unlink()
+    torch.save({}, tmp_path / "model/unet/diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_pipeline(replace(painted, model_dir=str(tmp_path / "model")))
+
+
+def test_loading__a_pipeline_that_paints_from_no_text_is_refused(painted: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "DDPMPipeline", "_diffusers_version": "0.42.1"})
+    )
+    with pytest.raises(UserError, match=r"cannot be loaded.*text-to-image pipeline with safetensors"):
+        load_pipeline(replace(painted, model_dir=str(tmp_path)))
+
+
+def test_loading__the_checkers_verdicts_are_those_of_the_built_in_one(recipe: Recipe, checked_pipeline: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pinned = pin_model(replace(recipe, model=str(checked_pipeline)))
+    check = load_check(pinned)
+    assert check is not None
+    pictures = example_pictures(checked_pipeline)
+    before = pictures.copy()
+    verdicts = check(pictures)
+    built_in = StableDiffusionPipeline.from_pretrained(checked_pipeline)
+    _, expected = built_in.run_safety_checker(pictures / 255.0, "cpu", built_in.dtype)
+    assert verdicts == [int(flag) for flag in expected]
+    assert 20 <= sum(verdicts) <= 40
+    assert np.array_equal(pictures, before)
+
+
+def test_loading__the_checker_follows_the_recipe(painted: Recipe, recipe: Recipe, checked_pipeline: Path) -> None:
+    checked = pin_model(replace(recipe, model=str(checked_pipeline)))
+    assert load_check(replace(checked, safety="off")) is None
+    assert load_check(painted) is None
+    with pytest.raises(UserError, match="has no safety checker to drop images by"):
+        load_check(replace(painted, safety="drop"))

@@ -1,0 +1,47 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.format.errors import UserError
+from builders.making.models import EMBEDDED, directory_digest, pin_model
+from builders.making.recipe import Recipe, override_recipe
+from tests.tiny_pipeline import write_tiny_pipeline
+
+
+def test_models__a_directory_is_pinned_by_its_content(recipe: Recipe, tiny_pipeline: Path) -> None:
+    pinned = pin_model(replace(recipe, model=str(tiny_pipeline)))
+    assert (pinned.model, pinned.model_dir) == ("tiny-sd", str(tiny_pipeline))
+    assert pinned.revision == directory_digest(str(tiny_pipeline))
+    assert pin_model(pinned) == pinned
+    with pytest.raises(UserError, match="was made with sha256:other"):
+        pin_model(replace(pinned, revision="sha256:other"))
+
+
+def test_models__what_is_no_model_is_told(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no model_index\.json"):
+        pin_model(replace(recipe, model=str(tmp_path)))
+    with pytest.raises(UserError, match=r"cannot look up model 'nobody/nothing'.*--revision"):
+        pin_model(replace(recipe, model="nobody/nothing"))
+
+
+def test_models__the_embedded_one_is_there_and_small(recipe: Recipe) -> None:
+    pinned = pin_model(replace(recipe, model=EMBEDDED))
+    assert pinned.model == EMBEDDED and pinned.revision.startswith("sha256:")
+    assert sum(path.stat().st_size for path in Path(pinned.model_dir).rglob("*")) < 8_000_000
+
+
+def test_models__another_model_brings_its_own_scheduler_and_revision(painted: Recipe, tmp_path: Path) -> None:
+    write_tiny_pipeline(tmp_path / "flux", "flux")
+    other = override_recipe(painted, {"model": str(tmp_path / "flux")})
+    assert (other.revision, other.scheduler) == ("", "")
+    assert pin_model(replace(other, model_dir="")).scheduler == "FlowMatchEulerDiscreteScheduler"
+    chosen = override_recipe(painted, {"model": str(tmp_path / "flux"), "scheduler": "DDIMScheduler"})
+    assert pin_model(replace(chosen, model_dir="")).scheduler == "DDIMScheduler"
+    assert override_recipe(painted, {"model": painted.model}).revision == painted.revision
+
+
+def test_models__a_model_without_a_scheduler_is_told(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(UserError, match="give --scheduler its class"):
+        pin_model(replace(recipe, model=str(tmp_path), scheduler=""))

@@ -1,0 +1,71 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.imagenet_1k_sd import ImageNet1KSD
+from builders.making.models import EMBEDDED, embedded_dir
+from builders.making.plan import Plan
+from builders.making.prompt_warnings import prompt_warnings, read_tokenizer
+from builders.making.prompts import render_prompt
+from builders.making.recipe import Recipe
+
+LONG = "one two three " * 12
+
+
+def test_prompt_warnings__classes_of_one_name_are_told() -> None:
+    whole, lemmas = (ImageNet1KSD.recipe("c_cfg2", prompt=prompt) for prompt in ("{c}", "{lemma}"))
+    assert [text for text in prompt_warnings(Plan(whole, 1)) if "crane" in text] == prompt_warnings(Plan(whole, 1))
+    found = "\n".join(prompt_warnings(Plan(lemmas, 1)))
+    assert "classes n02012849, n03126707 have the same prompt 'crane'" in found and "'maillot'" in found
+    assert prompt_warnings(Plan(ImageNet1KSD.recipe("c_d_cfg2"), 1)) == []
+
+
+def test_prompt_warnings__cut_prompts_are_counted(recipe: Recipe) -> None:
+    recipe = replace(recipe, model=EMBEDDED)
+    assert prompt_warnings(Plan(recipe, 1)) == []
+    (found,) = prompt_warnings(Plan(replace(recipe, prompt="{c} " + LONG * 3), 1))
+    assert found.startswith("3 of 3 different prompts (3 classes: n01, n02, n03) are longer than the 77 tokens")
+
+
+def test_prompt_warnings__backgrounds_are_counted_one_by_one(recipe: Recipe) -> None:
+    tokenizer = read_tokenizer(embedded_dir() / "tokenizer")
+    assert tokenizer is not None
+    scenes = ("sky", "desert/sand", "wheat_field", "ocean")
+    for repeats in range(30, 76):
+        prompt = "{lemma} inside {b}" + " one" * repeats
+        asked = replace(recipe, model=EMBEDDED, scenes=scenes, prompt=prompt)
+        phrases = ["sky", "sand desert", "wheat field", "ocean"]
+        texts = [render_prompt(prompt, entry, phrase) for entry in recipe.classes for phrase in phrases]
+        slow = sum(len(tokenizer.encode(text).ids) > 77 for text in texts)
+        found = prompt_warnings(Plan(asked, 1))
+        assert found == [] if slow == 0 else found[0].startswith(f"{slow} of 12 different prompts")
+
+
+def test_prompt_warnings__the_light_tokenizer_is_that_of_transformers(tmp_path: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    shutil.copytree(embedded_dir() / "tokenizer", tmp_path / "tokenizer")
+    whole = read_tokenizer(tmp_path / "tokenizer")
+    assert whole is not None
+    stock = CLIPTokenizer.from_pretrained(tmp_path / "tokenizer")
+    texts = ["three, 3, III", "R.V. isn't  it", "Café 42!", ""]
+    assert [whole.encode(text).ids for text in texts] == stock(texts)["input_ids"]
+    whole.model.save(str(tmp_path / "tokenizer"))  # vocab.json and merges.txt, as in the original releases
+    (tmp_path / "tokenizer/tokenizer.json").unlink()
+    old = read_tokenizer(tmp_path / "tokenizer")
+    assert old is not None
+    assert [old.encode(text).ids for text in texts] == [
+        whole.encode(text, add_special_tokens=False).ids for text in texts
+    ]
+
+
+@pytest.mark.parametrize("name", ["tokenizer_3", "tokenizer_2"])
+def test_prompt_warnings__every_text_encoder_is_asked(recipe: Recipe, tmp_path: Path, name: str) -> None:
+    from tests.tiny_pipeline import write_tiny_pipeline
+
+    write_tiny_pipeline(tmp_path / "sd3", "sd3")
+    asked = replace(recipe, model=str(tmp_path / "sd3"), prompt="{c} " + LONG * 3)
+    found = "\n".join(prompt_warnings(Plan(asked, 1)))
+    assert (f"its {name.replace('tokenizer', 'text encoder')} reads" in found) == (name == "tokenizer_2")

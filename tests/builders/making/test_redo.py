@@ -1,0 +1,94 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.clone_builder import make_clone
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.open_clone import open_clone
+from builders.making.engines import diffusion
+from builders.making.models import pin_model
+from builders.making.plan import Plan
+from builders.making.recipe import Recipe
+from builders.making.redo import find_sample, redo
+from builders.making.verify import verify_clone
+
+
+@pytest.fixture(scope="module")
+def made(checked_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with dropped images and unequal classes, batches of four."""
+    from tests.conftest import CLASSES
+
+    recipe = Recipe(
+        name="test/checked", classes=CLASSES, width=16, height=16, batch_size=4, shard_size=16,
+        num_inference_steps=2, prompt="{lemma} {b}", scenes=("sky", "desert/sand"), safety="drop", model=str(checked_pipeline),
+    )  # fmt: skip
+    out = tmp_path_factory.mktemp("redo") / "clone"
+    make_clone(Plan(pin_model(recipe), 12), str(out))
+    return out
+
+
+def test_redo__every_image_comes_out_identical_also_replaced_ones(made: Path, checked_pipeline: Path) -> None:
+    clone = open_clone(made)
+    rows = [row for shard in range(len(clone.manifest.shards)) for row in clone.metadata(shard).to_pylist()]
+    again = [row["key"] for row in rows if row["attempt"]] + [row["key"] for row in rows][::5]
+    assert any(row["attempt"] for row in rows)
+    assert all(redo(clone, key, str(checked_pipeline)).is_identical for key in again)
+
+
+def test_redo__every_key_is_found_by_the_plan(made: Path) -> None:
+    clone = open_clone(made)
+    assert [find_sample(clone, clone.key(number)) for number in range(len(clone))] == list(range(len(clone)))
+    for key in ("n01_00000099", "nope", "n09_00000000", "n01_x"):
+        with pytest.raises(UserError, match=f"no sample '{key}'"):
+            find_sample(clone, key)
+
+
+def test_redo__a_difference_is_told(made: Path, checked_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = open_clone(made)
+    manifest = replace(clone.manifest, recipe={**clone.manifest.recipe, "image_quality": 40})
+    clone.manifest = manifest
+    redone = redo(clone, clone.key(0), str(checked_pipeline))
+    assert not redone.is_identical and redone.num_pixels > 0 and 0 < redone.max_difference < 256
+    assert str(redone) == f"differs in {redone.num_pixels} pixels by at most {redone.max_difference}"
+
+
+def test_redo__another_model_and_real_images_are_refused(
+    made: Path, tiny_pipeline: Path, finished: tuple[Path, Manifest]
+) -> None:
+    clone = open_clone(made)
+    with pytest.raises(UserError, match="but the recipe was made with"):
+        redo(clone, clone.key(0), str(tiny_pipeline))
+    with pytest.raises(UserError, match="cannot look up model 'checked-sd'"):
+        redo(clone, clone.key(0))
+    with pytest.raises(UserError, match="real images"):
+        redo(open_clone(finished[0]), "x")
+
+
+def test_redo__safety_counts_are_in_manifest_card_and_verified(made: Path) -> None:
+    clone = open_clone(made)
+    rows = [row for shard in range(len(clone.manifest.shards)) for row in clone.metadata(shard).to_pylist()]
+    totals = clone.manifest.safety_totals()
+    assert sum(totals.dropped.values()) == sum(row["attempt"] for row in rows) > 0
+    assert totals.flagged == {} and totals.num_unchecked == 0
+    assert f"{sum(totals.dropped.values())} attempts were flagged and made again" in (made / "README.md").read_text()
+    assert list(verify_clone(str(made), deep=True)) == []
+
+
+def test_redo__images_remade_in_32_bits_are_redone_in_32_bits(
+    painted: Recipe, tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_broken = diffusion.find_broken
+    calls = iter(range(99))
+    monkeypatch.setattr(diffusion, "find_broken", lambda p: {1} if next(calls) % 2 == 0 else find_broken(p))
+    make_clone(Plan(replace(painted, dtype="float16"), 6), str(tmp_path / "clone"))
+    monkeypatch.undo()
+    clone = open_clone(tmp_path / "clone")
+    rows = clone.metadata(0).to_pylist()
+    assert next(row["dtype"] for row in rows if row["batch_slot"] == 1) == "float32"
+    assert {row["dtype"] for row in rows} == {"float16", "float32"}
+    assert json.loads((tmp_path / "clone/clone.json").read_text())["recipe"]["dtype"] == "float16"
+    assert all(redo(clone, row["key"], str(tiny_pipeline)).is_identical for row in rows)
+    assert list(verify_clone(str(tmp_path / "clone"))) == []

@@ -1,0 +1,34 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from builders.format.errors import UserError
+from builders.making.engines import diffusion
+from builders.making.plan import Plan
+from builders.making.recipe import Recipe
+from builders.showing.grid import TILE, draw_grid
+
+
+def test_grid__has_a_column_per_guidance_and_a_row_per_step_count(painted: Recipe) -> None:
+    small = draw_grid(painted, "n02", 5, [1.0, 2.0, 3.0], [1, 2])
+    wide = draw_grid(painted, "n02", 5, [1.0, 2.0, 3.0, 7.5], [1, 2])
+    tall = draw_grid(painted, "n02", 5, [1.0, 2.0, 3.0], [1, 2, 3])
+    assert wide.height == small.height and wide.width - small.width >= TILE
+    assert tall.width == small.width and tall.height - small.height >= TILE
+
+
+def test_grid__shows_what_the_engine_paints(painted: Recipe) -> None:
+    grid = np.asarray(draw_grid(painted, "n02", 5, [2.0], [2]).convert("RGB")).astype(int)
+    alone = replace(painted, guidance_scale=2.0, num_inference_steps=2, batch_size=1)
+    (picture,) = diffusion.load(alone)([replace(Plan(painted, 1).sample(1, 0), seed=5)])
+    assert isinstance(picture.picture, np.ndarray)
+    tile = grid[-12 - TILE : -12, -12 - TILE : -12]
+    assert tile.reshape(16, 10, 16, 10, 3).mean((1, 3)) == pytest.approx(picture.picture.astype(float), abs=30)
+
+
+def test_grid__mistakes_are_told(painted: Recipe) -> None:
+    with pytest.raises(UserError, match="has no class 'n09'"):
+        draw_grid(painted, "n09", 5, [2.0], [2])
+    with pytest.raises(UserError, match="at least one each"):
+        draw_grid(painted, "n02", 5, [], [2])
