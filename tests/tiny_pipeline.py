@@ -15,8 +15,13 @@ def write_tiny_pipeline(out: Path, family: str = "sd") -> None:
     FAMILIES[family]().save_pretrained(out, safe_serialization=True)
 
 
-def write_tiny_checker(pipeline: Path, share: float = 0.3) -> None:
-    """Adds a random safety checker to a Stable Diffusion, which flags about `share` of the pictures of seeds 0 to 99."""
+def write_tiny_checker(
+    pipeline: Path, share: float = 0.3, prompts: tuple[str, ...] = ("one",), num_steps: int = 2, seed: int = 1
+) -> float:
+    """Adds a random safety checker to a Stable Diffusion, which flags `share` of the pictures of seeds 0 to 99.
+
+    The largest share that it flags of any one prompt's pictures.
+    """
     import json
 
     import numpy as np
@@ -24,14 +29,14 @@ def write_tiny_checker(pipeline: Path, share: float = 0.3) -> None:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker, cosine_distance
     from transformers import CLIPConfig, CLIPImageProcessorPil
 
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
     config = CLIPConfig(
         vision_config={**vision, "image_size": 32, "patch_size": 8, "projection_dim": 16}, projection_dim=16
     )
     checker = StableDiffusionSafetyChecker(config).eval()
     extractor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    pictures = example_pictures(pipeline)
+    pictures = example_pictures(pipeline, prompts, num_steps)
     with torch.no_grad():
         checker.concept_embeds.normal_()
         pixels = extractor(list(pictures), return_tensors="pt").pixel_values
@@ -47,10 +52,12 @@ def write_tiny_checker(pipeline: Path, share: float = 0.3) -> None:
     index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     (pipeline / "model_index.json").write_text(json.dumps(index, indent=1))
+    flags = scores.numpy() > np.quantile(scores.numpy(), 1 - share)
+    return max(float(flags[number :: len(prompts)].mean()) for number in range(len(prompts)))
 
 
-def example_pictures(pipeline: Path) -> Any:
-    """A hundred pictures (100, height, width, 3), 8 bits, of the prompt "one" in two steps."""
+def example_pictures(pipeline: Path, prompts: tuple[str, ...] = ("one",), num_steps: int = 2) -> Any:
+    """A hundred pictures (100, height, width, 3), 8 bits, of the prompts in turn."""
     import diffusers
     import torch
 
@@ -59,7 +66,12 @@ def example_pictures(pipeline: Path) -> Any:
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(100)]
     size = loaded.unet.config.sample_size * loaded.vae_scale_factor
     found = loaded(
-        ["one"] * 100, generator=generators, num_inference_steps=2, height=size, width=size, output_type="np"
+        [prompts[seed % len(prompts)] for seed in range(100)],
+        generator=generators,
+        num_inference_steps=num_steps,
+        height=size,
+        width=size,
+        output_type="np",
     ).images
     return (found * 255).round().astype("uint8")
 

@@ -6,6 +6,7 @@ python tests/acceptance/accept_kill.py
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
+from builders.classes.class_list import read_class_table
+from builders.format.open_clone import open_clone
+from builders.making.models import embedded_dir
 from tests.acceptance.record import command, record, run
+from tests.tiny_pipeline import write_tiny_checker
 
 NUM_KILLS = 20
 ASKED = ("make", "digits_sd/c_cfg2")
-OPTIONS = ("--images-per-class", 96, "--shard-size", 40, "--num-inference-steps", 8)
+OPTIONS: tuple[object, ...] = (
+    "--images-per-class", 96, "--shard-size", 40, "--batch-size", 20, "--num-inference-steps", 8, "--safety", "drop",
+)  # fmt: skip
+MAX_FLAGGED = 0.5
+"""Of any class's images; ten attempts are enough for those."""
+
+
+def write_checked_model(out: Path) -> None:
+    """The embedded model with a random safety checker that flags a quarter of its pictures, of no class nearly all."""
+    shutil.copytree(embedded_dir(), out)
+    prompts = tuple(entry.name for entry in read_class_table("digits"))
+    for seed in range(100):
+        if write_tiny_checker(out, 0.25, prompts, 8, seed) < MAX_FLAGGED:
+            return
+    raise AssertionError("no such checker found")
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -43,11 +62,11 @@ def is_painting(out: Path, since: float) -> bool:
     return bool(finished_shards(out)) and any(written > since for written in times)
 
 
-def kill_at(out: Path, delay: float, *, from_start: bool) -> bool:
+def kill_at(out: Path, options: tuple[object, ...], delay: float, *, from_start: bool) -> bool:
     """Starts `make` and kills its whole process group, `delay` seconds after the start, or after a shard is finished and
     it paints; whether it was still running."""
     process = subprocess.Popen(
-        command("build", *ASKED, out, *OPTIONS, "--workers", 2), start_new_session=True, stdout=-3, stderr=-3
+        command("build", *ASKED, out, *options, "--workers", 2), start_new_session=True, stdout=-3, stderr=-3
     )
     started = time.time()
     while not from_start and process.poll() is None and not is_painting(out, started):
@@ -71,14 +90,17 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        run("build", *ASKED, whole, *OPTIONS)
+        write_checked_model(Path(folder) / "model")
+        options = (*OPTIONS, "--model", Path(folder) / "model")
+        run("build", *ASKED, whole, *options)
+        dropped = open_clone(whole).manifest.safety_totals().dropped
         expected, kills, after_first, remade = digests(whole), 0, 0, 0
         num_shards = len(list((whole / "data").rglob("*.tar")))
         seen: dict[str, tuple[int, int]] = {}
         while kills < NUM_KILLS:
             from_start = kills % 5 == 0
             delay = rng.uniform(0.1, 15) if from_start else rng.uniform(0, 4)
-            was_running = kill_at(killed, delay, from_start=from_start)
+            was_running = kill_at(killed, options, delay, from_start=from_start)
             now = finished_shards(killed)
             remade += sum(now.get(name) != stamp for name, stamp in seen.items())
             seen = now
@@ -92,14 +114,15 @@ def main() -> None:
                 note(f"| – | ended by itself before the kill | identical: {same} |")
                 assert same
                 killed, seen = Path(folder) / f"killed-{kills}", {}
-        run("build", *ASKED, killed, *OPTIONS)
+        run("build", *ASKED, killed, *options)
         last = finished_shards(killed)
         remade += sum(last[name] != stamp for name, stamp in seen.items())
         same = digests(killed) == expected
         lines = [
             f"`make {ASKED[1]} {' '.join(map(str, OPTIONS))}`, {num_shards} shards of 40 images; uninterrupted with one",
             f"worker, killed with two (the whole process group, SIGKILL). {kills} kills at random moments, {after_first} of",
-            "them after a shard was finished.",
+            f"them after a shard was finished. The safety checker (random weights) had {sum(dropped.values())} attempts at",
+            f"images of {len(dropped)} classes made again.",
             "",
             f"- files: {len(expected)}, sha256 of every file equal to the uninterrupted run's: **{same}**",
             f"- finished shards that were made again (inode or modification time changed): **{remade}**",
@@ -109,7 +132,7 @@ def main() -> None:
             *rows,
         ]
         record("kill", "Killed and run again: the same bytes", lines)
-        assert same and remade == 0 and after_first >= 10
+        assert same and remade == 0 and after_first >= 10 and dropped
 
 
 if __name__ == "__main__":

@@ -161,7 +161,10 @@ def test_cli__an_interrupted_run_is_one_sentence(tmp_path: Path) -> None:
         "--images-per-class",
         "5000",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell that started the tests in the background has them ignore interrupts, and children inherit that.
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
     while not (tmp_path / "out" / "_making").exists():
         time.sleep(0.05)
     time.sleep(1.0)
