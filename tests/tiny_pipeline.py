@@ -61,7 +61,7 @@ def example_pictures(pipeline: Path, prompts: tuple[str, ...] = ("one",), num_st
     import diffusers
     import torch
 
-    loaded = diffusers.DiffusionPipeline.from_pretrained(pipeline, safety_checker=None)
+    loaded = diffusers.DiffusionPipeline.from_pretrained(pipeline, safety_checker=None, dtype=torch.float32)
     loaded.set_progress_bar_config(disable=True)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(100)]
     size = loaded.unet.config.sample_size * loaded.vae_scale_factor

@@ -60,8 +60,8 @@ def main() -> None:
         rows = [fill_and_go_on(disk, size, expected) for size in sizes]
     lines = [
         f"`{' '.join(map(str, (*ASKED, 'OUT', *OPTIONS)))}` on disks of {NUM_SIZES} random sizes;",
-        f"the clone needs {needed} KiB. Each time: exit status 2, one sentence (No space left on device), no temporary file left",
-        "behind, every tar there whole;",
+        f"the clone needs {needed} KiB. Each time: exit status 2, one sentence (No space left on device), no temporary file",
+        "left behind, every tar there whole;",
         "then more room, the same command again, and the sha256 of every file equal to an undisturbed run's.",
         "",
         "| disk | shards finished when it was full | of them kept (same inode and time) | files in the end |",

@@ -1,0 +1,134 @@
+"""Making a clone beside the loops that people write, on the embedded model and a CPU; all arms in one run, in turns.
+
+python -m benchmarks.generate
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.pairs import ratios, spread, time_in_turns
+from builders.clone_builder import make_clone
+from builders.digits_sd import DigitsSD
+from builders.making.models import pin_model
+from builders.making.pipelines.loading import load_pipeline
+from builders.making.plan import Plan, Sample
+from builders.making.recipe import Recipe
+from tests.acceptance.record import record
+
+IMAGES_PER_CLASS = 10
+NUM_ROUNDS = 7
+
+
+def settings(recipe: Recipe, samples: list[Sample]) -> dict[str, Any]:
+    return {
+        "prompt": [sample.prompt for sample in samples],
+        "generator": [torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
+        "guidance_scale": recipe.guidance_scale,
+        "num_inference_steps": recipe.num_inference_steps,
+        "width": recipe.width,
+        "height": recipe.height,
+    }
+
+
+def ours(plan: Plan) -> None:
+    """The whole clone: JPEG, hashes, json, metadata, shards, manifest, card."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_clone(plan, f"{folder}/clone")
+
+
+def bare(plan: Plan) -> None:
+    """The pipeline on the same batches; nothing is encoded or stored."""
+    recipe, pipeline = plan.recipe, load_pipeline(plan.recipe)
+    for batch in in_batches(plan, all_samples(plan)):
+        pipeline(**settings(recipe, batch), output_type="np")
+
+
+def one_by_one(plan: Plan) -> None:
+    """The loop that people write: an image per call, saved by PIL into its class's folder."""
+    save_batches(plan, [[sample] for sample in all_samples(plan)])
+
+
+def class_by_class(plan: Plan) -> None:
+    """The same loop, a class at a time, in batches of our size."""
+    samples = sorted(all_samples(plan), key=lambda sample: (sample.label, sample.index))
+    classes = [[s for s in samples if s.label == label] for label in range(len(plan.recipe.classes))]
+    save_batches(plan, [batch for members in classes for batch in in_batches(plan, members)])
+
+
+def save_batches(plan: Plan, batches: list[list[Sample]]) -> None:
+    recipe, pipeline = plan.recipe, load_pipeline(plan.recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        for batch in batches:
+            images = pipeline(**settings(recipe, batch)).images
+            for sample, image in zip(batch, images, strict=True):
+                path = Path(folder) / sample.wnid / f"{sample.index}.jpg"
+                path.parent.mkdir(exist_ok=True)
+                image.save(path, quality=recipe.image_quality)
+
+
+def all_samples(plan: Plan) -> list[Sample]:
+    return [sample for shard in range(plan.num_shards) for sample in plan.shard_samples(shard)]
+
+
+def in_batches(plan: Plan, samples: list[Sample]) -> list[list[Sample]]:
+    size = plan.recipe.batch_size
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
+
+
+def with_threads(num_threads: int, arm: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        torch.set_num_threads(num_threads)
+        arm()
+
+    return run
+
+
+def main() -> None:
+    recipe = pin_model(DigitsSD.recipe("c_cfg2"))
+    plan = Plan(recipe, 5 * IMAGES_PER_CLASS)  # a class fills a batch, so that the class loop is not short of images
+    few = Plan(recipe, IMAGES_PER_CLASS)
+    batches = {"ours": ours, "bare pipeline": bare, "class by class": class_by_class}
+    seconds = time_in_turns({name: with_threads(1, partial(arm, plan)) for name, arm in batches.items()}, NUM_ROUNDS)
+    few_arms = {
+        "ours, few": with_threads(1, partial(ours, few)),
+        "one by one, 1 thread": with_threads(1, partial(one_by_one, few)),
+        "one by one, 2 threads": with_threads(2, partial(one_by_one, few)),
+    }
+    seconds |= time_in_turns(few_arms, NUM_ROUNDS)
+    rows = [
+        ("ours / bare pipeline on the same batches, nothing stored, time", "ours", "bare pipeline", "at most 1.05"),
+        ("class by class in our batches, saved by PIL / ours, time", "class by class", "ours", "at least 1"),
+        ("one by one, saved by PIL, 1 thread / ours, time", "one by one, 1 thread", "ours, few", "at least 3"),
+        (
+            "one by one, saved by PIL, 2 threads / ours (1 thread), time",
+            "one by one, 2 threads",
+            "ours, few",
+            "at least 3",
+        ),
+    ]
+    lines = [
+        f"`{recipe.name}`, {recipe.num_inference_steps} steps, batches of {recipe.batch_size}, model loaded before.",
+        f"{plan.num_samples} images an arm in the first two rows, {few.num_samples} in the others; {NUM_ROUNDS} rounds, arms",
+        "in turns, ratios within a round: median (range).",
+        "",
+        "| ratio | measured | asked |",
+        "|---|---|---|",
+        *[f"| {title} | {spread(ratios(seconds[a], seconds[b]))} | {asked} |" for title, a, b, asked in rows],
+        "",
+        "| arm | images/s: median (range) |",
+        "|---|---|",
+        *[
+            f"| {name} | {spread([(few if name in few_arms else plan).num_samples / s for s in times], 1)} |"
+            for name, times in seconds.items()
+        ],
+    ]
+    record("generate", "Making images, beside the loops people write", lines)
+
+
+if __name__ == "__main__":
+    main()
