@@ -13,6 +13,7 @@ from builders.format.errors import UserError
 from builders.format.manifest import Manifest, read_manifest
 from builders.format.storage import Storage
 from builders.making.engines import folder
+from builders.making.output import open_output
 from builders.making.plan import Plan
 from builders.making.shard import make_shard
 from builders.making.verify import verify_clone
@@ -218,3 +219,17 @@ def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_
         make_clone(plan, str(tmp_path / "a"))
         assert len(list((tmp_path / "a/metadata").iterdir())) == 3
         assert list(verify_clone(str(tmp_path / "a"))) == []
+
+
+def test_output__another_recipe_takes_over_where_nothing_was_finished(real_plan: Plan, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    open_output(real_plan, storage)
+    smaller = Plan(replace(real_plan.recipe, batch_size=4), real_plan.num_rounds)
+    manifest = make_clone(smaller, str(tmp_path))
+    assert manifest is not None and manifest.recipe["batch_size"] == 4
+
+
+def test_output__another_recipe_is_refused_once_a_shard_is_finished(real_plan: Plan, tmp_path: Path) -> None:
+    make_clone(real_plan, str(tmp_path), shards=range(1))
+    with pytest.raises(UserError, match="batch_size 8, not 4"):
+        make_clone(Plan(replace(real_plan.recipe, batch_size=4), real_plan.num_rounds), str(tmp_path))
