@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from builders.classes.scenes import scene_phrase
 from builders.format.manifest import Manifest
@@ -78,14 +78,8 @@ def known_failures(recipe: Recipe) -> list[tuple[str, str, str]]:
 
 def _render(plan: Plan, manifest: Manifest | None) -> str:
     recipe = plan.recipe
-    environment = Environment(
-        loader=PackageLoader("builders.publishing", "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     metadata = yaml.safe_dump(card_metadata(recipe, manifest), sort_keys=False, allow_unicode=True, width=1000)
-    return environment.get_template("card_template.md").render(
+    return _template().render(
         metadata=metadata.strip(),
         manifest=manifest,
         recipe=recipe,
@@ -99,6 +93,17 @@ def _render(plan: Plan, manifest: Manifest | None) -> str:
         failures=known_failures(recipe),
         same_prompts=same_prompts(recipe) if recipe.engine == "diffusion" else [],
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("builders.publishing", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("card_template.md")
 
 
 def _examples(plan: Plan) -> Iterator[Sample]:
