@@ -27,8 +27,8 @@ from builders.making.recipe import Recipe, recipe_from_dict
 from builders.making.verify_shard import Fault, ShardVerifier
 from builders.publishing.card import render_card
 
-SHARDS_PER_WORKER = 4
-"""Fewer shards are not worth the start of a process."""
+BYTES_PER_WORKER = {False: 1 << 30, True: 1 << 27}
+"""Less, without and with decoding, is not worth the start of a process."""
 
 _verifier: ShardVerifier
 
@@ -49,7 +49,7 @@ def verify_clone(
     manifest, storage = verifier.manifest, verifier.storage
     yield from _verify_files(manifest, verifier.plan, storage)
     there = [shard for shard, entry in enumerate(manifest.shards) if storage.exists(entry.name)]
-    num_workers = min(num_workers, len(there) // SHARDS_PER_WORKER)
+    num_workers = min(num_workers, len(there), manifest.num_bytes // BYTES_PER_WORKER[deep])
     if num_workers <= 1:
         for shard in there:
             yield from verifier.verify(shard)

@@ -127,7 +127,10 @@ def test_verify__a_picture_cut_short_is_found_only_by_decoding(clone: Path) -> N
     assert "does not decode" in faults(clone, deep=True)
 
 
-def test_verify__several_workers_find_what_one_finds(real_plan: Plan, tmp_path: Path) -> None:
+def test_verify__several_workers_find_what_one_finds(
+    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builders.making.verify.BYTES_PER_WORKER", {True: 1, False: 1})
     out = tmp_path / "clone"
     manifest = make_clone(Plan(replace(real_plan.recipe, shard_size=10), 10), str(out))
     assert manifest is not None
