@@ -112,6 +112,8 @@ def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int =
     for position in at:
         if not 0 <= position < planned.num_samples:
             raise UserError(f"--at {position} is not within the clone's samples 0:{planned.num_samples}")
+    if limit < 0:
+        raise UserError(f"--limit is {limit}; give 0 or more")
     shown = min(limit, planned.num_samples)
     for position in at or range(shown):
         _print_sample(position, planned.sample_at(position))
@@ -141,11 +143,13 @@ def make(
     """
     from builders.clone_builder import make_clone
     from builders.making.models import pin_model
+    from builders.making.prompt_warnings import fetch_tokenizers
 
     planned = _plan(recipe, options)
     if workers < 1:
         raise UserError(f"{workers} workers make nothing; give --workers 1 or more")
     planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
+    fetch_tokenizers(planned.recipe)
     _warn(planned)
     bars: list[Any] = []
     try:

@@ -36,7 +36,7 @@ from builders.making.models import pin_model
 from builders.making.output import TARGET, open_output, unfinished_target
 from builders.making.painting import paint_samples
 from builders.making.plan import Plan, Sample
-from builders.making.prompt_warnings import prompt_warnings
+from builders.making.prompt_warnings import fetch_tokenizers, prompt_warnings
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
 from builders.making.runners.base import Job, runner
@@ -137,6 +137,7 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         Raises:
             UserError: the output holds something else, or cannot be written.
         """
+        fetch_tokenizers(self.plan.recipe)
         for warning in prompt_warnings(self.plan):
             warnings.warn(warning, stacklevel=2)
         manifest = make_clone(self.plan, str(out), runner_name=runner_name, num_workers=num_workers)

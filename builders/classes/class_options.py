@@ -55,14 +55,14 @@ def with_counts(classes: tuple[ClassEntry, ...], path: str) -> tuple[ClassEntry,
 def _read_counts(path: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        wnid, *rest = line.replace(",", " ").split()
-        if wnid in counts:
-            raise UserError(f"'{path}', line {number}: class '{wnid}' is counted twice")
         try:
-            (count,) = rest
-            counts[wnid] = int(count)
+            wnid, count = line.replace(",", " ").split()
+            number_of = int(count)
         except ValueError:
             raise UserError(f"'{path}', line {number}: '{line}' is not 'class id, count'") from None
+        if wnid in counts:
+            raise UserError(f"'{path}', line {number}: class '{wnid}' is counted twice")
+        counts[wnid] = number_of
         if counts[wnid] < 1:
             raise UserError(f"'{path}', line {number}: class '{wnid}' has {count} images; give it 1 or more")
     return counts

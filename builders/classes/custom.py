@@ -30,7 +30,7 @@ def custom_classes(options: ClassOptions) -> tuple[ClassEntry, ...]:
         raise UserError("custom_sd needs its classes; give --source a text file with a class a line, or class folders")
     path = Path(options.source)
     if path.is_dir():
-        names = [_said(folder.name) for folder in sorted(path.iterdir()) if folder.is_dir()]
+        names = [_said(folder.name) for folder in sorted(path.iterdir()) if folder.is_dir() and folder.name[0] != "."]
         if not names:
             raise UserError(f"'{path}' has no class folders; give --source a folder for each class, or a text file")
     else:

@@ -82,4 +82,6 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
         recipe = replace(recipe, model_dir=options.source)
     elif replace(options, counts="") != ClassOptions():
         raise UserError(f"recipe file '{path}' lists its classes already; leave out --source and --hypernym-…")
+    if recipe.engine == "folder" and options.counts:
+        raise UserError("real images are counted by their folders; leave out --counts")
     return replace(recipe, classes=with_counts(recipe.classes, options.counts)) if options.counts else recipe

@@ -84,7 +84,7 @@ def directory_digest(directory: str) -> str:
 def _scheduler_name(path: Path) -> str:
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"the model's scheduler cannot be read from '{path}'; give --scheduler its class") from None
 
 
@@ -93,7 +93,7 @@ def _scheduler_on_hub(recipe: Recipe) -> str:
 
     try:
         path = huggingface_hub.hf_hub_download(recipe.model, SCHEDULER, revision=recipe.revision)
-    except (huggingface_hub.errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # whatever a missing network or an odd name makes the client raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"cannot read which scheduler '{recipe.model}' has ({reason}); give --scheduler its class"
@@ -104,11 +104,13 @@ def _scheduler_on_hub(recipe: Recipe) -> str:
 def _commit(model: str, revision: str) -> str:
     if re.fullmatch("[0-9a-f]{40}", revision):
         return revision
+    if revision.startswith("sha256:"):
+        raise UserError(f"model '{model}' lay in a directory, which is not here; give --model that directory")
     import huggingface_hub
 
     try:
         commit = huggingface_hub.model_info(model, revision=revision or None).sha
-    except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError, OSError) as error:
+    except Exception as error:  # whatever a missing network or an odd name makes the client raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"cannot look up model '{model}' on the Hub ({reason}); give --model a directory, or --revision a full commit"

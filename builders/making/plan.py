@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from builders.classes.scenes import scene_phrase
 from builders.format.errors import UserError
 from builders.making.prompts import render_prompt, template_fields
-from builders.making.recipe import Recipe
-
-MAX_ROUNDS = 10**8
-"""Keys number the images of a class with eight digits."""
+from builders.making.recipe import MAX_COUNT, Recipe
 
 
 def sample_seed(recipe_seed: int, wnid: str, index: int, attempt: int) -> int:
@@ -61,8 +58,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.num_rounds < 1:
             raise UserError(f"{self.num_rounds} images per class are too few; ask for at least 1")
-        if self.num_rounds > MAX_ROUNDS:
-            raise UserError(f"{self.num_rounds} images per class are too many; keys have room for {MAX_ROUNDS}")
+        if self.num_rounds > MAX_COUNT:
+            raise UserError(f"{self.num_rounds} images per class are too many; keys have room for {MAX_COUNT}")
         if not self.recipe.classes:
             raise UserError(f"recipe '{self.recipe.name}' has no classes")
         if self.recipe.engine == "folder" and self.num_rounds > self.recipe.default_rounds:
@@ -70,6 +67,8 @@ class Plan:
                 f"{self.num_rounds} images per class are more than the largest class has ({self.recipe.default_rounds}); "
                 "ask for fewer"
             )
+        if self.recipe.engine == "folder" and self.recipe.safety != "off":
+            raise UserError(f"safety is '{self.recipe.safety}', but real images are not checked; leave it out")
         fields = template_fields(self.recipe.prompt)
         if "b" in fields and not self.recipe.scenes:
             raise UserError(f"prompt '{self.recipe.prompt}' needs backgrounds, but '{self.recipe.name}' has no scenes")

@@ -2,6 +2,7 @@
 prompts longer than its text encoder reads.
 """
 
+import contextlib
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MAX_SHOWN = 3
+CLIP_LIMIT = 77
 NUM_ENDS = 2
 """Tokens that begin and end every prompt."""
 
@@ -42,20 +44,39 @@ def same_prompts(recipe: Recipe) -> list[str]:
 
 
 def _cut_prompts(recipe: Recipe) -> list[str]:
+    folders = _tokenizer_folders(recipe)
+    if not folders:
+        return [f"prompts were not counted: the tokenizer of '{recipe.model}' is not on this machine"]
     warnings = []
-    for folder in _tokenizer_folders(recipe):
-        if tokenizer := read_tokenizer(folder):
-            limit = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get(
-                "model_max_length", 77
+    for folder in folders:
+        try:
+            tokenizer, limit = read_tokenizer(folder), _token_limit(folder)
+        except Exception as error:  # the tokenizers library raises nothing narrower
+            warnings.append(f"prompts were not counted: {folder.name} cannot be read ({error})")
+            continue
+        num_cut, num_prompts, wnids = _count_cut(recipe, tokenizer, limit) if tokenizer else (0, 0, [])
+        if num_cut:
+            shown = ", ".join(wnids[:MAX_SHOWN]) + (", …" if len(wnids) > MAX_SHOWN else "")
+            warnings.append(
+                f"{num_cut:,} of {num_prompts:,} different prompts ({len(wnids)} classes: {shown}) are longer than the "
+                f"{limit} tokens that its {folder.name.replace('tokenizer', 'text encoder')} reads; their ends are cut off"
             )
-            num_cut, num_prompts, wnids = _count_cut(recipe, tokenizer, int(limit))
-            if num_cut:
-                shown = ", ".join(wnids[:MAX_SHOWN]) + (", …" if len(wnids) > MAX_SHOWN else "")
-                warnings.append(
-                    f"{num_cut:,} of {num_prompts:,} different prompts ({len(wnids)} classes: {shown}) are longer than the "
-                    f"{limit} tokens that its {folder.name.replace('tokenizer', 'text encoder')} reads; their ends are cut off"
-                )
     return warnings
+
+
+def fetch_tokenizers(recipe: Recipe) -> None:
+    """Gets the tokenizers of a model of the Hub, some megabytes, so that prompts can be counted; silent where it cannot."""
+    if recipe.engine != "diffusion" or is_embedded(recipe) or recipe.model_dir:
+        return
+    import huggingface_hub
+
+    with contextlib.suppress(Exception):  # what is missing is told when the model itself is loaded
+        huggingface_hub.snapshot_download(recipe.model, revision=recipe.revision, allow_patterns=["tokenizer*/*"])
+
+
+def _token_limit(folder: Path) -> int:
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return int(config.get("model_max_length") or CLIP_LIMIT)
 
 
 def _tokenizer_folders(recipe: Recipe) -> list[Path]:
@@ -68,12 +89,10 @@ def _tokenizer_folders(recipe: Recipe) -> list[Path]:
             from huggingface_hub.constants import HF_HUB_CACHE
         except ModuleNotFoundError:
             return []
-        root = (
-            Path(HF_HUB_CACHE)
-            / f"models--{recipe.model.replace('/', '--')}"
-            / "snapshots"
-            / (recipe.revision or "main")
-        )
+        cached = Path(HF_HUB_CACHE) / f"models--{recipe.model.replace('/', '--')}"
+        name = recipe.revision or "main"
+        reference = cached / "refs" / name
+        root = cached / "snapshots" / (reference.read_text().strip() if reference.is_file() else name)
     return [path for path in sorted(root.glob("tokenizer*")) if (path / "tokenizer_config.json").is_file()]
 
 

@@ -16,6 +16,8 @@ from builders.format.images import check_format
 from builders.making.prompts import template_fields
 
 SAFETY = ("off", "flag", "drop")
+MAX_COUNT = 10**8
+"""Keys number the images of a class with eight digits."""
 MAX_CLASS_ID = 64
 """Letters of a class id: names in a tar header have 100 bytes."""
 DTYPES = ("float32", "float16", "bfloat16")
@@ -86,10 +88,14 @@ class Recipe:
                 raise UserError(f"{name} is {value}, but must be a finite number")
             if type(value) is not kind:
                 raise UserError(f"{name} is {value!r}, but must be of type {kind.__name__}")
+            if isinstance(value, str) and not _is_utf8(value):
+                raise UserError(f"{name} is {value!r}, which is no text in UTF-8")
         painted = ("num_inference_steps", "width", "height") if self.engine == "diffusion" else ()
         for name in ("batch_size", "num_threads", "shard_size", *painted):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if not all(isinstance(scene, str) and _is_utf8(scene) for scene in self.scenes):
+            raise UserError("scenes must be texts, such as desert/sand")
         if self.dtype not in DTYPES:
             raise UserError(f"unknown dtype '{self.dtype}'; choose from {', '.join(DTYPES)}")
         if self.safety not in SAFETY:
@@ -174,6 +180,11 @@ def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
     return dataclasses.replace(recipe, **given)
 
 
+def _is_utf8(text: str) -> bool:
+    """Whether a text has no lone surrogates, which the shell makes of other encodings."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _kinds() -> dict[str, type]:
     return {f.name: f.type for f in dataclasses.fields(Recipe) if f.type in (str, int, float, bool)}  # type: ignore[misc]
 
@@ -188,5 +199,12 @@ def _check_classes(classes: tuple[ClassEntry, ...]) -> None:
                 f"class id '{wnid}' has a dot, slash or space, or not 1 to {MAX_CLASS_ID} letters; use a wnid or a slug"
             )
     for entry in classes:
+        texts = (entry.name, entry.hypernym, entry.definition)
+        if not all(isinstance(text, str) and _is_utf8(text) for text in texts) or type(entry.base_count) is not int:
+            raise UserError(
+                f"class '{entry.wnid}' has fields that are not of their types; give texts and a whole number"
+            )
+        if entry.base_count > MAX_COUNT:
+            raise UserError(f"class '{entry.wnid}' has {entry.base_count} images; keys have room for {MAX_COUNT}")
         if entry.base_count < 1:
             raise UserError(f"class '{entry.wnid}' has {entry.base_count} images; leave it out or give it at least 1")

@@ -80,7 +80,7 @@ def find_sample(clone: Clone, key: str) -> int:
     plan = Plan(recipe_from_dict(clone.manifest.recipe), clone.manifest.num_rounds)
     wnid, _, index = key.rpartition("_")
     labels = {name: label for label, name in enumerate(clone.manifest.label_names)}
-    if wnid in labels and index.isdigit() and int(index) < plan.class_counts()[labels[wnid]]:
+    if wnid in labels and index.isdecimal() and int(index) < plan.class_counts()[labels[wnid]]:
         shard = plan.find_shard(labels[wnid], int(index))
         keys = clone.shard_index(shard)["key"]
         if key in keys:

@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from builders.format.errors import UserError
 from builders.format.manifest import (
     CARD,
@@ -95,6 +98,9 @@ def _verify_files(manifest: Manifest, plan: Plan, storage: Storage) -> Iterator[
         yield Fault(name, "missing")
     for name in sorted(there - shards - metadata):
         yield Fault(name, "extra file that is not in clone.json")
+    for number in range(num_metadata):
+        if (name := metadata_name(manifest.split, number)) in there:
+            yield from _verify_metadata(manifest, storage, name, number)
     if storage.exists(FINALISING):
         yield Fault(FINALISING, "left over from finalising; run 'fakeit-build make' again")
     yield from _verify_manifest(manifest, plan)
@@ -103,6 +109,19 @@ def _verify_files(manifest: Manifest, plan: Plan, storage: Storage) -> Iterator[
             yield Fault(name, "missing")
         elif storage.read(name) != expected:
             yield Fault(name, "stale: it does not say what clone.json says")
+
+
+def _verify_metadata(manifest: Manifest, storage: Storage, name: str, number: int) -> Iterator[Fault]:
+    """Whether a metadata file has a row group for each of its shards, and no more."""
+    first = number * SHARDS_PER_METADATA_FILE
+    expected = [entry.num_samples for entry in manifest.shards[first : first + SHARDS_PER_METADATA_FILE]]
+    try:
+        with storage.fs.open(storage.path(name), "rb") as file:
+            footer = pq.ParquetFile(file).metadata
+    except (OSError, pa.ArrowException):
+        return  # told with its shards
+    if [footer.row_group(group).num_rows for group in range(footer.num_row_groups)] != expected:
+        yield Fault(name, "stale: its row groups are not those of the shards that clone.json lists")
 
 
 def _verify_manifest(manifest: Manifest, plan: Plan) -> Iterator[Fault]:

@@ -17,6 +17,7 @@ from builders.format.shards import Member, read_members
 from builders.format.storage import Storage
 from builders.making.painting import MAX_ATTEMPTS
 from builders.making.plan import Plan, Sample
+from builders.making.recipe import Recipe
 from builders.making.shard import planned_fields
 
 Row = dict[str, Any]
@@ -145,11 +146,28 @@ class ShardVerifier:
         if not 0 <= fields["attempt"] < MAX_ATTEMPTS:
             yield f"json says attempt {fields['attempt']}, but there are {MAX_ATTEMPTS}"
             return
+        yield from _setting_faults(self.plan.recipe, fields)
         if fields["attempt"]:
             planned = self.plan.sample(planned.label, planned.index, fields["attempt"])
         for name, value in planned_fields(self.plan.recipe, planned).items():
             if fields[name] != value:
                 yield f"json says {name} {fields[name]!r}, the recipe says {value!r}"
+
+
+def _setting_faults(recipe: Recipe, fields: Row) -> Iterator[str]:
+    """Values that no image of the recipe can have."""
+    verdicts = {"off": (-1,), "flag": (-1, 0, 1), "drop": (0,)}[recipe.safety]
+    allowed = {
+        "attempt": range(MAX_ATTEMPTS if recipe.safety == "drop" else 1),
+        "nsfw": verdicts,
+        "batch_slot": range(recipe.batch_size),
+        "dtype": (recipe.dtype, "float32"),
+        "width": (recipe.width if recipe.engine == "diffusion" else fields["width"],),
+        "height": (recipe.height if recipe.engine == "diffusion" else fields["height"],),
+    }
+    for name, values in allowed.items():
+        if fields[name] not in values:
+            yield f"json says {name} {fields[name]!r}, which no image of the recipe has"
 
 
 class _Hashing(io.RawIOBase):

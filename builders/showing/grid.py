@@ -41,9 +41,11 @@ def draw_grid(
 
 
 def _sample(recipe: Recipe, class_id: str) -> Sample:
+    if recipe.engine != "diffusion":
+        raise UserError(f"'{recipe.name}' has real images, which nobody made; a grid is for synthetic ones")
     ids = recipe.label_names
     if class_id not in ids:
-        raise UserError(f"'{recipe.name}' has no class '{class_id}'; {near(class_id, ids[:10])}")
+        raise UserError(f"'{recipe.name}' has no class '{class_id}'; {near(class_id, ids)}")
     return Plan(recipe, 1).sample(ids.index(class_id), 0)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from builders.format.errors import UserError, near
-from builders.format.images import decode_image, decode_sample
+from builders.format.images import decode_sample
 from builders.format.manifest import MANIFEST
 from builders.format.open_clone import open_clone
 
@@ -43,7 +43,7 @@ def read_folder_pictures(root: str, num_per_class: int, classes: Collection[str]
     from builders.making.engines.folder import list_class_folders
 
     return {
-        name: [Image.fromarray(decode_image(path.read_bytes())) for path in paths[:num_per_class]]
+        name: [Image.fromarray(decode_sample(str(path), path.read_bytes())) for path in paths[:num_per_class]]
         for name, paths in list_class_folders(root).items()
         if name in classes
     }

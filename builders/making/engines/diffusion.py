@@ -4,7 +4,8 @@ Invariant: an image's bytes depend on its own seed and prompt and on the shape o
 image has its own generator, prompts are encoded in one shape, and a short batch is filled up to the full size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from builders.format.errors import UserError
 from builders.making.engines.base import Paint, Painted
-from builders.making.pipelines.loading import load_check, load_pipeline
+from builders.making.pipelines.loading import load_check, load_pipeline, out_of_memory
 from builders.making.pipelines.prompt_encoder import PromptEncoder
 from builders.making.plan import Sample
 from builders.making.recipe import Recipe
@@ -24,13 +25,16 @@ from builders.making.recipe import Recipe
 
 def load(recipe: Recipe) -> Paint:
     torch.set_num_threads(recipe.num_threads)
-    check = load_check(recipe)
-    _prompt_encoder(recipe)
+    with _told(recipe):
+        load_pipeline(recipe)
+        check = load_check(recipe)
+        _prompt_encoder(recipe)
 
     def paint(samples: Sequence[Sample]) -> list[Painted]:
         filled = [*samples, *[samples[-1]] * (recipe.batch_size - len(samples))]
-        pictures, in_32_bits = _whole_pictures(recipe, filled)
-        verdicts = check(pictures) if check else [-1] * len(pictures)
+        with _told(recipe):
+            pictures, in_32_bits = _whole_pictures(recipe, filled)
+            verdicts = check(pictures) if check else [-1] * len(pictures)
         return [
             Painted(pictures[slot], verdicts[slot], "float32" if slot in in_32_bits else recipe.dtype)
             for slot in range(len(samples))
@@ -53,10 +57,9 @@ def in_full_precision(recipe: Recipe) -> Recipe:
     return replace(recipe, dtype="float32", compile=False)
 
 
-def find_broken(pictures: NDArray[np.floating[Any]]) -> set[int]:
-    """Which of the pictures (n, height, width, 3) in [0, 1] have values that are not finite, or are of one flat colour."""
-    is_finite = np.isfinite(pictures).all(axis=(1, 2, 3))
-    levels = _to_uint8(pictures)
+def find_broken(pictures: NDArray[np.floating[Any]], levels: NDArray[np.uint8]) -> set[int]:
+    """Which pictures (n, height, width, 3) have values that are not finite, or are of one flat colour in 8 bits."""
+    is_finite = np.isfinite(pictures.sum(axis=(1, 2, 3)))
     is_flat = (levels == levels[:, :1, :1]).all(axis=(1, 2, 3))
     return {int(slot) for slot in np.flatnonzero(~is_finite | is_flat)}
 
@@ -67,18 +70,26 @@ def _whole_pictures(recipe: Recipe, samples: Sequence[Sample]) -> tuple[NDArray[
     Raises:
         UserError: a picture is broken in 32 bits, too.
     """
-    pictures = _run(recipe, samples)
-    broken = find_broken(pictures)
+    pictures, broken = _run_and_check(recipe, samples)
+    still = broken
     if broken and recipe.dtype != "float32":
-        again = _run(in_full_precision(recipe), samples)
+        again, broken_again = _run_and_check(in_full_precision(recipe), samples)
         for slot in broken:
             pictures[slot] = again[slot]
-    if still := sorted({samples[slot].key for slot in find_broken(pictures)}):
+        still = broken & broken_again
+    if still:
+        keys = sorted({samples[slot].key for slot in still})
         raise UserError(
-            f"{', '.join(still)} came out broken (not finite, or of one flat colour), in 32 bits, too; "
+            f"{', '.join(keys)} came out broken (not finite, or of one flat colour), in 32 bits, too; "
             "change the prompt, the guidance scale, the scheduler or the model"
         )
-    return _to_uint8(pictures), broken
+    return pictures, broken
+
+
+def _run_and_check(recipe: Recipe, samples: Sequence[Sample]) -> tuple[NDArray[np.uint8], set[int]]:
+    pictures = _run(recipe, samples)
+    levels = _to_uint8(pictures)
+    return levels, find_broken(pictures, levels)
 
 
 def _run(recipe: Recipe, samples: Sequence[Sample]) -> NDArray[np.floating[Any]]:
@@ -97,8 +108,6 @@ def _run(recipe: Recipe, samples: Sequence[Sample]) -> NDArray[np.floating[Any]]
             ).images
     except ValueError as error:
         raise UserError(f"the model cannot paint so ({str(error).splitlines()[0]}); change that setting") from None
-    except (MemoryError, RuntimeError) as error:
-        raise _out_of_memory(recipe, error) from None
     if pictures.shape[1:3] != (recipe.height, recipe.width):
         height, width = pictures.shape[1:3]
         raise UserError(
@@ -112,15 +121,15 @@ def _prompt_encoder(recipe: Recipe) -> PromptEncoder:
     return PromptEncoder(load_pipeline(recipe), recipe.negative_prompt, is_guided=recipe.guidance_scale > 1)
 
 
-def _out_of_memory(recipe: Recipe, error: Exception) -> Exception:
-    """The sentence for want of memory, on a GPU or a CPU; any other error as it is."""
-    is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
-    if not is_memory:
-        return error
-    what = f"out of memory with batches of {recipe.batch_size} at {recipe.width}x{recipe.height}"
-    if recipe.batch_size == 1:
-        return UserError(f"{what}; try --vae-slicing True, --dtype float16, or a smaller size")
-    return UserError(f"{what}; try --batch-size {recipe.batch_size // 2}")
+@contextmanager
+def _told(recipe: Recipe) -> Iterator[None]:
+    """Want of memory, wherever it shows, is a sentence with the batch size to try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if sentence := out_of_memory(recipe, error):
+            raise sentence from None
+        raise
 
 
 def _to_uint8(pictures: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

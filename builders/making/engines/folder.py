@@ -34,7 +34,7 @@ def list_class_folders(source: str) -> dict[str, list[Path]]:
         raise UserError("real images need their source; give --source DIR, a directory of class folders")
     if not root.is_dir():
         raise UserError(f"'{source}' is no directory; give --source a directory of class folders")
-    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
+    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and folder.name[0] != "."]
     if not folders:
         raise UserError(f"'{source}' has no class folders; it should hold one folder of pictures a class")
     pictures = {folder.name: _pictures(folder) for folder in folders}

@@ -15,7 +15,7 @@ import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from numpy.typing import NDArray
 
-from builders.format.errors import UserError
+from builders.format.errors import UserError, near
 from builders.making.recipe import Recipe
 
 # Tokenizers start threads of their own, which a worker does not want.
@@ -42,15 +42,26 @@ def load_pipeline(recipe: Recipe) -> Any:
         pipeline, own = _load_modules(
             *_source(recipe), recipe.dtype, recipe.channels_last, recipe.compile, recipe.vae_slicing
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"model '{recipe.model}' cannot be loaded ({reason}); give --model a Hub id or a directory of a "
+    except Exception as error:  # whatever a damaged directory makes the libraries raise
+        raise out_of_memory(recipe, error) or UserError(
+            f"model '{recipe.model}' cannot be loaded ({_reason(error)}); give --model a Hub id or a directory of a "
             "text-to-image pipeline with safetensors"
         ) from None
     is_own = type(own).__name__ == recipe.scheduler
-    pipeline.scheduler = own if is_own else _scheduler_class(recipe.scheduler).from_config(own.config)
+    pipeline.scheduler = own if is_own else _compatible_scheduler(own, recipe.scheduler)
     return pipeline
+
+
+def out_of_memory(recipe: Recipe, error: Exception) -> UserError | None:
+    """The sentence for want of memory on a GPU or a CPU; None for any other error."""
+    words = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
+    if not is_memory:
+        return None
+    what = f"out of memory with batches of {recipe.batch_size} at {recipe.width}x{recipe.height}"
+    if recipe.batch_size == 1:
+        return UserError(f"{what}; try --vae-slicing, --dtype float16, or a smaller size")
+    return UserError(f"{what}; try --batch-size {recipe.batch_size // 2}")
 
 
 def load_check(recipe: Recipe) -> Check | None:
@@ -64,18 +75,23 @@ def load_check(recipe: Recipe) -> Check | None:
     source, revision = _source(recipe)
     try:
         config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
-        if not config.get("safety_checker", [None])[0]:
+        if (config.get("safety_checker") or [None, None])[1] != StableDiffusionSafetyChecker.__name__:
             if recipe.safety == "drop":
                 raise UserError(
                     f"model '{recipe.model}' has no safety checker to drop images by; give --safety flag or off"
                 )
             return None
         return _load_check(source, revision, recipe.dtype)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"the safety checker of '{recipe.model}' cannot be loaded ({reason}); give --safety off to do without"
+    except UserError:
+        raise
+    except Exception as error:
+        raise out_of_memory(recipe, error) or UserError(
+            f"the safety checker of '{recipe.model}' cannot be loaded ({_reason(error)}); give --safety off to do without"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _source(recipe: Recipe) -> tuple[str, str | None]:
@@ -118,9 +134,17 @@ def _load_modules(
 @lru_cache(maxsize=1)
 def _load_check(source: str, revision: str | None, dtype: str) -> Check:
     options = {"revision": revision} if revision else {}
-    checker = StableDiffusionSafetyChecker.from_pretrained(
-        source, subfolder="safety_checker", dtype=getattr(torch, dtype), use_safetensors=True, **options
-    ).to(device())
+    checker, loading = StableDiffusionSafetyChecker.from_pretrained(
+        source,
+        subfolder="safety_checker",
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        output_loading_info=True,
+        **options,
+    )
+    if loading["missing_keys"]:
+        raise ValueError(f"its weights lack {min(loading['missing_keys'])}")
+    checker.to(device())
     # Pillow's resizing, for the other backend needs torchvision and gives other pixels.
     extractor = transformers.CLIPImageProcessorPil.from_pretrained(source, subfolder="feature_extractor", **options)
 
@@ -136,8 +160,12 @@ def _load_check(source: str, revision: str | None, dtype: str) -> Check:
     return check
 
 
-def _scheduler_class(name: str) -> Any:
-    known = [key for key in dir(diffusers) if key.endswith("Scheduler")]
+def _compatible_scheduler(own: Any, name: str) -> Any:
+    """The model's scheduler exchanged for another one that samples the same kind of model."""
+    known = {kind.__name__: kind for kind in own.compatibles}
     if name not in known:
-        raise UserError(f"unknown scheduler '{name}'; diffusers {diffusers.__version__} has {', '.join(known)}")
-    return getattr(diffusers, name)
+        raise UserError(f"unknown scheduler '{name}' for this model; {near(name, sorted(known))}")
+    try:
+        return known[name].from_config(own.config)
+    except (ImportError, ValueError, TypeError) as error:
+        raise UserError(f"scheduler '{name}' cannot be used ({_reason(error)}); choose another --scheduler") from None

@@ -25,6 +25,7 @@ def test_class_options__counts_are_read_with_comma_tab_or_space(tmp_path: Path) 
         ("a,x", "'a,x' is not"),
         ("a", "'a' is not"),
         ("a,0\nb,1", "has 0 images"),
+        (",", "',' is not"),
         ("", "is empty"),
     ],
 )

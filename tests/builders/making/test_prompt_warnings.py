@@ -16,10 +16,26 @@ LONG = "one two three " * 12
 
 def test_prompt_warnings__classes_of_one_name_are_told() -> None:
     whole, lemmas = (ImageNet1KSD.recipe("c_cfg2", prompt=prompt) for prompt in ("{c}", "{lemma}"))
-    assert [text for text in prompt_warnings(Plan(whole, 1)) if "crane" in text] == prompt_warnings(Plan(whole, 1))
+    same, uncounted = prompt_warnings(Plan(whole, 1))
+    assert "crane" in same and "not counted" in uncounted and "CompVis/stable-diffusion-v1-4" in uncounted
     found = "\n".join(prompt_warnings(Plan(lemmas, 1)))
     assert "classes n02012849, n03126707 have the same prompt 'crane'" in found and "'maillot'" in found
-    assert prompt_warnings(Plan(ImageNet1KSD.recipe("c_d_cfg2"), 1)) == []
+    assert prompt_warnings(Plan(ImageNet1KSD.recipe("c_d_cfg2"), 1)) == [uncounted]
+
+
+def test_prompt_warnings__a_cached_model_of_the_hub_is_counted(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--a--b"
+    shutil.copytree(embedded_dir() / "tokenizer", cached / "snapshots" / "0123abc" / "tokenizer")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0123abc")
+    asked = replace(recipe, model="a/b", revision="", prompt="{c} " + LONG * 3)
+    for revision in ("", "main", "0123abc"):
+        assert "3 of 3" in prompt_warnings(Plan(replace(asked, revision=revision), 1))[0]
+    (cached / "snapshots/0123abc/tokenizer/tokenizer.json").write_text("broken")
+    assert "tokenizer cannot be read" in prompt_warnings(Plan(asked, 1))[0]
 
 
 def test_prompt_warnings__cut_prompts_are_counted(recipe: Recipe) -> None:

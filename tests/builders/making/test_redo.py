@@ -61,7 +61,7 @@ def test_redo__another_model_and_real_images_are_refused(
     clone = open_clone(made)
     with pytest.raises(UserError, match="but the recipe was made with"):
         redo(clone, clone.key(0), str(tiny_pipeline))
-    with pytest.raises(UserError, match="cannot look up model 'checked-sd'"):
+    with pytest.raises(UserError, match="model 'checked-sd' lay in a directory"):
         redo(clone, clone.key(0))
     with pytest.raises(UserError, match="real images"):
         redo(open_clone(finished[0]), "x")
@@ -82,7 +82,7 @@ def test_redo__images_remade_in_32_bits_are_redone_in_32_bits(
 ) -> None:
     find_broken = diffusion.find_broken
     calls = iter(range(99))
-    monkeypatch.setattr(diffusion, "find_broken", lambda p: {1} if next(calls) % 2 == 0 else find_broken(p))
+    monkeypatch.setattr(diffusion, "find_broken", lambda p, q: {1} if next(calls) % 2 == 0 else find_broken(p, q))
     make_clone(Plan(replace(painted, dtype="float16"), 6), str(tmp_path / "clone"))
     monkeypatch.undo()
     clone = open_clone(tmp_path / "clone")

@@ -64,6 +64,15 @@ def drop_field(content: bytes) -> bytes:
     return json.dumps(fields).encode()
 
 
+def lengthen(path: Path) -> None:
+    """Metadata of a longer clone: a row group too many."""
+    file = pq.ParquetFile(path)
+    groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    with pq.ParquetWriter(path, file.schema_arrow) as writer:
+        for group in [*groups, groups[-1]]:
+            writer.write_table(group)
+
+
 OTHER_PICTURE = encode_image(np.zeros((8, 8, 3), np.uint8), "jpg", 95)
 
 
@@ -105,6 +114,10 @@ def test_verify__an_intact_clone_has_no_faults(clone: Path, deep: bool) -> None:
         (change("json", set_field(attempt=10)), "json says attempt 10, but there are 10"),
         (change("json", set_field(attempt=1)), "json says seed"),
         (change("json", set_field(nsfw=1)), "its safety verdicts are"),
+        (change("json", set_field(nsfw=7)), "json says nsfw 7, which no image of the recipe has"),
+        (change("json", set_field(attempt=1)), "json says attempt 1, which no image of the recipe has"),
+        (change("json", set_field(batch_slot=8)), "json says batch_slot 8, which no image"),
+        (change("json", set_field(dtype="banana")), "json says dtype 'banana', which no image"),
         (change("json", set_field(model="x")), "json says model 'x', the recipe says 'class folders'"),
     ],
 )
@@ -171,6 +184,7 @@ def test_verify__one_changed_byte_is_found(clone: Path, place: int) -> None:
         (lambda c: (c / "README.md").write_text("old"), "README.md: stale"),
         (lambda c: (c / "metadata/test-00000.parquet").unlink(), "metadata/test-00000.parquet: missing"),
         (lambda c: (c / "metadata/test-00000.parquet").write_bytes(b"x" * 99), "cannot be read"),
+        (lambda c: lengthen(c / "metadata/test-00000.parquet"), "test-00000.parquet: stale: its row groups"),
         (lambda c: pq.write_table(pa.table({"key": ["a"]}), c / "metadata/test-00000.parquet"), "columns are not"),
     ],
 )

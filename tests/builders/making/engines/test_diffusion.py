@@ -168,7 +168,8 @@ def test_diffusion__broken_pictures_are_told_from_whole_ones() -> None:
     pictures[1] = 0.0  # the black square
     pictures[2] = (0.1, 0.5, 0.9)  # one flat colour
     pictures[3, 2, 2, 1] = np.nan
-    assert diffusion.find_broken(pictures) == {1, 2, 3}
+    levels = (np.nan_to_num(pictures) * 255).round().astype(np.uint8)
+    assert diffusion.find_broken(pictures, levels) == {1, 2, 3}
 
 
 def test_diffusion__compiled_it_paints_the_same_but_for_last_bits(painted: Recipe, samples: list[Sample]) -> None:
