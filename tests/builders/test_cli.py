@@ -111,7 +111,7 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
             "unknown scheduler 'RePaintScheduler'",
         ),
         (["make", "digits_sd/c_cfg2", "OUT", "--model", "bad id!!"], "cannot look up model 'bad id!!'"),
-        (["make", "real_images/test", "OUT", "--safety", "drop"], "real images are not checked"),
+        (["plan", "CLONE/clone.json", "--safety", "drop"], "real images are not checked"),
         (["grid", "digits_sd/c_cfg2", "x"], "has no class 'x'"),
         (["grid", "digits_sd/c_cfg2", "x", "-o", "x.jpg"], "is no .png"),
         (["plan", "CLONE/clone.json", "--hypernym-parent", "2"], "lists its classes already"),
