@@ -162,6 +162,45 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return best
 
 
+def report(recipe: Recipe, seconds: dict[str, list[float]], outside: float, flops: float, rate: float) -> list[str]:
+    """The result page: ratios within a round, and images a second of each arm."""
+    num_images = len(recipe.classes)
+    best = min((name for name in seconds if name.startswith("loop")), key=lambda name: sum(seconds[name]))
+    rows = [
+        (
+            "ours / bare pipeline on the same batches, time",
+            spread(ratios(seconds["ours"], seconds["bare"])),
+            "at most 1.05",
+        ),
+        (f"best plain loop ({best}) / ours, time", spread(ratios(seconds[best], seconds["ours"])), "at least 1.3"),
+        (
+            f"best plain loop ({best}) / ours compiled, time",
+            spread(ratios(seconds[best], seconds["ours, compiled"])),
+            "at least 1.3",
+        ),
+        ("share of our time outside the UNet and VAE", f"{outside:.1%}", ""),
+    ]
+    for name in ("ours", "ours, compiled"):
+        shares = [flops * num_images / s / rate for s in seconds[name]]
+        rows.append(
+            (f"{name}: share of the measured matrix-multiply rate ({rate / 1e12:.0f} TFLOP/s)", spread(shares), "")
+        )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return [
+        f"{device}. SD v1.4 architecture, random weights, {recipe.width}x{recipe.height}, {recipe.num_inference_steps} steps,",
+        f"{recipe.dtype}, guidance {recipe.guidance_scale:g}, batches of {recipe.batch_size}; {num_images} images an arm, "
+        f"{NUM_ROUNDS} rounds.",
+        "",
+        "| what | measured: median (range) | asked |",
+        "|---|---|---|",
+        *[f"| {title} | {value} | {asked} |" for title, value, asked in rows],
+        "",
+        "| arm | images/s |",
+        "|---|---|",
+        *[f"| {name} | {spread([num_images / s for s in times])} |" for name, times in seconds.items()],
+    ]
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "sd14"
@@ -185,40 +224,7 @@ def main() -> None:
         }
         seconds = time_in_turns({name: synchronized(arm) for name, arm in arms.items()}, NUM_ROUNDS)
         outside, flops, rate = share_outside(plan), num_flops(recipe), matmul_rate(torch.float16)
-    best = min(loops, key=lambda name: sum(seconds[name]))
-    rows = [
-        (
-            "ours / bare pipeline on the same batches, time",
-            spread(ratios(seconds["ours"], seconds["bare"])),
-            "at most 1.05",
-        ),
-        (f"best plain loop ({best}) / ours, time", spread(ratios(seconds[best], seconds["ours"])), "at least 1.3"),
-        (
-            f"best plain loop ({best}) / ours compiled, time",
-            spread(ratios(seconds[best], seconds["ours, compiled"])),
-            "at least 1.3",
-        ),
-        ("share of our time outside the UNet and VAE", f"{outside:.1%}", ""),
-    ]
-    for name in ("ours", "ours, compiled"):
-        shares = [flops * len(classes) / s / rate for s in seconds[name]]
-        rows.append(
-            (f"{name}: share of the measured matrix-multiply rate ({rate / 1e12:.0f} TFLOP/s)", spread(shares), "")
-        )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    lines = [
-        f"{device}. SD v1.4 architecture, random weights, {recipe.width}x{recipe.height}, {recipe.num_inference_steps} steps,",
-        f"{recipe.dtype}, guidance {recipe.guidance_scale:g}, batches of {recipe.batch_size}; {len(classes)} images an arm, "
-        f"{NUM_ROUNDS} rounds.",
-        "",
-        "| what | measured: median (range) | asked |",
-        "|---|---|---|",
-        *[f"| {title} | {value} | {asked} |" for title, value, asked in rows],
-        "",
-        "| arm | images/s |",
-        "|---|---|",
-        *[f"| {name} | {spread([len(classes) / s for s in times])} |" for name, times in seconds.items()],
-    ]
+    lines = report(recipe, seconds, outside, flops, rate)
     if REHEARSAL:
         print("\n".join(lines))
     else:

@@ -216,16 +216,16 @@ def card(
 
     if not clones:
         raise UserError("no card to write; give a clone or a recipe")
-    stale = []
+    is_any_stale = False
     for name in clones:
         found = recipes_named(name)
         for storage, file, rendered in _recipe_cards(found, folder) if found else _clone_card(name):
             is_stale = not storage.exists(file) or storage.read(file) != rendered
             if is_stale and not check:
                 storage.write(file, rendered)
-            stale += [f"{storage.root}/{file}"] if is_stale else []
+            is_any_stale |= is_stale
             print(f"{storage.root}/{file} is {('stale' if check else 'written') if is_stale else 'up to date'}")
-    if check and stale:
+    if check and is_any_stale:
         raise SystemExit(1)
 
 

@@ -7,6 +7,9 @@ import csv
 from dataclasses import dataclass
 from importlib.resources import files
 
+MAX_CLASS_ID = 64
+"""Letters of a class id: names in a tar header have 100 bytes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEntry:

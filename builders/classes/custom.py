@@ -9,13 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from builders.classes.class_list import ClassEntry
+from builders.classes.class_list import MAX_CLASS_ID, ClassEntry
 from builders.classes.class_options import ClassOptions, read_lines
+from builders.classes.imagenet import IMAGES_PER_CLASS
 from builders.classes.wordnet import WNID, is_synset, parent_lemmas, read_synset
 from builders.format.errors import UserError
-
-IMAGES_PER_CLASS = 1300
-MAX_SLUG = 64
 
 Value = TypeVar("Value")
 
@@ -68,7 +66,7 @@ def slug(name: str) -> str:
     words = re.findall("[a-z0-9]+", ascii_name)
     if not words:
         raise UserError(f"class '{name}' has no letter or digit to make its id of; give it a name in Latin letters")
-    return "_".join(words)[:MAX_SLUG].rstrip("_")
+    return "_".join(words)[:MAX_CLASS_ID].rstrip("_")
 
 
 def _said(folder: str) -> str:

@@ -1,5 +1,8 @@
 """The one error that people are meant to read: a sentence with the value and the way out; commands exit with status 2."""
 
+MAX_CHOICES = 60
+"""Choices that are listed; of longer lists the beginning."""
+
 
 class UserError(Exception):
     """A mistake in what was asked, or in what lies on disk, told in one sentence."""
@@ -10,7 +13,10 @@ def near(name: str, choices: list[str]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, choices, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(choices)}"
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    more = f", … ({len(choices):,} in all)" if len(choices) > MAX_CHOICES else ""
+    return f"choose from {', '.join(choices[:MAX_CHOICES])}{more}"
 
 
 def missing_extra(module: str, extra: str) -> UserError:

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from builders.classes.class_list import ClassEntry
+from builders.classes.class_list import MAX_CLASS_ID, ClassEntry
 from builders.format.errors import UserError, near
 from builders.format.images import check_format
 from builders.making.prompts import template_fields
@@ -18,8 +18,6 @@ from builders.making.prompts import template_fields
 SAFETY = ("off", "flag", "drop")
 MAX_COUNT = 10**8
 """Keys number the images of a class with eight digits."""
-MAX_CLASS_ID = 64
-"""Letters of a class id: names in a tar header have 100 bytes."""
 DTYPES = ("float32", "float16", "bfloat16")
 
 

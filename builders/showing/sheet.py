@@ -77,7 +77,7 @@ def _choose(titles: dict[str, str], classes: list[str]) -> dict[str, str]:
     ids = {**{title: wnid for wnid, title in titles.items()}, **{wnid: wnid for wnid in titles}}
     for name in classes:
         if name not in ids:
-            raise UserError(f"the clone has no class '{name}'; {near(name, list(ids)[:20])}")
+            raise UserError(f"the clone has no class '{name}'; {near(name, list(ids))}")
     return {ids[name]: titles[ids[name]] for name in classes} if classes else titles
 
 
