@@ -21,10 +21,10 @@ from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
 from tests.acceptance.record import record
 
-NUM_CLASSES = 3
+NUM_CLASSES = 6
 """In the arms that fill batches; a class fills one, so that the loop by classes is not short of images."""
-NUM_ROUNDS = 9
-NUM_ROUNDS_ONE_BY_ONE = 5
+NUM_ROUNDS = 11
+NUM_ROUNDS_ONE_BY_ONE = 3
 
 
 def settings(recipe: Recipe, samples: list[Sample]) -> dict[str, Any]:

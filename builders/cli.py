@@ -20,52 +20,57 @@ from builders.making.plan import Plan, Sample
 PROGRAM = "fakeit-build"
 RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
 ClonePath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLONE")]
+FromRecipe = tyro.conf.arg(help_behavior_hint="(default: the recipe's)")
+Text = Annotated[str | None, FromRecipe]
+Whole = Annotated[int | None, FromRecipe]
+Number = Annotated[float | None, FromRecipe]
+Switch = Annotated[bool | None, FromRecipe]
 OutPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
-    images_per_class: int | None = None
+    images_per_class: Whole = None
     """How many images of each class (of the largest one, where counts differ)."""
-    scale: float | None = None
+    scale: Number = None
     """The same as a multiple of the recipe's own number, such as 0.1 or 50."""
-    prompt: str | None = None
+    prompt: Text = None
     """Prompt template over {c}, {lemma}, {h_c}, {d_c}, {b}."""
-    negative_prompt: str | None = None
+    negative_prompt: Text = None
     """What to guide away from."""
-    model: str | None = None
+    model: Text = None
     """Hub id or directory of a diffusers pipeline."""
-    revision: str | None = None
+    revision: Text = None
     """Commit of the model on the Hub."""
-    scheduler: str | None = None
+    scheduler: Text = None
     """Sampler, as diffusers calls its class."""
-    guidance_scale: float | None = None
+    guidance_scale: Number = None
     """Classifier-free guidance; 1 or less switches it off."""
-    num_inference_steps: int | None = None
+    num_inference_steps: Whole = None
     """Denoising steps an image."""
-    width: int | None = None
+    width: Whole = None
     """Pixels."""
-    height: int | None = None
+    height: Whole = None
     """Pixels."""
-    dtype: str | None = None
+    dtype: Text = None
     """float32, float16 or bfloat16."""
-    batch_size: int | None = None
+    batch_size: Whole = None
     """Images made together."""
-    channels_last: bool | None = None
+    channels_last: Switch = None
     """Channels-last convolutions, faster on GPUs in 16 bits."""
-    compile: bool | None = None
+    compile: Switch = None
     """Put the denoiser through torch.compile."""
-    vae_slicing: bool | None = None
+    vae_slicing: Switch = None
     """Decode images one by one, for want of memory."""
-    safety: str | None = None
+    safety: Text = None
     """The model's own checker: off, flag (keep its verdict), or drop (make flagged images again with another seed)."""
-    image_format: str | None = None
+    image_format: Text = None
     """jpg, png or webp."""
-    image_quality: int | None = None
+    image_quality: Whole = None
     """Quality of jpg and webp, 1 to 100."""
-    seed: int | None = None
+    seed: Whole = None
     """Seed from which every image's own is derived."""
-    shard_size: int | None = None
+    shard_size: Whole = None
     """About how many images a shard holds."""
     source: str | None = None
     """Class folders (real_images, custom_sd), or a text file with a name, synset or wnid a line (custom_sd)."""

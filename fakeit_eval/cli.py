@@ -23,13 +23,14 @@ def test(runs: RunPaths, /, data: str, batch_size: int = 256, workers: int = 0) 
         batch_size: Images per forward.
         workers: Loader processes.
     """
+    from builders.format.cache import default_cache
     from builders.format.open_clone import open_clone
     from fakeit_eval.evaluate import test_run
 
     if not runs:
         raise UserError("no run to test; give at least one run directory of fakeit-train")
     _check_loading(batch_size, workers)
-    clone = open_clone(data)
+    clone = open_clone(data, default_cache())
     _print_results([test_run(run, clone, batch_size=batch_size, num_workers=workers) for run in runs])
 
 
@@ -56,13 +57,18 @@ def probe(
         batch_size: Images per forward.
         workers: Loader processes.
     """
+    from builders.format.cache import default_cache
     from builders.format.open_clone import open_clone
     from fakeit_eval.evaluate import probe_run
 
     if trials < 1:
         raise UserError(f"{trials} trials find nothing; give --trials 1 or more")
     _check_loading(batch_size, workers)
-    clones = {name: open_clone(root) for name, root in (("train", train), ("val", val), ("test", test)) if root}
+    clones = {
+        name: open_clone(root, default_cache())
+        for name, root in (("train", train), ("val", val), ("test", test))
+        if root
+    }
     path = probe_run(run, clones, num_trials=trials, seed=seed, batch_size=batch_size, num_workers=workers)
     _print_results([path])
 

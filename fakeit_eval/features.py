@@ -3,6 +3,7 @@
 Preprocessing is the paper's (supplementary, section 2): bicubic to the input size on the shortest side, then the middle square.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from builders.format.backbone import Backbone, head_of
 from builders.format.errors import UserError
 from builders.format.images import decode_sample
-from builders.format.open_clone import Clone, open_clone
+from builders.format.open_clone import Clone
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _start_worker(worker: int) -> None:
     info = get_worker_info()
     assert info is not None
     dataset = cast(_PictureBatches, info.dataset)
-    dataset.clone = open_clone(dataset.clone.root)  # files and connections of the parent are not for a forked child
+    dataset.clone = copy.copy(dataset.clone)  # files and connections of the parent are not for a forked child
 
 
 def _as_it_is(batch: Any) -> Pictures | UserError:

@@ -55,8 +55,8 @@ def keys(config: ConfigName, /, data: str, step: int, num_steps: int = 1, settin
     from fakeit_train.config import load_config
     from fakeit_train.data import make_order
 
-    clone = open_clone(data)
     loaded = load_config(config, list(settings))
+    clone = open_clone(data, loaded.data.cache)
     order = make_order(clone, loaded)
     total = loaded.num_epochs * order.batches_per_epoch
     if not 0 <= step < step + num_steps <= total:

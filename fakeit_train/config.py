@@ -15,6 +15,7 @@ from typing import Any
 
 import fakeit_train.configs as configs_folder
 from builders.format.backbone import Backbone
+from builders.format.cache import ShardCache, default_folder
 from builders.format.errors import UserError, near
 from fakeit_train.crops import CropConfig, augmentation_crops
 
@@ -31,10 +32,20 @@ class DataConfig:
     """Groups that the shards of an epoch are dealt to; fixed for a run."""
     num_workers: int = 4
     """Loader processes of each rank; 0 loads in the training process."""
+    cache_dir: str = ""
+    """Where shards of remote clones are kept, for all processes of a machine; "" is $FAKEIT_CACHE or ~/.cache/fakeit."""
+    cache_gib: float = 64.0
+    """How much of them."""
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
             raise UserError(f"data.num_workers is {self.num_workers}, but must be at least 0")
+        if not 0 < self.cache_gib < math.inf:
+            raise UserError(f"data.cache_gib is {self.cache_gib}, but must be more than 0")
+
+    @property
+    def cache(self) -> ShardCache:
+        return ShardCache(Path(self.cache_dir) if self.cache_dir else default_folder(), int(self.cache_gib * 2**30))
 
 
 @dataclass(frozen=True, kw_only=True)

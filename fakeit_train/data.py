@@ -3,6 +3,7 @@
 Resuming is a step number: nothing else is kept.
 """
 
+import copy
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.format.errors import UserError
 from builders.format.images import decode_sample
-from builders.format.open_clone import Clone, open_clone
+from builders.format.open_clone import Clone
 from fakeit_train.config import TrainConfig
 from fakeit_train.crops import augmentation_crops, make_crops
 from fakeit_train.order import Order
+from fakeit_train.prefetch import Prefetcher
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """What clusters send before they take a machine away, and Ctrl-C."""
@@ -67,15 +69,20 @@ class CropDataset(Dataset[Batch | UserError]):
 class OrderSampler(Sampler[list[Place]]):
     """This rank's part of every global batch from `start` to `stop`."""
 
-    def __init__(self, order: Order, start: int, stop: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, order: Order, start: int, stop: int, rank: int, world_size: int, prefetcher: Prefetcher | None = None
+    ) -> None:
         self.order, self.start, self.stop = order, start, stop
         self.rank, self.world_size = rank, world_size
+        self.prefetcher = prefetcher
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[Place]]:
         for step in range(self.start, self.stop):
+            if self.prefetcher:
+                self.prefetcher.advance(step)
             yield rank_part(self.order.global_batch(step), self.rank, self.world_size)
 
 
@@ -108,10 +115,18 @@ def make_loader(clone: Clone, config: TrainConfig, sampler: OrderSampler) -> Ite
         collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    batches = iter(loader)  # which forks the workers
+    prefetcher = sampler.prefetcher
+    if prefetcher:
+        prefetcher.start()
+    try:
+        for batch in batches:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    finally:
+        if prefetcher:
+            prefetcher.stop()
 
 
 def _as_it_is(batch: Any) -> Batch | UserError:
@@ -125,4 +140,4 @@ def _start_worker(worker: int) -> None:
     info = get_worker_info()
     assert info is not None
     dataset = cast(CropDataset, info.dataset)
-    dataset.clone = open_clone(dataset.clone.root)  # files and connections of the parent are not for a forked child
+    dataset.clone = copy.copy(dataset.clone)  # files and connections of the parent are not for a forked child

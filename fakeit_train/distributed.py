@@ -16,6 +16,10 @@ class World:
     rank: int
     size: int
     device: torch.device
+    local_rank: int = 0
+    """Rank among the processes of this machine."""
+    local_size: int = 1
+    """How many processes of the run are on this machine."""
 
     @property
     def is_main(self) -> bool:
@@ -39,6 +43,13 @@ class World:
             dist.all_reduce(value)
         return value
 
+    def share(self, text: str) -> str:
+        """The main process's text."""
+        shared = [text]
+        if self.size > 1:
+            dist.broadcast_object_list(shared)
+        return shared[0]
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
@@ -57,7 +68,7 @@ def join_world() -> Iterator[World]:
     if size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(rank, size, device)
+        yield World(rank, size, device, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     finally:
         if size > 1:
             dist.destroy_process_group()

@@ -10,6 +10,7 @@ Shards are shuffled, then samples within blocks of shards, by sorting on keys fr
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -58,6 +59,20 @@ class Order:
             range(group * run + batch * part, group * run + (batch + 1) * part) for group in range(self.num_groups)
         )
         return [(self._sample_at(epoch, position), epoch) for position in positions]
+
+    def shards_ahead(self, step: int, group: int) -> Iterator[int]:
+        """The shards of a group's samples from the step-th global batch on, block after block; it never ends."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        part = self.global_batch_size // self.num_groups
+        run = part * self.batches_per_epoch
+        position = group * run + batch * part
+        for later in itertools.count(epoch):
+            starts = _block_starts(self, later)
+            first = int(np.searchsorted(starts, position, side="right")) - 1
+            last = int(np.searchsorted(starts, (group + 1) * run - 1, side="right")) - 1
+            shards = _shard_order(self, later)
+            yield from map(int, shards[first * self.block_size : (last + 1) * self.block_size])
+            position = group * run
 
     def _sample_at(self, epoch: int, position: int) -> int:
         block_starts = _block_starts(self, epoch)

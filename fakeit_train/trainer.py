@@ -28,11 +28,14 @@ from fakeit_train.distributed import World, join_world
 from fakeit_train.losses import multi_crop_cross_entropy
 from fakeit_train.model import MultiCropNetwork
 from fakeit_train.optim import make_optimizer, set_rate
+from fakeit_train.prefetch import Prefetcher, check_cache
 from fakeit_train.schedules import warm_up_cosine
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
-FREE_SETTINGS = ("checkpoint_every", "log_every", "log_keys", "data.num_workers")
+FREE_SETTINGS = (
+    "checkpoint_every", "log_every", "log_keys", "data.num_workers", "data.cache_dir", "data.cache_gib",
+)  # fmt: skip
 """Settings that a resumed run may change."""
 
 
@@ -54,12 +57,13 @@ def train(config: TrainConfig, data: str, out: Path, *, resume: bool = False) ->
     Raises:
         UserError: the clone cannot be opened, or the output holds another run, or this one without `resume`.
     """
-    clone = open_clone(data)
-    names, trained_on = tuple(clone.manifest.label_names), clone.manifest.recipe["name"]
-    config = replace(config, backbone=replace(config.backbone, classes=names, trained_on=trained_on))
-    order = make_order(clone, config)
-    num_steps = config.num_epochs * order.batches_per_epoch
     with join_world() as world:
+        clone = _open_data(data, config, world)
+        names, trained_on = tuple(clone.manifest.label_names), clone.manifest.recipe["name"]
+        config = replace(config, backbone=replace(config.backbone, classes=names, trained_on=trained_on))
+        order = make_order(clone, config)
+        check_cache(clone, order, world)
+        num_steps = config.num_epochs * order.batches_per_epoch
         if config.data.batch_size < 2 * world.size:
             raise UserError(
                 f"a batch of {config.data.batch_size} is too small for {world.size} processes; two images each at least"
@@ -75,12 +79,20 @@ def train(config: TrainConfig, data: str, out: Path, *, resume: bool = False) ->
             _forget_after(start, out)
         world.barrier()
         run = _Run(config, world, network, optimizer, out, num_steps)
-        sampler = OrderSampler(order, start, num_steps, world.rank, world.size)
+        prefetcher = Prefetcher(clone, order, world)
+        sampler = OrderSampler(order, start, num_steps, world.rank, world.size, prefetcher)
         outcome = run.steps(start, make_loader(clone, config, sampler))
         if outcome.is_finished and world.is_main:
             _export(config, network, out)
         world.barrier()
     return outcome
+
+
+def _open_data(data: str, config: TrainConfig, world: World) -> Clone:
+    """The same version of the clone in all processes, whatever happens to its branch meanwhile."""
+    clone = open_clone(data, config.data.cache) if world.is_main else None
+    root = world.share(clone.root if clone else "")
+    return clone or open_clone(root, config.data.cache)
 
 
 class _Run:

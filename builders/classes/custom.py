@@ -52,8 +52,14 @@ def in_order_of_ids(named: Iterable[tuple[str, str, Value]]) -> dict[str, Value]
 
 
 def class_id(name: str) -> str:
-    """A wnid as it is, any other name as a slug."""
-    return name if WNID.fullmatch(name) else slug(name)
+    """A wnid as it is, a synset's own wnid, any other name as a slug.
+
+    Raises:
+        UserError: WordNet has no such synset or is not installed, or nothing is left of the name.
+    """
+    if WNID.fullmatch(name):
+        return name
+    return read_synset(name).wnid if is_synset(name) else slug(name)
 
 
 def slug(name: str) -> str:

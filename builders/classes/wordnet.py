@@ -10,7 +10,8 @@ from builders.format.errors import UserError, missing_extra
 
 DOWNLOAD = "python -m nltk.downloader wordnet"
 WNID = re.compile(r"n\d{8}")
-SYNSET = re.compile(r"\S+\.n\.\d{1,3}")
+SYNSET = re.compile(r"\S+\.[nvars]\.\d{1,3}")
+"""Of any part of speech, so that a verb is refused and not painted as a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def _find(text: str) -> Any:
             )
     except (WordNetError, ValueError, AssertionError, IndexError):
         found = None
-    if found is None:
+    if found is None or found.pos() != "n":
         raise UserError(f"WordNet has no noun synset '{text}'; give a name such as dog.n.01, or a wnid")
     return found
 

@@ -5,6 +5,7 @@ Invariant: `clone.json` is written last; a clone without it is unfinished.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,6 +20,9 @@ MAKING = "_making"
 FORMAT_VERSION = 1
 SHARDS_PER_FOLDER = 1000
 SHARDS_PER_METADATA_FILE = 100
+MAX_FILE_BYTES = 1 << 40
+SHA256 = re.compile("[0-9a-f]{64}")
+FILE_NAME = re.compile(r"(data|metadata)/[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 
 def shard_name(split: str, shard: int) -> str:
@@ -64,11 +68,15 @@ class SafetyCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardEntry:
+class FileEntry:
     name: str
-    num_samples: int
     num_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry(FileEntry):
+    num_samples: int
     environment: int
     """Position in `Manifest.environments` of the versions and the device it was made with."""
     safety: SafetyCounts = SafetyCounts()
@@ -84,6 +92,8 @@ class Manifest:
     num_rounds: int
     environments: list[dict[str, str]]
     shards: list[ShardEntry]
+    metadata: list[FileEntry]
+    """The metadata files in their order."""
 
     @property
     def num_samples(self) -> int:
@@ -133,10 +143,11 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         version = fields.pop("format")
         totals = {name: fields.pop(name) for name in ("num_samples", "num_bytes", "digest")}
         shards = [_shard_entry(shard) for shard in fields.pop("shards")]
-        manifest = Manifest(**fields, shards=shards)
+        metadata = [FileEntry(**file) for file in fields.pop("metadata")]
+        manifest = Manifest(**fields, shards=shards, metadata=metadata)
         _check_types(manifest)
         found = {name: getattr(manifest, name) for name in totals}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"'{where}' is no clone manifest ({type(error).__name__}: {error}); make the clone again"
         ) from None
@@ -168,13 +179,12 @@ def _check_types(manifest: Manifest) -> None:
     for name, kind in (("label_names", str), ("environments", dict)):
         if not all(isinstance(item, kind) for item in getattr(manifest, name)):
             raise TypeError(f"{name} is not a list of {kind.__name__}")
+    for file in (*manifest.shards, *manifest.metadata):
+        _check_file(file)
+    if len(manifest.metadata) != -(-len(manifest.shards) // SHARDS_PER_METADATA_FILE):
+        raise TypeError("there are not as many metadata files as its shards have")
     for shard in manifest.shards:
-        numbers = (shard.num_samples, shard.num_bytes, shard.environment)
-        if (
-            not isinstance(shard.name, str)
-            or not isinstance(shard.sha256, str)
-            or any(type(n) is not int for n in numbers)
-        ):
+        if any(type(number) is not int or number < 0 for number in (shard.num_samples, shard.environment)):
             raise TypeError("a shard's fields are not of their types")
         counts = [*shard.safety.flagged.values(), *shard.safety.dropped.values(), shard.safety.num_unchecked]
         if any(type(count) is not int for count in counts):
@@ -185,14 +195,26 @@ def _check_types(manifest: Manifest) -> None:
         raise TypeError("the recipe has no name or engine")
 
 
+def _check_file(file: FileEntry) -> None:
+    """Names stay within the clone, and a hash may name a file in a cache."""
+    if type(file.num_bytes) is not int or not 0 <= file.num_bytes <= MAX_FILE_BYTES:
+        raise TypeError(f"{file.num_bytes!r} is no number of bytes")
+    if not isinstance(file.sha256, str) or not SHA256.fullmatch(file.sha256):
+        raise TypeError(f"{file.sha256!r} is no sha256")
+    if not isinstance(file.name, str) or not FILE_NAME.fullmatch(file.name):
+        raise TypeError(f"{file.name!r} is no name of a clone's file")
+
+
 def read_manifest(storage: Storage) -> Manifest:
     """The manifest of a finished clone.
 
     Raises:
         UserError: nothing is there, or the clone is unfinished.
     """
-    if storage.exists(MANIFEST):
+    try:
         return parse_manifest(storage.read(MANIFEST), storage.path(MANIFEST))
+    except FileNotFoundError:
+        pass
     if storage.names(MAKING):
         raise UserError(
             f"the clone at '{storage.root}' is unfinished; run its 'fakeit-build make' again to complete it"

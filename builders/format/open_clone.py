@@ -1,27 +1,40 @@
-"""Reading a clone: its manifest, its metadata, and any sample by number, through the recorded offsets; nothing is unpacked.
+"""Reading a clone: its manifest, its metadata, and any sample by number or key, through the recorded offsets; nothing is
+unpacked.
 
-clone = open_clone("imagenet-100-sd")
-sample = clone[12345]                  # key, label, encoded picture
+clone = open_clone("imagenet-100-sd")                       # or hf://datasets/user/name[@revision], s3://…, any fsspec URL
+sample = clone[12345]                                       # key, label, encoded picture
+sample = clone[clone.find("n01558993_00000007")]
+
+A clone on a disk is mapped into memory. Of a remote one, samples are fetched by ranges and each is checked by its sha256;
+with a cache, whole shards are fetched, checked and kept.
 """
 
 import bisect
+import hashlib
+import io
 import itertools
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builders.format.cache import ShardCache
 from builders.format.errors import UserError
-from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, metadata_name, read_manifest
+from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest
+from builders.format.opening import open_manifest
+from builders.format.rounds import Rounds
+from builders.format.shards import MAX_MEMBER_BYTES
 from builders.format.storage import Storage
 
 NUM_OPEN_SHARDS = 64
 INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
+MAX_BYTES_PER_ROW = 1 << 20
+"""Of metadata; more is no metadata of pictures."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +50,18 @@ class Clone:
     Memory stays bounded: the indexes and the maps of the `NUM_OPEN_SHARDS` shards used last are kept.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = str(root)
+    def __init__(self, root: str, manifest: Manifest, cache: ShardCache | None = None) -> None:
+        self.root, self.manifest = root, manifest
         self.storage = Storage(root)
-        self.manifest: Manifest = read_manifest(self.storage)
+        self.cache = None if self.storage.is_local else cache
         self.shard_index = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._read_index)
         self._map = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._open_map)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root}
+        return {"root": self.root, "manifest": self.manifest, "cache": self.cache}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["root"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     @cached_property
     def shard_starts(self) -> list[int]:
@@ -69,7 +82,13 @@ class Clone:
         shard, row = self.locate(number)
         index = self.shard_index(shard)
         start, size = index["image_offset"][row], index["image_size"][row]
-        return EncodedSample(index["key"][row], index["label"][row], self._read(shard, start, start + size))
+        picture = self._read(shard, start, start + size)
+        if "sha256" in index and hashlib.sha256(picture).hexdigest() != index["sha256"][row]:
+            raise UserError(
+                f"sample '{index['key'][row]}' of '{self.root}' came with another sha256 than its metadata says; "
+                "run 'fakeit-build verify'"
+            )
+        return EncodedSample(index["key"][row], index["label"][row], picture)
 
     def __iter__(self) -> Iterator[EncodedSample]:
         return (self[number] for number in range(len(self)))
@@ -79,13 +98,51 @@ class Clone:
         shard, row = self.locate(number)
         return str(self.shard_index(shard)["key"][row])
 
-    def _read_index(self, shard: int) -> dict[str, list[Any]]:
-        """`INDEX_COLUMNS` of one shard as lists.
+    def find(self, key: str) -> int:
+        """The number of the sample with a key, found by one look at its shard's index.
 
         Raises:
-            UserError: the metadata cannot be read, or a label is out of range.
+            UserError: the clone has no such sample.
         """
-        index = self.metadata(shard, list(INDEX_COLUMNS)).to_pydict()
+        wnid, _, index = key.rpartition("_")
+        if wnid in self._labels and index.isdecimal() and len(index) < 10:
+            shard = self._rounds.find_shard(self._labels[wnid], int(index))
+            keys = self.shard_index(shard)["key"] if shard < len(self.manifest.shards) else []
+            if key in keys:
+                return self.shard_starts[shard] + keys.index(key)
+        raise UserError(f"'{self.root}' has no sample '{key}'; its first one is '{self.key(0)}'")
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {name: label for label, name in enumerate(self.manifest.label_names)}
+
+    @cached_property
+    def _rounds(self) -> Rounds:
+        recipe = self.manifest.recipe
+        try:
+            counts = tuple(int(entry["base_count"]) for entry in recipe["classes"])
+            found = Rounds(counts, int(recipe["shard_size"]))
+        except (KeyError, TypeError, ValueError):
+            counts = ()
+        if len(counts) != len(self.manifest.label_names) or min(counts, default=0) < 1:
+            raise UserError(f"the recipe of '{self.root}' does not count its classes; run 'fakeit-build verify'")
+        return found
+
+    def _read_index(self, shard: int) -> dict[str, list[Any]]:
+        """`INDEX_COLUMNS` of one shard as lists, and the pictures' sha256 where nothing else checks them.
+
+        Raises:
+            UserError: the metadata cannot be read, or a label or a place in the shard is out of range.
+        """
+        is_unchecked = not self.storage.is_local and self.cache is None
+        index = self.metadata(shard, [*INDEX_COLUMNS, *(["sha256"] if is_unchecked else [])]).to_pydict()
+        shard_bytes = self.manifest.shards[shard].num_bytes
+        for key, start, size in zip(index["key"], index["image_offset"], index["image_size"], strict=True):
+            if not (0 <= start <= shard_bytes - size and 0 <= size <= MAX_MEMBER_BYTES):
+                raise UserError(
+                    f"'{key}' in '{self.root}' has {size} bytes at {start}, which is no place in its shard; "
+                    f"run 'fakeit-build verify {self.root}', and make the clone again"
+                )
         num_classes = len(self.manifest.label_names)
         for key, label in zip(index["key"], index["label"], strict=True):
             if not 0 <= label < num_classes:
@@ -101,26 +158,39 @@ class Clone:
         Raises:
             UserError: the metadata file is missing, broken, or of another clone.
         """
-        name = metadata_name(self.manifest.split, shard // SHARDS_PER_METADATA_FILE)
+        entry = self.manifest.metadata[shard // SHARDS_PER_METADATA_FILE]
+        num_rows = self.manifest.shards[shard].num_samples
         try:
-            with self.storage.fs.open(self.storage.path(name), "rb") as file:
-                table = pq.ParquetFile(file).read_row_group(shard % SHARDS_PER_METADATA_FILE, columns=columns)
-        except (OSError, KeyError, pa.ArrowException) as error:
+            with self._open_metadata(entry) as file:
+                parquet = pq.ParquetFile(file)
+                group = parquet.metadata.row_group(shard % SHARDS_PER_METADATA_FILE)
+                if group.num_rows == num_rows and 0 <= group.total_byte_size <= num_rows * MAX_BYTES_PER_ROW:
+                    return parquet.read_row_group(shard % SHARDS_PER_METADATA_FILE, columns=columns)
+        except (OSError, KeyError, IndexError, OverflowError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
             raise UserError(
-                f"'{self.storage.path(name)}' cannot be read ({error}); run 'fakeit-build verify'"
+                f"'{self.storage.url(entry.name)}' cannot be read ({reason}); run 'fakeit-build verify'"
             ) from None
-        if table.num_rows != self.manifest.shards[shard].num_samples:
-            raise UserError(
-                f"'{self.storage.path(name)}' does not fit the clone; run 'fakeit-build verify {self.root}'"
-            )
-        return table
+        raise UserError(
+            f"'{self.storage.url(entry.name)}' does not fit the clone; run 'fakeit-build verify {self.root}'"
+        )
+
+    def _open_metadata(self, file: FileEntry) -> BinaryIO:
+        """Through the cache where there is one; so a node fetches each metadata file once."""
+        if self.cache is None:
+            return self.storage.open(file.name)
+        return io.BytesIO(self.cache.read(self.storage, file, 0, file.num_bytes))
 
     def _read(self, shard: int, start: int, end: int) -> bytes:
-        path = self.storage.path(self.manifest.shards[shard].name)
+        entry = self.manifest.shards[shard]
+        path = self.storage.url(entry.name)
         try:
-            content = (
-                self._map(path)[start:end] if self.storage.is_local else self.storage.fs.cat_file(path, start, end)
-            )
+            if self.storage.is_local:
+                content = self._map(path)[start:end]
+            elif self.cache:
+                content = self.cache.read(self.storage, entry, start, end)
+            else:
+                content = self.storage.read(entry.name, start, end)
         except (OSError, ValueError) as error:
             raise UserError(f"shard '{path}' cannot be read ({error}); run 'fakeit-build verify {self.root}'") from None
         if len(content) != end - start:
@@ -132,10 +202,10 @@ class Clone:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def open_clone(root: str | Path) -> Clone:
-    """A finished clone in a directory or at any fsspec URL.
+def open_clone(root: str | Path, cache: ShardCache | None = None) -> Clone:
+    """A finished clone in a directory or at any fsspec URL; a cache is for remote ones.
 
     Raises:
         UserError: there is none, it is unfinished, or its manifest is broken.
     """
-    return Clone(root)
+    return Clone(*open_manifest(str(root), cache), cache)

@@ -1,31 +1,54 @@
-"""Files under one root, on a disk or in any fsspec store.
+"""Files under one root, on a disk or in any fsspec store: http(s)://, s3://, hf://datasets/…, hf://buckets/…, …
 
 Invariant: a name is either absent or holds a whole file. Local files are written beside their name and renamed onto it;
-object stores get them in one put.
+object stores get them in one put. What a network broke is tried again; what fails for good is told with its URL.
 """
 
 import contextlib
+import errno
 import fcntl
+import hashlib
+import io
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from builders.format.errors import UserError
+from builders.format.retrying import http_status, is_transient, retrying
+
+Result = TypeVar("Result")
+
+NUM_ATTEMPTS = 6
+NUM_ATTEMPTS_OF_CLIENTS = {"hf": 3, "s3": 3}
+"""Fewer where the store's own client tries again, too."""
+CHUNK_BYTES = 32 * 1024 * 1024
+"""Of a large file that is fetched; what breaks off is fetched again from the last chunk's end."""
+BLOCK_BYTES = 1024 * 1024
+"""Read ahead in files that are read in order."""
+SECONDS_TO_CONNECT, SECONDS_WITHOUT_BYTES = 15, 30
+"""After which a connection over http counts as stalled; the other clients have limits of their own."""
 
 
 class Storage:
     """A directory or URL as a flat set of "/"-separated names."""
 
     def __init__(self, root: str | Path) -> None:
+        protocol = str(root).partition("://")[0] if "://" in str(root) else "file"
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(str(root))
+            self.fs, self.root = fsspec.core.url_to_fs(str(root), **_options(protocol))
         except (ImportError, ValueError) as error:
             raise UserError(f"cannot open '{root}': {error}") from None
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        self._protocol = protocol
+        self._is_fixed = protocol == "hf" and bool(re.search("@[0-9a-f]{40}(/|$)", self.root))
+        # HfFileSystem's files read five megabytes ahead, which is no use to who knows what he wants.
+        self._read_options = {"cache_type": "none"} if protocol == "hf" else {}
 
     def path(self, name: str) -> str:
         """The name as the file system calls it."""
@@ -33,8 +56,17 @@ class Storage:
             raise UserError(f"'{name}' leads out of '{self.root}'")
         return f"{self.root.rstrip('/')}/{name}"
 
+    def url(self, name: str) -> str:
+        """The name as a user would write it."""
+        return str(self.fs.unstrip_protocol(self.path(name))) if not self.is_local else self.path(name)
+
     def exists(self, name: str) -> bool:
-        return bool(self.fs.exists(self.path(name)))
+        self._look_again()
+        try:
+            self._call(name, self.fs.info, self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def size(self, name: str) -> int:
         """Bytes of the file.
@@ -42,24 +74,75 @@ class Storage:
         Raises:
             FileNotFoundError: there is none.
         """
-        return int(self.fs.size(self.path(name)))
+        self._look_again()
+        return int(self._call(name, self.fs.info, self.path(name))["size"])
 
     def names(self, folder: str) -> list[str]:
         """Names of all files below a folder, sorted; none where there is no such folder."""
+        self._look_again()
         with contextlib.suppress(FileNotFoundError):
             start = len(self.root.rstrip("/")) + 1
-            return sorted(path[start:] for path in self.fs.find(self.path(folder)))
+            return sorted(path[start:] for path in self._call(folder, self.fs.find, self.path(folder)))
         return []
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """The bytes [start, end) of a file, all of them by default."""
-        return bytes(self.fs.cat_file(self.path(name), start=start, end=end))
+        """The bytes [start, end) of a file, all of them by default.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UserError: the store fails for good, or gives less than was asked for.
+        """
+
+        def read() -> bytes:
+            content = bytes(self.fs.cat_file(self.path(name), start=start, end=end, **self._read_options))
+            if start is None or end is None or self.is_local:
+                return content
+            if len(content) > end - start:  # the server knows no ranges
+                content = content[start:end]
+            if len(content) != end - start:
+                raise EOFError(f"{len(content)} bytes came of {end - start}")
+            return content
+
+        return self._call(name, read)
+
+    def download(self, name: str, target: Path, num_bytes: int) -> str:
+        """Writes the first `num_bytes` of a file, which is all of it, into a local one that is there; their sha256.
+
+        Raises:
+            UserError: see `read`, or the disk is full.
+        """
+        sha256 = hashlib.sha256()
+        with target.open("r+b") as file:
+            for start in range(0, num_bytes, CHUNK_BYTES):
+                try:
+                    content = self.read(name, start, min(start + CHUNK_BYTES, num_bytes))
+                except FileNotFoundError:
+                    raise UserError(f"{self.url(name)} is not there; run 'fakeit-build verify'") from None
+                sha256.update(content)
+                try:
+                    file.write(content)
+                    file.flush()
+                except OSError as error:
+                    raise UserError(
+                        f"cannot write '{target}': {error.strerror}; make room or choose another cache"
+                    ) from None
+        return sha256.hexdigest()
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to be read in order, or here and there.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        if self.is_local:
+            return open(self.path(name), "rb")
+        return cast(BinaryIO, io.BufferedReader(_Ranges(self, name, self.size(name)), BLOCK_BYTES))
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a whole small file."""
         path = self.path(name)
         if not self.is_local:
-            self.fs.pipe_file(path, content)
+            self._call(name, self.fs.pipe_file, path, content)
             return
         temporary = self._temporary(path)
         try:
@@ -74,8 +157,12 @@ class Storage:
         if self.is_local:
             os.replace(source, self.path(name))
         else:
-            self.fs.put_file(str(source), self.path(name))
+            self.upload(source, name)
             source.unlink()
+
+    def upload(self, source: Path, name: str) -> None:
+        """Puts a local file whole, and keeps it."""
+        self._call(name, self.fs.put_file, str(source), self.path(name))
 
     def scratch(self, name: str) -> Path:
         """Where to write a large file before `put`: beside its name, or in the temporary directory for a remote store."""
@@ -91,17 +178,18 @@ class Storage:
             os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
             os.replace(self.path(source), self.path(target))
         else:
-            self.fs.mv(self.path(source), self.path(target))
+            self._call(source, self.fs.copy, self.path(source), self.path(target))
+            self.remove(source)
 
     def remove(self, name: str) -> None:
         """Removes a file if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self.path(name))
+            self._call(name, self.fs.rm_file, self.path(name))
 
     def remove_folder(self, folder: str) -> None:
         """Removes a folder and all that is in it, if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self.fs.rm(self.path(folder), recursive=True)
+            self._call(folder, self.fs.rm, self.path(folder), recursive=True)
 
     def remove_temporaries(self) -> None:
         """Removes what writers that were killed left beside finished files."""
@@ -126,6 +214,32 @@ class Storage:
         finally:
             os.close(descriptor)
 
+    def _call(self, name: str, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """call(*arguments, **options); on remote stores tried again, and its failure told.
+
+        Raises:
+            FileNotFoundError: the store says that there is no such file.
+            UserError: anything else that the store says.
+        """
+        if self.is_local:
+            return call(*arguments, **options)
+        attempts = NUM_ATTEMPTS_OF_CLIENTS.get(self._protocol, NUM_ATTEMPTS)
+        try:
+            return retrying(call, *arguments, num_attempts=attempts, **options)
+        except UserError:
+            raise
+        except Exception as error:  # each store has exceptions of its own
+            if http_status(error) == 404 or isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(name)) from None
+            if http_status(error) is None and not isinstance(error, OSError) and not is_transient(error):
+                raise  # a mistake of ours
+            raise UserError(f"{self.url(name)}: {_advice(error)}") from None
+
+    def _look_again(self) -> None:
+        """Forgets listings, for others may write to the store, too."""
+        if not self.is_local and not self._is_fixed:
+            self.fs.invalidate_cache()
+
     def _temporary(self, path: str) -> Path:
         folder, name = os.path.split(path)
         try:
@@ -133,3 +247,55 @@ class Storage:
         except OSError as error:
             raise UserError(f"cannot write to '{folder}': {error.strerror}; choose another output") from None
         return Path(folder) / f".{name}.{socket.gethostname()}-{os.getpid()}.tmp"
+
+
+class _Ranges(io.RawIOBase):
+    """A remote file as ranges of it, each tried again where the network breaks it."""
+
+    def __init__(self, storage: Storage, name: str, num_bytes: int) -> None:
+        self._storage, self._name, self._num_bytes = storage, name, num_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + len(buffer), self._num_bytes)
+        if end <= self._position:
+            return 0
+        content = self._storage.read(self._name, self._position, end)
+        buffer[: len(content)] = content
+        self._position = end
+        return len(content)
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """Options of a file system beside those that the user's own configuration of fsspec gives."""
+    if protocol not in ("http", "https"):
+        return {}
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_WITHOUT_BYTES)
+    return {"client_kwargs": {"timeout": timeout}}
+
+
+def _advice(error: Exception) -> str:
+    status = http_status(error)
+    if status == 401:
+        return "the store does not know you (401); log in or set its token"
+    if status == 403 or isinstance(error, PermissionError):
+        return "the store does not let you (403); check the name and your rights"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    tried = "tried again and again, " if is_transient(error) else ""
+    return f"{tried}it failed with {type(error).__name__}: {reason}; run again, which goes on where it stopped"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import builders
 from builders.classes.class_options import ClassOptions, with_counts
 from builders.format.errors import UserError, missing_extra, near
+from builders.making.engines.base import engine_names
 from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
 
 if TYPE_CHECKING:
@@ -74,8 +75,11 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"recipe file '{path}' cannot be read ({error})") from None
     recipe = recipe_from_dict(fields)
+    if recipe.engine not in engine_names():
+        raise UserError(f"unknown engine '{recipe.engine}' in '{path}'; {near(recipe.engine, engine_names())}")
     model = overrides.get("model")
-    if model and Path(model).is_dir():  # the same model, wherever it lies here: checked against the recipe's revision
+    if model and Path(model).is_dir() and overrides.get("revision") is None:
+        # The same model, wherever it lies here: checked against the recipe's revision.
         overrides = {**overrides, "model": None, "model_dir": model}
     recipe = override_recipe(recipe, overrides)
     if recipe.engine == "folder" and options.source:

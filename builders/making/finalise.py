@@ -3,6 +3,7 @@
 Killed at any point and run again, it ends in the same files.
 """
 
+import hashlib
 import io
 
 import pyarrow.parquet as pq
@@ -14,10 +15,12 @@ from builders.format.manifest import (
     MANIFEST,
     SHARDS_PER_METADATA_FILE,
     TIMM_INDEX,
+    FileEntry,
     Manifest,
     ShardEntry,
     making_names,
     metadata_name,
+    shard_name,
     timm_index,
 )
 from builders.format.schema import METADATA_SCHEMA
@@ -36,18 +39,17 @@ def finalise(output: Output) -> Manifest:
     shards = [output.finished_shard(shard) for shard in range(plan.num_shards)]
     if not all(shards):
         raise UserError(f"shard {shards.index(None)} of '{storage.root}' is not there; run 'fakeit-build make' again")
-    manifest = _build_manifest(output, [shard for shard in shards if shard])
     made = [shard for shard in range(plan.num_shards) if has_sidecar(plan, shard, storage)]
     _check_metadata_of_kept_shards(output, made)
     storage.write(FINALISING, b"")
     if storage.exists(MANIFEST):  # a clone that grows is unfinished until its new manifest is there
         storage.move(MANIFEST, OLD_MANIFEST)
-    for number in sorted({shard // SHARDS_PER_METADATA_FILE for shard in made}):
-        _write_metadata(output, number)
+    metadata = _write_metadata(output, made)
     for shard in made:
         tar, _ = making_names(plan.recipe.split, shard)
         if storage.exists(tar):
-            storage.move(tar, manifest.shards[shard].name)
+            storage.move(tar, shard_name(plan.recipe.split, shard))
+    manifest = _build_manifest(output, [shard for shard in shards if shard], metadata)
     storage.write(TIMM_INDEX, timm_index(manifest))
     storage.write(CARD, render_card(manifest, plan.recipe).encode())
     storage.remove_temporaries()
@@ -59,7 +61,7 @@ def finalise(output: Output) -> Manifest:
     return manifest
 
 
-def _build_manifest(output: Output, shards: list[FinishedShard]) -> Manifest:
+def _build_manifest(output: Output, shards: list[FinishedShard], metadata: list[FileEntry]) -> Manifest:
     recipe = output.plan.recipe
     environments: list[dict[str, str]] = []
     for shard in shards:
@@ -84,6 +86,7 @@ def _build_manifest(output: Output, shards: list[FinishedShard]) -> Manifest:
             )
             for shard in shards
         ],
+        metadata=metadata,
     )
 
 
@@ -97,7 +100,15 @@ def _check_metadata_of_kept_shards(output: Output, made: list[int]) -> None:
                 output.metadata_rows(shard)
 
 
-def _write_metadata(output: Output, number: int) -> None:
+def _write_metadata(output: Output, made: list[int]) -> list[FileEntry]:
+    """All metadata files; those without new shards stay as they are."""
+    changed = {shard // SHARDS_PER_METADATA_FILE for shard in made}
+    num_files = -(-output.plan.num_shards // SHARDS_PER_METADATA_FILE)
+    kept = output.old.metadata if output.old else []
+    return [_write_metadata_file(output, number) if number in changed else kept[number] for number in range(num_files)]
+
+
+def _write_metadata_file(output: Output, number: int) -> FileEntry:
     """One metadata file, a row group for each of its shards."""
     plan, storage = output.plan, output.storage
     first = number * SHARDS_PER_METADATA_FILE
@@ -106,4 +117,6 @@ def _write_metadata(output: Output, number: int) -> None:
     with pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
         for shard in shards:
             writer.write_table(output.metadata_rows(shard), row_group_size=1 << 30)
-    storage.write(metadata_name(plan.recipe.split, number), buffer.getvalue())
+    name, content = metadata_name(plan.recipe.split, number), buffer.getvalue()
+    storage.write(name, content)
+    return FileEntry(name=name, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -54,7 +54,10 @@ def pin_model(recipe: Recipe) -> Recipe:
         )
     digest = directory_digest(directory)
     if recipe.revision and recipe.revision != digest:
-        raise UserError(f"the model in '{directory}' is {digest}, but the recipe was made with {recipe.revision}")
+        raise UserError(
+            f"the model in '{directory}' is {digest}, but the recipe was made with {recipe.revision}; give --model that "
+            f"model, or --revision {digest} as well to make another clone with this one"
+        )
     name = recipe.model if recipe.model != directory else Path(directory).resolve().name
     scheduler = recipe.scheduler or _scheduler_name(Path(directory) / SCHEDULER)
     return replace(recipe, model=name, revision=digest, model_dir=directory, scheduler=scheduler)

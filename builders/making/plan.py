@@ -6,7 +6,6 @@ rounds. So any prefix of shards holds the classes in their proportion, and a clo
 
 import hashlib
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from builders.classes.scenes import scene_phrase
 from builders.format.errors import UserError
+from builders.format.rounds import Rounds
 from builders.making.prompts import render_prompt, template_fields
 from builders.making.recipe import MAX_COUNT, Recipe
 
@@ -81,57 +81,38 @@ class Plan:
                 )
 
     @cached_property
-    def _counts(self) -> NDArray[np.int64]:
-        return np.array([entry.base_count for entry in self.recipe.classes], dtype=np.int64)
-
-    def _taken(self, rounds: int) -> NDArray[np.int64]:
-        """How many images of each class the first `rounds` rounds hold: floor(rounds n_c / n_max)."""
-        return rounds * self._counts // self._counts.max()
-
-    def _num_before(self, rounds: int) -> int:
-        return int(self._taken(rounds).sum())
-
-    @cached_property
-    def rounds_per_shard(self) -> int:
-        """As many rounds as come nearest to `shard_size` images, and at least one."""
-        counts = self._counts
-        return max(1, round(Fraction(self.recipe.shard_size * int(counts.max()), int(counts.sum()))))
+    def rounds(self) -> Rounds:
+        return Rounds(tuple(entry.base_count for entry in self.recipe.classes), self.recipe.shard_size)
 
     @property
     def num_samples(self) -> int:
-        return self._num_before(self.num_rounds)
+        return self.rounds.num_before(self.num_rounds)
 
     def class_counts(self) -> NDArray[np.int64]:
         """Images of each class, by label."""
-        return self._taken(self.num_rounds)
+        return self.rounds.taken(self.num_rounds)
 
     @property
     def num_shards(self) -> int:
-        return -(-self.num_rounds // self.rounds_per_shard)
+        return -(-self.num_rounds // self.rounds.per_shard)
 
     def shard_rounds(self, shard: int) -> range:
         """The rounds of a shard; the last shard may be cut short."""
-        start = shard * self.rounds_per_shard
-        return range(start, min(start + self.rounds_per_shard, self.num_rounds))
+        start = shard * self.rounds.per_shard
+        return range(start, min(start + self.rounds.per_shard, self.num_rounds))
 
     def shard_start(self, shard: int) -> int:
         """Position in the clone of a shard's first sample."""
-        return self._num_before(self.shard_rounds(shard).start)
+        return self.rounds.num_before(self.shard_rounds(shard).start)
 
     def shard_length(self, shard: int) -> int:
         """Number of samples in a shard."""
         rounds = self.shard_rounds(shard)
-        return self._num_before(rounds.stop) - self._num_before(rounds.start)
+        return self.rounds.num_before(rounds.stop) - self.rounds.num_before(rounds.start)
 
     def shard_samples(self, shard: int) -> list[Sample]:
         """All samples of a shard in their order."""
         return [self.sample(*place) for number in self.shard_rounds(shard) for place in self._round_order(number)]
-
-    def find_shard(self, label: int, index: int) -> int:
-        """The shard of the index-th image of a class: its round r is the first with floor((r+1) n_c / n_max) > index."""
-        counts = self._counts
-        number = -(-(index + 1) * int(counts.max()) // int(counts[label])) - 1
-        return number // self.rounds_per_shard
 
     def sample_at(self, position: int) -> Sample:
         """The sample at a position of the clone, 0 … num_samples - 1."""
@@ -140,14 +121,18 @@ class Plan:
         low, high = 0, self.num_rounds  # the round r with before(r) <= position < before(r + 1)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._num_before(middle) <= position else (low, middle)
-        label, index = self._round_order(low)[position - self._num_before(low)]
+            low, high = (middle, high) if self.rounds.num_before(middle) <= position else (low, middle)
+        label, index = self._round_order(low)[position - self.rounds.num_before(low)]
         return self.sample(label, index)
 
     def sample(self, label: int, index: int, attempt: int = 0) -> Sample:
         """The index-th image of a class, wherever it stands."""
+        seed = sample_seed(self.recipe.seed, self.recipe.classes[label].wnid, index, attempt)
+        return self.sample_with_seed(label, index, attempt, seed)
+
+    def sample_with_seed(self, label: int, index: int, attempt: int, seed: int) -> Sample:
+        """An image with a seed of its own, which draws its background, too."""
         recipe, entry = self.recipe, self.recipe.classes[label]
-        seed = sample_seed(recipe.seed, entry.wnid, index, attempt)
         has_background = "b" in template_fields(recipe.prompt)
         background = recipe.scenes[draw_background(seed, len(recipe.scenes))] if has_background else ""
         return Sample(
@@ -164,8 +149,8 @@ class Plan:
 
     def _round_order(self, number: int) -> list[tuple[int, int]]:
         """Label and index of a round's samples: classes sorted by 64-bit keys from SHAKE128 over "<seed>/round/<r>"."""
-        taken = self._taken(number)
-        present = np.flatnonzero(self._taken(number + 1) > taken)
+        taken = self.rounds.taken(number)
+        present = np.flatnonzero(self.rounds.taken(number + 1) > taken)
         stream = hashlib.shake_128(f"{self.recipe.seed}/round/{number}".encode()).digest(8 * len(taken))
         keys = np.frombuffer(stream, dtype=">u8")[present]
         return [(int(label), int(taken[label])) for label in present[np.argsort(keys, kind="stable")]]

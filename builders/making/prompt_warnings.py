@@ -28,7 +28,13 @@ def prompt_warnings(plan: Plan) -> list[str]:
     """A sentence for each oddity; token counts only where the model's tokenizer lies on this machine."""
     if plan.recipe.engine != "diffusion":
         return []
-    return [*same_prompts(plan.recipe), *_cut_prompts(plan.recipe)]
+    return [*same_prompts(plan.recipe), *_unused_settings(plan.recipe), *_cut_prompts(plan.recipe)]
+
+
+def _unused_settings(recipe: Recipe) -> list[str]:
+    if not recipe.negative_prompt or recipe.guidance_scale > 1:
+        return []
+    return [f"the negative prompt is not used at guidance {recipe.guidance_scale:g}, which does without guidance"]
 
 
 def same_prompts(recipe: Recipe) -> list[str]:

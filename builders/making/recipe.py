@@ -156,6 +156,8 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
     try:
         classes = tuple(ClassEntry(**entry) for entry in fields["classes"])
         known = {**fields, "classes": classes, "scenes": tuple(fields["scenes"])}
+        if not isinstance(fields["scenes"], list) or None in fields.values():
+            raise TypeError("scenes are no list" if None not in fields.values() else "a field is null")
         known.pop("model_dir", None)
         return override_recipe(Recipe(name=known.pop("name")), known)
     except (KeyError, TypeError) as error:

@@ -13,7 +13,7 @@ from builders.format.open_clone import Clone
 from builders.making.engines.base import engine
 from builders.making.models import pin_model
 from builders.making.painting import PaintedSample
-from builders.making.plan import Plan, Sample
+from builders.making.plan import Sample
 from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
 from builders.making.shard import encode_sample
 
@@ -50,12 +50,15 @@ def redo(clone: Clone, key: str, model: str | None = None) -> Redone:
     recipe = recipe_from_dict(clone.manifest.recipe)
     if recipe.engine == "folder":
         raise UserError(f"'{clone.root}' holds real images, which nobody made; redo is for synthetic clones")
-    number = find_sample(clone, key)
+    number = clone.find(key)
     shard, row = clone.locate(number)
     fields = clone.metadata(shard).slice(row, 1).to_pylist()[0]
     recipe = override_recipe(recipe, {name: fields[name] for name in SETTINGS})
-    if fields["dtype"] != clone.manifest.recipe["dtype"]:
-        recipe = replace(recipe, compile=False)  # it came out broken in 16 bits and was made again in 32
+    slot = fields["batch_slot"]
+    if (
+        fields["dtype"] != clone.manifest.recipe["dtype"]
+    ):  # it came out broken in 16 bits and was made again in 32, alone
+        recipe, slot = replace(recipe, compile=False, batch_size=1), 0
     recipe = pin_model(replace(recipe, safety="off", model_dir=model or ""))
     sample = Sample(
         key=key,
@@ -68,24 +71,7 @@ def redo(clone: Clone, key: str, model: str | None = None) -> Redone:
         background=fields["background"],
         prompt=fields["prompt"],
     )
-    return _compare(recipe, sample, fields["batch_slot"], clone[number].picture)
-
-
-def find_sample(clone: Clone, key: str) -> int:
-    """The number of the sample with a key: the plan says in which shard it is.
-
-    Raises:
-        UserError: the clone has no such sample.
-    """
-    plan = Plan(recipe_from_dict(clone.manifest.recipe), clone.manifest.num_rounds)
-    wnid, _, index = key.rpartition("_")
-    labels = {name: label for label, name in enumerate(clone.manifest.label_names)}
-    if wnid in labels and index.isdecimal() and int(index) < plan.class_counts()[labels[wnid]]:
-        shard = plan.find_shard(labels[wnid], int(index))
-        keys = clone.shard_index(shard)["key"]
-        if key in keys:
-            return clone.shard_starts[shard] + keys.index(key)
-    raise UserError(f"'{clone.root}' has no sample '{key}'; its first one is '{clone.key(0)}'")
+    return _compare(recipe, sample, slot, clone[number].picture)
 
 
 def _compare(recipe: Recipe, sample: Sample, slot: int, old: bytes) -> Redone:

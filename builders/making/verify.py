@@ -4,11 +4,13 @@ Without `deep` it checks names, sizes, checksums, tar structure, keys, labels, j
 metadata, timm's index and the card; with it, every picture is decoded too.
 """
 
+import hashlib
 import itertools
 import multiprocessing as mp
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +54,8 @@ def verify_clone(
     manifest, storage = verifier.manifest, verifier.storage
     yield from _verify_files(manifest, verifier.plan, storage)
     there = [shard for shard, entry in enumerate(manifest.shards) if storage.exists(entry.name)]
+    if len(there) < len(manifest.shards):
+        on_samples(manifest.num_samples - sum(manifest.shards[shard].num_samples for shard in there))
     num_workers = min(num_workers, len(there), manifest.num_bytes // BYTES_PER_WORKER[deep])
     if num_workers <= 1:
         for shard in there:
@@ -68,7 +72,10 @@ def verify_clone(
                 if not waiting:
                     return
                 shard, future = waiting.popleft()
-                yield from future.result()
+                try:
+                    yield from future.result()
+                except BrokenProcessPool:
+                    raise UserError("a worker process died, perhaps for want of memory; use fewer --workers") from None
                 on_samples(manifest.shards[shard].num_samples)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -98,6 +105,11 @@ def _verify_files(manifest: Manifest, plan: Plan, storage: Storage) -> Iterator[
         yield Fault(name, "missing")
     for name in sorted(there - shards - metadata):
         yield Fault(name, "extra file that is not in clone.json")
+    if [file.name for file in manifest.metadata] != sorted(metadata):
+        yield Fault("clone.json", "the metadata files that it lists are not those of its shards")
+    for file in manifest.metadata:
+        if file.name in there and hashlib.sha256(storage.read(file.name)).hexdigest() != file.sha256:
+            yield Fault(file.name, "has another sha256 than clone.json says")
     for number in range(num_metadata):
         if (name := metadata_name(manifest.split, number)) in there:
             yield from _verify_metadata(manifest, storage, name, number)
@@ -116,7 +128,7 @@ def _verify_metadata(manifest: Manifest, storage: Storage, name: str, number: in
     first = number * SHARDS_PER_METADATA_FILE
     expected = [entry.num_samples for entry in manifest.shards[first : first + SHARDS_PER_METADATA_FILE]]
     try:
-        with storage.fs.open(storage.path(name), "rb") as file:
+        with storage.open(name) as file:
             footer = pq.ParquetFile(file).metadata
     except (OSError, pa.ArrowException):
         return  # told with its shards

@@ -55,7 +55,7 @@ class ShardVerifier:
         planned = {sample.key: sample for sample in self.plan.shard_samples(shard)} if is_planned else {}
         seen: dict[str, Row] = {}
         num_samples, has_moved = 0, False
-        with self.storage.fs.open(self.storage.path(entry.name), "rb") as raw:
+        with self.storage.open(entry.name) as raw:
             file = _Hashing(raw)
             try:
                 for members in _by_key(read_members(cast(BinaryIO, file))):
@@ -93,7 +93,7 @@ class ShardVerifier:
         if not storage.exists(name):
             return None, None  # told with the files
         try:
-            with storage.fs.open(storage.path(name), "rb") as raw:
+            with storage.open(name) as raw:
                 table = pq.ParquetFile(raw).read_row_group(shard % SHARDS_PER_METADATA_FILE)
         except (OSError, pa.ArrowException) as error:
             return None, Fault(name, f"cannot be read ({error})")

@@ -29,7 +29,7 @@ def draw_grid(
     """
     if not guidance_scales or not step_counts:
         raise UserError("a grid needs a guidance scale and a step count; give --guidance and --steps at least one each")
-    sample = replace(_sample(recipe, class_id), seed=seed)
+    sample = _sample(recipe, class_id, seed)
     rows = [
         [_paint(recipe, sample, guidance_scale, num_steps) for guidance_scale in guidance_scales]
         for num_steps in step_counts
@@ -40,13 +40,13 @@ def draw_grid(
     )
 
 
-def _sample(recipe: Recipe, class_id: str) -> Sample:
+def _sample(recipe: Recipe, class_id: str, seed: int) -> Sample:
     if recipe.engine != "diffusion":
         raise UserError(f"'{recipe.name}' has real images, which nobody made; a grid is for synthetic ones")
     ids = recipe.label_names
     if class_id not in ids:
         raise UserError(f"'{recipe.name}' has no class '{class_id}'; {near(class_id, ids)}")
-    return Plan(recipe, 1).sample(ids.index(class_id), 0)
+    return Plan(recipe, 1).sample_with_seed(ids.index(class_id), 0, 0, seed)
 
 
 def _paint(recipe: Recipe, sample: Sample, guidance_scale: float, num_steps: int) -> Image.Image:

@@ -40,15 +40,19 @@ class Engine(Protocol):
         ...
 
 
+def engine_names() -> list[str]:
+    """The modules in this folder."""
+    return [module.name for module in pkgutil.iter_modules(engines_folder.__path__) if module.name != "base"]
+
+
 def engine(name: str) -> Engine:
     """The engine of that name: a module in this folder.
 
     Raises:
         UserError: there is none, or what it stands on is not installed.
     """
-    names = [module.name for module in pkgutil.iter_modules(engines_folder.__path__) if module.name != "base"]
-    if name not in names:
-        raise UserError(f"unknown engine '{name}'; {near(name, names)}")
+    if name not in engine_names():
+        raise UserError(f"unknown engine '{name}'; {near(name, engine_names())}")
     try:
         return cast(Engine, importlib.import_module(f"{engines_folder.__name__}.{name}"))
     except ModuleNotFoundError as error:

@@ -6,7 +6,7 @@ image has its own generator, prompts are encoded in one shape, and a short batch
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from builders.format.errors import UserError
 from builders.making.engines.base import Paint, Painted
-from builders.making.pipelines.loading import load_check, load_pipeline, out_of_memory
+from builders.making.pipelines.loading import borrow_pipeline, load_check, load_pipeline, out_of_memory
 from builders.making.pipelines.prompt_encoder import PromptEncoder
 from builders.making.plan import Sample
 from builders.making.recipe import Recipe
@@ -53,8 +53,8 @@ def environment(recipe: Recipe) -> dict[str, str]:
 
 
 def in_full_precision(recipe: Recipe) -> Recipe:
-    """The recipe by which an image that came out broken is made again."""
-    return replace(recipe, dtype="float32", compile=False)
+    """The recipe by which an image that came out broken is made again: alone, for the memory of 32 bits."""
+    return replace(recipe, dtype="float32", compile=False, batch_size=1)
 
 
 def find_broken(pictures: NDArray[np.floating[Any]], levels: NDArray[np.uint8]) -> set[int]:
@@ -70,13 +70,11 @@ def _whole_pictures(recipe: Recipe, samples: Sequence[Sample]) -> tuple[NDArray[
     Raises:
         UserError: a picture is broken in 32 bits, too.
     """
-    pictures, broken = _run_and_check(recipe, samples)
+    model = _Model(load_pipeline(recipe), _prompt_encoder(recipe))
+    pictures, broken = _run_and_check(model, recipe, samples)
     still = broken
     if broken and recipe.dtype != "float32":
-        again, broken_again = _run_and_check(in_full_precision(recipe), samples)
-        for slot in broken:
-            pictures[slot] = again[slot]
-        still = broken & broken_again
+        still = _make_again(pictures, broken, in_full_precision(recipe), samples)
     if still:
         keys = sorted({samples[slot].key for slot in still})
         raise UserError(
@@ -86,19 +84,39 @@ def _whole_pictures(recipe: Recipe, samples: Sequence[Sample]) -> tuple[NDArray[
     return pictures, broken
 
 
-def _run_and_check(recipe: Recipe, samples: Sequence[Sample]) -> tuple[NDArray[np.uint8], set[int]]:
-    pictures = _run(recipe, samples)
+def _make_again(pictures: NDArray[np.uint8], broken: set[int], recipe: Recipe, samples: Sequence[Sample]) -> set[int]:
+    """Replaces the broken pictures by ones made one by one with `recipe`; the slots of those that are still broken.
+
+    It seldom happens, so the second model does not stay in memory.
+    """
+    with borrow_pipeline(recipe) as pipeline:
+        model = _Model(pipeline, _new_prompt_encoder(pipeline, recipe))
+        still = set()
+        for slot in sorted(broken):
+            again, broken_again = _run_and_check(model, recipe, [samples[slot]])
+            pictures[slot] = again[0]
+            still |= {slot} if broken_again else set()
+    return still
+
+
+def _run_and_check(model: "_Model", recipe: Recipe, samples: Sequence[Sample]) -> tuple[NDArray[np.uint8], set[int]]:
+    pictures = _run(model, recipe, samples)
     levels = _to_uint8(pictures)
     return levels, find_broken(pictures, levels)
 
 
-def _run(recipe: Recipe, samples: Sequence[Sample]) -> NDArray[np.floating[Any]]:
+@dataclass(frozen=True)
+class _Model:
+    pipeline: Any
+    encode: PromptEncoder
+
+
+def _run(model: _Model, recipe: Recipe, samples: Sequence[Sample]) -> NDArray[np.floating[Any]]:
     """The pictures (n, height, width, 3) in [0, 1]; what the pipeline refuses is the user's mistake."""
-    pipeline, encode = load_pipeline(recipe), _prompt_encoder(recipe)
     try:
         with torch.inference_mode():
-            pictures = pipeline(
-                **encode([sample.prompt for sample in samples]),
+            pictures = model.pipeline(
+                **model.encode([sample.prompt for sample in samples]),
                 generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
                 guidance_scale=recipe.guidance_scale,
                 num_inference_steps=recipe.num_inference_steps,
@@ -116,9 +134,13 @@ def _run(recipe: Recipe, samples: Sequence[Sample]) -> NDArray[np.floating[Any]]
     return pictures
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _prompt_encoder(recipe: Recipe) -> PromptEncoder:
-    return PromptEncoder(load_pipeline(recipe), recipe.negative_prompt, is_guided=recipe.guidance_scale > 1)
+    return _new_prompt_encoder(load_pipeline(recipe), recipe)
+
+
+def _new_prompt_encoder(pipeline: Any, recipe: Recipe) -> PromptEncoder:
+    return PromptEncoder(pipeline, recipe.negative_prompt, is_guided=recipe.guidance_scale > 1)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 The only place that imports diffusers, but for the script that trained the embedded model.
 """
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -38,8 +40,23 @@ def load_pipeline(recipe: Recipe) -> Any:
     Raises:
         UserError: the model cannot be found or is no text-to-image pipeline, or the scheduler is unknown.
     """
+    return _load(recipe, _load_modules)
+
+
+@contextmanager
+def borrow_pipeline(recipe: Recipe) -> Iterator[Any]:
+    """A pipeline that is not kept: its memory is free again after the block."""
     try:
-        pipeline, own = _load_modules(
+        yield _load(recipe, _load_modules.__wrapped__)
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _load(recipe: Recipe, load_modules: Callable[..., tuple[Any, Any]]) -> Any:
+    try:
+        pipeline, own = load_modules(
             *_source(recipe), recipe.dtype, recipe.channels_last, recipe.compile, recipe.vae_slicing
         )
     except Exception as error:  # whatever a damaged directory makes the libraries raise
@@ -98,7 +115,7 @@ def _source(recipe: Recipe) -> tuple[str, str | None]:
     return (recipe.model_dir, None) if recipe.model_dir else (recipe.model, recipe.revision)
 
 
-@lru_cache(maxsize=2)  # two, for images that 16 bits break are made again in 32
+@lru_cache(maxsize=1)
 def _load_modules(
     source: str, revision: str | None, dtype: str, channels_last: bool, compiled: bool, vae_slicing: bool
 ) -> tuple[Any, Any]:

@@ -30,6 +30,12 @@ def test_custom__a_name_without_latin_letters_is_refused() -> None:
         slug("犬")
 
 
+def test_custom__real_images_of_a_synset_have_the_id_of_their_clone(nltk_data: Path) -> None:
+    assert class_id("dog.n.01") == class_id("n02084071") == "n02084071"
+    with pytest.raises(UserError, match=r"no noun synset 'run\.v\.01'"):
+        class_id("run.v.01")
+
+
 def test_custom__names_synsets_and_wnids_side_by_side(tmp_path: Path, nltk_data: Path) -> None:
     path = write(tmp_path, "# vehicles and animals\nR.V.\ncat.n.01\nn02084071\nkei car\tcar\ta small car\n")
     assert read(path) == [

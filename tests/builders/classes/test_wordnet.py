@@ -13,7 +13,7 @@ def test_wordnet__synsets_are_told_from_names(text: str) -> None:
     assert is_synset(text)
 
 
-@pytest.mark.parametrize("text", ["dog", "n2084071", "run.v.01", "R.V.", "a n.01", "n020840711"])
+@pytest.mark.parametrize("text", ["dog", "n2084071", "R.V.", "a n.01", "n020840711"])
 def test_wordnet__names_are_told_from_synsets(text: str) -> None:
     assert not is_synset(text)
 

@@ -212,6 +212,7 @@ def test_finalise__an_output_keeps_what_it_holds(real_plan: Plan, clone: Path, t
 def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_path: Path) -> None:
     plan = Plan(replace(real_plan.recipe, shard_size=1), 21)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builders.format.manifest.SHARDS_PER_METADATA_FILE", 8)
         patch.setattr("builders.making.finalise.SHARDS_PER_METADATA_FILE", 8)
         patch.setattr("builders.making.output.SHARDS_PER_METADATA_FILE", 8)
         patch.setattr("builders.making.verify.SHARDS_PER_METADATA_FILE", 8)

@@ -64,7 +64,7 @@ def test_plan__every_class_keeps_its_proportion_in_every_prefix(recipe: Recipe) 
 def test_plan__rounds_per_shard_are_rounded_exactly() -> None:
     counts = (11, 9, 10, 10, 10)  # 25 x 11 / 50 = 5.5 rounds, halves to even
     classes = tuple(ClassEntry(wnid=f"n{i}", name="", base_count=n) for i, n in enumerate(counts))
-    assert Plan(Recipe(name="x", classes=classes, shard_size=25), 1).rounds_per_shard == 6
+    assert Plan(Recipe(name="x", classes=classes, shard_size=25), 1).rounds.per_shard == 6
 
 
 def test_plan__rounds_are_shuffled_each_in_its_way(recipe: Recipe) -> None:

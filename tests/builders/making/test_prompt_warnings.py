@@ -23,6 +23,13 @@ def test_prompt_warnings__classes_of_one_name_are_told() -> None:
     assert prompt_warnings(Plan(ImageNet1KSD.recipe("c_d_cfg2"), 1)) == [uncounted]
 
 
+def test_prompt_warnings__a_negative_prompt_without_guidance_is_told(painted: Recipe) -> None:
+    asked = replace(painted, negative_prompt="drawing")
+    assert prompt_warnings(Plan(asked, 1)) == []
+    (told,) = prompt_warnings(Plan(replace(asked, guidance_scale=1.0), 1))
+    assert told == "the negative prompt is not used at guidance 1, which does without guidance"
+
+
 def test_prompt_warnings__a_cached_model_of_the_hub_is_counted(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from builders.making.engines import diffusion
 from builders.making.models import pin_model
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
-from builders.making.redo import find_sample, redo
+from builders.making.redo import redo
 from builders.making.verify import verify_clone
 
 
@@ -40,10 +40,10 @@ def test_redo__every_image_comes_out_identical_also_replaced_ones(made: Path, ch
 
 def test_redo__every_key_is_found_by_the_plan(made: Path) -> None:
     clone = open_clone(made)
-    assert [find_sample(clone, clone.key(number)) for number in range(len(clone))] == list(range(len(clone)))
+    assert [clone.find(clone.key(number)) for number in range(len(clone))] == list(range(len(clone)))
     for key in ("n01_00000099", "nope", "n09_00000000", "n01_x"):
         with pytest.raises(UserError, match=f"no sample '{key}'"):
-            find_sample(clone, key)
+            clone.find(key)
 
 
 def test_redo__a_difference_is_told(made: Path, checked_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders.clone_builder import make_clone
+from builders.format.errors import UserError
 from builders.format.images import encode_image
 from builders.making.plan import Plan
 from builders.making.verify import verify_clone
@@ -191,3 +193,10 @@ def test_verify__one_changed_byte_is_found(clone: Path, place: int) -> None:
 def test_verify__damaged_files_are_found(clone: Path, damage: Callable[[Path], object], words: str) -> None:
     damage(clone)
     assert words in faults(clone)
+
+
+def test_verify__a_worker_that_dies_is_told(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builders.making.verify.BYTES_PER_WORKER", {False: 1, True: 1})
+    monkeypatch.setattr("builders.making.verify._work", os._exit)
+    with pytest.raises(UserError, match="a worker process died"):
+        list(verify_clone(str(clone), num_workers=2))

@@ -77,7 +77,7 @@ def test_card__what_the_checker_said_is_counted_by_class(painted: Recipe) -> Non
     )  # fmt: skip
     manifest = Manifest(
         recipe={}, recipe_hash="", split="train", image_format="jpg", label_names=painted.label_names, num_rounds=6,
-        environments=[{"torch": "2"}], shards=[shard, shard],
+        environments=[{"torch": "2"}], shards=[shard, shard], metadata=[],
     )  # fmt: skip
     page = render_card(manifest, painted)
     assert "Of 14 images checked, 6 were flagged and kept" in page and "8 attempts were flagged and made again" in page

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 
 from builders.format.errors import UserError
 from builders.making.engines import diffusion
-from builders.making.plan import Plan
+from builders.making.engines.base import Paint, Painted
+from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
 from builders.showing.grid import TILE, draw_grid
 
@@ -25,6 +27,24 @@ def test_grid__shows_what_the_engine_paints(painted: Recipe) -> None:
     assert isinstance(picture.picture, np.ndarray)
     tile = grid[-12 - TILE : -12, -12 - TILE : -12]
     assert tile.reshape(16, 10, 16, 10, 3).mean((1, 3)) == pytest.approx(picture.picture.astype(float), abs=30)
+
+
+def test_grid__the_seed_draws_the_background(painted: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = replace(painted, prompt="{c} inside {b}", scenes=("beach", "desert/sand", "forest/broadleaf", "bar"))
+    prompts: list[str] = []
+    load = diffusion.load
+
+    def spy(recipe: Recipe) -> Paint:
+        def paint(samples: Sequence[Sample]) -> list[Painted]:
+            prompts.extend(sample.prompt for sample in samples)
+            return load(recipe)(samples)
+
+        return paint
+
+    monkeypatch.setattr(diffusion, "load", spy)
+    for seed in range(12):
+        draw_grid(inside, "n02", seed, [2.0], [1])
+    assert len(set(prompts)) == 4
 
 
 def test_grid__mistakes_are_told(painted: Recipe) -> None:

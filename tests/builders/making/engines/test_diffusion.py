@@ -3,9 +3,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from builders.format.errors import UserError
 from builders.making.engines import diffusion
@@ -160,7 +162,27 @@ def test_diffusion__an_overflow_in_16_bits_is_made_again_in_32(
     samples = Plan(whole, 6).shard_samples(0)[:4]
     found = diffusion.load(replace(whole, dtype="float16"))(samples)
     assert {p.dtype for p in found} == {"float32"}
-    assert [np.asarray(p.picture).tobytes() for p in found] == pixels(whole, samples)
+    alone = replace(whole, batch_size=1)
+    assert [np.asarray(p.picture).tobytes() for p in found] == [pixels(alone, [sample])[0] for sample in samples]
+
+
+def test_diffusion__the_32_bit_model_is_not_kept(
+    painted: Recipe, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_broken = diffusion.find_broken
+    shapes: list[int] = []
+
+    def first_is_broken(pictures: NDArray[Any], levels: NDArray[Any]) -> set[int]:
+        shapes.append(len(pictures))
+        return {0} if len(shapes) == 1 else find_broken(pictures, levels)
+
+    monkeypatch.setattr(diffusion, "find_broken", first_is_broken)
+    half = replace(painted, dtype="float16")
+    paint = diffusion.load(half)
+    kept = load_pipeline(half)
+    assert [p.dtype for p in paint(samples[:4])] == ["float32", "float16", "float16", "float16"]
+    assert shapes == [painted.batch_size, 1] and load_pipeline(half) is kept
+    assert {str(module.dtype) for module in (kept.unet, kept.vae, kept.text_encoder)} == {"torch.float16"}
 
 
 def test_diffusion__broken_pictures_are_told_from_whole_ones() -> None:

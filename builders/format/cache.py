@@ -1,0 +1,139 @@
+"""Shards of remote clones on this machine's disk, bounded in bytes, shared by all processes that name the same folder.
+
+Invariant: the files of the folder never add up to more than `max_bytes`, those being fetched counted in full; a file's name
+is the sha256 of its bytes; of several processes that want a file, one fetches it. Files used least recently go first.
+
+A file is opened for each read and held by nobody, so what is evicted leaves the disk at once.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from builders.format.errors import UserError
+from builders.format.manifest import FileEntry
+from builders.format.storage import Storage
+
+PART = ".part"
+DEFAULT_BYTES = 64 * 2**30
+NUM_LOCKS = 256
+SECONDS_UNTIL_STALE = 3600
+"""A half-fetched file that was not written to for so long is a killed process's."""
+SECONDS_BETWEEN_LOOKS = 0.05
+
+
+def default_cache() -> "ShardCache":
+    """The cache that is used where nobody names another."""
+    return ShardCache(default_folder(), DEFAULT_BYTES)
+
+
+def default_folder() -> Path:
+    """$FAKEIT_CACHE, or fakeit in the user's cache directory."""
+    if folder := os.environ.get("FAKEIT_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fakeit"
+
+
+@dataclass(frozen=True)
+class ShardCache:
+    folder: Path
+    max_bytes: int
+
+    def has(self, file: FileEntry) -> bool:
+        return self._path(file).exists()
+
+    def read(self, storage: Storage, file: FileEntry, start: int, end: int) -> bytes:
+        """The bytes [start, end) of a file, which is fetched whole if it is not here.
+
+        Raises:
+            UserError: it cannot be had, or has another sha256 than it should, twice.
+        """
+        while True:
+            with contextlib.suppress(FileNotFoundError), self._path(file).open("rb") as content:
+                os.utime(content.fileno())  # used now
+                return os.pread(content.fileno(), end - start, start)
+            self.fetch(storage, file)
+
+    def fetch(self, storage: Storage, file: FileEntry, *, wait: bool = True) -> bool:
+        """Makes a file be here, and says whether it is: without `wait`, not where another process or thread fetches it.
+
+        Raises:
+            UserError: see `read`.
+        """
+        if self.has(file):
+            return True
+        if file.num_bytes > self.max_bytes:
+            raise UserError(
+                f"the cache may hold {self.max_bytes} bytes, but {storage.url(file.name)} has {file.num_bytes}; allow it more"
+            )
+        try:
+            with self._lock(f"{int(file.sha256[:8], 16) % NUM_LOCKS:03d}", wait=wait):
+                if not self.has(file):
+                    self._fetch(storage, file)
+        except Timeout:
+            return False
+        return True
+
+    def num_bytes(self) -> int:
+        """What the cache holds now, files that are being fetched in full."""
+        return sum(size for _, _, size in self._files())
+
+    def _fetch(self, storage: Storage, file: FileEntry) -> None:
+        part = self._path(file).with_suffix(PART)
+        found = ""
+        for _ in range(2):
+            self._reserve(part, file.num_bytes)
+            try:
+                found = storage.download(file.name, part, file.num_bytes)
+                if found == file.sha256:
+                    os.replace(part, self._path(file))
+                    return
+            finally:
+                part.unlink(missing_ok=True)
+        raise UserError(
+            f"{storage.url(file.name)} was fetched twice and has sha256 {found[:16]}…, but clone.json says "
+            f"{file.sha256[:16]}…; run 'fakeit-build verify', and push or make the clone again"
+        )
+
+    def _reserve(self, part: Path, num_bytes: int) -> None:
+        """Makes room and takes it; waits while only files in the making are left."""
+        while True:
+            with self._lock("room"):
+                files = sorted(self._files())
+                free = self.max_bytes - sum(size for _, _, size in files)
+                for used_at, path, size in files:
+                    is_stale = path.suffix == PART and time.time() - used_at > SECONDS_UNTIL_STALE
+                    if free < num_bytes and (path.suffix != PART or is_stale):
+                        path.unlink(missing_ok=True)
+                        free += size
+                if free >= num_bytes:
+                    with part.open("wb") as content:
+                        content.truncate(num_bytes)
+                    return
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _files(self) -> Iterator[tuple[float, Path, int]]:
+        """When it was used last, path and size of each file."""
+        for entry in os.scandir(self.folder):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_file():
+                    stat = entry.stat()
+                    yield stat.st_mtime, Path(entry.path), stat.st_size
+
+    def _path(self, file: FileEntry) -> Path:
+        return self.folder / file.sha256
+
+    def _lock(self, name: str, *, wait: bool = True) -> FileLock:
+        folder = self.folder / "locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the cache '{self.folder}': {error.strerror}; choose another one"
+            ) from None
+        return FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0)

@@ -1,0 +1,83 @@
+"""Trying again what a network broke: statuses 408, 429 and 5xx, and connections that drop or stall. Anything else is final.
+
+Whose exceptions those are depends on the store; the libraries are told by the names of their packages, so that none is
+imported here.
+"""
+
+import errno
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+Result = TypeVar("Result")
+
+MAX_WAIT = 8.0
+"""Seconds; the waits grow up to it, each drawn at random so that the workers of a node do not come back together."""
+MAX_RETRY_AFTER = 60.0
+"""Seconds that a server may ask for."""
+NETWORK_PACKAGES = {
+    "aiohttp",
+    "botocore",
+    "aiobotocore",
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "urllib3",
+    "requests",
+}
+FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG}
+OFFLINE = "OfflineModeIsEnabled"
+"""What huggingface_hub raises where HF_HUB_OFFLINE is set."""
+
+_wait = wait_random_exponential(multiplier=0.2, max=MAX_WAIT)
+
+
+def retrying(call: Callable[..., Result], *arguments: Any, num_attempts: int, **options: Any) -> Result:
+    """call(*arguments, **options), tried again with growing pauses where the network is to blame; the last error otherwise."""
+    attempts = Retrying(
+        stop=stop_after_attempt(num_attempts),
+        wait=_pause,
+        retry=retry_if_exception(is_transient),
+        reraise=True,
+    )
+    return attempts(call, *arguments, **options)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
+    status = http_status(error)
+    if status is not None:
+        return status in (408, 429) or status >= 500
+    if isinstance(error, FINAL_ERRORS) or type(error).__name__ == OFFLINE:
+        return False
+    if isinstance(error, OSError):
+        return error.errno not in FINAL_NUMBERS
+    return isinstance(error, (TimeoutError, EOFError)) or _is_of_the_network(error)
+
+
+def http_status(error: BaseException) -> int | None:
+    """The HTTP status that an exception of aiohttp, httpx, huggingface_hub or botocore stands for, if any."""
+    response = getattr(error, "response", None)
+    found = getattr(error, "status", None) or getattr(response, "status_code", None)
+    if isinstance(response, dict):
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if found is None and isinstance(error.__cause__, Exception):  # s3fs hides botocore's behind an OSError
+        return http_status(error.__cause__)
+    return found if isinstance(found, int) else None
+
+
+def _is_of_the_network(error: BaseException) -> bool:
+    return any(kind.__module__.partition(".")[0] in NETWORK_PACKAGES for kind in type(error).__mro__)
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    headers = getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        asked = float(headers.get("Retry-After", 0))
+    except (AttributeError, TypeError, ValueError):  # a date, or no mapping
+        asked = 0.0
+    return max(_wait(state), min(asked, MAX_RETRY_AFTER))

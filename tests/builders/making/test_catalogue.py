@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders.format.errors import UserError
+from builders.making.catalogue import find_recipe
+from builders.making.models import pin_model
+from builders.making.recipe import Recipe
+
+
+def write(tmp_path: Path, recipe: Recipe, **changes: Any) -> str:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({**recipe.to_dict(), **changes}))
+    return str(path)
+
+
+def test_catalogue__a_recipe_file_takes_its_model_wherever_it_lies(
+    painted: Recipe, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    found = find_recipe(write(tmp_path, painted), {"model": str(tiny_pipeline)})
+    assert pin_model(found) == painted
+
+
+def test_catalogue__another_local_model_is_taken_where_its_revision_is_given(
+    painted: Recipe, checked_pipeline: Path, tmp_path: Path
+) -> None:
+    path = write(tmp_path, painted)
+    with pytest.raises(UserError, match="or --revision sha256:") as told:
+        pin_model(find_recipe(path, {"model": str(checked_pipeline)}))
+    revision = str(told.value).partition("--revision ")[2].split()[0]
+    other = pin_model(find_recipe(path, {"model": str(checked_pipeline), "revision": revision}))
+    assert (other.model, other.revision) == (checked_pipeline.name, revision) and painted.model != other.model
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"engine": "difusion"}, "unknown engine 'difusion'"),
+        ({"scenes": "abc"}, "scenes are no list"),
+        ({"width": None}, "a field is null"),
+        ({"colour": 1}, "unknown field 'colour'"),
+    ],
+)
+def test_catalogue__damaged_recipe_files_are_told(
+    changes: dict[str, Any], words: str, painted: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=words):
+        find_recipe(write(tmp_path, painted, **changes), {})
