@@ -4,6 +4,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -253,6 +254,65 @@ def _recipe_cards(recipes: list[str], folder: Path) -> Iterator[tuple[Storage, s
         yield Storage(folder), f"{recipe}.md", render_recipe_card(pin_embedded(find_recipe(recipe, {}))).encode()
 
 
+def push(
+    clone: ClonePath,
+    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="REPO_OR_URL")],
+    /,
+    private: bool = False,
+    revision: str = "main",
+    config: str = "",
+    tag: bool = False,
+    replace: bool = False,
+) -> None:
+    """Put a clone where others read it, checked before and after. Run again, it goes on where it stopped.
+
+    Args:
+        clone: Directory of the clone.
+        target: user/name on the Hub, or a URL: s3://…, hf://buckets/user/name/…, any that fsspec writes to.
+        private: Make the repo a private one.
+        revision: Branch of the repo.
+        config: Put the clone into the repo as one of several, with this name for load_dataset.
+        tag: Tag the version, as the card tells it.
+        replace: Put it in the place of a clone of another recipe.
+    """
+    from builders.format.manifest import read_manifest
+
+    manifest = read_manifest(Storage(clone))
+    is_url = "://" in target
+    if is_url and (private or config or tag or replace or revision != "main"):
+        raise UserError(
+            f"'{target}' is no repo of the Hub; leave out --private, --revision, --config, --tag and --replace"
+        )
+    with _bytes_bar(manifest.num_bytes + sum(file.num_bytes for file in manifest.metadata)) as on_progress:
+        if is_url:
+            from builders.publishing.push import push_to_url
+
+            push_to_url(clone, target, on_progress)
+            told = [f"{target}: {manifest.num_samples:,} images", f"fakeit-train CONFIG --data {target} --out RUN"]
+        else:
+            from builders.publishing.hub import Place, push_to_hub
+
+            place = Place(private=private, revision=revision, config=config)
+            pushed = push_to_hub(clone, target, place, tag=tag, replace=replace, on_progress=on_progress)
+            told = [f"{pushed.url} at {pushed.commit}{f', tag {pushed.tag}' if tag else ''}", pushed.load_line]
+    print("\n  ".join(told))
+
+
+@contextmanager
+def _bytes_bar(num_bytes: int) -> Iterator[Callable[[int, int], object]]:
+    """A progress bar in bytes that counts files beside them."""
+    num_files = 0
+    with tqdm(total=num_bytes, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
+
+        def on_progress(files: int, size: int) -> None:
+            nonlocal num_files
+            num_files += files
+            bar.set_postfix_str(f"{num_files:,} files", refresh=False)
+            bar.update(size)
+
+        yield on_progress
+
+
 def sheet(
     clones: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="CLONE")],
     /,
@@ -372,6 +432,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": verify,
     "card": card,
     "redo": redo,
+    "push": push,
     "sheet": sheet,
     "grid": grid,
 }

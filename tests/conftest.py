@@ -18,6 +18,8 @@ from builders.classes.class_options import ClassOptions
 from builders.format.manifest import Manifest
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from tests.loopback.hub import Hub
+from tests.loopback.server import running
 from tests.tiny_pipeline import write_tiny_checker, write_tiny_pipeline
 from tests.wordnet import DEBIAN, write_nltk_data
 
@@ -107,6 +109,13 @@ def finished(real_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Itera
     manifest = make_clone(real_plan, str(out))
     assert manifest is not None
     yield out, manifest
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub on 127.0.0.1 without any repos; `hub_environment` leads the real clients there."""
+    with running(Hub(tmp_path / "hub")) as server:
+        yield server
 
 
 @pytest.fixture

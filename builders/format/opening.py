@@ -72,7 +72,7 @@ def at_its_commit(root: str) -> str:
 
 
 def _remember(memory: Path, root: str, manifest: Manifest) -> None:
-    memory.parent.mkdir(exist_ok=True)
+    memory.parent.mkdir(parents=True, exist_ok=True)
     temporary = memory.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps({"root": root, "manifest": manifest.to_json().decode()}))
     os.replace(temporary, memory)

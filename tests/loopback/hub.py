@@ -7,6 +7,7 @@ hub = Hub(folder); with running(hub): ... HF_ENDPOINT=hub.url
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 import time
@@ -75,8 +76,8 @@ class Repo:
 
 
 class HubError(Exception):
-    def __init__(self, status: int, code: str, message: str) -> None:
-        self.status, self.code, self.message = status, code, message
+    def __init__(self, status: int, code: str, message: str, **fields: str) -> None:
+        self.status, self.code, self.message, self.fields = status, code, message, fields
 
 
 class Hub(Server):
@@ -117,6 +118,19 @@ class Hub(Server):
         return {path: self.get(blob.sha256) for path, blob in found.commits[found.find(revision) or ""].tree.items()}
 
 
+def hub_environment(hub: Hub, home: Path, *, token: str = TOKEN, xet: bool = False) -> dict[str, str]:
+    """The environment in which the clients of Hugging Face speak to this Hub."""
+    return {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "0" if xet else "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": token,
+        "FAKEIT_CACHE": str(home / "fakeit"),
+    }
+
+
 def route(method: str, pattern: str) -> Callable[[Any], Any]:
     def mark(function: Any) -> Any:
         function.routes = [*getattr(function, "routes", []), (method, re.compile(pattern + "$"))]
@@ -146,7 +160,7 @@ class _Hub(Handler):
             function(**arguments)
         except HubError as error:
             headers = {"X-Error-Code": error.code, "X-Error-Message": error.message}
-            self.send(json.dumps({"error": error.message}).encode(), error.status, headers)
+            self.send(json.dumps({"error": error.message, **error.fields}).encode(), error.status, headers)
 
     # --- what all need ---
 
@@ -180,7 +194,7 @@ class _Hub(Handler):
         id = f"{asked.get('organization') or USER}/{asked['name']}"
         self.check_writer(id)
         if id in self.server.repos:
-            raise HubError(409, "", "You already created this dataset repo")
+            raise HubError(409, "", "You already created this dataset repo", url=f"{self.server.url}/datasets/{id}")
         repo = Repo(private=asked.get("visibility") == "private" or bool(asked.get("private")))
         attributes = b"*.tar filter=lfs diff=lfs merge=lfs -text\n"
         repo.commit("main", {".gitattributes": blob_of(attributes, self.server.put(attributes))}, "initial commit")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 PIECE = 64 * 1024
 
@@ -146,6 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+Running = TypeVar("Running", bound="Server")
+
+
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -163,7 +166,7 @@ class Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def running(server: Server) -> Iterator[Server]:
+def running(server: Running) -> Iterator[Running]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

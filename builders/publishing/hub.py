@@ -1,0 +1,336 @@
+"""Pushing a clone to a data set repo of the Hugging Face Hub.
+
+Files go into a pull request, some at a time, each commit a step that is not taken again; once the request holds the clone
+whole, it is merged. So `main` has the old clone or the new one. Every step looks at what is there first: a push that was
+killed goes on when it is run again.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import disable_progress_bars
+
+from builders.format.errors import UserError
+from builders.format.manifest import CARD, MANIFEST, parse_manifest
+from builders.format.retrying import http_status, is_transient, retrying
+from builders.format.storage import Storage
+from builders.publishing.collection import card_yaml, render_collection
+from builders.publishing.push import INDEX_FILES, LocalFile, Progress, checked_clone, clone_files
+
+Result = TypeVar("Result")
+
+MAIN = "main"
+FILES_PER_COMMIT = 50
+BYTES_PER_COMMIT = 1 << 30
+NUM_ATTEMPTS = 5
+CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+UNKNOWING = {".gitattributes", "README.md", "LICENSE"}
+"""Files that a repo may have before its first clone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where in a repo a clone goes."""
+
+    revision: str = MAIN
+    """Branch."""
+    config: str = ""
+    """Folder of the clone, and its name for load_dataset; "" is the root of a repo with one clone."""
+    private: bool = False
+    """Whether a new repo is a private one."""
+
+    def __post_init__(self) -> None:
+        if self.config and not CONFIG_NAME.fullmatch(self.config):
+            raise UserError(f"'{self.config}' is no name for a config; use letters, digits, '_', '.' and '-'")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    url: str
+    commit: str
+    load_line: str
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file as it should be in the repo."""
+
+    path: str
+    num_bytes: int
+    sha256: str
+    source: Path | bytes
+
+    def is_in(self, there: RepoFile | None) -> bool:
+        """Whether the repo has these bytes under this path."""
+        if there is None or there.size != self.num_bytes:
+            return False
+        if there.lfs:
+            return bool(there.lfs.sha256 == self.sha256)
+        content = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        return bool(there.blob_id == hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest())
+
+    def addition(self) -> CommitOperationAdd:
+        source = self.source if isinstance(self.source, bytes) else str(self.source)
+        return CommitOperationAdd(self.path, source)
+
+
+def push_to_hub(
+    root: str,
+    repo_id: str,
+    place: Place | None = None,
+    *,
+    tag: bool = False,
+    replace: bool = False,
+    on_progress: Progress = lambda num_files, num_bytes: None,
+) -> Pushed:
+    """Makes a repo's branch hold a clone: at its root, or in a folder as one config of several.
+
+    `tag` tags the clone's version, as its card tells it; `replace` lets it take the place of a clone of another recipe.
+
+    Raises:
+        UserError: the clone is not whole, the repo holds something else, or the Hub refuses.
+    """
+    place = place or Place()
+    revision, config = place.revision, place.config
+    storage, manifest = checked_clone(root)
+    disable_progress_bars()
+    repo = _Repo(repo_id)
+    repo.create(place.private)
+    base = repo.tree(revision) if revision == MAIN or repo.has_branch(revision) else repo.tree(MAIN)
+    prefix = f"{config}/" if config else ""
+    _check_place(repo, base, prefix, manifest.recipe_hash, replace)
+    files = [_in_repo(storage, file, prefix) for file in clone_files(storage, manifest)]
+    wanted = files + ([_collection_card(repo, base, storage, config)] if config else [])
+    if (revision != MAIN and not repo.has_branch(revision)) or _differences(wanted, base, prefix) != ([], []):
+        _push_through_pull_request(repo, wanted, prefix, revision, on_progress)
+    else:
+        on_progress(len(wanted), sum(file.num_bytes for file in wanted))
+    if _differences(wanted, repo.tree(revision), prefix) != ([], []):
+        raise UserError(f"'{repo_id}' was changed by another while this was pushed; run the push again")
+    version = f"v{card_yaml(storage.read(CARD).decode(), root)['dataset_info']['version']}"
+    if tag:
+        repo.tag(version, revision)
+    named = f", {config!r}" if config else ""
+    named += f", revision={revision!r}" if revision != MAIN else ""
+    return Pushed(
+        url=f"{repo.api.endpoint}/datasets/{repo_id}" + (f"/tree/{revision}" if revision != MAIN else ""),
+        commit=repo.commit_of(revision),
+        load_line=f"datasets.load_dataset({repo_id!r}{named}, split={manifest.split!r})",
+        tag=version if tag else "",
+    )
+
+
+def _push_through_pull_request(
+    repo: "_Repo", wanted: list[_File], prefix: str, revision: str, on_progress: Progress
+) -> None:
+    title = f"fakeit push to {revision}{f' of {prefix[:-1]}' if prefix else ''}"
+    number = repo.find_pull_request(title) or repo.open_pull_request(title)
+    reference = f"refs/pr/{number}"
+    told: set[str] = set()
+    num_lacking, num_in_vain = -1, 0
+    while True:
+        tree = repo.tree(reference)
+        missing, foreign = _differences(wanted, tree, prefix)
+        lacking = {file.path for file in missing}
+        news = [file for file in wanted if file.path not in lacking and file.path not in told]
+        told |= {file.path for file in news}
+        on_progress(len(news), sum(file.num_bytes for file in news))
+        if not missing and not foreign:
+            break
+        # A commit at a time, and a fresh look after each: whether one landed whose answer was lost is seen there.
+        num_in_vain = num_in_vain + 1 if len(missing) + len(foreign) == num_lacking else 0
+        num_lacking = len(missing) + len(foreign)
+        group = _next_group(missing)
+        deleted = foreign if len(group) == len(missing) else []
+        additions = [file.addition() for file in group]
+        repo.commit(reference, additions, deleted, title, may_fail=num_in_vain < NUM_ATTEMPTS)
+    if revision == MAIN:
+        repo.merge(number)
+    else:
+        repo.move_branch(revision, repo.commit_of(reference))
+        repo.close(number)
+
+
+def _next_group(missing: list[_File]) -> list[_File]:
+    """As many of the files as go into a commit; index files, which come last, only with all that is left."""
+    group: list[_File] = []
+    shards = [file for file in missing if Path(file.path).name not in INDEX_FILES]
+    for file in shards:
+        is_full = len(group) >= FILES_PER_COMMIT or sum(f.num_bytes for f in group) + file.num_bytes > BYTES_PER_COMMIT
+        if group and is_full:
+            return group
+        group.append(file)
+    return missing if len(missing) - len(shards) + len(group) <= FILES_PER_COMMIT else group or missing
+
+
+def _differences(wanted: list[_File], tree: dict[str, RepoFile], prefix: str) -> tuple[list[_File], list[str]]:
+    """The files that the tree lacks or has otherwise, and the shards and metadata that belong to no file."""
+    paths = {file.path for file in wanted}
+    foreign = [p for p in tree if p.startswith((f"{prefix}data/", f"{prefix}metadata/")) and p not in paths]
+    return [file for file in wanted if not file.is_in(tree.get(file.path))], foreign
+
+
+def _in_repo(storage: Storage, file: LocalFile, prefix: str) -> _File:
+    return _File(prefix + file.name, file.num_bytes, file.sha256, Path(storage.path(file.name)))
+
+
+def _check_place(repo: "_Repo", tree: dict[str, RepoFile], prefix: str, recipe_hash: str, replace: bool) -> None:
+    """Whether a clone may be put there."""
+    configs = sorted(path.partition("/")[0] for path in tree if path.count("/") == 1 and path.endswith(f"/{MANIFEST}"))
+    if not prefix and configs:
+        raise UserError(
+            f"'{repo.id}' holds clones as configs ({', '.join(configs)}); give --config a name for this one"
+        )
+    if prefix and MANIFEST in tree:
+        raise UserError(f"'{repo.id}' holds one clone at its root, without --config; push this one to another repo")
+    if f"{prefix}{MANIFEST}" not in tree:
+        others = [path for path in tree if path.startswith(prefix) and not (configs and "/" not in path)]
+        foreign = [path for path in others if path not in UNKNOWING] if prefix or not configs else []
+        if foreign and not replace:
+            raise UserError(f"'{repo.id}' holds files but no clone ('{foreign[0]}'); choose a repo of its own")
+        return
+    old = parse_manifest(repo.read(f"{prefix}{MANIFEST}"), f"{repo.id}/{prefix}{MANIFEST}")
+    if old.recipe_hash != recipe_hash and not replace:
+        raise UserError(
+            f"'{repo.id}' holds a clone of another recipe ({old.recipe['name']}); add --replace to put this one in its "
+            "place, or --config to put it beside it, or choose another repo"
+        )
+
+
+def _collection_card(repo: "_Repo", tree: dict[str, RepoFile], storage: Storage, config: str) -> _File:
+    """The repo's own README.md, made of the cards of all its clones."""
+    manifests = [path for path in tree if path.count("/") == 1 and path.endswith(f"/{MANIFEST}")]
+    others = {path.partition("/")[0] for path in manifests} - {config}
+    cards = {name: repo.read(f"{name}/{CARD}").decode() for name in others}
+    card = render_collection(repo.id, {**cards, config: storage.read(CARD).decode()}).encode()
+    return _File(CARD, len(card), hashlib.sha256(card).hexdigest(), card)
+
+
+class _Repo:
+    """A data set repo; what the Hub refuses becomes a sentence, what the network breaks is tried again."""
+
+    def __init__(self, repo_id: str) -> None:
+        self.id, self.api = repo_id, HfApi()
+
+    def create(self, private: bool) -> None:
+        with self._told():
+            self.api.create_repo(self.id, repo_type="dataset", private=private or None, exist_ok=True)
+            info = self._call(self.api.repo_info)
+        if private and not info.private:
+            raise UserError(
+                f"'{self.id}' is there already and public; make it private on its page, or leave out --private"
+            )
+
+    def tree(self, revision: str) -> dict[str, RepoFile]:
+        def files() -> dict[str, RepoFile]:
+            entries = self.api.list_repo_tree(self.id, repo_type="dataset", revision=revision, recursive=True)
+            return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+        with self._told():
+            return retrying(files, num_attempts=NUM_ATTEMPTS)
+
+    def read(self, path: str) -> bytes:
+        return Storage(f"hf://datasets/{self.id}@{self.commit_of(MAIN)}").read(path)
+
+    def commit_of(self, revision: str) -> str:
+        with self._told():
+            return str(self._call(self.api.repo_info, revision=revision).sha)
+
+    def has_branch(self, name: str) -> bool:
+        with self._told():
+            return name in {branch.name for branch in self._call(self.api.list_repo_refs).branches}
+
+    def commit(
+        self, reference: str, additions: list[CommitOperationAdd], deleted: list[str], title: str, *, may_fail: bool
+    ) -> None:
+        """One commit; with `may_fail`, one that the network broke is passed over once the network is back."""
+        operations = [*additions, *[CommitOperationDelete(path) for path in deleted]]
+        with self._told():
+            try:
+                self.api.create_commit(
+                    self.id, repo_type="dataset", operations=operations, commit_message=title, revision=reference
+                )
+            except Exception as error:
+                if not may_fail or not is_transient(error):
+                    raise
+                self._call(self.api.repo_info, revision=reference)
+
+    def find_pull_request(self, title: str) -> int | None:
+        def found() -> list[int]:
+            pulls = self.api.get_repo_discussions(self.id, repo_type="dataset", discussion_type="pull_request")
+            return [pull.num for pull in pulls if pull.title == title and pull.status in ("open", "draft")]
+
+        with self._told():
+            return next(iter(retrying(found, num_attempts=NUM_ATTEMPTS)), None)
+
+    def open_pull_request(self, title: str) -> int:
+        with self._told():
+            return self.api.create_pull_request(self.id, title, repo_type="dataset").num
+
+    def merge(self, number: int) -> None:
+        """Merges; a request that main has outrun is closed, so that the next push begins a new one."""
+        with self._told():
+            self._call(self.api.change_discussion_status, discussion_num=number, new_status="open")
+            try:
+                self.api.merge_pull_request(self.id, number, repo_type="dataset")
+            except HfHubHTTPError as error:
+                if http_status(error) != 409:
+                    raise
+                self.close(number)
+                raise UserError(
+                    f"'{self.id}' was changed by another meanwhile; run the push again, which sends nothing twice"
+                ) from None
+
+    def close(self, number: int) -> None:
+        with self._told():
+            self._call(self.api.change_discussion_status, discussion_num=number, new_status="closed")
+
+    def move_branch(self, name: str, commit: str) -> None:
+        with self._told():
+            if self.has_branch(name):
+                self.api.delete_branch(self.id, branch=name, repo_type="dataset")
+            self.api.create_branch(self.id, branch=name, revision=commit, repo_type="dataset", exist_ok=True)
+
+    def tag(self, name: str, revision: str) -> None:
+        with self._told():
+            self._call(self.api.create_tag, tag=name, revision=revision, exist_ok=True)
+
+    def _call(self, call: Callable[..., Result], **options: Any) -> Result:
+        return retrying(call, self.id, repo_type="dataset", num_attempts=NUM_ATTEMPTS, **options)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except HFValidationError:
+            raise UserError(f"'{self.id}' is no name of a repo; write user/name") from None
+        except Exception as error:
+            if http_status(error) is None and not is_transient(error):
+                raise
+            sentence = _REFUSALS.get(http_status(error) or 0, _REFUSALS[0])
+            raise UserError(sentence.format(repo=self.id, reason=_reason(error))) from None
+
+
+_REFUSALS = {
+    401: "the Hub does not know you (401); run 'hf auth login', or set HF_TOKEN to a token that may write",
+    403: "you may not write to '{repo}' (403); choose a name of your own, or a token that may write there",
+    404: "the Hub has no '{repo}' that you may see (404); check the name, and that you are logged in",
+    409: "the Hub says that '{repo}' is in use (409: {reason}); run the push again, or choose another name",
+    0: "the Hub cannot be reached ({reason}); run the push again, which goes on where it stopped",
+}
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")

@@ -1,0 +1,130 @@
+"""Pushing a clone to a URL that fsspec writes to, such as s3:// or hf://buckets/…; `hub` pushes to a repo of the Hub.
+
+Invariant: only a clone that `verify` finds whole is pushed; readers find the old clone, the new one, or none, no mixture.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from builders.format.errors import UserError
+from builders.format.manifest import CARD, MAKING, MANIFEST, TIMM_INDEX, Manifest, parse_manifest, read_manifest
+from builders.format.storage import Storage
+from builders.making.verify import verify_clone
+
+PUSHING = f"{MAKING}/pushing.json"
+"""At a URL: which clone is being pushed, and which files of an earlier one stay."""
+INDEX_FILES = (TIMM_INDEX, CARD, MANIFEST)
+"""Written after the shards and their metadata; the manifest last."""
+
+Progress = Callable[[int, int], object]
+"""Called with the numbers of files and of bytes that have come to be there."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+def checked_clone(root: str) -> tuple[Storage, Manifest]:
+    """A clone on this machine's disk that is whole.
+
+    Raises:
+        UserError: it is unfinished or faulty, or lies elsewhere.
+    """
+    storage = Storage(root)
+    manifest = read_manifest(storage)
+    if not storage.is_local:
+        raise UserError(f"'{root}' is not on this machine; only a clone on a disk can be pushed")
+    faults = list(verify_clone(root))
+    if faults:
+        raise UserError(
+            f"'{root}' has {len(faults)} faults, the first: {faults[0]}; see 'fakeit-build verify {root}', and mend it first"
+        )
+    return storage, manifest
+
+
+def clone_files(storage: Storage, manifest: Manifest) -> list[LocalFile]:
+    """Shards and metadata, then the index files, the manifest last."""
+    listed = [LocalFile(file.name, file.num_bytes, file.sha256) for file in (*manifest.shards, *manifest.metadata)]
+    contents = [(name, storage.read(name)) for name in INDEX_FILES]
+    return listed + [LocalFile(name, len(c), hashlib.sha256(c).hexdigest()) for name, c in contents]
+
+
+def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, num_bytes: None) -> Manifest:
+    """Copies a clone to a URL, whole files only and the manifest last; run again, it goes on.
+
+    An earlier clone there of the same recipe is replaced; while that lasts, it has no manifest.
+
+    Raises:
+        UserError: the clone is not whole, or the URL holds something else or cannot be written.
+    """
+    source, manifest = checked_clone(root)
+    target = Storage(url)
+    files = clone_files(source, manifest)
+    if _is_there(target, manifest):
+        on_progress(len(files), sum(file.num_bytes for file in files))
+        return manifest
+    kept = _take(target, url, manifest, files)
+    there = {name: target.size(name) for name in target.names("") if not name.startswith(f"{MAKING}/")}
+    for file in files:
+        is_ours = file.name in there and there[file.name] == file.num_bytes and file.name not in INDEX_FILES
+        if not (file.name in kept or is_ours):
+            target.upload(Path(source.path(file.name)), file.name)
+        on_progress(1, file.num_bytes)
+    target.remove_folder(MAKING)
+    return manifest
+
+
+def _is_there(target: Storage, manifest: Manifest) -> bool:
+    return (
+        target.exists(MANIFEST)
+        and not target.exists(PUSHING)
+        and parse_manifest(target.read(MANIFEST), target.url(MANIFEST)).to_json() == manifest.to_json()
+    )
+
+
+def _take(target: Storage, url: str, manifest: Manifest, files: list[LocalFile]) -> set[str]:
+    """Makes the target hold nothing but files of this push; the names of those that an earlier push left, and stay.
+
+    What is there afterwards under the name of a shard or of metadata was put there whole by this push, or stays.
+    """
+    state = json.loads(target.read(PUSHING)) if target.exists(PUSHING) else None
+    names = [name for name in target.names("") if not name.startswith(f"{MAKING}/")]
+    if state and state["recipe_hash"] != manifest.recipe_hash:
+        raise UserError(f"another clone is being pushed to '{url}'; finish that push first, or choose another URL")
+    if state and state["digest"] == manifest.digest:
+        kept = set(state["kept"])
+    elif state:  # the clone has grown since that push was cut off, and nothing is known of its files
+        kept = set()
+    else:
+        kept = _same_as_earlier(target, url, manifest, names)
+    if not (state and state["digest"] == manifest.digest and state["is_cleared"]):
+        marker = {"digest": manifest.digest, "recipe_hash": manifest.recipe_hash, "kept": sorted(kept)}
+        target.write(PUSHING, json.dumps({**marker, "is_cleared": False}).encode())
+        for name in sorted(names, key=lambda name: name != MANIFEST):
+            if name not in kept:
+                target.remove(name)
+        target.write(PUSHING, json.dumps({**marker, "is_cleared": True}).encode())
+    return kept
+
+
+def _same_as_earlier(target: Storage, url: str, manifest: Manifest, names: list[str]) -> set[str]:
+    """The shards and metadata that an earlier, finished clone at the target has as well.
+
+    Raises:
+        UserError: the target holds another clone, or no clone.
+    """
+    if MANIFEST not in names:
+        if names:
+            raise UserError(f"'{url}' holds files but no clone ('{names[0]}'); choose an empty place")
+        return set()
+    old = parse_manifest(target.read(MANIFEST), target.url(MANIFEST))
+    if old.recipe_hash != manifest.recipe_hash:
+        raise UserError(f"'{url}' holds a clone of another recipe ({old.recipe['name']}); choose another URL")
+    before = {file.name: file.sha256 for file in (*old.shards, *old.metadata)}
+    return {file.name for file in (*manifest.shards, *manifest.metadata) if before.get(file.name) == file.sha256}

@@ -1,0 +1,211 @@
+"""Clones that are read over HTTP and S3."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.clone_builder import make_clone
+from builders.format.cache import ShardCache
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.open_clone import open_clone
+from builders.format.storage import Storage
+from builders.making.plan import Plan
+from builders.making.verify import verify_clone
+from builders.publishing.push import push_to_url
+from tests.loopback.files import FileServer
+from tests.loopback.server import Fault, failing, running
+
+
+@pytest.fixture
+def server(finished: tuple[Path, Manifest]) -> Iterator[FileServer]:
+    with running(FileServer(finished[0])) as found:
+        yield found
+
+
+def samples(root: str | Path, cache: ShardCache | None = None) -> list[tuple[str, int, bytes]]:
+    return [(sample.key, sample.label, sample.picture) for sample in open_clone(root, cache)]
+
+
+def test_remote__few_samples_cost_few_bytes(server: FileServer, finished: tuple[Path, Manifest]) -> None:
+    local, clone = open_clone(finished[0]), open_clone(server.url)
+    assert clone[41] == local[41] and clone.find(local.key(60)) == 60
+    shards = {path: sent for path, sent in server.traffic.sent_by_path.items() if path.endswith("tar")}
+    assert list(shards.values()) == [len(local[41].picture)]
+
+
+def test_remote__all_samples_by_ranges_and_through_the_cache(
+    server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    cache = ShardCache(tmp_path / "cache", 10**8)
+    assert samples(server.url) == samples(server.url, cache) == samples(finished[0])
+    sent = server.traffic.sent_by_path.copy()
+    assert samples(server.url, cache) == samples(finished[0])
+    again = {path: server.traffic.sent_by_path[path] - sent[path] for path in sent}
+    assert {path for path, num_bytes in again.items() if num_bytes} == {"/clone.json"}
+
+
+def test_remote__through_a_network_that_fails(
+    server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    server.traffic.choose = failing(0.2)
+    assert samples(server.url, ShardCache(tmp_path / "cache", 10**8)) == samples(finished[0])
+    server.traffic.choose = failing(0.05)
+    assert samples(server.url) == samples(finished[0])
+
+
+def test_remote__a_corrupted_range_is_told_with_its_key(server: FileServer) -> None:
+    clone = open_clone(server.url)
+    _ = clone.key(3)
+    server.traffic.choose = lambda method, path: Fault(corrupt=True)
+    with pytest.raises(UserError, match=rf"sample '{clone.key(3)}' .* came with another sha256"):
+        _ = clone[3]
+
+
+def test_remote__offline_with_a_warm_cache(
+    server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builders.format.retrying._wait", lambda state: 0.0)
+    cache = ShardCache(tmp_path / "cache", 10**8)
+    samples(server.url, cache)
+    server.traffic.choose = lambda method, path: Fault(drop_after=0)
+    assert samples(server.url, cache) == samples(finished[0])
+    with pytest.raises(UserError, match=r"clone\.json: tried again and again"):
+        open_clone(server.url, ShardCache(tmp_path / "cold", 10**8))
+
+
+def test_remote__a_server_without_ranges(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(finished[0])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().partition("(")[2].partition("/)")[0]
+        try:
+            assert samples(url, ShardCache(tmp_path / "cache", 10**8)) == samples(finished[0])
+            assert open_clone(url)[5] == open_clone(finished[0])[5]
+        finally:
+            process.kill()
+
+
+def test_remote__travels_to_workers_and_is_not_opened_again(server: FileServer, tmp_path: Path) -> None:
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
+    before = server.traffic.requests["GET /clone.json"]
+    sent = pickle.loads(pickle.dumps(clone))
+    assert sent[3] == clone[3] and sent.cache == clone.cache
+    assert server.traffic.requests["GET /clone.json"] == before
+
+
+def test_remote__nothing_there(server: FileServer) -> None:
+    with pytest.raises(UserError, match=r"no clone at '.*/nowhere' \(no clone\.json\)"):
+        open_clone(f"{server.url}/nowhere")
+
+
+def test_remote__opening_imports_no_torch(finished: tuple[Path, Manifest]) -> None:
+    code = "import sys\nfrom builders.format.open_clone import open_clone\n"
+    code += "open_clone(sys.argv[1])[0]\nprint('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code, str(finished[0])], capture_output=True, text=True)
+    assert ended.stdout.strip() == "False"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An empty bucket of a real S3 server."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="clones")
+        yield "s3://clones"
+    server.stop()
+
+
+def local_contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def contents(url: str) -> dict[str, bytes]:
+    storage = Storage(url)
+    return {name: storage.read(name) for name in storage.names("")}
+
+
+def test_remote__a_clone_made_on_s3_is_the_one_made_here(
+    s3: str, real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    make_clone(Plan(real_plan.recipe, 4), f"{s3}/made")
+    make_clone(real_plan, f"{s3}/made")  # grown
+    assert contents(f"{s3}/made") == local_contents(finished[0])
+    assert list(verify_clone(f"{s3}/made", deep=True)) == []
+    assert samples(f"{s3}/made", ShardCache(tmp_path / "cache", 10**8)) == samples(f"{s3}/made") == samples(finished[0])
+
+
+def test_remote__pushed_to_s3_grown_and_pushed_again(s3: str, real_plan: Plan, tmp_path: Path) -> None:
+    out, url = tmp_path / "clone", f"{s3}/pushed"
+    for rounds in (3, 8):
+        make_clone(Plan(real_plan.recipe, rounds), str(out))
+        push_to_url(str(out), url)
+        assert contents(url) == local_contents(out)
+    push_to_url(str(out), url)
+    make_clone(Plan(replace(real_plan.recipe, seed=5), 2), str(tmp_path / "other"))
+    with pytest.raises(UserError, match="holds a clone of another recipe"):
+        push_to_url(str(tmp_path / "other"), url)
+    Storage(f"{s3}/thesis").write("thesis.tex", b"x")
+    with pytest.raises(UserError, match=r"holds files but no clone \('thesis\.tex'\)"):
+        push_to_url(str(out), f"{s3}/thesis")
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_remote__a_push_cut_off_anywhere_has_no_manifest_and_goes_on(
+    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies before each single change to the store, in turn."""
+    small, out = tmp_path / "small", tmp_path / "clone"
+    make_clone(Plan(real_plan.recipe, 3), str(small))
+    make_clone(Plan(real_plan.recipe, 5), str(shutil.copytree(small, out)))
+    finished_at = None
+    for stop in range(60):
+        url = f"memory://cut-{os.getpid()}-{stop}"
+        push_to_url(str(small), url)
+        left = iter(range(stop))
+        with monkeypatch.context() as patch:
+            for name in ("write", "upload", "remove", "remove_folder"):
+                real = getattr(Storage, name)
+
+                def die(self: Storage, *arguments: object, real: object = real, left: Iterator[int] = left) -> object:
+                    if not self.is_local and next(left, None) is None:
+                        raise Killed
+                    return real(self, *arguments)  # type: ignore[operator]
+
+                patch.setattr(Storage, name, die)
+            try:
+                push_to_url(str(out), url)
+                finished_at = stop
+            except Killed:
+                seen = contents(url).get("clone.json")
+                assert seen in (None, (small / "clone.json").read_bytes(), (out / "clone.json").read_bytes())
+                if seen == (small / "clone.json").read_bytes():
+                    assert local_contents(small).items() <= contents(url).items()
+        push_to_url(str(out), url)
+        assert contents(url) == local_contents(out)
+        if finished_at is not None:
+            break
+    assert finished_at is not None and finished_at > 8

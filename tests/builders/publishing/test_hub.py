@@ -1,0 +1,214 @@
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.clone_builder import make_clone
+from builders.format.manifest import Manifest
+from builders.making.plan import Plan
+from tests.loopback.hub import Hub, hub_environment
+from tests.loopback.server import Fault
+
+READ_BACK = """
+import hashlib, io, json, sys, tarfile
+from pathlib import Path
+import datasets, webdataset
+from huggingface_hub import hf_hub_url, snapshot_download
+from builders.format.cache import ShardCache
+from builders.format.open_clone import open_clone
+
+repo, folder = sys.argv[1], Path(sys.argv[2])
+sha256 = lambda content: hashlib.sha256(content).hexdigest()
+raw = lambda rows: {row["__key__"]: sha256(row["jpg"]["bytes"]) for row in rows}
+undecoded = lambda dataset: dataset.cast_column("jpg", datasets.Image(decode=False))
+clone = open_clone(f"hf://datasets/{repo}")
+cached = open_clone(f"hf://datasets/{repo}", ShardCache(folder / "cache", 10**8))
+snapshot = Path(snapshot_download(repo, repo_type="dataset"))
+urls = [hf_hub_url(repo, shard.name, repo_type="dataset") for shard in clone.manifest.shards]
+web = webdataset.WebDataset([f"pipe:curl -sf {url}" for url in urls], shardshuffle=False)
+print(json.dumps({
+    "prepared": raw(undecoded(datasets.load_dataset(repo, split="test"))),
+    "streaming": raw(undecoded(datasets.load_dataset(repo, split="test", streaming=True))),
+    "webdataset": {sample["__key__"]: sha256(sample["jpg"]) for sample in web},
+    "snapshot": {sample.key: sha256(sample.picture) for sample in open_clone(snapshot)},
+    "ranges": {sample.key: sha256(sample.picture) for sample in clone},
+    "cached": {sample.key: sha256(sample.picture) for sample in cached},
+}))
+"""
+
+
+Ended = subprocess.CompletedProcess[str]
+
+
+def push(hub: Hub, clone: Path, *options: str, token: str = "hf_loopback", xet: bool = False) -> Ended:
+    environment = hub_environment(hub, clone.parent / "home", token=token, xet=xet)
+    command = [sys.executable, "-m", "builders", "push", str(clone), *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def told(ended: Ended) -> str:
+    """The one sentence of a command that refused."""
+    assert ended.returncode == 2, ended
+    (line,) = ended.stderr.strip().splitlines()
+    return line
+
+
+def contents(clone: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(clone)): path.read_bytes() for path in clone.rglob("*") if path.is_file()}
+
+
+def in_repo(hub: Hub, repo: str = "user/digits", revision: str = "main") -> dict[str, bytes]:
+    return {path: content for path, content in hub.files(repo, revision).items() if path != ".gitattributes"}
+
+
+@pytest.mark.parametrize("xet", [False, True])
+def test_hub__what_is_pushed_is_what_every_reader_gets(clone: Path, hub: Hub, tmp_path: Path, xet: bool) -> None:
+    ended = push(hub, clone, "user/digits", "--tag", xet=xet)
+    assert ended.returncode == 0, ended.stderr
+    assert "datasets.load_dataset('user/digits', split='test')" in ended.stdout and "hf_loopback" not in ended.stdout
+    assert in_repo(hub) == contents(clone) and len(hub.repos["user/digits"].tags) == 1
+    environment = hub_environment(hub, tmp_path / "reader", xet=xet)
+    read = subprocess.run(
+        [sys.executable, "-c", READ_BACK, "user/digits", str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    found = json.loads(read.stdout.splitlines()[-1])
+    manifest = json.loads((clone / "clone.json").read_text())
+    assert len(found["prepared"]) == manifest["num_samples"]
+    assert {reader for reader, samples in found.items() if samples != found["snapshot"]} == set()
+
+
+def test_hub__files_in_several_parts(clone: Path, hub: Hub) -> None:
+    hub.part_bytes = 7000
+    assert push(hub, clone, "user/digits").returncode == 0
+    assert in_repo(hub) == contents(clone) and any(hub.parts.iterdir())
+
+
+def test_hub__a_second_push_sends_nothing(clone: Path, hub: Hub) -> None:
+    push(hub, clone, "user/digits")
+    before = hub.traffic.received
+    assert push(hub, clone, "user/digits").returncode == 0
+    assert hub.traffic.received - before < 1000 and len(hub.repos["user/digits"].pulls) == 1
+
+
+def test_hub__growing_sends_what_is_new_and_a_smaller_clone_leaves_nothing(
+    real_plan: Plan, hub: Hub, tmp_path: Path
+) -> None:
+    out = tmp_path / "clone"
+    make_clone(Plan(real_plan.recipe, 4), str(out))
+    small = Path(shutil.copytree(out, tmp_path / "small"))
+    push(hub, out, "user/digits")
+    make_clone(real_plan, str(out))
+    hub.traffic.requests.clear()
+    assert push(hub, out, "user/digits").returncode == 0 and in_repo(hub) == contents(out)
+    new_shards = len(list(out.rglob("*.tar"))) - len(list(small.rglob("*.tar")))
+    uploads = [name for name in hub.traffic.requests if name.startswith("PUT /lfs")]
+    assert len(uploads) == new_shards + 1  # and the metadata
+    assert push(hub, small, "user/digits").returncode == 0 and in_repo(hub) == contents(small)
+
+
+def test_hub__several_clones_of_a_repo_are_its_configs(real_plan: Plan, hub: Hub, tmp_path: Path) -> None:
+    for name, rounds in (("a", 1), ("b", 2)):
+        make_clone(Plan(real_plan.recipe, rounds), str(tmp_path / name))
+        assert push(hub, tmp_path / name, "user/digits", "--config", name).returncode == 0
+    files = in_repo(hub)
+    assert {p.removeprefix("a/"): c for p, c in files.items() if p.startswith("a/")} == contents(tmp_path / "a")
+    code = """
+import datasets
+from builders.format.open_clone import open_clone
+print([len(datasets.load_dataset("user/digits", name, split="test")) for name in ("a", "b")])
+print([len(open_clone(f"hf://datasets/user/digits/{name}")) for name in ("a", "b")])
+print(datasets.get_dataset_config_names("user/digits"))
+"""
+    environment = hub_environment(hub, tmp_path / "reader")
+    read = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    lengths = [Plan(real_plan.recipe, rounds).num_samples for rounds in (1, 2)]
+    assert read.stdout.splitlines()[-3:] == [str(lengths), str(lengths), "['a', 'b']"], read.stderr
+    assert "configs (a, b); give --config" in told(push(hub, tmp_path / "a", "user/digits"))
+
+
+def test_hub__another_branch(clone: Path, hub: Hub, real_plan: Plan, tmp_path: Path) -> None:
+    make_clone(Plan(real_plan.recipe, 1), str(tmp_path / "main"))
+    push(hub, tmp_path / "main", "user/digits")
+    ended = push(hub, clone, "user/digits", "--revision", "large")
+    assert "revision='large'" in ended.stdout
+    assert in_repo(hub, revision="large") == contents(clone) and in_repo(hub) == contents(tmp_path / "main")
+    assert [pull.status for pull in hub.repos["user/digits"].pulls] == ["merged", "closed"]
+
+
+def test_hub__a_network_that_fails_is_no_matter(clone: Path, hub: Hub) -> None:
+    count = iter(range(10**6))
+    faults = [Fault(status=503), Fault(drop_after=0), Fault(status=429, retry_after="0.1"), Fault(status=500)]
+
+    def choose(method: str, path: str) -> Fault | None:
+        number = next(count)
+        is_hit = number % 4 == 1 and not path.endswith(("create", "discussions", "/status", "/merge"))
+        return faults[number // 4 % len(faults)] if is_hit else None
+
+    hub.traffic.choose = choose
+    ended = push(hub, clone, "user/digits")
+    assert ended.returncode == 0, ended.stderr
+    assert in_repo(hub) == contents(clone)
+
+
+def test_hub__a_commit_whose_answer_is_lost_is_not_made_twice(clone: Path, hub: Hub) -> None:
+    lost = iter([Fault(drop_after=0)])
+    hub.traffic.choose = lambda method, path: next(lost, None) if "/commit/" in path else None
+    assert push(hub, clone, "user/digits").returncode == 0
+    assert sum("/commit/" in name for name in hub.traffic.requests.elements()) == 1
+    assert in_repo(hub) == contents(clone)
+
+
+def test_hub__faulty_clones_and_foreign_repos_are_refused(
+    clone: Path, hub: Hub, real_plan: Plan, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    make_clone(Plan(replace(real_plan.recipe, seed=5), 2), str(other))
+    push(hub, clone, "user/digits")
+    before = in_repo(hub)
+    assert "holds a clone of another recipe (real_images/test); add --replace" in told(push(hub, other, "user/digits"))
+    assert "without --config; push this one to another repo" in told(push(hub, other, "user/digits", "--config", "b"))
+    assert in_repo(hub) == before
+    assert push(hub, other, "user/digits", "--replace").returncode == 0 and in_repo(hub) == contents(other)
+    shard = next(clone.rglob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-512])
+    assert "faults, the first: data/000/test-0" in told(push(hub, clone, "user/new"))
+    (clone / "clone.json").unlink()
+    assert "no clone at" in told(push(hub, clone, "user/new")) and "user/new" not in hub.repos
+
+
+def test_hub__what_the_hub_refuses_is_one_sentence_without_the_token(
+    clone: Path, hub: Hub, finished: tuple[Path, Manifest]
+) -> None:
+    wrong = push(hub, clone, "user/digits", token="hf_wrong")
+    assert "the Hub does not know you (401); run 'hf auth login'" in told(wrong) and "hf_wrong" not in wrong.stderr
+    assert "you may not write to 'someone/digits' (403)" in told(push(hub, clone, "someone/digits"))
+    assert "'a b' is no name of a repo" in told(push(hub, clone, "a b"))
+    assert "is no name for a config" in told(push(hub, clone, "user/digits", "--config", "../x"))
+    assert push(hub, clone, "user/digits").returncode == 0
+    assert "is there already and public" in told(push(hub, clone, "user/digits", "--private"))
+    hub.forbidden.add("user/digits")
+    (clone / "README.md").write_bytes((clone / "README.md").read_bytes())
+    hub.repos["user/digits"].commit("main", {}, "emptied")
+    assert "(403)" in told(push(hub, clone, "user/digits"))
+    assert "no repo of the Hub; leave out --private" in told(push(hub, clone, "memory://x", "--private"))
+
+
+def test_hub__main_that_moved_meanwhile_is_told_and_the_next_push_lands(clone: Path, hub: Hub) -> None:
+    push(hub, clone, "user/digits")
+    make = hub.repos["user/digits"]
+    tree = {path: blob for path, blob in make.commits[make.refs["main"]].tree.items() if "tar" not in path}
+    make.commit("main", tree, "shards lost")
+    moved: list[str] = []
+
+    def choose(method: str, path: str) -> Fault | None:
+        if path.endswith("/merge") and not moved:
+            moved.append(make.commit("main", {**tree, "data/000/test-000000.tar": tree["README.md"]}, "another's"))
+        return None
+
+    hub.traffic.choose = choose
+    assert "was changed by another meanwhile" in told(push(hub, clone, "user/digits"))
+    assert push(hub, clone, "user/digits").returncode == 0 and in_repo(hub) == contents(clone)
