@@ -165,7 +165,9 @@ class Clone:
                 parquet = pq.ParquetFile(file)
                 group = parquet.metadata.row_group(shard % SHARDS_PER_METADATA_FILE)
                 if group.num_rows == num_rows and 0 <= group.total_byte_size <= num_rows * MAX_BYTES_PER_ROW:
-                    return parquet.read_row_group(shard % SHARDS_PER_METADATA_FILE, columns=columns)
+                    table = parquet.read_row_group(shard % SHARDS_PER_METADATA_FILE, columns=columns)
+                    table.validate(full=True)  # texts in UTF-8 and offsets in range, which reading alone does not check
+                    return table
         except (OSError, KeyError, IndexError, OverflowError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise UserError(

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from builders.format.schema import JSON_FIELDS
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
 """Larger members are refused by the readers."""
+KEY = re.compile(r"[\w-][\w.-]*")
+"""Of a member; the clone format knows no dots either, which `verify` tells."""
 
 
 class _Hashed:
@@ -90,40 +93,38 @@ class Member:
 
 
 def read_members(file: BinaryIO) -> Iterator[Member]:
-    """The members of a tar in their order; only what a shard may hold.
+    """The members of a tar in their order; only what a shard may hold. Memory is bounded by the largest member.
 
     Raises:
         ValueError: the tar is cut or broken, or holds something else than small plain files named `<key>.<extension>`.
     """
-    try:
-        with tarfile.open(fileobj=file, mode="r:", format=tarfile.USTAR_FORMAT) as tar:
-            end = 0
-            for member in tar:
-                yield _read_member(tar, member)
-                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
-                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-            _check_end(file, end)
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"the tar cannot be read ({error}); it is cut or no tar") from None
+    while True:
+        header = file.read(tarfile.BLOCKSIZE)
+        if header == bytes(tarfile.BLOCKSIZE) and file.read(tarfile.BLOCKSIZE) == header:
+            return
+        try:
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
+            what = "its end marker is missing" if not header.strip(b"\0") else str(error)
+            raise ValueError(f"the tar cannot be read ({what}); it is cut or no tar") from None
+        yield _read_member(file, info)
 
 
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Member:
-    key, dot, extension = member.name.rpartition(".")
-    if not member.isreg() or member.sparse is not None:
-        raise ValueError(f"member '{member.name}' is no plain file")
+def _read_member(file: BinaryIO, info: tarfile.TarInfo) -> Member:
+    key, dot, extension = info.name.rpartition(".")
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.linkname:  # extended headers and sparse files, too
+        raise ValueError(f"member {info.name!r} is no plain file")
     if not dot or extension not in (*FORMATS, "cls", "json"):
-        raise ValueError(f"member '{member.name}' is none of cls, {', '.join(FORMATS)}, json")
-    if member.size > MAX_MEMBER_BYTES:
-        raise ValueError(f"member '{member.name}' has {member.size} bytes, more than {MAX_MEMBER_BYTES}")
-    source = tar.extractfile(member)
-    assert source is not None
-    content = source.read()
-    if len(content) != member.size:
-        raise ValueError(f"the tar is cut inside '{member.name}'")
-    return Member(key=key, extension=extension, offset=member.offset_data, content=content)
-
-
-def _check_end(file: BinaryIO, end: int) -> None:
-    file.seek(end)
-    if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
-        raise ValueError("the tar is cut: its end marker is missing")
+        raise ValueError(f"member {info.name!r} is none of cls, {', '.join(FORMATS)}, json")
+    if not KEY.fullmatch(key):
+        raise ValueError(
+            f"member {info.name!r} has a key with other characters than letters, digits, '_', '-' and dots"
+        )
+    if not 0 <= info.size <= MAX_MEMBER_BYTES:
+        raise ValueError(f"member {info.name!r} has {info.size} bytes, not 0 to {MAX_MEMBER_BYTES}")
+    offset = file.tell()
+    content = file.read(info.size)
+    padding = -info.size % tarfile.BLOCKSIZE
+    if len(content) != info.size or len(file.read(padding)) != padding:
+        raise ValueError(f"the tar is cut inside {info.name!r}")
+    return Member(key=key, extension=extension, offset=offset, content=content)

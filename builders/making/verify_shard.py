@@ -95,6 +95,7 @@ class ShardVerifier:
         try:
             with storage.open(name) as raw:
                 table = pq.ParquetFile(raw).read_row_group(shard % SHARDS_PER_METADATA_FILE)
+                table.validate(full=True)
         except (OSError, pa.ArrowException) as error:
             return None, Fault(name, f"cannot be read ({error})")
         if table.schema.remove_metadata() != METADATA_SCHEMA:
@@ -124,7 +125,7 @@ class ShardVerifier:
         try:
             label = int(label_text.decode("ascii"))
             found = json.loads(fields_text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield f"cls or json cannot be read ({error})"
             return
         faults = json_faults(found)
