@@ -113,29 +113,6 @@ def test_remote__opening_imports_no_torch(finished: tuple[Path, Manifest]) -> No
     assert ended.stdout.strip() == "False"
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """An empty bucket of a real S3 server."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="clones")
-        yield "s3://clones"
-    server.stop()
-
-
 def local_contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -1,0 +1,115 @@
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from builders.format.cache import ShardCache
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.open_clone import open_clone
+from builders.publishing.push import push_to_url
+from fakeit_train.distributed import World
+from fakeit_train.order import Order
+from fakeit_train.prefetch import Prefetcher, check_cache, groups_of
+from tests.fakeit_train.test_order import ORDERS
+from tests.fakeit_train.test_trainer import SETTINGS, seen_batches
+from tests.loopback.files import FileServer
+from tests.loopback.server import failing, running
+
+
+@pytest.fixture
+def server(finished: tuple[Path, Manifest]) -> Iterator[FileServer]:
+    with running(FileServer(finished[0])) as found:
+        yield found
+
+
+def shard_of(order: Order, number: int) -> int:
+    starts = list(itertools.accumulate(order.shard_lengths, initial=0))
+    return next(shard for shard in range(len(order.shard_lengths)) if starts[shard + 1] > number)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=range(len(ORDERS)))
+def test_prefetch__shards_ahead_are_those_that_batches_need(order: Order) -> None:
+    part = order.global_batch_size // order.num_groups
+    for group, step in itertools.product(range(order.num_groups), range(2 * order.batches_per_epoch)):
+        ahead = list(itertools.islice(order.shards_ahead(step, group), 3 * len(order.shard_lengths)))
+        needed = [number for number, _ in order.global_batch(step)[group * part : (group + 1) * part]]
+        first_blocks = ahead[: 2 * order.block_size + part]
+        assert {shard_of(order, number) for number in needed} <= set(first_blocks)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=range(len(ORDERS)))
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_prefetch__a_rank_prefetches_the_groups_that_it_reads(order: Order, world_size: int) -> None:
+    size, part = order.global_batch_size, order.global_batch_size // order.num_groups
+    for rank in range(world_size):
+        places = range(size * rank // world_size, size * (rank + 1) // world_size)
+        assert {place // part for place in places} <= set(groups_of(order, rank, world_size))
+
+
+def wait_for(condition: object) -> None:
+    until = time.monotonic() + 20
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_prefetch__goes_ahead_as_far_as_the_cache_has_room(server: FileServer, tmp_path: Path) -> None:
+    sizes = [shard.num_bytes for shard in open_clone(server.url).manifest.shards]
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 2 * max(sizes)))
+    assert clone.cache is not None
+    order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=1)
+    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")))
+    prefetcher.advance(0)
+    prefetcher.start()
+    try:
+        for step in range(0, order.batches_per_epoch, 3):
+            prefetcher.advance(step)
+            ahead = [clone.manifest.shards[shard] for shard in itertools.islice(order.shards_ahead(step, 0), 2)]
+            wait_for(lambda ahead=ahead: all(clone.cache.has(shard) for shard in ahead))
+            assert clone.cache.num_bytes() <= clone.cache.max_bytes
+    finally:
+        prefetcher.stop()
+
+
+def test_prefetch__a_cache_smaller_than_a_block_is_told(server: FileServer, tmp_path: Path) -> None:
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 100_000))
+    order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=2)
+    with pytest.raises(UserError, match=r"the 2 shards that are shuffled together .* raise data\.cache_gib"):
+        check_cache(clone, order, World(0, 1, torch.device("cpu")))
+    check_cache(open_clone(server.root), order, World(0, 1, torch.device("cpu")))
+
+
+def train(data: str, out: Path, cache: Path, *more: str) -> None:
+    command = [sys.executable, "-m", "fakeit_train", "digits", "--data", data, "--out", str(out), "--set", *SETTINGS]
+    environment = {**os.environ, "FAKEIT_CACHE": str(cache)}
+    subprocess.run([*command, "num_epochs=1", *more], env=environment, check=True)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_prefetch__a_run_over_a_failing_network_is_the_run_from_the_disk(
+    server: FileServer, tmp_path: Path, num_workers: int
+) -> None:
+    workers = f"data.num_workers={num_workers}"
+    train(str(server.root), tmp_path / "local", tmp_path, workers)
+    server.traffic.choose = failing(0.1)
+    train(server.url, tmp_path / "remote", tmp_path / "cache", workers, "data.block_size=2", "data.cache_gib=0.001")
+    train(str(server.root), tmp_path / "local2", tmp_path, workers, "data.block_size=2")
+    assert seen_batches(tmp_path / "remote") == seen_batches(tmp_path / "local2")
+    assert seen_batches(tmp_path / "remote") != seen_batches(tmp_path / "local")
+    weights = [load_file(tmp_path / name / "backbone.safetensors") for name in ("remote", "local2")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_prefetch__a_run_from_s3(finished: tuple[Path, Manifest], s3: str, tmp_path: Path) -> None:
+    push_to_url(str(finished[0]), f"{s3}/train")
+    train(f"{s3}/train", tmp_path / "remote", tmp_path / "cache")
+    train(str(finished[0]), tmp_path / "local", tmp_path)
+    assert seen_batches(tmp_path / "remote") == seen_batches(tmp_path / "local")
