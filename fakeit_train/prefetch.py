@@ -1,6 +1,7 @@
 """Fetching the shards of a remote clone before they are needed, by threads of the training process.
 
-They go along the training order, no further than the cache has room for, and leave to others what others are fetching.
+They go along the training order, no further than into the next block and than the cache has room for, and leave to others
+what others are fetching.
 What fails here is not told: the loader asks for the same shard, and tells it.
 """
 
@@ -68,10 +69,10 @@ class Prefetcher:
         return cache.fetch(self._clone.storage, shard, wait=False)
 
     def _wanted(self, step: int) -> Iterator[ShardEntry]:
-        """The shards that are read next, as many as fit."""
+        """The shards of this block and of the next, as many as fit."""
         room = self._max_bytes
         ahead = zip(*(self._order.shards_ahead(step, group) for group in self._groups), strict=False)
-        for number in itertools.chain.from_iterable(ahead):
+        for number in itertools.chain.from_iterable(itertools.islice(ahead, 2 * self._order.block_size)):
             shard = self._clone.manifest.shards[number]
             room -= shard.num_bytes
             if room < 0:

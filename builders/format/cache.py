@@ -1,7 +1,8 @@
 """Shards of remote clones on this machine's disk, bounded in bytes, shared by all processes that name the same folder.
 
 Invariant: the files of the folder never add up to more than `max_bytes`, those being fetched counted in full; a file's name
-is the sha256 of its bytes; of several processes that want a file, one fetches it. Files used least recently go first.
+is the sha256 of its bytes; of several processes that want a file, one fetches it. Files used least recently go first, and
+none that is in use: where those fill the cache, the others are read by ranges, past it.
 
 A file is opened for each read and held by nobody, so what is evicted leaves the disk at once.
 """
@@ -24,7 +25,6 @@ DEFAULT_BYTES = 64 * 2**30
 NUM_LOCKS = 256
 SECONDS_UNTIL_STALE = 3600
 """A half-fetched file that was not written to for so long is a killed process's."""
-SECONDS_BETWEEN_LOOKS = 0.05
 
 
 def default_cache() -> "ShardCache":
@@ -43,12 +43,14 @@ def default_folder() -> Path:
 class ShardCache:
     folder: Path
     max_bytes: int
+    seconds_in_use: float = 5.0
+    """A file that was read so lately is in use and stays."""
 
     def has(self, file: FileEntry) -> bool:
         return self._path(file).exists()
 
-    def read(self, storage: Storage, file: FileEntry, start: int, end: int) -> bytes:
-        """The bytes [start, end) of a file, which is fetched whole if it is not here.
+    def read(self, storage: Storage, file: FileEntry, start: int, end: int) -> bytes | None:
+        """The bytes [start, end) of a file, which is fetched whole if it is not here; None where there is no room for it.
 
         Raises:
             UserError: it cannot be had, or has another sha256 than it should, twice.
@@ -57,42 +59,41 @@ class ShardCache:
             with contextlib.suppress(FileNotFoundError), self._path(file).open("rb") as content:
                 os.utime(content.fileno())  # used now
                 return os.pread(content.fileno(), end - start, start)
-            self.fetch(storage, file)
+            if not self.fetch(storage, file):
+                return None
 
     def fetch(self, storage: Storage, file: FileEntry, *, wait: bool = True) -> bool:
-        """Makes a file be here, and says whether it is: without `wait`, not where another process or thread fetches it.
+        """Makes a file be here, and says whether it is: not where all room is taken by files that are in use, and without
+        `wait` not where another process or thread fetches it.
 
         Raises:
             UserError: see `read`.
         """
         if self.has(file):
             return True
-        if file.num_bytes > self.max_bytes:
-            raise UserError(
-                f"the cache may hold {self.max_bytes} bytes, but {storage.url(file.name)} has {file.num_bytes}; allow it more"
-            )
         try:
             with self._lock(f"{int(file.sha256[:8], 16) % NUM_LOCKS:03d}", wait=wait):
-                if not self.has(file):
-                    self._fetch(storage, file)
+                return self.has(file) or self._fetch(storage, file)
         except Timeout:
             return False
-        return True
 
     def num_bytes(self) -> int:
         """What the cache holds now, files that are being fetched in full."""
-        return sum(size for _, _, size in self._files())
+        with self._lock("room"):
+            return sum(size for _, _, size in self._files())
 
-    def _fetch(self, storage: Storage, file: FileEntry) -> None:
+    def _fetch(self, storage: Storage, file: FileEntry) -> bool:
         part = self._path(file).with_suffix(PART)
         found = ""
         for _ in range(2):
-            self._reserve(part, file.num_bytes)
+            if not self._reserve(part, file.num_bytes):
+                return False
             try:
                 found = storage.download(file.name, part, file.num_bytes)
                 if found == file.sha256:
-                    os.replace(part, self._path(file))
-                    return
+                    with self._lock("room"):
+                        os.replace(part, self._path(file))
+                    return True
             finally:
                 part.unlink(missing_ok=True)
         raise UserError(
@@ -100,22 +101,24 @@ class ShardCache:
             f"{file.sha256[:16]}…; run 'fakeit-build verify', and push or make the clone again"
         )
 
-    def _reserve(self, part: Path, num_bytes: int) -> None:
-        """Makes room and takes it; waits while only files in the making are left."""
-        while True:
-            with self._lock("room"):
-                files = sorted(self._files())
-                free = self.max_bytes - sum(size for _, _, size in files)
-                for used_at, path, size in files:
-                    is_stale = path.suffix == PART and time.time() - used_at > SECONDS_UNTIL_STALE
-                    if free < num_bytes and (path.suffix != PART or is_stale):
-                        path.unlink(missing_ok=True)
-                        free += size
-                if free >= num_bytes:
-                    with part.open("wb") as content:
-                        content.truncate(num_bytes)
-                    return
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+    def _reserve(self, part: Path, num_bytes: int) -> bool:
+        """Takes room for a file, if there is some or can be made: what is in use stays, or readers would chase each other."""
+        with self._lock("room"):
+            files = sorted(self._files())
+            free = self.max_bytes - sum(size for _, _, size in files)
+            for used_at, path, size in files:
+                rests = time.time() - used_at
+                if free < num_bytes and rests > (SECONDS_UNTIL_STALE if path.suffix == PART else self.seconds_in_use):
+                    path.unlink(missing_ok=True)
+                    free += size
+            if free < num_bytes:
+                return False
+            try:
+                with part.open("wb") as content:
+                    content.truncate(num_bytes)
+            except OSError as error:
+                raise _unwritable(self.folder, error) from None
+            return True
 
     def _files(self) -> Iterator[tuple[float, Path, int]]:
         """When it was used last, path and size of each file."""
@@ -137,3 +140,7 @@ class ShardCache:
                 f"cannot write to the cache '{self.folder}': {error.strerror}; choose another one"
             ) from None
         return FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0)
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write to the cache '{folder}': {error.strerror}; choose another one")

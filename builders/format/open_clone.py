@@ -6,7 +6,7 @@ sample = clone[12345]                                       # key, label, encode
 sample = clone[clone.find("n01558993_00000007")]
 
 A clone on a disk is mapped into memory. Of a remote one, samples are fetched by ranges and each is checked by its sha256;
-with a cache, whole shards are fetched, checked and kept.
+with a cache, whole shards are fetched, checked and kept while there is room.
 """
 
 import bisect
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from builders.format.cache import ShardCache
 from builders.format.errors import UserError
-from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest
+from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest, ShardEntry
 from builders.format.opening import open_manifest
 from builders.format.rounds import Rounds
 from builders.format.shards import MAX_MEMBER_BYTES
@@ -82,13 +82,15 @@ class Clone:
         shard, row = self.locate(number)
         index = self.shard_index(shard)
         start, size = index["image_offset"][row], index["image_size"][row]
-        picture = self._read(shard, start, start + size)
-        if "sha256" in index and hashlib.sha256(picture).hexdigest() != index["sha256"][row]:
-            raise UserError(
-                f"sample '{index['key'][row]}' of '{self.root}' came with another sha256 than its metadata says; "
-                "run 'fakeit-build verify'"
-            )
-        return EncodedSample(index["key"][row], index["label"][row], picture)
+        key, entry = index["key"][row], self.manifest.shards[shard]
+        picture = None
+        if self.storage.is_local:
+            picture = self._read_map(entry, start, start + size)
+        elif self.cache:
+            picture = self.cache.read(self.storage, entry, start, start + size)
+        if picture is None:
+            picture = self._read_range(entry, start, start + size, key, index["sha256"][row])
+        return EncodedSample(key, index["label"][row], picture)
 
     def __iter__(self) -> Iterator[EncodedSample]:
         return (self[number] for number in range(len(self)))
@@ -129,13 +131,13 @@ class Clone:
         return found
 
     def _read_index(self, shard: int) -> dict[str, list[Any]]:
-        """`INDEX_COLUMNS` of one shard as lists, and the pictures' sha256 where nothing else checks them.
+        """`INDEX_COLUMNS` of one shard as lists, and of a remote one the pictures' sha256.
 
         Raises:
             UserError: the metadata cannot be read, or a label or a place in the shard is out of range.
         """
-        is_unchecked = not self.storage.is_local and self.cache is None
-        index = self.metadata(shard, [*INDEX_COLUMNS, *(["sha256"] if is_unchecked else [])]).to_pydict()
+        columns = INDEX_COLUMNS if self.storage.is_local else (*INDEX_COLUMNS, "sha256")
+        index = self.metadata(shard, list(columns)).to_pydict()
         shard_bytes = self.manifest.shards[shard].num_bytes
         for key, start, size in zip(index["key"], index["image_offset"], index["image_size"], strict=True):
             if not (0 <= start <= shard_bytes - size and 0 <= size <= MAX_MEMBER_BYTES):
@@ -179,25 +181,34 @@ class Clone:
 
     def _open_metadata(self, file: FileEntry) -> BinaryIO:
         """Through the cache where there is one; so a node fetches each metadata file once."""
-        if self.cache is None:
-            return self.storage.open(file.name)
-        return io.BytesIO(self.cache.read(self.storage, file, 0, file.num_bytes))
+        content = self.cache.read(self.storage, file, 0, file.num_bytes) if self.cache else None
+        return self.storage.open(file.name) if content is None else io.BytesIO(content)
 
-    def _read(self, shard: int, start: int, end: int) -> bytes:
-        entry = self.manifest.shards[shard]
-        path = self.storage.url(entry.name)
+    def _read_map(self, entry: ShardEntry, start: int, end: int) -> bytes:
+        path = self.storage.path(entry.name)
         try:
-            if self.storage.is_local:
-                content = self._map(path)[start:end]
-            elif self.cache:
-                content = self.cache.read(self.storage, entry, start, end)
-            else:
-                content = self.storage.read(entry.name, start, end)
+            content = self._map(path)[start:end]
         except (OSError, ValueError) as error:
             raise UserError(f"shard '{path}' cannot be read ({error}); run 'fakeit-build verify {self.root}'") from None
         if len(content) != end - start:
             raise UserError(f"shard '{path}' is cut; run 'fakeit-build verify {self.root}'")
-        return bytes(content)
+        return content
+
+    def _read_range(self, entry: ShardEntry, start: int, end: int, key: str, sha256: str) -> bytes:
+        """A picture by itself, which its own sha256 vouches for; fetched once more if it does not."""
+        for _ in range(2):
+            try:
+                picture = self.storage.read(entry.name, start, end)
+            except FileNotFoundError:
+                raise UserError(
+                    f"shard '{self.storage.url(entry.name)}' is not there; run 'fakeit-build verify'"
+                ) from None
+            if hashlib.sha256(picture).hexdigest() == sha256:
+                return picture
+        raise UserError(
+            f"sample '{key}' of '{self.root}' came with another sha256 than its metadata says, twice; "
+            "run 'fakeit-build verify'"
+        )
 
     def _open_map(self, path: str) -> mmap.mmap:
         with open(path, "rb") as file:

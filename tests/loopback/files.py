@@ -1,5 +1,9 @@
-"""A directory over HTTP with ranges, as an object store or a plain web server gives it."""
+"""A directory over HTTP with ranges, as an object store or a plain web server gives it.
 
+python -m tests.loopback.files DIR PORT
+"""
+
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -21,3 +25,7 @@ class FileServer(Server):
     def __init__(self, root: Path, port: int = 0) -> None:
         super().__init__(_Files, port)
         self.root = root
+
+
+if __name__ == "__main__":
+    FileServer(Path(sys.argv[1]), int(sys.argv[2])).serve_forever()

@@ -212,3 +212,36 @@ def test_hub__main_that_moved_meanwhile_is_told_and_the_next_push_lands(clone: P
     hub.traffic.choose = choose
     assert "was changed by another meanwhile" in told(push(hub, clone, "user/digits"))
     assert push(hub, clone, "user/digits").returncode == 0 and in_repo(hub) == contents(clone)
+
+
+BUCKET = """
+import sys
+from pathlib import Path
+from builders.format.cache import ShardCache
+from builders.format.open_clone import open_clone
+from builders.making.verify import verify_clone
+
+url, clone, folder = sys.argv[1:]
+samples = lambda opened: [(sample.key, sample.label, sample.picture) for sample in opened]
+cached = open_clone(url, ShardCache(Path(folder) / "cache", 10**8))
+print(list(verify_clone(url)), samples(open_clone(url)) == samples(cached) == samples(open_clone(clone)))
+"""
+
+
+def test_hub__a_bucket_as_target_of_make_and_of_push(clone: Path, scans: Path, hub: Hub, tmp_path: Path) -> None:
+    hub.buckets["user/clones"] = {}
+    environment = hub_environment(hub, tmp_path / "home", xet=True)
+    make = ["make", "real_images/test", "hf://buckets/user/clones/made", "--source", str(scans / "test")]
+    options = ["--images-per-class", "8", "--shard-size", "20", "--batch-size", "8"]
+    commands = [[*make, *options], ["push", str(clone), "hf://buckets/user/clones/pushed"]]
+    for command in commands:
+        ended = subprocess.run(
+            [sys.executable, "-m", "builders", *command], env=environment, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+    for name in ("made", "pushed"):
+        url = f"hf://buckets/user/clones/{name}"
+        arguments = [sys.executable, "-c", BUCKET, url, str(clone), str(tmp_path / name)]
+        read = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+        assert read.stdout == "[] True\n", read.stderr
+    assert {path.partition("/")[2] for path in hub.buckets["user/clones"]} == set(contents(clone))

@@ -1,0 +1,184 @@
+"""Our reader beside stock webdataset, datasets streaming, mosaicml-streaming and litdata, on the same images with the same
+decoder, from the disk and over HTTP on 127.0.0.1; all arms in one run, in turns, each alone in its process.
+
+python -m benchmarks.stream [--images DIR] [--peers PYTHON]
+
+PEERS is the Python of an environment with mosaicml-streaming and litdata, which want other versions of libraries than we do:
+uv venv peers && uv pip install --python peers/bin/python mosaicml-streaming litdata pillow numpy
+"""
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.pairs import spread
+from builders.classes.class_options import ClassOptions
+from builders.clone_builder import make_clone
+from builders.format.open_clone import open_clone
+from builders.making.plan import Plan
+from builders.real_images import RealImages
+from tests.acceptance.record import ROOT, record
+from tests.loopback.server import free_port
+
+NUM_IMAGES, SIZE, NUM_CLASSES, SHARD_SIZE = 4000, (512, 384), 10, 200
+NUM_ROUNDS = 3
+MOST = {"raw": 10**9, "decoded": 1000}
+RESUME_AT = 0.9
+PEER_ARMS = ("mosaic", "mosaic_index", "litdata")
+WARMING = {"fakeit_local": "disk", "mosaic": "disk", "mosaic_index": "disk", "litdata": "disk"}
+LABELS = {
+    "fakeit_local": "ours, training order",
+    "fakeit_http": "ours, training order, cold cache",
+    "webdataset": "webdataset, in sequence",
+    "datasets": "datasets, in sequence",
+    "mosaic": "mosaicml-streaming, shuffled",
+    "mosaic_index": "mosaicml-streaming, by index at random",
+    "litdata": "litdata, shuffled",
+}
+
+
+def write_pictures(out: Path, images: Path | None) -> None:
+    """JPEGs of 512×384 pixels, cut at random out of photographs."""
+    photographs = (
+        [Image.open(path).convert("RGB") for path in sorted(images.rglob("*.jpg"))] if images else _sample_images()
+    )
+    dice = np.random.default_rng(0)
+    for number in range(NUM_IMAGES):
+        photograph = photographs[number % len(photographs)]
+        scale = dice.uniform(0.5, 1)
+        width = int(scale * min(photograph.width, photograph.height * SIZE[0] / SIZE[1]))
+        height = width * SIZE[1] // SIZE[0]
+        left = int(dice.integers(photograph.width - width + 1))
+        top = int(dice.integers(photograph.height - height + 1))
+        cut = photograph.crop((left, top, left + width, top + height)).resize(SIZE, Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        cut.save(buffer, "JPEG", quality=90)
+        folder = out / f"class_{number % NUM_CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:06d}.jpg").write_bytes(buffer.getvalue())
+
+
+def _sample_images() -> list[Image.Image]:
+    from sklearn.datasets import load_sample_images
+
+    return [Image.fromarray(image) for image in load_sample_images().images]
+
+
+def call(python: str, *arguments: object) -> str:
+    """`stream_arms` in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT) if python == sys.executable else ""}
+    command = [python, str(ROOT / "benchmarks" / "stream_arms.py"), *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    if ended.returncode:
+        raise RuntimeError(f"{arguments[:2]}: {ended.stderr[-2000:]}")
+    return ended.stdout
+
+
+def run_arm(python: str, mode: str, arm: str, data: str, work: Path, start: float = 0.0) -> dict[str, float]:
+    subprocess.run(["rm", "-rf", str(work / "cache")], check=True)
+    output = call(python, "decoded" if mode == "decoded" else "raw", arm, data, work, start, MOST.get(mode, 100))
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def measure_all(arms: dict[str, str], data: str, work: Path, modes: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
+    """For each arm and mode, what each round told; arms in turns, in rotated order."""
+    found: dict[str, dict[str, list[Any]]] = {arm: {mode: [] for mode in modes} for arm in arms}
+    names = list(arms)
+    for number in range(NUM_ROUNDS + 1):
+        for arm in names[number % len(names) :] + names[: number % len(names)]:
+            for mode in modes:
+                told = run_arm(arms[arm], mode, arm, data, work, RESUME_AT if mode == "resume" else 0.0)
+                if number:
+                    found[arm][mode].append(told)
+                print(f"round {number}: {arm} {mode} {told}", flush=True)
+    return found
+
+
+def table(found: dict[str, dict[str, list[Any]]], ours: str) -> list[str]:
+    lines = [
+        "| reader | raw, samples/s | ours / it | decoded, samples/s | ours / it | first sample, s | memory, MB | resume, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, modes in found.items():
+        cells = [LABELS[arm]]
+        for mode in ("raw", "decoded"):
+            rates = [told["rate"] for told in modes[mode]]
+            against = [a["rate"] / b for a, b in zip(found[ours][mode], rates, strict=True)]
+            cells += [spread(rates, 0), spread(against) if arm != ours else "1"]
+        cells.append(spread([told["first"] for told in modes["raw"]]))
+        cells.append(spread([told["memory"] for told in modes["raw"]], 0))
+        cells.append(spread([told["first"] for told in modes["resume"]]))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, help="directory of photographs; scikit-learn's two otherwise")
+    parser.add_argument("--peers", default="", help="Python of an environment with mosaicml-streaming and litdata")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        write_pictures(work / "pictures", asked.images)
+        recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=SHARD_SIZE)
+        make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
+        clone = open_clone(work / "clone")
+        shards = [shard.name for shard in clone.manifest.shards]
+        (work / "num_samples").write_text(str(len(clone)))
+        if asked.peers:
+            for arm in ("mosaic", "litdata"):
+                call(asked.peers, "prepare", arm, work / "pictures", work)
+        local = dict.fromkeys(("fakeit_local", "webdataset", "datasets"), sys.executable)
+        local |= dict.fromkeys(PEER_ARMS, asked.peers) if asked.peers else {}
+        (work / "urls.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
+        (work / "files.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
+        for arm in ("datasets", *(["litdata"] if asked.peers else [])):
+            call(local[arm], "save", arm, work, work, RESUME_AT)
+        modes = ("raw", "decoded", "resume")
+        on_disk = measure_all(local, str(work / "clone"), work, modes)
+        port = free_port()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.loopback.files", str(work / "clone"), str(port)], cwd=ROOT
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            (work / "urls.json").write_text(json.dumps([f"pipe:curl -s {url}/{name}" for name in shards]))
+            (work / "files.json").write_text(json.dumps([f"{url}/{name}" for name in shards]))
+            call(sys.executable, "save", "datasets", work, work, RESUME_AT)
+            remote = dict.fromkeys(("fakeit_http", "webdataset", "datasets"), sys.executable)
+            over_http = measure_all(remote, url, work, modes)
+        finally:
+            server.kill()
+    record(
+        "stream",
+        "Streaming beside other readers",
+        [
+            f"{len(clone):,} JPEGs of {SIZE[0]}×{SIZE[1]} pixels, {clone.manifest.num_bytes / len(clone) / 1024:.0f} KiB",
+            f"each, in {len(shards)} shards; one process, one thread for decoding (Pillow, the same for all); {NUM_ROUNDS} rounds,",
+            "arms in turns: median (range); ratios within a round. Raw: a whole epoch; decoded: a thousand samples; imports are not",
+            "counted. Memory: the most that the process held, libraries and mapped pages of files among it. Resume: from",
+            "opening to the first sample at 90 % of an epoch; webdataset reads on to where it was, for it has no other way.",
+            "",
+            "From the disk:",
+            "",
+            *table(on_disk, "fakeit_local"),
+            "",
+            "Over HTTP on 127.0.0.1 (mosaicml-streaming and litdata read no plain HTTP):",
+            "",
+            *table(over_http, "fakeit_http"),
+        ],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
