@@ -164,9 +164,9 @@ def main() -> None:
         "Streaming beside other readers",
         [
             f"{len(clone):,} JPEGs of {SIZE[0]}×{SIZE[1]} pixels, {clone.manifest.num_bytes / len(clone) / 1024:.0f} KiB",
-            f"each, in {len(shards)} shards; one process, one thread for decoding (Pillow, the same for all); {NUM_ROUNDS} rounds,",
-            "arms in turns: median (range); ratios within a round. Raw: a whole epoch; decoded: a thousand samples; imports are not",
-            "counted. Memory: the most that the process held, libraries and mapped pages of files among it. Resume: from",
+            f"each, in {len(shards)} shards; one process, one thread; all decode with Pillow; {NUM_ROUNDS} rounds, arms in",
+            "turns: median (range); ratios within a round. Raw: a whole epoch; decoded: a thousand samples; imports are",
+            "not counted. Memory: the most that the process held, libraries and mapped pages among it. Resume: from",
             "opening to the first sample at 90 % of an epoch; webdataset reads on to where it was, for it has no other way.",
             "",
             "From the disk:",

@@ -50,7 +50,7 @@ def fakeit_http(data: str, work: str, start: float) -> Pictures:
 
     clone = open_clone(data, ShardCache(Path(work) / "cache", 1 << 40))
     order = Order(tuple(shard.num_samples for shard in clone.manifest.shards), BATCH_SIZE)
-    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")))
+    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")), 1)
     first = round(start * order.batches_per_epoch)
     prefetcher.advance(first)
     prefetcher.start()

@@ -279,6 +279,8 @@ def push(
 
     manifest = read_manifest(Storage(clone))
     is_url = "://" in target
+    if target.startswith("hf://") and not target.startswith("hf://buckets/"):
+        raise UserError(f"'{target}' is a repo; write user/name, with --revision and --config for the rest")
     if is_url and (private or config or tag or replace or revision != "main"):
         raise UserError(
             f"'{target}' is no repo of the Hub; leave out --private, --revision, --config, --tag and --replace"

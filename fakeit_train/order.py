@@ -60,13 +60,13 @@ class Order:
         )
         return [(self._sample_at(epoch, position), epoch) for position in positions]
 
-    def shards_ahead(self, step: int, group: int) -> Iterator[int]:
-        """The shards of a group's samples from the step-th global batch on, block after block; it never ends."""
+    def shards_ahead(self, step: int, group: int, num_epochs: int) -> Iterator[int]:
+        """The shards of a group's samples from the step-th global batch on, block after block to the run's end."""
         epoch, batch = divmod(step, self.batches_per_epoch)
         part = self.global_batch_size // self.num_groups
         run = part * self.batches_per_epoch
         position = group * run + batch * part
-        for later in itertools.count(epoch):
+        for later in range(epoch, num_epochs):
             starts = _block_starts(self, later)
             first = int(np.searchsorted(starts, position, side="right")) - 1
             last = int(np.searchsorted(starts, (group + 1) * run - 1, side="right")) - 1

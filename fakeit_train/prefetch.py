@@ -8,7 +8,6 @@ What fails here is not told: the loader asks for the same shard, and tells it.
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator
 
 from builders.format.errors import UserError
 from builders.format.manifest import ShardEntry
@@ -24,19 +23,23 @@ SECONDS_BETWEEN_LOOKS = 0.2
 class Prefetcher:
     """Tell it the step by `advance`; `start` its threads once the loader's processes have been forked."""
 
-    def __init__(self, clone: Clone, order: Order, world: World) -> None:
-        self._clone, self._order = clone, order
+    def __init__(self, clone: Clone, order: Order, world: World, num_epochs: int) -> None:
+        self._clone, self._order, self._num_epochs = clone, order, num_epochs
         self._groups = groups_of(order, world.rank, world.size)
         self._max_bytes = _share(clone, order, world)
-        self._step = 0
+        self._window: list[ShardEntry] = []
         self._changed = threading.Condition()
         self._is_stopped = False
 
     def advance(self, step: int) -> None:
         """The loader is about to read the batch of this step."""
+        if self._clone.cache is None:
+            return
+        window = self._wanted(step)
         with self._changed:
-            self._step = step
-            self._changed.notify_all()
+            if window != self._window:
+                self._window = window
+                self._changed.notify_all()
 
     def start(self) -> None:
         if self._clone.cache:
@@ -50,17 +53,15 @@ class Prefetcher:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            step = self._step
-            is_all_there = True
-            for shard in self._wanted(step):
+            window, is_all_there = self._window, True
+            for shard in window:
+                if self._is_stopped or self._window is not window:
+                    break
                 with contextlib.suppress(UserError, OSError):
                     is_all_there &= self._fetch(shard)
-                if self._is_stopped or self._step != step:
-                    break
-            else:
-                with self._changed:
-                    if self._step == step and not self._is_stopped:
-                        self._changed.wait(None if is_all_there else SECONDS_BETWEEN_LOOKS)
+            with self._changed:
+                if self._window is window and not self._is_stopped:
+                    self._changed.wait(None if is_all_there else SECONDS_BETWEEN_LOOKS)
 
     def _fetch(self, shard: ShardEntry) -> bool:
         """Whether the shard is there now, and not in another's hands."""
@@ -68,16 +69,21 @@ class Prefetcher:
         assert cache is not None
         return cache.fetch(self._clone.storage, shard, wait=False)
 
-    def _wanted(self, step: int) -> Iterator[ShardEntry]:
+    def _wanted(self, step: int) -> list[ShardEntry]:
         """The shards of this block and of the next, as many as fit."""
-        room = self._max_bytes
-        ahead = zip(*(self._order.shards_ahead(step, group) for group in self._groups), strict=False)
-        for number in itertools.chain.from_iterable(itertools.islice(ahead, 2 * self._order.block_size)):
+        ahead = [
+            itertools.islice(self._order.shards_ahead(step, group, self._num_epochs), 2 * self._order.block_size)
+            for group in self._groups
+        ]
+        in_turns = itertools.chain.from_iterable(itertools.zip_longest(*ahead))
+        found, room = [], self._max_bytes
+        for number in dict.fromkeys(number for number in in_turns if number is not None):
             shard = self._clone.manifest.shards[number]
             room -= shard.num_bytes
             if room < 0:
-                return
-            yield shard
+                break
+            found.append(shard)
+        return found
 
 
 def groups_of(order: Order, rank: int, world_size: int) -> range:
@@ -95,11 +101,11 @@ def check_cache(clone: Clone, order: Order, world: World) -> None:
     if clone.cache is None:
         return
     num_shards = order.block_size * _groups_on_node(order, world)
-    needed = sum(sorted(shard.num_bytes for shard in clone.manifest.shards)[-num_shards:])
+    needed = sum(sorted(shard.num_bytes for shard in clone.manifest.shards)[-num_shards:]) + _metadata_bytes(clone)
     if needed > clone.cache.max_bytes:
         raise UserError(
             f"the cache may hold {clone.cache.max_bytes / 2**30:.3g} GiB, but the {num_shards} shards that are shuffled "
-            f"together have up to {needed / 2**30:.3g} GiB; raise data.cache_gib, or lower data.block_size"
+            f"together have up to {needed / 2**30:.3g} GiB with their metadata; raise data.cache_gib, or lower data.block_size"
         )
 
 
@@ -108,7 +114,13 @@ def _share(clone: Clone, order: Order, world: World) -> int:
     if clone.cache is None:
         return 0
     num_groups = len(groups_of(order, world.rank, world.size))
-    return clone.cache.max_bytes * num_groups // _groups_on_node(order, world)
+    room = clone.cache.max_bytes - 2 * _metadata_bytes(clone)
+    return room * num_groups // _groups_on_node(order, world)
+
+
+def _metadata_bytes(clone: Clone) -> int:
+    """Of a metadata file, which lies in the cache beside the shards that it describes."""
+    return max((file.num_bytes for file in clone.manifest.metadata), default=0)
 
 
 def _groups_on_node(order: Order, world: World) -> int:

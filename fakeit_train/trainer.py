@@ -79,7 +79,7 @@ def train(config: TrainConfig, data: str, out: Path, *, resume: bool = False) ->
             _forget_after(start, out)
         world.barrier()
         run = _Run(config, world, network, optimizer, out, num_steps)
-        prefetcher = Prefetcher(clone, order, world)
+        prefetcher = Prefetcher(clone, order, world, config.num_epochs)
         sampler = OrderSampler(order, start, num_steps, world.rank, world.size, prefetcher)
         outcome = run.steps(start, make_loader(clone, config, sampler))
         if outcome.is_finished and world.is_main:

@@ -9,6 +9,7 @@ A file is opened for each read and held by nobody, so what is evicted leaves the
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from builders.format.storage import Storage
 PART = ".part"
 DEFAULT_BYTES = 64 * 2**30
 NUM_LOCKS = 256
-SECONDS_UNTIL_STALE = 3600
-"""A half-fetched file that was not written to for so long is a killed process's."""
+ROOM = "room"
+"""The lock under which files come, go and are counted."""
+FILE = re.compile(r"[0-9a-f]{64}(\.part)?")
+"""Any other file in the folder is not ours."""
 
 
 def default_cache() -> "ShardCache":
@@ -47,7 +50,10 @@ class ShardCache:
     """A file that was read so lately is in use and stays."""
 
     def has(self, file: FileEntry) -> bool:
-        return self._path(file).exists()
+        """Whether a file is here; one of another size was cut by a crash of the machine, and is not."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return self._path(file).stat().st_size == file.num_bytes
+        return False
 
     def read(self, storage: Storage, file: FileEntry, start: int, end: int) -> bytes | None:
         """The bytes [start, end) of a file, which is fetched whole if it is not here; None where there is no room for it.
@@ -56,9 +62,10 @@ class ShardCache:
             UserError: it cannot be had, or has another sha256 than it should, twice.
         """
         while True:
-            with contextlib.suppress(FileNotFoundError), self._path(file).open("rb") as content:
-                os.utime(content.fileno())  # used now
-                return os.pread(content.fileno(), end - start, start)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._path(file).open("rb") as content:
+                if os.fstat(content.fileno()).st_size == file.num_bytes:
+                    os.utime(content.fileno())  # used now
+                    return os.pread(content.fileno(), end - start, start)
             if not self.fetch(storage, file):
                 return None
 
@@ -69,18 +76,26 @@ class ShardCache:
         Raises:
             UserError: see `read`.
         """
-        if self.has(file):
+        if self._touch(file):
             return True
         try:
-            with self._lock(f"{int(file.sha256[:8], 16) % NUM_LOCKS:03d}", wait=wait):
-                return self.has(file) or self._fetch(storage, file)
+            with self._lock(_lock_name(file.sha256), wait=wait):
+                return self._touch(file) or self._fetch(storage, file)
         except Timeout:
             return False
 
     def num_bytes(self) -> int:
         """What the cache holds now, files that are being fetched in full."""
-        with self._lock("room"):
+        with self._lock(ROOM):
             return sum(size for _, _, size in self._files())
+
+    def _touch(self, file: FileEntry) -> bool:
+        """Whether a file is here; if so, it counts as used now."""
+        is_here = self.has(file)
+        if is_here:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self._path(file))
+        return is_here
 
     def _fetch(self, storage: Storage, file: FileEntry) -> bool:
         part = self._path(file).with_suffix(PART)
@@ -91,7 +106,7 @@ class ShardCache:
             try:
                 found = storage.download(file.name, part, file.num_bytes)
                 if found == file.sha256:
-                    with self._lock("room"):
+                    with self._lock(ROOM):
                         os.replace(part, self._path(file))
                     return True
             finally:
@@ -103,12 +118,11 @@ class ShardCache:
 
     def _reserve(self, part: Path, num_bytes: int) -> bool:
         """Takes room for a file, if there is some or can be made: what is in use stays, or readers would chase each other."""
-        with self._lock("room"):
-            files = sorted(self._files())
+        with self._lock(ROOM):
+            files = [found for found in sorted(self._files()) if not self._clear_if_dead(found[1], part)]
             free = self.max_bytes - sum(size for _, _, size in files)
             for used_at, path, size in files:
-                rests = time.time() - used_at
-                if free < num_bytes and rests > (SECONDS_UNTIL_STALE if path.suffix == PART else self.seconds_in_use):
+                if free < num_bytes and path.suffix != PART and time.time() - used_at > self.seconds_in_use:
                     path.unlink(missing_ok=True)
                     free += size
             if free < num_bytes:
@@ -120,11 +134,24 @@ class ShardCache:
                 raise _unwritable(self.folder, error) from None
             return True
 
+    def _clear_if_dead(self, path: Path, ours: Path) -> bool:
+        """Removes a half-fetched file that nobody is fetching; `ours` names the file whose lock this process holds."""
+        if path.suffix != PART:
+            return False
+        name = _lock_name(path.stem)
+        try:
+            if name != _lock_name(ours.stem):
+                self._lock(name, wait=False).acquire().lock.release()
+        except Timeout:
+            return False
+        path.unlink(missing_ok=True)
+        return True
+
     def _files(self) -> Iterator[tuple[float, Path, int]]:
-        """When it was used last, path and size of each file."""
+        """When it was used last, path and size of each of the cache's files."""
         for entry in os.scandir(self.folder):
             with contextlib.suppress(FileNotFoundError):
-                if entry.is_file():
+                if FILE.fullmatch(entry.name) and entry.is_file():
                     stat = entry.stat()
                     yield stat.st_mtime, Path(entry.path), stat.st_size
 
@@ -136,10 +163,12 @@ class ShardCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot write to the cache '{self.folder}': {error.strerror}; choose another one"
-            ) from None
+            raise _unwritable(self.folder, error) from None
         return FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0)
+
+
+def _lock_name(sha256: str) -> str:
+    return f"{int(sha256[:8], 16) % NUM_LOCKS:03d}"
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake in what was asked, or in what lies on disk, told in one sentence."""
 
 
+class UnreachableError(UserError):
+    """The network or the server behind it, and no mistake: the same may work later."""
+
+
 def near(name: str, choices: list[str]) -> str:
     """The end of such a sentence: the choices, the likeliest ones alone where any is close."""
     import difflib

@@ -21,6 +21,8 @@ FORMAT_VERSION = 1
 SHARDS_PER_FOLDER = 1000
 SHARDS_PER_METADATA_FILE = 100
 MAX_FILE_BYTES = 1 << 40
+MAX_SAMPLES = 10**7
+"""Of a shard."""
 SHA256 = re.compile("[0-9a-f]{64}")
 FILE_NAME = re.compile(r"(data|metadata)/[A-Za-z0-9][A-Za-z0-9._/-]*")
 
@@ -177,14 +179,17 @@ def _check_types(manifest: Manifest) -> None:
         if type(getattr(manifest, name)) is not kind:
             raise TypeError(f"{name} is not of type {kind.__name__}")
     for name, kind in (("label_names", str), ("environments", dict)):
-        if not all(isinstance(item, kind) for item in getattr(manifest, name)):
+        items = getattr(manifest, name)
+        if type(items) is not list or not all(isinstance(item, kind) for item in items):
             raise TypeError(f"{name} is not a list of {kind.__name__}")
+    json.dumps([manifest.recipe, manifest.label_names], ensure_ascii=False).encode()  # texts that are no texts
     for file in (*manifest.shards, *manifest.metadata):
         _check_file(file)
     if len(manifest.metadata) != -(-len(manifest.shards) // SHARDS_PER_METADATA_FILE):
         raise TypeError("there are not as many metadata files as its shards have")
     for shard in manifest.shards:
-        if any(type(number) is not int or number < 0 for number in (shard.num_samples, shard.environment)):
+        numbers = (shard.num_samples, shard.environment)
+        if any(type(number) is not int or not 0 <= number <= MAX_SAMPLES for number in numbers):
             raise TypeError("a shard's fields are not of their types")
         counts = [*shard.safety.flagged.values(), *shard.safety.dropped.values(), shard.safety.num_unchecked]
         if any(type(count) is not int for count in counts):

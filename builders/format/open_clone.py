@@ -32,9 +32,12 @@ from builders.format.shards import MAX_MEMBER_BYTES
 from builders.format.storage import Storage
 
 NUM_OPEN_SHARDS = 64
+MAX_COUNT = 10**8
+"""Images of a class; keys number them with eight digits."""
 INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
-MAX_BYTES_PER_ROW = 1 << 20
-"""Of metadata; more is no metadata of pictures."""
+MAX_METADATA_BYTES = 256 * 1024 * 1024
+"""Of a shard's rows in memory; more is no metadata of pictures."""
+ROWS_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,9 @@ class Clone:
         try:
             counts = tuple(int(entry["base_count"]) for entry in recipe["classes"])
             found = Rounds(counts, int(recipe["shard_size"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             counts = ()
-        if len(counts) != len(self.manifest.label_names) or min(counts, default=0) < 1:
+        if len(counts) != len(self.manifest.label_names) or not 1 <= min(counts, default=0) <= max(counts) <= MAX_COUNT:
             raise UserError(f"the recipe of '{self.root}' does not count its classes; run 'fakeit-build verify'")
         return found
 
@@ -166,10 +169,8 @@ class Clone:
             with self._open_metadata(entry) as file:
                 parquet = pq.ParquetFile(file)
                 group = parquet.metadata.row_group(shard % SHARDS_PER_METADATA_FILE)
-                if group.num_rows == num_rows and 0 <= group.total_byte_size <= num_rows * MAX_BYTES_PER_ROW:
-                    table = parquet.read_row_group(shard % SHARDS_PER_METADATA_FILE, columns=columns)
-                    table.validate(full=True)  # texts in UTF-8 and offsets in range, which reading alone does not check
-                    return table
+                if group.num_rows == num_rows:
+                    return _bounded_rows(parquet, shard % SHARDS_PER_METADATA_FILE, columns)
         except (OSError, KeyError, IndexError, OverflowError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -213,6 +214,23 @@ class Clone:
     def _open_map(self, path: str) -> mmap.mmap:
         with open(path, "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _bounded_rows(parquet: pq.ParquetFile, row_group: int, columns: list[str] | None) -> pa.Table:
+    """A row group, read a little at a time: a few bytes on the disk may stand for any number in memory.
+
+    Raises:
+        ArrowInvalid: it is too large, or its texts are not in UTF-8.
+    """
+    batches, num_bytes = [], 0
+    for batch in parquet.iter_batches(batch_size=ROWS_AT_A_TIME, row_groups=[row_group], columns=columns):
+        num_bytes += batch.nbytes
+        if num_bytes > MAX_METADATA_BYTES:
+            raise pa.ArrowInvalid(f"the rows of a shard take more than {MAX_METADATA_BYTES} bytes")
+        batches.append(batch)
+    table = pa.Table.from_batches(batches, None if batches else parquet.schema_arrow)
+    table.validate(full=True)
+    return table
 
 
 def open_clone(root: str | Path, cache: ShardCache | None = None) -> Clone:

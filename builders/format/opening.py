@@ -3,21 +3,25 @@
 Invariant: what is read after opening belongs to the manifest that was read: a branch of the Hub is taken at its commit.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builders.format.errors import UserError, missing_extra
+from builders.format.errors import UnreachableError, UserError, missing_extra
 from builders.format.manifest import Manifest, parse_manifest, read_manifest
-from builders.format.retrying import http_status, retrying
-from builders.format.storage import NUM_ATTEMPTS_OF_CLIENTS, Storage
+from builders.format.retrying import is_offline, is_transient, retrying
+from builders.format.storage import NUM_ATTEMPTS, Storage
 
 if TYPE_CHECKING:
     from builders.format.cache import ShardCache
 
+ATTEMPTS_WHERE_SEEN = 3
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -30,20 +34,22 @@ def open_manifest(root: str, cache: "ShardCache | None") -> tuple[str, Manifest]
     if cache is None or Storage(root).is_local:
         root = at_its_commit(root)
         return root, read_manifest(Storage(root))
-    memory = cache.folder / "opened" / f"{hashlib.sha256(root.encode()).hexdigest()}.json"
+    memory = _Memory(cache.folder, root)
+    seen = memory.read()
+    attempts = ATTEMPTS_WHERE_SEEN if seen else None  # who is offline should not wait long
     try:
-        fixed = at_its_commit(root)
-        manifest = read_manifest(Storage(fixed))
-    except UserError:
-        if not memory.exists():
+        fixed = at_its_commit(root, attempts)
+        manifest = read_manifest(Storage(fixed, attempts))
+    except UnreachableError as error:
+        if seen is None:
             raise
-        seen = json.loads(memory.read_bytes())
-        return seen["root"], parse_manifest(seen["manifest"].encode(), root)
-    _remember(memory, fixed, manifest)
+        warnings.warn(f"{error}; the version that the cache saw last is read", stacklevel=3)
+        return seen
+    memory.write(fixed, manifest)
     return fixed, manifest
 
 
-def at_its_commit(root: str) -> str:
+def at_its_commit(root: str, num_attempts: int | None = None) -> str:
     """hf://datasets/user/name[@revision] with its revision's commit; any other root as it is.
 
     Raises:
@@ -60,19 +66,41 @@ def at_its_commit(root: str) -> str:
         uri = parse_hf_uri(root)
         if uri.revision and COMMIT.fullmatch(uri.revision):
             return root
-        attempts = NUM_ATTEMPTS_OF_CLIENTS["hf"]
+        attempts = num_attempts or NUM_ATTEMPTS
         api = HfApi()
         info = retrying(api.repo_info, uri.id, repo_type=uri.type, revision=uri.revision, num_attempts=attempts)
     except Exception as error:  # the client has many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        advice = "check the name and that you are logged in" if http_status(error) in (401, 403, 404) else "run again"
-        raise UserError(f"cannot open '{root}' ({reason}); {advice}") from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        if is_transient(error) or is_offline(error):
+            raise UnreachableError(f"cannot open '{root}' ({reason}); run again when the Hub can be reached") from None
+        raise UserError(
+            f"cannot open '{root}' ({reason}); check the name (a '/' in a revision is written %2F), and that you are logged in"
+        ) from None
     path = f"/{uri.path_in_repo}" if uri.path_in_repo else ""
     return f"hf://{uri.type}s/{uri.id}@{info.sha}{path}"
 
 
-def _remember(memory: Path, root: str, manifest: Manifest) -> None:
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = memory.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"root": root, "manifest": manifest.to_json().decode()}))
-    os.replace(temporary, memory)
+@dataclass(frozen=True)
+class _Memory:
+    """What a cache saw of a URL last; nothing is lost where it cannot be kept."""
+
+    folder: Path
+    root: str
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / "opened" / f"{hashlib.sha256(self.root.encode()).hexdigest()}.json"
+
+    def read(self) -> tuple[str, Manifest] | None:
+        try:
+            seen = json.loads(self._path.read_bytes())
+            return str(seen["root"]), parse_manifest(seen["manifest"].encode(), self.root)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+            return None
+
+    def write(self, root: str, manifest: Manifest) -> None:
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"root": root, "manifest": manifest.to_json().decode()}))
+            os.replace(temporary, self._path)

@@ -31,6 +31,12 @@ FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirector
 FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG}
 OFFLINE = "OfflineModeIsEnabled"
 """What huggingface_hub raises where HF_HUB_OFFLINE is set."""
+FINAL_NAMES = {
+    OFFLINE, "InvalidURL", "NonHttpUrlClientError", "UnsupportedProtocol", "SSLCertVerificationError",
+    "ClientConnectorCertificateError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound",
+    "NoRegionError", "ParamValidationError", "InvalidEndpointConfigurationError",
+}  # fmt: skip
+"""Of errors that their libraries derive from those of the network."""
 
 _wait = wait_random_exponential(multiplier=0.2, max=MAX_WAIT)
 
@@ -51,11 +57,23 @@ def is_transient(error: BaseException) -> bool:
     status = http_status(error)
     if status is not None:
         return status in (408, 429) or status >= 500
-    if isinstance(error, FINAL_ERRORS) or type(error).__name__ == OFFLINE:
+    names = {kind.__name__ for cause in (error, error.__cause__) if cause for kind in type(cause).__mro__}
+    if isinstance(error, FINAL_ERRORS) or names & FINAL_NAMES:
         return False
     if isinstance(error, OSError):
         return error.errno not in FINAL_NUMBERS
-    return isinstance(error, (TimeoutError, EOFError)) or _is_of_the_network(error)
+    return is_of_the_network(error)
+
+
+def is_offline(error: BaseException) -> bool:
+    """Whether the user has switched the network off."""
+    return any(kind.__name__ == OFFLINE for kind in type(error).__mro__)
+
+
+def is_of_the_network(error: BaseException) -> bool:
+    """Whether an exception tells of a server or the way to it, rather than of a mistake in the code."""
+    is_known = isinstance(error, (TimeoutError, EOFError)) or http_status(error) is not None
+    return is_known or any(kind.__module__.partition(".")[0] in NETWORK_PACKAGES for kind in type(error).__mro__)
 
 
 def http_status(error: BaseException) -> int | None:
@@ -67,10 +85,6 @@ def http_status(error: BaseException) -> int | None:
     if found is None and isinstance(error.__cause__, Exception):  # s3fs hides botocore's behind an OSError
         return http_status(error.__cause__)
     return found if isinstance(found, int) else None
-
-
-def _is_of_the_network(error: BaseException) -> bool:
-    return any(kind.__module__.partition(".")[0] in NETWORK_PACKAGES for kind in type(error).__mro__)
 
 
 def _pause(state: RetryCallState) -> float:

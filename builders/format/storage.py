@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -19,12 +20,12 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from builders.format.errors import UserError
-from builders.format.retrying import http_status, is_transient, retrying
+from builders.format.errors import UnreachableError, UserError
+from builders.format.retrying import http_status, is_of_the_network, is_offline, is_transient, retrying
 
 Result = TypeVar("Result")
 
-NUM_ATTEMPTS = 6
+NUM_ATTEMPTS = 12
 NUM_ATTEMPTS_OF_CLIENTS = {"hf": 3, "s3": 3}
 """Fewer where the store's own client tries again, too."""
 CHUNK_BYTES = 32 * 1024 * 1024
@@ -38,14 +39,14 @@ SECONDS_TO_CONNECT, SECONDS_WITHOUT_BYTES = 15, 30
 class Storage:
     """A directory or URL as a flat set of "/"-separated names."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, num_attempts: int | None = None) -> None:
         protocol = str(root).partition("://")[0] if "://" in str(root) else "file"
         try:
             self.fs, self.root = fsspec.core.url_to_fs(str(root), **_options(protocol))
         except (ImportError, ValueError) as error:
             raise UserError(f"cannot open '{root}': {error}") from None
         self.is_local = isinstance(self.fs, LocalFileSystem)
-        self._protocol = protocol
+        self._num_attempts = num_attempts or NUM_ATTEMPTS_OF_CLIENTS.get(protocol, NUM_ATTEMPTS)
         self._is_fixed = protocol == "hf" and bool(re.search("@[0-9a-f]{40}(/|$)", self.root))
         # HfFileSystem's files read five megabytes ahead, which is no use to who knows what he wants.
         self._read_options = {"cache_type": "none"} if protocol == "hf" else {}
@@ -58,7 +59,8 @@ class Storage:
 
     def url(self, name: str) -> str:
         """The name as a user would write it."""
-        return str(self.fs.unstrip_protocol(self.path(name))) if not self.is_local else self.path(name)
+        path = self.path(name)
+        return path if self.is_local else re.sub("//[^/@]*@", "//", str(self.fs.unstrip_protocol(path)))
 
     def exists(self, name: str) -> bool:
         self._look_again()
@@ -85,6 +87,15 @@ class Storage:
             return sorted(path[start:] for path in self._call(folder, self.fs.find, self.path(folder)))
         return []
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file, by its name, in one listing."""
+        self._look_again()
+        with contextlib.suppress(FileNotFoundError):
+            start = len(self.root.rstrip("/")) + 1
+            found = self._call("", self.fs.find, self.root, detail=True)
+            return {path[start:]: int(info["size"]) for path, info in sorted(found.items())}
+        return {}
+
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes [start, end) of a file, all of them by default.
 
@@ -92,18 +103,10 @@ class Storage:
             FileNotFoundError: there is no such file.
             UserError: the store fails for good, or gives less than was asked for.
         """
-
-        def read() -> bytes:
-            content = bytes(self.fs.cat_file(self.path(name), start=start, end=end, **self._read_options))
-            if start is None or end is None or self.is_local:
-                return content
-            if len(content) > end - start:  # the server knows no ranges
-                content = content[start:end]
-            if len(content) != end - start:
-                raise EOFError(f"{len(content)} bytes came of {end - start}")
+        content = self._read_at_least(name, start, end)
+        if start is None or end is None or self.is_local:
             return content
-
-        return self._call(name, read)
+        return content[start:end] if len(content) > end - start else content
 
     def download(self, name: str, target: Path, num_bytes: int) -> str:
         """Writes the first `num_bytes` of a file, which is all of it, into a local one that is there; their sha256.
@@ -113,20 +116,37 @@ class Storage:
         """
         sha256 = hashlib.sha256()
         with target.open("r+b") as file:
-            for start in range(0, num_bytes, CHUNK_BYTES):
+            place = 0
+            while place < num_bytes:
+                end = min(place + CHUNK_BYTES, num_bytes)
                 try:
-                    content = self.read(name, start, min(start + CHUNK_BYTES, num_bytes))
+                    content = self._read_at_least(name, place, end)
                 except FileNotFoundError:
                     raise UserError(f"{self.url(name)} is not there; run 'fakeit-build verify'") from None
+                if len(content) > end - place:  # a server that knows no ranges sent everything
+                    content = content[place:num_bytes]
                 sha256.update(content)
+                place += len(content)
                 try:
                     file.write(content)
                     file.flush()
+                    os.fsync(file.fileno())
                 except OSError as error:
                     raise UserError(
                         f"cannot write '{target}': {error.strerror}; make room or choose another cache"
                     ) from None
         return sha256.hexdigest()
+
+    def _read_at_least(self, name: str, start: int | None, end: int | None) -> bytes:
+        """The bytes [start, end), or all of the file where the server knows no ranges."""
+
+        def read() -> bytes:
+            content = bytes(self.fs.cat_file(self.path(name), start=start, end=end, **self._read_options))
+            if start is not None and end is not None and len(content) < end - start and not self.is_local:
+                raise EOFError(f"{len(content)} bytes came of {end - start}")
+            return content
+
+        return self._call(name, read)
 
     def open(self, name: str) -> BinaryIO:
         """A file to be read in order, or here and there.
@@ -162,7 +182,16 @@ class Storage:
 
     def upload(self, source: Path, name: str) -> None:
         """Puts a local file whole, and keeps it."""
-        self._call(name, self.fs.put_file, str(source), self.path(name))
+        if not self.is_local:
+            self._call(name, self.fs.put_file, str(source), self.path(name))
+            return
+        scratch = self.scratch(name)
+        try:
+            shutil.copyfile(source, scratch)
+            os.replace(scratch, self.path(name))
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
 
     def scratch(self, name: str) -> Path:
         """Where to write a large file before `put`: beside its name, or in the temporary directory for a remote store."""
@@ -223,17 +252,19 @@ class Storage:
         """
         if self.is_local:
             return call(*arguments, **options)
-        attempts = NUM_ATTEMPTS_OF_CLIENTS.get(self._protocol, NUM_ATTEMPTS)
         try:
-            return retrying(call, *arguments, num_attempts=attempts, **options)
+            return retrying(call, *arguments, num_attempts=self._num_attempts, **options)
         except UserError:
             raise
         except Exception as error:  # each store has exceptions of its own
             if http_status(error) == 404 or isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(name)) from None
-            if http_status(error) is None and not isinstance(error, OSError) and not is_transient(error):
+            if not (isinstance(error, (OSError, NotImplementedError)) or is_of_the_network(error)):
                 raise  # a mistake of ours
-            raise UserError(f"{self.url(name)}: {_advice(error)}") from None
+            if isinstance(error, NotImplementedError):
+                raise UserError(f"{self.url(name)}: this store cannot be written to; choose another one") from None
+            kind = UnreachableError if is_transient(error) or is_offline(error) else UserError
+            raise kind(f"{self.url(name)}: {_advice(error)}") from None
 
     def _look_again(self) -> None:
         """Forgets listings, for others may write to the store, too."""
@@ -291,11 +322,14 @@ def _options(protocol: str) -> dict[str, Any]:
 
 
 def _advice(error: Exception) -> str:
-    status = http_status(error)
-    if status == 401:
-        return "the store does not know you (401); log in or set its token"
+    status, kind = http_status(error), type(error).__name__
+    if status == 401 or "Credentials" in kind:
+        return "the store does not know you; log in, or set its credentials"
     if status == 403 or isinstance(error, PermissionError):
         return "the store does not let you (403); check the name and your rights"
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    tried = "tried again and again, " if is_transient(error) else ""
-    return f"{tried}it failed with {type(error).__name__}: {reason}; run again, which goes on where it stopped"
+    if is_offline(error):
+        return "HF_HUB_OFFLINE is set; unset it"
+    reason = (str(error).strip().splitlines() or [kind])[0]
+    if is_transient(error):
+        return f"tried again and again, it failed with {kind}: {reason}; run again, which goes on where it stopped"
+    return f"{kind}: {reason}; check the URL"

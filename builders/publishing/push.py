@@ -66,35 +66,54 @@ def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, n
     source, manifest = checked_clone(root)
     target = Storage(url)
     files = clone_files(source, manifest)
-    if _is_there(target, manifest):
+    if _is_there(target, manifest, files):
         on_progress(len(files), sum(file.num_bytes for file in files))
         return manifest
-    kept = _take(target, url, manifest, files)
-    there = {name: target.size(name) for name in target.names("") if not name.startswith(f"{MAKING}/")}
+    kept = _take(target, url, manifest)
+    there = _sizes(target)
     for file in files:
-        is_ours = file.name in there and there[file.name] == file.num_bytes and file.name not in INDEX_FILES
-        if not (file.name in kept or is_ours):
+        is_whole = there.get(file.name) == file.num_bytes
+        if file.name == MANIFEST and (lacking := _lacking(target, files[:-1])):
+            raise UserError(f"'{lacking}' is not at '{url}' as it was put there; run the push again")
+        if not is_whole or file.name in INDEX_FILES:
             target.upload(Path(source.path(file.name)), file.name)
         on_progress(1, file.num_bytes)
-    target.remove_folder(MAKING)
+    assert kept <= {file.name for file in files}
+    target.remove(PUSHING)
     return manifest
 
 
-def _is_there(target: Storage, manifest: Manifest) -> bool:
+def _sizes(target: Storage) -> dict[str, int]:
+    """Bytes of each file of the clone, or of what is to become one."""
+    return {name: size for name, size in target.sizes().items() if not name.startswith(f"{MAKING}/")}
+
+
+def _lacking(target: Storage, files: list[LocalFile]) -> str:
+    """The first file that the target lacks or has in another size; "" where it has them all."""
+    there = _sizes(target)
+    return next((file.name for file in files if there.get(file.name) != file.num_bytes), "")
+
+
+def _is_there(target: Storage, manifest: Manifest, files: list[LocalFile]) -> bool:
+    """Whether the target holds this clone, all of it and nothing more."""
     return (
         target.exists(MANIFEST)
         and not target.exists(PUSHING)
         and parse_manifest(target.read(MANIFEST), target.url(MANIFEST)).to_json() == manifest.to_json()
+        and _sizes(target) == {file.name: file.num_bytes for file in files}
     )
 
 
-def _take(target: Storage, url: str, manifest: Manifest, files: list[LocalFile]) -> set[str]:
+def _take(target: Storage, url: str, manifest: Manifest) -> set[str]:
     """Makes the target hold nothing but files of this push; the names of those that an earlier push left, and stay.
 
     What is there afterwards under the name of a shard or of metadata was put there whole by this push, or stays.
     """
     state = json.loads(target.read(PUSHING)) if target.exists(PUSHING) else None
-    names = [name for name in target.names("") if not name.startswith(f"{MAKING}/")]
+    all_names = target.names("")
+    names = [name for name in all_names if not name.startswith(f"{MAKING}/")]
+    if set(all_names) - set(names) - {PUSHING}:
+        raise UserError(f"a clone is being made at '{url}'; finish it with 'fakeit-build make', or choose another URL")
     if state and state["recipe_hash"] != manifest.recipe_hash:
         raise UserError(f"another clone is being pushed to '{url}'; finish that push first, or choose another URL")
     if state and state["digest"] == manifest.digest:
@@ -102,10 +121,13 @@ def _take(target: Storage, url: str, manifest: Manifest, files: list[LocalFile])
     elif state:  # the clone has grown since that push was cut off, and nothing is known of its files
         kept = set()
     else:
-        kept = _same_as_earlier(target, url, manifest, names)
+        kept = _same_as_earlier(target, url, manifest)
     if not (state and state["digest"] == manifest.digest and state["is_cleared"]):
         marker = {"digest": manifest.digest, "recipe_hash": manifest.recipe_hash, "kept": sorted(kept)}
-        target.write(PUSHING, json.dumps({**marker, "is_cleared": False}).encode())
+        try:
+            target.write(PUSHING, json.dumps({**marker, "is_cleared": False}).encode())
+        except FileNotFoundError:
+            raise UserError(f"'{url}' cannot be written to; choose a URL such as s3://bucket/clone") from None
         for name in sorted(names, key=lambda name: name != MANIFEST):
             if name not in kept:
                 target.remove(name)
@@ -113,18 +135,23 @@ def _take(target: Storage, url: str, manifest: Manifest, files: list[LocalFile])
     return kept
 
 
-def _same_as_earlier(target: Storage, url: str, manifest: Manifest, names: list[str]) -> set[str]:
+def _same_as_earlier(target: Storage, url: str, manifest: Manifest) -> set[str]:
     """The shards and metadata that an earlier, finished clone at the target has as well.
 
     Raises:
         UserError: the target holds another clone, or no clone.
     """
-    if MANIFEST not in names:
-        if names:
-            raise UserError(f"'{url}' holds files but no clone ('{names[0]}'); choose an empty place")
+    there = _sizes(target)
+    if MANIFEST not in there:
+        if there:
+            raise UserError(f"'{url}' holds files but no clone ('{min(there)}'); choose an empty place")
         return set()
     old = parse_manifest(target.read(MANIFEST), target.url(MANIFEST))
     if old.recipe_hash != manifest.recipe_hash:
         raise UserError(f"'{url}' holds a clone of another recipe ({old.recipe['name']}); choose another URL")
     before = {file.name: file.sha256 for file in (*old.shards, *old.metadata)}
-    return {file.name for file in (*manifest.shards, *manifest.metadata) if before.get(file.name) == file.sha256}
+    return {
+        file.name
+        for file in (*manifest.shards, *manifest.metadata)
+        if before.get(file.name) == file.sha256 and there.get(file.name) == file.num_bytes
+    }

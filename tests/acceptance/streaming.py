@@ -46,7 +46,7 @@ def main() -> None:
     order = Order(tuple(s.num_samples for s in clone.manifest.shards), batch_size, block_size=BLOCK_SIZE)
     world = World(rank, world_size, torch.device("cpu"), rank, world_size)
     check_cache(clone, order, world)
-    prefetcher = Prefetcher(clone, order, world)
+    prefetcher = Prefetcher(clone, order, world, 1)
     sampler = OrderSampler(order, 0, order.batches_per_epoch, rank, world_size, prefetcher)
     loader: DataLoader[list[tuple[str, str]]] = DataLoader(
         _Hashes(clone), batch_sampler=sampler, num_workers=num_workers, collate_fn=list, worker_init_fn=_own_connections

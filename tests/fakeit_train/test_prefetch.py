@@ -4,16 +4,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from builders.clone_builder import make_clone
 from builders.format.cache import ShardCache
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
+from builders.making.plan import Plan
 from builders.publishing.push import push_to_url
 from fakeit_train.distributed import World
 from fakeit_train.order import Order
@@ -30,19 +33,38 @@ def server(finished: tuple[Path, Manifest]) -> Iterator[FileServer]:
         yield found
 
 
+MANY = [
+    Order(shard_lengths=(10,) * 24, global_batch_size=8, block_size=2),
+    Order(shard_lengths=(7, 5, 9) * 8, global_batch_size=6, block_size=3, num_groups=3, seed=5),
+]
+
+
 def shard_of(order: Order, number: int) -> int:
     starts = list(itertools.accumulate(order.shard_lengths, initial=0))
     return next(shard for shard in range(len(order.shard_lengths)) if starts[shard + 1] > number)
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=range(len(ORDERS)))
-def test_prefetch__shards_ahead_are_those_that_batches_need(order: Order) -> None:
-    part = order.global_batch_size // order.num_groups
-    for group, step in itertools.product(range(order.num_groups), range(2 * order.batches_per_epoch)):
-        ahead = list(itertools.islice(order.shards_ahead(step, group), 3 * len(order.shard_lengths)))
-        needed = [number for number, _ in order.global_batch(step)[group * part : (group + 1) * part]]
-        first_blocks = ahead[: 2 * order.block_size + part]
-        assert {shard_of(order, number) for number in needed} <= set(first_blocks)
+@pytest.mark.parametrize("order", [*MANY, *ORDERS], ids=range(len(MANY) + len(ORDERS)))
+def test_prefetch__shards_ahead_are_those_that_batches_need_block_by_block(order: Order) -> None:
+    part, steps = order.global_batch_size // order.num_groups, order.batches_per_epoch
+    for group in range(order.num_groups):
+        for start in range(0, steps, max(1, steps // 5)):
+            needed = [
+                shard_of(order, number)
+                for step in range(start, steps)
+                for number, _ in order.global_batch(step)[group * part : (group + 1) * part]
+            ]
+            ahead = list(order.shards_ahead(start, group, 1))
+            assert set(needed) <= set(ahead) and len(ahead) - len(set(needed)) <= 2 * order.block_size
+            blocks = {shard: place // order.block_size for place, shard in enumerate(ahead)}
+            reached = [blocks[shard] for shard in needed]
+            assert reached == sorted(reached) and reached[0] == 0
+
+
+def test_prefetch__shards_ahead_end_with_the_run() -> None:
+    order = MANY[0]
+    assert len(list(order.shards_ahead(0, 0, 3))) == 3 * 24
+    assert len(list(order.shards_ahead(order.batches_per_epoch, 0, 2))) == 24
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=range(len(ORDERS)))
@@ -62,21 +84,62 @@ def wait_for(condition: object) -> None:
 
 
 def test_prefetch__goes_ahead_as_far_as_the_cache_has_room(server: FileServer, tmp_path: Path) -> None:
-    sizes = [shard.num_bytes for shard in open_clone(server.url).manifest.shards]
-    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 2 * max(sizes)))
+    manifest = open_clone(server.url).manifest
+    sizes, metadata = [shard.num_bytes for shard in manifest.shards], manifest.metadata[0].num_bytes
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 2 * max(sizes) + 2 * metadata, seconds_in_use=0))
     assert clone.cache is not None
     order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=1)
-    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")))
+    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")), 1)
     prefetcher.advance(0)
     prefetcher.start()
     try:
         for step in range(0, order.batches_per_epoch, 3):
             prefetcher.advance(step)
-            ahead = [clone.manifest.shards[shard] for shard in itertools.islice(order.shards_ahead(step, 0), 2)]
+            ahead = [clone.manifest.shards[shard] for shard in itertools.islice(order.shards_ahead(step, 0, 1), 2)]
             wait_for(lambda ahead=ahead: all(clone.cache.has(shard) for shard in ahead))
             assert clone.cache.num_bytes() <= clone.cache.max_bytes
     finally:
         prefetcher.stop()
+
+
+@pytest.mark.parametrize("ahead", [0, 4])
+@pytest.mark.parametrize("seconds_in_use", [0.0, 0.3, 5.0])
+def test_prefetch__a_small_cache_does_not_multiply_the_downloads(
+    real_plan: Plan, tmp_path: Path, ahead: int, seconds_in_use: float
+) -> None:
+    """The sampler runs ahead of the reader by some batches, as the loader's workers let it."""
+    make_clone(Plan(replace(real_plan.recipe, shard_size=10), 24), str(tmp_path / "clone"))
+    with running(FileServer(tmp_path / "clone")) as server:
+        manifest = open_clone(server.url).manifest
+        size, metadata = max(shard.num_bytes for shard in manifest.shards), manifest.metadata[0].num_bytes
+        order = Order(tuple(shard.num_samples for shard in manifest.shards), 4, block_size=2)
+        cache = ShardCache(tmp_path / "cache", 5 * size + 2 * metadata, seconds_in_use)
+        clone = open_clone(server.url, cache)
+        prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")), 1)
+        prefetcher.start()
+        for step in range(order.batches_per_epoch):
+            prefetcher.advance(min(step + ahead, order.batches_per_epoch - 1))
+            assert [clone[number].key for number, _ in order.global_batch(step)]
+            time.sleep(0.02)
+        prefetcher.stop()
+        sent = sum(num_bytes for path, num_bytes in server.traffic.sent_by_path.items() if path.endswith("tar"))
+        assert cache.num_bytes() <= cache.max_bytes and sent <= 1.3 * manifest.num_bytes
+
+
+def test_prefetch__rests_when_all_is_there(server: FileServer, tmp_path: Path) -> None:
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**9))
+    order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=2)
+    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")), 100)
+    prefetcher.advance(0)
+    prefetcher.start()
+    cache = clone.cache
+    assert cache is not None
+    wait_for(lambda: all(cache.has(shard) for shard in clone.manifest.shards))
+    time.sleep(0.2)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1
+    prefetcher.stop()
 
 
 def test_prefetch__a_cache_smaller_than_a_block_is_told(server: FileServer, tmp_path: Path) -> None:

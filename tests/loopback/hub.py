@@ -53,6 +53,7 @@ class PullRequest:
     title: str
     base: str
     status: str = "draft"
+    author: str = USER
 
 
 @dataclass
@@ -279,7 +280,9 @@ class _Hub(Handler):
         self.check_writer(id)
         lines = [json.loads(line) for line in self.body().splitlines()]
         with self.server.lock:
-            _, tree = self.tree(id, revision)
+            head, tree = self.tree(id, revision)
+            if lines[0]["value"].get("parentCommit", head) != head:
+                raise HubError(412, "", "A commit has happened since. Please refresh and try again.")
             tree = dict(tree)
             for line in lines:
                 self.apply(tree, line["key"], line["value"])
@@ -294,7 +297,8 @@ class _Hub(Handler):
         elif key == "lfsFile":
             if not self.server.has(value["oid"]):
                 raise HubError(400, "", f"LFS object {value['oid']} was not uploaded")
-            tree[path] = Blob(value["oid"], value["size"], hashlib.sha1(value["oid"].encode()).hexdigest(), True)
+            size = value["size"] if "size" in value else len(self.server.get(value["oid"]))  # a copy has none
+            tree[path] = Blob(value["oid"], size, hashlib.sha1(value["oid"].encode()).hexdigest(), True)
         elif key == "deletedFile":
             if tree.pop(path, None) is None:
                 raise HubError(404, "EntryNotFound", "A file with this name doesn't exist")
@@ -340,6 +344,8 @@ class _Hub(Handler):
     @route("GET", DATASET + "/discussions")
     def discussions(self, id: str) -> None:
         found = [pull_json(id, pull) for pull in self.repo(id).pulls]
+        if author := self.query.get("author"):
+            found = [pull for pull in found if pull["author"]["name"] == author]
         asked = self.query.get("status")
         if asked == "open":
             found = [pull for pull in found if pull["status"] in ("open", "draft")]
@@ -541,5 +547,5 @@ def event(status: str) -> dict[str, Any]:
 
 def pull_json(id: str, pull: PullRequest) -> dict[str, Any]:
     return {"num": pull.number, "title": pull.title, "status": pull.status, "isPullRequest": True, "createdAt": TIME,
-            "author": {"name": USER}, "repo": {"name": id, "type": "dataset"}, "events": [], "filesWithConflicts": [],
+            "author": {"name": pull.author}, "repo": {"name": id, "type": "dataset"}, "events": [], "filesWithConflicts": [],
             "changes": {"base": "refs/heads/main", "mergeCommitId": None}, "diff": None}  # fmt: skip

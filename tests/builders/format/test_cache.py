@@ -1,6 +1,5 @@
 import hashlib
 import multiprocessing as mp
-import os
 import random
 import threading
 import time
@@ -138,11 +137,39 @@ def test_cache__without_waiting_what_another_fetches_is_left_to_it(server: FileS
 
 
 def test_cache__what_a_killed_process_left_is_cleared_away(server: FileServer, tmp_path: Path) -> None:
-    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE, seconds_in_use=0), Storage(server.url)
-    cache.read(storage, entry(server, 0), 0, 5)
-    left = tmp_path / "cache" / ("ab" * 32 + ".part")
-    left.write_bytes(bytes(2 * SIZE))
-    os.utime(left, (0, 0))
-    for number in (1, 2):
-        cache.read(storage, entry(server, number), 0, 5)
-    assert not left.exists() and cache.num_bytes() == 3 * SIZE
+    """The remains of two files, one of them now wanted; a third one is being fetched and stays."""
+    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE), Storage(server.url)
+    cache.fetch(storage, entry(server, 0))
+    for sha256 in ("ab" * 32, entry(server, 1).sha256):
+        (tmp_path / "cache" / f"{sha256}.part").write_bytes(bytes(SIZE))
+    server.traffic.choose = lambda method, path: Fault(stall=0.5) if path.endswith("2.tar") else None
+    thread = threading.Thread(target=cache.fetch, args=(storage, entry(server, 2)))
+    thread.start()
+    while "GET /data/2.tar" not in gets(server):
+        time.sleep(0.01)
+    assert cache.fetch(storage, entry(server, 1)) and cache.num_bytes() == 3 * SIZE
+    thread.join()
+    assert cache.has(entry(server, 2)) and not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_cache__a_file_cut_by_a_crash_is_fetched_again(server: FileServer, tmp_path: Path) -> None:
+    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE), Storage(server.url)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / entry(server, 1).sha256).write_bytes(bytes(70))
+    assert cache.read(storage, entry(server, 1), 0, SIZE) == (server.root / "data/1.tar").read_bytes()
+
+
+def test_cache__files_of_others_are_never_touched(server: FileServer, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "thesis.tex").write_bytes(bytes(9 * SIZE))
+    cache = ShardCache(folder, SIZE, seconds_in_use=0)
+    for number in (0, 1):
+        assert cache.fetch(Storage(server.url), entry(server, number))
+    assert (folder / "thesis.tex").stat().st_size == 9 * SIZE and cache.num_bytes() == SIZE
+
+
+def test_cache__a_folder_that_cannot_be_written_is_told(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write to the cache .*: (Not a directory|File exists); choose another"):
+        ShardCache(tmp_path / "file", SIZE).fetch(Storage(server.url), entry(server, 1))

@@ -76,7 +76,16 @@ def test_remote__offline_with_a_warm_cache(
     cache = ShardCache(tmp_path / "cache", 10**8)
     samples(server.url, cache)
     server.traffic.choose = lambda method, path: Fault(drop_after=0)
-    assert samples(server.url, cache) == samples(finished[0])
+    with pytest.warns(UserWarning, match="the version that the cache saw last is read"):
+        assert samples(server.url, cache) == samples(finished[0])
+    server.traffic.choose = lambda method, path: Fault(status=404)
+    with pytest.raises(UserError, match="no clone at"):  # which is no matter of the network
+        open_clone(server.url, cache)
+    server.traffic.choose = lambda method, path: Fault(drop_after=0)
+    for memory in (tmp_path / "cache/opened").iterdir():
+        memory.write_text("broken")
+    with pytest.raises(UserError, match=r"clone\.json: tried again and again"):
+        open_clone(server.url, cache)
     with pytest.raises(UserError, match=r"clone\.json: tried again and again"):
         open_clone(server.url, ShardCache(tmp_path / "cold", 10**8))
 

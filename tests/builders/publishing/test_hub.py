@@ -10,8 +10,8 @@ import pytest
 from builders.clone_builder import make_clone
 from builders.format.manifest import Manifest
 from builders.making.plan import Plan
-from tests.loopback.hub import Hub, hub_environment
-from tests.loopback.server import Fault
+from tests.loopback.hub import Hub, PullRequest, blob_of, hub_environment
+from tests.loopback.server import Fault, failing
 
 READ_BACK = """
 import hashlib, io, json, sys, tarfile
@@ -131,24 +131,86 @@ print(datasets.get_dataset_config_names("user/digits"))
 
 
 def test_hub__another_branch(clone: Path, hub: Hub, real_plan: Plan, tmp_path: Path) -> None:
-    make_clone(Plan(real_plan.recipe, 1), str(tmp_path / "main"))
+    for name, rounds in (("main", 1), ("small", 2)):
+        make_clone(Plan(real_plan.recipe, rounds), str(tmp_path / name))
     push(hub, tmp_path / "main", "user/digits")
-    ended = push(hub, clone, "user/digits", "--revision", "large")
+    repo = hub.repos["user/digits"]
+    ended = push(hub, tmp_path / "small", "user/digits", "--revision", "large")
     assert "revision='large'" in ended.stdout
-    assert in_repo(hub, revision="large") == contents(clone) and in_repo(hub) == contents(tmp_path / "main")
-    assert [pull.status for pull in hub.repos["user/digits"].pulls] == ["merged", "closed"]
+    note = next(blob for path, blob in repo.commits[repo.refs["large"]].tree.items() if path == "README.md")
+    repo.commit("large", {**repo.commits[repo.refs["large"]].tree, "notes.md": note}, "by hand")
+    before = hub.traffic.received
+    assert push(hub, clone, "user/digits", "--revision", "large").returncode == 0
+    assert in_repo(hub, revision="large").keys() - {"notes.md"} == contents(clone).keys()
+    assert contents(clone).items() <= in_repo(hub, revision="large").items()
+    assert in_repo(hub) == contents(tmp_path / "main") and hub.traffic.received - before < 1.5 * size(clone)
+    assert {pull.status for pull in repo.pulls} == {"merged", "closed"}
+    assert push(hub, clone, "user/digits", "--revision", "large").returncode == 0
+    repo.tags["v1"] = repo.refs["main"]
+    for name in ("v1", "refs/pr/1"):
+        assert f"'{name}' is no branch of 'user/digits'" in told(push(hub, clone, "user/digits", "--revision", name))
+
+
+def test_hub__configs_on_another_branch(real_plan: Plan, hub: Hub, tmp_path: Path) -> None:
+    for name, rounds in (("a", 1), ("b", 2)):
+        make_clone(Plan(real_plan.recipe, rounds), str(tmp_path / name))
+        assert push(hub, tmp_path / name, "user/digits", "--config", name, "--revision", "exp").returncode == 0
+    for name in ("a", "b"):
+        files = {p.removeprefix(f"{name}/"): c for p, c in in_repo(hub, revision="exp").items() if p.startswith(name)}
+        assert files == contents(tmp_path / name)
+    assert in_repo(hub) == {}
+
+
+def test_hub__a_strangers_pull_request_is_not_merged(clone: Path, hub: Hub) -> None:
+    push(hub, clone, "user/digits")
+    repo = hub.repos["user/digits"]
+    tree = repo.commits[repo.refs["main"]].tree
+    evil = {**tree, "digits.py": tree["README.md"]}
+    for author in ("stranger", "user"):
+        pull = PullRequest(len(repo.pulls) + 1, "fakeit push to main", repo.refs["main"], author=author)
+        repo.pulls.append(pull)
+        repo.refs[f"refs/pr/{pull.number}"] = repo.refs["main"]
+        repo.commit(f"refs/pr/{pull.number}", evil, "evil")
+    repo.commit("main", {path: blob for path, blob in tree.items() if "tar" not in path}, "shards lost")
+    assert push(hub, clone, "user/digits").returncode == 0 and in_repo(hub) == contents(clone)
+    assert [pull.status for pull in repo.pulls] == ["merged", "draft", "closed", "merged"]
+
+
+def test_hub__a_clone_that_changes_while_it_is_pushed_is_told(clone: Path, hub: Hub) -> None:
+    shard = next(clone.rglob("*.tar"))
+    whole = shard.read_bytes()
+
+    def choose(method: str, path: str) -> Fault | None:
+        if path.endswith("/discussions") and method == "POST":
+            shard.write_bytes(whole[:-1] + b"x")
+        return None
+
+    hub.traffic.choose = choose
+    assert "does not come to be in 'user/digits' as it was when the push began" in told(push(hub, clone, "user/digits"))
+    assert in_repo(hub) == {}
+
+
+def test_hub__a_readme_of_others_is_not_replaced(clone: Path, hub: Hub) -> None:
+    push(hub, clone, "user/digits")
+    repo = hub.repos["user/digits"]
+    for text, is_taken in ((b"---\nlicense: mit\n---\n", True), (b"# My thesis\n", False)):
+        sha256 = hub.put(text)
+        repo.commit("main", {"README.md": blob_of(text, sha256)}, "by hand")
+        for options in ((), ("--config", "a")):
+            ended = push(hub, clone, "user/digits", *options)
+            if is_taken:
+                assert ended.returncode == 0
+                repo.commit("main", {"README.md": blob_of(text, sha256)}, "by hand")
+            else:
+                assert "holds files but no clone ('README.md')" in told(ended)
+
+
+def size(clone: Path) -> int:
+    return sum(map(len, contents(clone).values()))
 
 
 def test_hub__a_network_that_fails_is_no_matter(clone: Path, hub: Hub) -> None:
-    count = iter(range(10**6))
-    faults = [Fault(status=503), Fault(drop_after=0), Fault(status=429, retry_after="0.1"), Fault(status=500)]
-
-    def choose(method: str, path: str) -> Fault | None:
-        number = next(count)
-        is_hit = number % 4 == 1 and not path.endswith(("create", "discussions", "/status", "/merge"))
-        return faults[number // 4 % len(faults)] if is_hit else None
-
-    hub.traffic.choose = choose
+    hub.traffic.choose = failing(0.15, seed=2)
     ended = push(hub, clone, "user/digits")
     assert ended.returncode == 0, ended.stderr
     assert in_repo(hub) == contents(clone)
@@ -191,9 +253,9 @@ def test_hub__what_the_hub_refuses_is_one_sentence_without_the_token(
     assert push(hub, clone, "user/digits").returncode == 0
     assert "is there already and public" in told(push(hub, clone, "user/digits", "--private"))
     hub.forbidden.add("user/digits")
-    (clone / "README.md").write_bytes((clone / "README.md").read_bytes())
     hub.repos["user/digits"].commit("main", {}, "emptied")
     assert "(403)" in told(push(hub, clone, "user/digits"))
+    assert "is a repo; write user/name" in told(push(hub, clone, "hf://datasets/user/digits"))
     assert "no repo of the Hub; leave out --private" in told(push(hub, clone, "memory://x", "--private"))
 
 
