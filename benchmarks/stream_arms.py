@@ -39,6 +39,17 @@ def fakeit_local(data: str, work: str, start: float) -> Pictures:
             yield clone[number].picture
 
 
+def fakeit_views(data: str, work: str, start: float) -> Iterator[Any]:
+    from builders.format.open_clone import open_clone
+    from fakeit_train.order import Order
+
+    clone = open_clone(data)
+    order = Order(tuple(shard.num_samples for shard in clone.manifest.shards), BATCH_SIZE)
+    for step in range(round(start * order.batches_per_epoch), order.batches_per_epoch):
+        for number, _ in order.global_batch(step):
+            yield clone.view(number).picture
+
+
 def fakeit_http(data: str, work: str, start: float) -> Pictures:
     import torch
 
@@ -175,6 +186,7 @@ def litdata_save_state(work: str, share: float) -> None:
 
 ARMS: dict[str, Callable[[str, str, float], Pictures]] = {
     "fakeit_local": fakeit_local,
+    "fakeit_views": fakeit_views,
     "fakeit_http": fakeit_http,
     "webdataset": webdataset,
     "datasets": datasets_streaming,
@@ -187,7 +199,8 @@ PREPARE = {"mosaic": mosaic_prepare, "litdata": litdata_prepare}
 IMPORTS = {
     "mosaic": "streaming",
     "mosaic_index": "streaming",
-    "fakeit_local": "builders.format.open_clone",
+    "fakeit_local": "fakeit_train.order",
+    "fakeit_views": "fakeit_train.order",
     "fakeit_http": "torch",
 }
 

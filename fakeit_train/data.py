@@ -54,7 +54,7 @@ class CropDataset(Dataset[Batch | UserError]):
             return error
 
     def _batch(self, places: list[Place]) -> Batch:
-        samples = [self.clone[number] for number, _ in places]
+        samples = [self.clone.view(number) for number, _ in places]
         crops = [
             make_crops(decode_sample(sample.key, sample.picture), self.crops, self.seed, epoch, sample.key)
             for sample, (_, epoch) in zip(samples, places, strict=True)

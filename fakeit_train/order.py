@@ -9,7 +9,6 @@ Shards are shuffled, then samples within blocks of shards, by sorting on keys fr
 """
 
 import hashlib
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -55,10 +54,17 @@ class Order:
         epoch, batch = divmod(step, self.batches_per_epoch)
         part = self.global_batch_size // self.num_groups
         run = part * self.batches_per_epoch
-        positions = itertools.chain.from_iterable(
-            range(group * run + batch * part, group * run + (batch + 1) * part) for group in range(self.num_groups)
-        )
-        return [(self._sample_at(epoch, position), epoch) for position in positions]
+        starts = _block_starts(self, epoch)
+        samples: list[int] = []
+        for group in range(self.num_groups):
+            position, stop = group * run + batch * part, group * run + (batch + 1) * part
+            while position < stop:  # block by block, mostly one
+                block = int(np.searchsorted(starts, position, side="right")) - 1
+                place = position - int(starts[block])
+                taken = _block_samples(self, epoch, block)[place : place + stop - position]
+                samples += taken.tolist()
+                position += len(taken)
+        return [(sample, epoch) for sample in samples]
 
     def shards_ahead(self, step: int, group: int, num_epochs: int) -> Iterator[int]:
         """The shards of a group's samples from the step-th global batch on, block after block to the run's end."""
@@ -73,11 +79,6 @@ class Order:
             shards = _shard_order(self, later)
             yield from map(int, shards[first * self.block_size : (last + 1) * self.block_size])
             position = group * run
-
-    def _sample_at(self, epoch: int, position: int) -> int:
-        block_starts = _block_starts(self, epoch)
-        block = int(np.searchsorted(block_starts, position, side="right")) - 1
-        return int(_block_samples(self, epoch, block)[position - block_starts[block]])
 
     def __hash__(self) -> int:  # the generated one would hash every shard length at every look-up
         return hash((len(self.shard_lengths), self.num_samples, self.global_batch_size, self.seed, self.block_size))

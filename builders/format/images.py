@@ -9,6 +9,8 @@ from PIL import Image
 
 from builders.format.errors import UserError
 
+Buffer = bytes | memoryview
+
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Member extension to Pillow's name."""
 
@@ -43,7 +45,7 @@ class ImageHeader:
     mode: str
 
 
-def read_image_header(content: bytes) -> ImageHeader:
+def read_image_header(content: Buffer) -> ImageHeader:
     """What a picture says it is, nothing decoded.
 
     Raises:
@@ -60,7 +62,7 @@ def read_image_header(content: bytes) -> ImageHeader:
     return header
 
 
-def decode_sample(key: str, content: bytes) -> NDArray[np.uint8]:
+def decode_sample(key: str, content: Buffer) -> NDArray[np.uint8]:
     """`decode_image` for a sample of a clone.
 
     Raises:
@@ -72,7 +74,7 @@ def decode_sample(key: str, content: bytes) -> NDArray[np.uint8]:
         raise UserError(f"sample '{key}' has a broken picture ({error}); run 'fakeit-build verify --deep'") from None
 
 
-def decode_image(content: bytes) -> NDArray[np.uint8]:
+def decode_image(content: Buffer) -> NDArray[np.uint8]:
     """A picture as RGB pixels (height, width, 3).
 
     Raises:

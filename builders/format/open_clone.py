@@ -40,11 +40,19 @@ MAX_METADATA_BYTES = 256 * 1024 * 1024
 ROWS_AT_A_TIME = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EncodedSample:
     key: str
     label: int
     picture: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SampleView:
+    key: str
+    label: int
+    picture: memoryview
+    """Of the mapped file; it keeps the file open and does not travel to other processes."""
 
 
 class Clone:
@@ -82,18 +90,21 @@ class Clone:
         return shard, number - self.shard_starts[shard]
 
     def __getitem__(self, number: int) -> EncodedSample:
+        view = self.view(number)
+        return EncodedSample(view.key, view.label, view.picture.tobytes())
+
+    def view(self, number: int) -> SampleView:
+        """A sample without a copy of its picture, for what is decoded at once."""
         shard, row = self.locate(number)
         index = self.shard_index(shard)
-        start, size = index["image_offset"][row], index["image_size"][row]
-        key, entry = index["key"][row], self.manifest.shards[shard]
-        picture = None
+        key, start, entry = index["key"][row], index["image_offset"][row], self.manifest.shards[shard]
+        end = start + index["image_size"][row]
         if self.storage.is_local:
-            picture = self._read_map(entry, start, start + size)
-        elif self.cache:
-            picture = self.cache.read(self.storage, entry, start, start + size)
+            return SampleView(key, index["label"][row], self._read_map(entry, start, end))
+        picture = self.cache.read(self.storage, entry, start, end) if self.cache else None
         if picture is None:
-            picture = self._read_range(entry, start, start + size, key, index["sha256"][row])
-        return EncodedSample(key, index["label"][row], picture)
+            picture = self._read_range(entry, start, end, key, index["sha256"][row])
+        return SampleView(key, index["label"][row], memoryview(picture))
 
     def __iter__(self) -> Iterator[EncodedSample]:
         return (self[number] for number in range(len(self)))
@@ -185,14 +196,14 @@ class Clone:
         content = self.cache.read(self.storage, file, 0, file.num_bytes) if self.cache else None
         return self.storage.open(file.name) if content is None else io.BytesIO(content)
 
-    def _read_map(self, entry: ShardEntry, start: int, end: int) -> bytes:
-        path = self.storage.path(entry.name)
+    def _read_map(self, entry: ShardEntry, start: int, end: int) -> memoryview:
         try:
-            content = self._map(path)[start:end]
+            content = self._map(entry.name)[start:end]
         except (OSError, ValueError) as error:
+            path = self.storage.path(entry.name)
             raise UserError(f"shard '{path}' cannot be read ({error}); run 'fakeit-build verify {self.root}'") from None
         if len(content) != end - start:
-            raise UserError(f"shard '{path}' is cut; run 'fakeit-build verify {self.root}'")
+            raise UserError(f"shard '{self.storage.path(entry.name)}' is cut; run 'fakeit-build verify {self.root}'")
         return content
 
     def _read_range(self, entry: ShardEntry, start: int, end: int, key: str, sha256: str) -> bytes:
@@ -211,9 +222,9 @@ class Clone:
             "run 'fakeit-build verify'"
         )
 
-    def _open_map(self, path: str) -> mmap.mmap:
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def _open_map(self, name: str) -> memoryview:
+        with open(self.storage.path(name), "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _bounded_rows(parquet: pq.ParquetFile, row_group: int, columns: list[str] | None) -> pa.Table:
