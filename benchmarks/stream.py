@@ -138,7 +138,7 @@ def main() -> None:
         if asked.peers:
             for arm in ("mosaic", "litdata"):
                 call(asked.peers, "prepare", arm, work / "pictures", work)
-        local = dict.fromkeys(("fakeit_local", "webdataset", "datasets"), sys.executable)
+        local = dict.fromkeys(("fakeit_views", "fakeit_local", "webdataset", "datasets"), sys.executable)
         local |= dict.fromkeys(PEER_ARMS, asked.peers) if asked.peers else {}
         (work / "urls.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
         (work / "files.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
