@@ -199,8 +199,8 @@ PREPARE = {"mosaic": mosaic_prepare, "litdata": litdata_prepare}
 IMPORTS = {
     "mosaic": "streaming",
     "mosaic_index": "streaming",
-    "fakeit_local": "fakeit_train.order",
-    "fakeit_views": "fakeit_train.order",
+    "fakeit_local": "fakeit_train.data",
+    "fakeit_views": "fakeit_train.data",
     "fakeit_http": "torch",
 }
 

@@ -5,26 +5,80 @@ Invariant: `checkpoint/latest.json` names a file that is complete. No pickled ob
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from builders.format.errors import UserError
+from fakeit_train.config import TrainConfig
 
 NUM_KEPT = 2
 LATEST = "latest.json"
-NETWORK, MOMENTUM = "network.", "momentum."
+NETWORK, MOMENTUM, AVERAGE = "network.", "momentum.", "average."
 """Prefixes of the tensors' names."""
+SCALER = "scaler"
 
 
-def save_checkpoint(folder: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+@dataclass
+class State:
+    """All that a step changes."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    """Of the loss, for gradients in float16; switched off otherwise."""
+    average: AveragedModel | None
+    """Moving average of the weights."""
+
+    @property
+    def learned(self) -> nn.Module:
+        """What is exported."""
+        return self.average.module if self.average else self.network
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, by name."""
+        found = {NETWORK + name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:  # there is none without momentum, or before a first gradient
+                found[MOMENTUM + name] = momentum.contiguous()
+        if self.average:
+            found |= {AVERAGE + name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
+        if self.scaler.is_enabled():
+            scaler = self.scaler.state_dict()
+            found[SCALER] = torch.tensor([scaler["scale"], scaler["_growth_tracker"]], dtype=torch.float64)
+        return found
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.network.load_state_dict(_named(tensors, NETWORK))
+        for name, parameter in self.network.named_parameters():
+            if (momentum := tensors.get(MOMENTUM + name)) is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+        if self.average:
+            self.average.load_state_dict(_named(tensors, AVERAGE))
+        if self.scaler.is_enabled():
+            scale, tracker = tensors[SCALER].tolist()
+            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
+
+
+def make_state(network: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, device: str) -> State:
+    """The state before the first step."""
+    average = None
+    if config.optim.ema:
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema), use_buffers=True)
+    return State(network, optimizer, torch.amp.GradScaler(device, enabled=config.precision == "float16"), average)
+
+
+def save_checkpoint(folder: Path, step: int, state: State) -> None:
     """Writes the state after `step` steps and removes all but the newest `NUM_KEPT`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
     scratch = folder / f".{path.name}.tmp"
-    save_file(_tensors(network, optimizer), scratch)
+    save_file(state.tensors(), scratch)
     latest = {"file": path.name, "step": step, "sha256": _sha256(scratch)}
     scratch.replace(path)
     scratch = folder / f".{LATEST}.tmp"
@@ -34,7 +88,7 @@ def save_checkpoint(folder: Path, step: int, network: nn.Module, optimizer: torc
         old.unlink()
 
 
-def load_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def load_checkpoint(folder: Path, state: State) -> int:
     """Restores the latest state; the number of steps it has behind it, 0 where there is none.
 
     Raises:
@@ -49,23 +103,12 @@ def load_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Opt
         raise UserError(f"'{folder / LATEST}' cannot be read; remove '{folder}' to train from the start") from None
     if not path.is_file() or _sha256(path) != sha256:
         raise UserError(f"checkpoint '{path}' is missing or damaged; remove '{folder}' to train from the start")
-    tensors = load_file(path)
-    network.load_state_dict(
-        {name.removeprefix(NETWORK): tensor for name, tensor in tensors.items() if name.startswith(NETWORK)}
-    )
-    for name, parameter in network.named_parameters():
-        if (momentum := tensors.get(MOMENTUM + name)) is not None:
-            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+    state.load(load_file(path))
     return step
 
 
-def _tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {NETWORK + name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        momentum = optimizer.state[parameter].get("momentum_buffer")
-        if momentum is not None:  # there is none without momentum, or before a first gradient
-            tensors[MOMENTUM + name] = momentum.contiguous()
-    return tensors
+def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _sha256(path: Path) -> str:

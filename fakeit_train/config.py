@@ -19,6 +19,8 @@ from builders.format.cache import ShardCache, default_folder
 from builders.format.errors import UserError, near
 from fakeit_train.crops import CropConfig, augmentation_crops
 
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -58,12 +60,20 @@ class OptimConfig:
     """Momentum of SGD."""
     weight_decay: float = 1e-4
     """L2 penalty on weights; biases and norm parameters have none."""
+    accumulation: int = 1
+    """Parts that a rank's share of the batch is taken in, one after the other, for want of memory."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 leaves it as it is."""
+    ema: float = 0.0
+    """Decay of the weights' moving average, which is exported then; 0 keeps none."""
 
     def __post_init__(self) -> None:
-        for name in ("warm_up", "momentum"):
+        for name in ("warm_up", "momentum", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"optim.{name} is {getattr(self, name)}, but must be at least 0 and below 1")
-        for name in ("learning_rate", "weight_decay"):
+        if self.accumulation < 1:
+            raise UserError(f"optim.accumulation is {self.accumulation}, but must be at least 1")
+        for name in ("learning_rate", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"optim.{name} is {getattr(self, name)}, but must be a number of at least 0")
 
@@ -75,7 +85,13 @@ class TrainConfig:
     augmentation: str = "dino"
     """dino: all groups of `crops`; plain: one crop an image."""
     precision: str = "auto"
-    """float32 or bfloat16; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """float32, bfloat16 or float16 (with a scaled loss); auto is bfloat16 on a GPU and float32 on a CPU."""
+    compile: bool = False
+    """Whether the network goes through torch.compile."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
+    group_weights: tuple[float, ...] = ()
+    """Weight in the loss of a crop of each group; () weighs every crop the same."""
     checkpoint_every: int = 500
     """Steps between checkpoints; one more is written at the end."""
     log_every: int = 10
@@ -95,9 +111,15 @@ class TrainConfig:
         for name in ("num_epochs", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise UserError(f"unknown precision '{self.precision}'; choose from auto, float32, bfloat16")
-        augmentation_crops(self.augmentation, self.crops)
+        if self.precision not in PRECISIONS:
+            raise UserError(f"unknown precision '{self.precision}'; choose from {', '.join(PRECISIONS)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label_smoothing is {self.label_smoothing}, but must be at least 0 and below 1")
+        num_groups, weights = len(augmentation_crops(self.augmentation, self.crops).groups), self.group_weights
+        if weights and (len(weights) != num_groups or min(weights) < 0 or not 0 < sum(weights) < math.inf):
+            raise UserError(
+                f"group_weights are {weights}, but must be {num_groups} numbers from 0 on, not all of them 0"
+            )
 
 
 def config_names() -> list[str]:
@@ -149,9 +171,9 @@ def _parse(kind: Any, text: str, whole: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if kind in (int, float, str):
             return kind(text)
-        if typing.get_origin(kind) is tuple and set(typing.get_args(kind)) == {float}:
+        if typing.get_origin(kind) is tuple and set(typing.get_args(kind)) <= {float, Ellipsis}:
             values = tuple(float(part) for part in text.split(","))
-            if len(values) == len(typing.get_args(kind)):
+            if len(values) == len(typing.get_args(kind)) or Ellipsis in typing.get_args(kind):
                 return values
     except (ValueError, KeyError):
         pass

@@ -1,4 +1,4 @@
-"""Crops of one decoded picture, in uint8 with OpenCV: DINO's multi-crop, and the plain ImageNet augmentation.
+"""Crops of one decoded picture, in uint8 with OpenCV and torch: DINO's multi-crop, and the plain ImageNet augmentation.
 
 Invariant: the crops of a sample are a function of (seed, epoch, key) and the picture, whatever worker or rank makes them.
 Values follow DINO (Caron et al., 2021): flip 0.5; colour jitter (0.4, 0.4, 0.2, 0.1) with p 0.8; grey 0.2; blur and solarise
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from builders.format.errors import UserError, near
@@ -137,9 +139,14 @@ def resized_crop(
     else:
         wide, high = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
         left, top = (width - wide) // 2, (height - high) // 2
-    window = picture[top : top + high, left : left + wide]
-    shrinks = wide > size or high > size
-    return np.asarray(cv2.resize(window, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
+    return resize(picture[top : top + high, left : left + wide], size)
+
+
+def resize(window: Pixels, size: int) -> Pixels:
+    """Bicubic with a filter that widens as it shrinks, as Pillow's does (to one level); OpenCV has none such."""
+    channels_first = torch.from_numpy(np.array(window)).permute(2, 0, 1)[None]  # a view of channels-last bytes
+    resized = F.interpolate(channels_first, (size, size), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def luma(picture: Pixels) -> Pixels:

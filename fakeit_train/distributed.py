@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,10 @@ class World:
             value = value.clone()
             dist.all_reduce(value)
         return value
+
+    def without_averaging(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Where gradients are added up in each process alone, for the last backward to average."""
+        return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
     def share(self, text: str) -> str:
         """The main process's text."""

@@ -1,18 +1,23 @@
-"""Supervised multi-crop: every crop is classified, every crop weighs the same."""
+"""Supervised multi-crop: every crop is classified, and weighs the same unless its group has a weight."""
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def multi_crop_cross_entropy(logits: list[Tensor], labels: Tensor) -> Tensor:
-    """Sum over images of the mean cross-entropy of their crops.
+def multi_crop_cross_entropy(
+    logits: list[Tensor], labels: Tensor, *, label_smoothing: float = 0.0, group_weights: Sequence[float] = ()
+) -> Tensor:
+    """Sum over images of the weighted mean cross-entropy of their crops.
 
-    `logits` has one (batch, num_crops, num_classes) per group, `labels` is (batch,). A sum, so that the weight of an image
-    does not depend on the slice of the batch it came in.
+    `logits` has one (batch, num_crops, num_classes) per group, `labels` is (batch,), `group_weights` one weight of a crop per
+    group. A sum, so that the weight of an image does not depend on the slice of the batch it came in.
     """
-    num_crops = sum(group.shape[1] for group in logits)
+    weights = group_weights or [1.0] * len(logits)
     total = logits[0].new_zeros(())
-    for group in logits:
+    for group, weight in zip(logits, weights, strict=True):
         targets = labels[:, None].expand(group.shape[:2]).flatten()
-        total = total + F.cross_entropy(group.flatten(0, 1).float(), targets, reduction="sum")
-    return total / num_crops
+        crops = group.flatten(0, 1).float()
+        total = total + weight * F.cross_entropy(crops, targets, reduction="sum", label_smoothing=label_smoothing)
+    return total / sum(weight * group.shape[1] for group, weight in zip(logits, weights, strict=True))

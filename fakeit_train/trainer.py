@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from builders.format.backbone import build_network, head_of, save_backbone
 from builders.format.errors import UserError
 from builders.format.open_clone import Clone, open_clone
-from fakeit_train.checkpoint import load_checkpoint, save_checkpoint
+from fakeit_train.checkpoint import State, load_checkpoint, make_state, save_checkpoint
 from fakeit_train.config import TrainConfig
 from fakeit_train.data import STOP_SIGNALS, Batch, OrderSampler, make_loader, make_order
 from fakeit_train.distributed import World, join_world
@@ -73,17 +73,17 @@ def train(config: TrainConfig, data: str, out: Path, *, resume: bool = False) ->
         world.barrier()
         torch.manual_seed(config.data.seed)
         network = build_network(config.backbone).to(world.device).to(memory_format=torch.channels_last)
-        optimizer = make_optimizer(network, config.optim)
-        start = load_checkpoint(out / "checkpoint", network, optimizer)
+        state = make_state(network, make_optimizer(network, config.optim), config, world.device.type)
+        start = load_checkpoint(out / "checkpoint", state)
         if world.is_main:
             _forget_after(start, out)
         world.barrier()
-        run = _Run(config, world, network, optimizer, out, num_steps)
+        run = _Run(config, world, state, out, num_steps)
         prefetcher = Prefetcher(clone, order, world, config.num_epochs)
         sampler = OrderSampler(order, start, num_steps, world.rank, world.size, prefetcher)
         outcome = run.steps(start, make_loader(clone, config, sampler))
         if outcome.is_finished and world.is_main:
-            _export(config, network, out)
+            _export(config, state.learned, out)
         world.barrier()
     return outcome
 
@@ -102,17 +102,23 @@ class _Run:
         self,
         config: TrainConfig,
         world: World,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        state: State,
         out: Path,
         num_steps: int,
     ) -> None:
-        self.config, self.world, self.network, self.optimizer = config, world, network, optimizer
+        self.config, self.world, self.state = config, world, state
+        self.network, self.optimizer = state.network, state.optimizer
+        self.scaler, self.average = state.scaler, state.average
         self.out, self.num_steps = out, num_steps
         self.unchecked: dict[int, list[str]] = {}  # keys of the steps whose loss was not looked at yet
-        self.parallel = world.wrap(MultiCropNetwork(network, config.backbone)).train()
-        is_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and world.device.type == "cuda")
-        self.autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=is_bf16)
+        self.parallel = world.wrap(MultiCropNetwork(self.network, config.backbone)).train()
+        if config.compile:
+            self.parallel.compile()
+        precision = config.precision
+        if precision == "auto":
+            precision = "bfloat16" if world.device.type == "cuda" else "float32"
+        dtype = torch.bfloat16 if precision == "float32" else getattr(torch, precision)
+        self.autocast = torch.autocast(world.device.type, dtype, enabled=precision != "float32")
 
     def steps(self, start: int, batches: Iterator[Batch]) -> Outcome:
         """Takes all steps from `start`, or fewer after a signal to stop."""
@@ -154,14 +160,37 @@ class _Run:
         torch.manual_seed((self.config.data.seed << 40) + step * self.world.size + self.world.rank)  # for dropout
         rate = warm_up_cosine(step, self.num_steps, optim.learning_rate, optim.warm_up)
         set_rate(self.optimizer, rate)
-        crops = [group.to(self.world.device, non_blocking=True) for group in batch.crops]
-        with self.autocast:
-            logits = self.parallel(crops)
-        loss = multi_crop_cross_entropy(logits, batch.labels.to(self.world.device)) / self.config.data.batch_size
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * self.world.size).backward()  # data parallelism averages over the processes
-        self.optimizer.step()
-        return loss.detach(), rate
+        loss = self._backward(batch)
+        self.scaler.unscale_(self.optimizer)
+        if optim.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update_parameters(self.network)
+        return loss, rate
+
+    def _backward(self, batch: Batch) -> torch.Tensor:
+        """Adds up the gradients of the rank's part of the batch, and gives its share of the mean loss."""
+        device, config = self.world.device, self.config
+        num_parts = min(config.optim.accumulation, len(batch.labels))
+        parts = zip(*(group.tensor_split(num_parts) for group in (batch.labels, *batch.crops)), strict=True)
+        total = torch.zeros((), device=device)
+        for number, (labels, *crops) in enumerate(parts, 1):
+            with self.world.without_averaging(self.parallel) if number < num_parts else nullcontext():
+                with self.autocast:
+                    logits = self.parallel([group.to(device, non_blocking=True) for group in crops])
+                loss = multi_crop_cross_entropy(
+                    logits,
+                    labels.to(device),
+                    label_smoothing=config.label_smoothing,
+                    group_weights=config.group_weights,
+                )
+                loss = loss / config.data.batch_size
+                self.scaler.scale(loss * self.world.size).backward()  # data parallelism averages over the processes
+            total += loss.detach()
+        return total
 
     def _mean_loss(self, loss: torch.Tensor, step: int) -> float:
         """The loss of the global batch of the step that was just taken; one that is not finite ends the run."""
@@ -184,7 +213,7 @@ class _Run:
 
     def _save(self, step: int) -> None:
         if self.world.is_main:
-            save_checkpoint(self.out / "checkpoint", step, self.network, self.optimizer)
+            save_checkpoint(self.out / "checkpoint", step, self.state)
 
     def _progress(self, start: int) -> Any:
         batch_size = self.config.data.batch_size

@@ -39,6 +39,11 @@ def test_config__a_file_is_a_config(tmp_path: Path) -> None:
         ("digits", ["crops.ratio=1"], "must be of type"),
         ("digits", ["augmentation=mixup"], "unknown augmentation 'mixup'"),
         ("digits", ["precision=int8"], "unknown precision 'int8'"),
+        ("digits", ["label_smoothing=1"], "label_smoothing is 1.0"),
+        ("digits", ["group_weights=1"], "must be 2 numbers from 0 on"),
+        ("digits", ["optim.accumulation=0"], "optim.accumulation is 0"),
+        ("digits", ["optim.ema=1"], "optim.ema is 1.0"),
+        ("imagenet_100_sd", ["data.cache_gib=0"], "data.cache_gib is 0.0"),
         ("digits", ["data.num_workers=-1"], "num_workers is -1"),
     ],
 )

@@ -21,3 +21,20 @@ def test_losses__slices_add_up() -> None:
     logits, labels = torch.randn(7, 3, 4), torch.randint(4, (7,))
     parts = multi_crop_cross_entropy([logits[:2]], labels[:2]) + multi_crop_cross_entropy([logits[2:]], labels[2:])
     assert torch.allclose(parts, multi_crop_cross_entropy([logits], labels))
+
+
+def test_losses__groups_weigh_what_they_are_told() -> None:
+    torch.manual_seed(0)
+    logits, labels = [torch.randn(5, 1, 7), torch.randn(5, 8, 7)], torch.tensor([0, 3, 6, 2, 1])
+    alone = [multi_crop_cross_entropy([group], labels) for group in logits]
+    weighted = multi_crop_cross_entropy(logits, labels, group_weights=(4.0, 0.5))
+    assert torch.allclose(weighted, (alone[0] * 4 * 1 + alone[1] * 0.5 * 8) / (4 * 1 + 0.5 * 8))
+    assert torch.allclose(multi_crop_cross_entropy(logits, labels, group_weights=(1.0, 0.0)), alone[0])
+
+
+def test_losses__smoothing_spreads_the_target() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 1, 7), torch.tensor([0, 3, 6, 2, 1])
+    target = F.one_hot(labels, 7) * 0.9 + 0.1 / 7
+    slow = -(target * F.log_softmax(logits[:, 0], dim=1)).sum()
+    assert torch.allclose(multi_crop_cross_entropy([logits], labels, label_smoothing=0.1), slow)

@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -16,8 +19,8 @@ from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
 from fakeit_train.config import load_config
-from fakeit_train.data import make_order
-from fakeit_train.trainer import train
+from fakeit_train.data import Batch, make_order
+from fakeit_train.trainer import _Run, train
 
 SETTINGS = [
     "num_epochs=3",
@@ -175,3 +178,47 @@ def test_trainer__a_damaged_clone_is_told_in_one_sentence(
     with pytest.raises(UserError, match=words) as told:
         train(config, str(clone), tmp_path / "run")
     assert "\n" not in str(told.value)
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_trainer__batches_in_parts_take_the_same_steps(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    """But for batch norm, which sees the parts one by one: so the network has group norm."""
+    options = {"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "stem_width": 32, "norm_layer": "groupnorm"}
+    for name, parts in (("whole", 1), ("parts", 3)):
+        settings = [*SETTINGS, "num_epochs=1", f"optim.accumulation={parts}", "optim.clip_norm=1.0"]
+        config = load_config("digits", settings)
+        network = replace(config.backbone, arch_options=options)
+        train(replace(config, backbone=network), str(finished[0]), tmp_path / name)
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [["precision=float16"], ["label_smoothing=0.1"]])
+def test_trainer__options_change_the_loss_and_resume_with_it(
+    settings: list[str], finished: tuple[Path, Manifest], whole: Path, tmp_path: Path
+) -> None:
+    config = load_config("digits", [*SETTINGS, *settings, "optim.ema=0.8"])
+    train(config, str(finished[0]), tmp_path / "run")
+    assert losses(tmp_path / "run") != losses(whole)
+    cut = tmp_path / "cut"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fakeit_train.trainer._Run.step", _killed_at(5))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, str(finished[0]), cut)
+    train(config, str(finished[0]), cut, resume=True)
+    assert len(losses(cut)) == len(losses(tmp_path / "run"))
+    # Two runs of the same steps in 16 bits differ in their last ones on this library's CPU kernels.
+    assert losses(cut) == pytest.approx(losses(tmp_path / "run"), rel=1e-2 if "float16" in settings[0] else 0)
+
+
+def _killed_at(number: int) -> Callable[..., Any]:
+    real = _Run.step
+
+    def step(self: _Run, step: int, batch: Batch) -> Any:
+        if step == number:
+            raise KeyboardInterrupt
+        return real(self, step, batch)
+
+    return step

@@ -1,0 +1,219 @@
+"""One way to make DINO's crops for `benchmarks.crops`, alone in its process, on one thread: images a second as JSON.
+
+Each gives what its users send to the device: ours uint8 (normalised there), the others what their library makes of it.
+Imports nothing of fakeit but in its own arms, so that peers may live in an environment of their own.
+"""
+
+import contextlib
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH_SIZE = 32
+GROUPS = ((1, 224, (0.25, 1.0), 0.2, 0.2), (8, 96, (0.05, 0.25), 0.5, 0.0))
+"""Number, size, scale, blur, solarise."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Batch = Callable[[list[bytes]], Any]
+
+
+def ours() -> Batch:
+    from builders.format.images import decode_image
+    from fakeit_train.crops import CropConfig, make_crops
+
+    config, number = CropConfig(), iter(range(10**9))
+
+    def batch(pictures: list[bytes]) -> Any:
+        crops = [make_crops(decode_image(content), config, 0, 0, str(next(number))) for content in pictures]
+        return [np.stack(group) for group in zip(*crops, strict=True)]
+
+    return batch
+
+
+def decode_alone() -> Batch:
+    from builders.format.images import decode_image
+
+    return lambda pictures: [decode_image(content) for content in pictures]
+
+
+def reference() -> Batch:
+    """The Pillow and torchvision composition."""
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    from fakeit_train.crops import CropConfig
+    from tests.fakeit_train.reference_crops import reference_transform
+
+    config = CropConfig()
+    finish = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    made = [
+        (group.num_crops, transforms.Compose([reference_transform(group, config), *finish])) for group in config.groups
+    ]
+
+    def batch(pictures: list[bytes]) -> Any:
+        images = [Image.open(io.BytesIO(content)).convert("RGB") for content in pictures]
+        return [torch.stack([transform(image) for image in images for _ in range(count)]) for count, transform in made]
+
+    return batch
+
+
+def torchvision_v2() -> Batch:
+    """torchvision's transforms v2 on uint8 tensors, decoded by torchvision."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms import v2
+
+    made = []
+    for count, size, scale, blur, solarise in GROUPS:
+        made.append((count, v2.Compose([
+            v2.RandomResizedCrop(size, scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(9, (0.1, 2.0))], p=blur),
+            v2.RandomSolarize(128, p=solarise),
+        ])))  # fmt: skip
+
+    def batch(pictures: list[bytes]) -> Any:
+        images = [
+            decode_jpeg(torch.frombuffer(bytearray(c), dtype=torch.uint8), mode=ImageReadMode.RGB) for c in pictures
+        ]
+        return [torch.stack([transform(image) for image in images for _ in range(count)]) for count, transform in made]
+
+    return batch
+
+
+def albumentations() -> Batch:
+    import albumentations as A
+    import cv2
+
+    cv2.setNumThreads(0)
+    made = []
+    for count, size, scale, blur, solarise in GROUPS:
+        made.append((count, A.Compose([
+            A.RandomResizedCrop(size=(size, size), scale=scale, interpolation=cv2.INTER_CUBIC),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8),
+            A.ToGray(p=0.2),
+            A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=blur),
+            A.Solarize(threshold_range=(0.5, 0.5), p=solarise),
+        ])))  # fmt: skip
+
+    def batch(pictures: list[bytes]) -> Any:
+        images = [
+            cv2.cvtColor(cv2.imdecode(np.frombuffer(c, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            for c in pictures
+        ]
+        return [
+            np.stack([transform(image=image)["image"] for image in images for _ in range(count)])
+            for count, transform in made
+        ]
+
+    return batch
+
+
+def kornia() -> Batch:
+    import kornia.augmentation as K
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    torch.set_num_threads(1)
+    made = []
+    for count, size, scale, blur, solarise in GROUPS:
+        made.append((count, torch.nn.Sequential(
+            K.RandomResizedCrop((size, size), scale=scale, resample="BICUBIC"),
+            K.RandomHorizontalFlip(0.5),
+            K.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8),
+            K.RandomGrayscale(p=0.2),
+            K.RandomGaussianBlur((9, 9), (0.1, 2.0), p=blur),
+            K.RandomSolarize(thresholds=(0.5, 0.5), additions=(0.0, 0.0), p=solarise),
+        )))  # fmt: skip
+
+    def batch(pictures: list[bytes]) -> Any:
+        images = [
+            decode_jpeg(torch.frombuffer(bytearray(c), dtype=torch.uint8), mode=ImageReadMode.RGB) for c in pictures
+        ]
+        stacked = torch.stack(images).float() / 255
+        with torch.inference_mode():
+            return [torch.cat([transform(stacked) for _ in range(count)]) for count, transform in made]
+
+    return batch
+
+
+def dali() -> Batch:
+    """DALI's CPU operators; jitter by its colour twist, in its fixed order."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    @pipeline_def(batch_size=BATCH_SIZE, num_threads=1, device_id=None, prefetch_queue_depth=1)  # type: ignore[untyped-decorator]
+    def pipeline(source: Any) -> Any:
+        encoded = fn.external_source(source=source, dtype=types.UINT8, ndim=1)
+        images = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
+        outputs = []
+        for count, size, scale, blur, solarise in GROUPS:
+            for _ in range(count):
+                crop = fn.random_resized_crop(images, size=size, random_area=scale, interp_type=types.INTERP_CUBIC)
+                crop = fn.flip(crop, horizontal=fn.random.coin_flip(probability=0.5))
+                jitter = fn.random.coin_flip(probability=0.8)
+                amount = {
+                    name: 1 + jitter * fn.random.uniform(range=(-s, s))
+                    for name, s in (("brightness", 0.4), ("contrast", 0.4))
+                }
+                keep = 1 - fn.random.coin_flip(probability=0.2)
+                saturation = keep * (1 + jitter * fn.random.uniform(range=(-0.2, 0.2)))
+                crop = fn.color_twist(
+                    crop, saturation=saturation, hue=jitter * fn.random.uniform(range=(-36, 36)), **amount
+                )
+                blurred = fn.gaussian_blur(crop, sigma=fn.random.uniform(range=(0.1, 2.0)))
+                is_blurred = fn.cast(fn.random.coin_flip(probability=blur), dtype=types.UINT8)
+                crop = blurred * is_blurred + crop * (1 - is_blurred)
+                if solarise:
+                    is_turned = fn.cast((crop >= 128) * fn.random.coin_flip(probability=solarise), dtype=types.UINT8)
+                    crop = crop * (1 - is_turned) + (255 - crop) * is_turned
+                outputs.append(fn.cast(crop, dtype=types.UINT8))
+        return tuple(outputs)
+
+    waiting: list[list[bytes]] = []
+    built = pipeline(source=lambda: [np.frombuffer(content, np.uint8) for content in waiting[0]])
+    built.build()
+
+    def batch(pictures: list[bytes]) -> Any:
+        waiting[:] = [pictures]
+        return [output.as_array() for output in built.run()]
+
+    return batch
+
+
+ARMS = {
+    "ours": ours,
+    "decode_alone": decode_alone,
+    "reference": reference,
+    "torchvision_v2": torchvision_v2,
+    "albumentations": albumentations,
+    "kornia": kornia,
+    "dali": dali,
+}
+
+
+def main() -> None:
+    arm, folder, num_batches = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    for name, setting in (("cv2", "setNumThreads"), ("torch", "set_num_threads")):
+        with contextlib.suppress(ImportError):
+            getattr(__import__(name), setting)(1)
+    pictures = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[: BATCH_SIZE * num_batches]]
+    batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
+    make = ARMS[arm]()
+    make(batches[0])
+    began = time.perf_counter()
+    for batch in batches:
+        make(batch)
+    print(json.dumps({"rate": len(pictures) / (time.perf_counter() - began)}))
+
+
+if __name__ == "__main__":
+    main()
