@@ -8,16 +8,13 @@ uv venv peers && uv pip install --python peers/bin/python albumentations==2.0.8 
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.pairs import ratios, spread
+from benchmarks.pairs import call_alone, in_turns, ratios, spread
 from benchmarks.stream import write_pictures
-from tests.acceptance.record import ROOT, record
+from tests.acceptance.record import record
 
 NUM_ROUNDS = 5
 NUM_BATCHES = {"ours": 12, "decode_alone": 30, "kornia": 2}
@@ -32,17 +29,6 @@ LABELS = {
 }
 
 
-def run_arm(python: str, arm: str, folder: Path) -> float:
-    """Images a second."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
-    environment["PYTHONPATH"] = str(ROOT) if python == sys.executable else ""
-    command = [python, str(ROOT / "benchmarks" / "crops_arms.py"), arm, str(folder), str(NUM_BATCHES.get(arm, 4))]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    if ended.returncode:
-        raise RuntimeError(f"{arm}: {ended.stderr[-2000:]}")
-    return float(json.loads(ended.stdout.splitlines()[-1])["rate"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="directory of photographs; scikit-learn's two otherwise")
@@ -53,13 +39,11 @@ def main() -> None:
     rates: dict[str, list[float]] = {arm: [] for arm in arms}
     with tempfile.TemporaryDirectory() as folder:
         write_pictures(Path(folder), asked.images, 32 * max(NUM_BATCHES.values()))
-        names = list(arms)
-        for number in range(NUM_ROUNDS + 1):
-            for arm in names[number % len(names) :] + names[: number % len(names)]:
-                rate = run_arm(arms[arm], arm, Path(folder))
-                print(f"round {number}: {arm} {rate:.1f} images/s", flush=True)
-                if number:
-                    rates[arm].append(rate)
+        for number, arm in in_turns(arms, NUM_ROUNDS):
+            rate = call_alone(arms[arm], "crops_arms.py", arm, folder, NUM_BATCHES.get(arm, 4))["rate"]
+            print(f"round {number}: {arm} {rate:.1f} images/s", flush=True)
+            if number:
+                rates[arm].append(rate)
     rows = [
         f"| {LABELS[arm]} | {spread(found, 0)} | {spread([1000 / rate for rate in found], 2)} | "
         f"{spread(ratios(rates['ours'], found))} |"

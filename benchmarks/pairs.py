@@ -1,22 +1,49 @@
 """Timing of arms in turns: every round runs each arm once, in rotated order, and ratios are taken within a round."""
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from tests.acceptance.record import ROOT
+
+
+def in_turns(names: Iterable[str], num_rounds: int) -> Iterator[tuple[int, str]]:
+    """Round and arm, round 0 being one that does not count."""
+    order = list(names)
+    for number in range(num_rounds + 1):
+        turn = number % len(order)
+        yield from ((number, name) for name in order[turn:] + order[:turn])
+
+
+def call_alone(python: str, script: str, *arguments: object) -> Any:
+    """A script of this folder in a process of its own, on one thread; what its last line says in JSON, if it says anything.
+
+    Our own packages are in the way of another environment's, so only our own Python sees them.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    environment["PYTHONPATH"] = str(ROOT) if python == sys.executable else ""
+    command = [python, str(ROOT / "benchmarks" / script), *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    if ended.returncode:
+        raise RuntimeError(f"{arguments[:2]}: {ended.stderr[-2000:]}")
+    lines = ended.stdout.splitlines()
+    return json.loads(lines[-1]) if lines else None
 
 
 def time_in_turns(arms: Mapping[str, Callable[[], object]], num_rounds: int) -> dict[str, list[float]]:
     """Seconds of each arm in each round, after one round that does not count."""
-    names = list(arms)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(num_rounds + 1):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            start = time.perf_counter()
-            arms[name]()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-                print(f"round {number}: {name} {seconds[name][-1]:.2f} s", flush=True)
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number, name in in_turns(arms, num_rounds):
+        start = time.perf_counter()
+        arms[name]()
+        if number:
+            seconds[name].append(time.perf_counter() - start)
+            print(f"round {number}: {name} {seconds[name][-1]:.2f} s", flush=True)
     return seconds
 
 

@@ -10,7 +10,7 @@ uv venv peers && uv pip install --python peers/bin/python mosaicml-streaming lit
 import argparse
 import io
 import json
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.pairs import spread
+from benchmarks.pairs import call_alone, in_turns, ratios, spread
 from builders.classes.class_options import ClassOptions
 from builders.clone_builder import make_clone
 from builders.format.open_clone import open_clone
@@ -31,6 +31,7 @@ from tests.loopback.server import free_port
 
 NUM_IMAGES, SIZE, NUM_CLASSES, SHARD_SIZE = 4000, (512, 384), 10, 500
 NUM_ROUNDS = 3
+ARMS = "stream_arms.py"
 MOST = {"raw": 10**9, "decoded": 1000}
 RESUME_AT = 0.9
 PEER_ARMS = ("mosaic", "mosaic_index", "litdata")
@@ -73,34 +74,24 @@ def _sample_images() -> list[Image.Image]:
     return [Image.fromarray(image) for image in load_sample_images().images]
 
 
-def call(python: str, *arguments: object) -> str:
-    """`stream_arms` in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT) if python == sys.executable else ""}
-    command = [python, str(ROOT / "benchmarks" / "stream_arms.py"), *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    if ended.returncode:
-        raise RuntimeError(f"{arguments[:2]}: {ended.stderr[-2000:]}")
-    return ended.stdout
-
-
 def run_arm(python: str, mode: str, arm: str, data: str, work: Path, start: float = 0.0) -> dict[str, float]:
-    subprocess.run(["rm", "-rf", str(work / "cache")], check=True)
-    output = call(python, "decoded" if mode == "decoded" else "raw", arm, data, work, start, MOST.get(mode, 100))
-    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    shutil.rmtree(work / "cache", ignore_errors=True)
+    most = MOST.get(mode, 100)
+    found: dict[str, float] = call_alone(
+        python, ARMS, "decoded" if mode == "decoded" else "raw", arm, data, work, start, most
+    )
     return found
 
 
 def measure_all(arms: dict[str, str], data: str, work: Path, modes: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
     """For each arm and mode, what each round told; arms in turns, in rotated order."""
     found: dict[str, dict[str, list[Any]]] = {arm: {mode: [] for mode in modes} for arm in arms}
-    names = list(arms)
-    for number in range(NUM_ROUNDS + 1):
-        for arm in names[number % len(names) :] + names[: number % len(names)]:
-            for mode in modes:
-                told = run_arm(arms[arm], mode, arm, data, work, RESUME_AT if mode == "resume" else 0.0)
-                if number:
-                    found[arm][mode].append(told)
-                print(f"round {number}: {arm} {mode} {told}", flush=True)
+    for number, arm in in_turns(arms, NUM_ROUNDS):
+        for mode in modes:
+            told = run_arm(arms[arm], mode, arm, data, work, RESUME_AT if mode == "resume" else 0.0)
+            if number:
+                found[arm][mode].append(told)
+            print(f"round {number}: {arm} {mode} {told}", flush=True)
     return found
 
 
@@ -113,7 +104,7 @@ def table(found: dict[str, dict[str, list[Any]]], ours: str) -> list[str]:
         cells = [LABELS[arm]]
         for mode in ("raw", "decoded"):
             rates = [told["rate"] for told in modes[mode]]
-            against = [a["rate"] / b for a, b in zip(found[ours][mode], rates, strict=True)]
+            against = ratios([told["rate"] for told in found[ours][mode]], rates)
             cells += [spread(rates, 0), spread(against) if arm != ours else "1"]
         cells.append(spread([told["first"] for told in modes["raw"]]))
         cells.append(spread([told["memory"] for told in modes["raw"]], 0))
@@ -137,13 +128,13 @@ def main() -> None:
         (work / "num_samples").write_text(str(len(clone)))
         if asked.peers:
             for arm in ("mosaic", "litdata"):
-                call(asked.peers, "prepare", arm, work / "pictures", work)
+                call_alone(asked.peers, ARMS, "prepare", arm, work / "pictures", work)
         local = dict.fromkeys(("fakeit_views", "fakeit_local", "webdataset", "datasets"), sys.executable)
         local |= dict.fromkeys(PEER_ARMS, asked.peers) if asked.peers else {}
         (work / "urls.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
         (work / "files.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
         for arm in ("datasets", *(["litdata"] if asked.peers else [])):
-            call(local[arm], "save", arm, work, work, RESUME_AT)
+            call_alone(local[arm], ARMS, "save", arm, work, work, RESUME_AT)
         modes = ("raw", "decoded", "resume")
         on_disk = measure_all(local, str(work / "clone"), work, modes)
         port = free_port()
@@ -154,7 +145,7 @@ def main() -> None:
             url = f"http://127.0.0.1:{port}"
             (work / "urls.json").write_text(json.dumps([f"pipe:curl -s {url}/{name}" for name in shards]))
             (work / "files.json").write_text(json.dumps([f"{url}/{name}" for name in shards]))
-            call(sys.executable, "save", "datasets", work, work, RESUME_AT)
+            call_alone(sys.executable, ARMS, "save", "datasets", work, work, RESUME_AT)
             remote = dict.fromkeys(("fakeit_http", "webdataset", "datasets"), sys.executable)
             over_http = measure_all(remote, url, work, modes)
         finally:

@@ -21,23 +21,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from builders.format.cache import ShardCache
 from builders.format.errors import UserError
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest, ShardEntry
+from builders.format.metadata import read_rows
 from builders.format.opening import open_manifest
-from builders.format.rounds import Rounds
+from builders.format.rounds import MAX_COUNT, Rounds
 from builders.format.shards import MAX_MEMBER_BYTES
 from builders.format.storage import Storage
 
 NUM_OPEN_SHARDS = 64
-MAX_COUNT = 10**8
-"""Images of a class; keys number them with eight digits."""
 INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
-MAX_METADATA_BYTES = 256 * 1024 * 1024
-"""Of a shard's rows in memory; more is no metadata of pictures."""
-ROWS_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +147,13 @@ class Clone:
         """
         columns = INDEX_COLUMNS if self.storage.is_local else (*INDEX_COLUMNS, "sha256")
         index = self.metadata(shard, list(columns)).to_pydict()
-        shard_bytes = self.manifest.shards[shard].num_bytes
-        for key, start, size in zip(index["key"], index["image_offset"], index["image_size"], strict=True):
+        shard_bytes, num_classes = self.manifest.shards[shard].num_bytes, len(self.manifest.label_names)
+        for key, label, start, size in zip(*(index[name] for name in INDEX_COLUMNS), strict=True):
             if not (0 <= start <= shard_bytes - size and 0 <= size <= MAX_MEMBER_BYTES):
                 raise UserError(
                     f"'{key}' in '{self.root}' has {size} bytes at {start}, which is no place in its shard; "
                     f"run 'fakeit-build verify {self.root}', and make the clone again"
                 )
-        num_classes = len(self.manifest.label_names)
-        for key, label in zip(index["key"], index["label"], strict=True):
             if not 0 <= label < num_classes:
                 raise UserError(
                     f"label {label} of '{key}' in '{self.root}' is out of range 0 to {num_classes - 1}; "
@@ -175,21 +168,19 @@ class Clone:
             UserError: the metadata file is missing, broken, or of another clone.
         """
         entry = self.manifest.metadata[shard // SHARDS_PER_METADATA_FILE]
-        num_rows = self.manifest.shards[shard].num_samples
         try:
             with self._open_metadata(entry) as file:
-                parquet = pq.ParquetFile(file)
-                group = parquet.metadata.row_group(shard % SHARDS_PER_METADATA_FILE)
-                if group.num_rows == num_rows:
-                    return _bounded_rows(parquet, shard % SHARDS_PER_METADATA_FILE, columns)
+                rows = read_rows(file, shard % SHARDS_PER_METADATA_FILE, columns)
         except (OSError, KeyError, IndexError, OverflowError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"'{self.storage.url(entry.name)}' cannot be read ({reason}); run 'fakeit-build verify'"
             ) from None
-        raise UserError(
-            f"'{self.storage.url(entry.name)}' does not fit the clone; run 'fakeit-build verify {self.root}'"
-        )
+        if rows.num_rows != self.manifest.shards[shard].num_samples:
+            raise UserError(
+                f"'{self.storage.url(entry.name)}' does not fit the clone; run 'fakeit-build verify {self.root}'"
+            )
+        return rows
 
     def _open_metadata(self, file: FileEntry) -> BinaryIO:
         """Through the cache where there is one; so a node fetches each metadata file once."""
@@ -225,23 +216,6 @@ class Clone:
     def _open_map(self, name: str) -> memoryview:
         with open(self.storage.path(name), "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _bounded_rows(parquet: pq.ParquetFile, row_group: int, columns: list[str] | None) -> pa.Table:
-    """A row group, read a little at a time: a few bytes on the disk may stand for any number in memory.
-
-    Raises:
-        ArrowInvalid: it is too large, or its texts are not in UTF-8.
-    """
-    batches, num_bytes = [], 0
-    for batch in parquet.iter_batches(batch_size=ROWS_AT_A_TIME, row_groups=[row_group], columns=columns):
-        num_bytes += batch.nbytes
-        if num_bytes > MAX_METADATA_BYTES:
-            raise pa.ArrowInvalid(f"the rows of a shard take more than {MAX_METADATA_BYTES} bytes")
-        batches.append(batch)
-    table = pa.Table.from_batches(batches, None if batches else parquet.schema_arrow)
-    table.validate(full=True)
-    return table
 
 
 def open_clone(root: str | Path, cache: ShardCache | None = None) -> Clone:

@@ -11,6 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_COUNT = 10**8
+"""Images of a class; keys number them with eight digits."""
+
 
 @dataclass(frozen=True)
 class Rounds:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from builders.format.errors import UnreachableError, UserError
+from builders.format.errors import UnreachableError, UserError, missing_extra
 from builders.format.retrying import http_status, is_of_the_network, is_offline, is_transient, retrying
 
 Result = TypeVar("Result")
@@ -130,7 +130,8 @@ class Storage:
                 try:
                     file.write(content)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if place == num_bytes:
+                        os.fsync(file.fileno())
                 except OSError as error:
                     raise UserError(
                         f"cannot write '{target}': {error.strerror}; make room or choose another cache"
@@ -315,8 +316,10 @@ def _options(protocol: str) -> dict[str, Any]:
     """Options of a file system beside those that the user's own configuration of fsspec gives."""
     if protocol not in ("http", "https"):
         return {}
-    import aiohttp
-
+    try:
+        import aiohttp
+    except ModuleNotFoundError:
+        raise missing_extra("aiohttp", "http") from None
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_WITHOUT_BYTES)
     return {"client_kwargs": {"timeout": timeout}}
 

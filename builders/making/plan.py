@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from builders.classes.scenes import scene_phrase
 from builders.format.errors import UserError
-from builders.format.rounds import Rounds
+from builders.format.rounds import MAX_COUNT, Rounds
 from builders.making.prompts import render_prompt, template_fields
-from builders.making.recipe import MAX_COUNT, Recipe
+from builders.making.recipe import Recipe
 
 
 def sample_seed(recipe_seed: int, wnid: str, index: int, attempt: int) -> int:

@@ -13,11 +13,10 @@ from typing import Any
 from builders.classes.class_list import MAX_CLASS_ID, ClassEntry
 from builders.format.errors import UserError, near
 from builders.format.images import check_format
+from builders.format.rounds import MAX_COUNT
 from builders.making.prompts import template_fields
 
 SAFETY = ("off", "flag", "drop")
-MAX_COUNT = 10**8
-"""Keys number the images of a class with eight digits."""
 DTYPES = ("float32", "float16", "bfloat16")
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from builders.format.images import decode_image, read_image_header
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, SafetyCounts, metadata_name
+from builders.format.metadata import read_rows
 from builders.format.schema import MEMBERS, METADATA_SCHEMA, json_faults
 from builders.format.shards import Member, read_members
 from builders.format.storage import Storage
@@ -94,9 +94,8 @@ class ShardVerifier:
             return None, None  # told with the files
         try:
             with storage.open(name) as raw:
-                table = pq.ParquetFile(raw).read_row_group(shard % SHARDS_PER_METADATA_FILE)
-                table.validate(full=True)
-        except (OSError, pa.ArrowException) as error:
+                table = read_rows(raw, shard % SHARDS_PER_METADATA_FILE)
+        except (OSError, IndexError, OverflowError, pa.ArrowException) as error:
             return None, Fault(name, f"cannot be read ({error})")
         if table.schema.remove_metadata() != METADATA_SCHEMA:
             return None, Fault(name, "its columns are not those of the clone format")

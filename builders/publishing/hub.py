@@ -20,11 +20,11 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import disable_progress_bars, logging
 
 from builders.format.errors import UserError
-from builders.format.manifest import CARD, MANIFEST, parse_manifest
+from builders.format.manifest import CARD, MANIFEST, FileEntry, parse_manifest
 from builders.format.retrying import http_status, is_of_the_network, is_offline, is_transient, retrying
 from builders.format.storage import Storage
 from builders.publishing.collection import card_yaml, render_collection
-from builders.publishing.push import INDEX_FILES, LocalFile, Progress, checked_clone, clone_files
+from builders.publishing.push import INDEX_FILES, Progress, checked_clone, clone_files
 
 Result = TypeVar("Result")
 CommitOperations = list[Any]
@@ -228,7 +228,7 @@ def _differences(wanted: list[_File], tree: dict[str, RepoFile], prefix: str) ->
     return [file for file in wanted if not file.is_in(tree.get(file.path))], foreign
 
 
-def _in_repo(storage: Storage, file: LocalFile, prefix: str) -> _File:
+def _in_repo(storage: Storage, file: FileEntry, prefix: str) -> _File:
     return _File(prefix + file.name, file.num_bytes, file.sha256, Path(storage.path(file.name)))
 
 

@@ -6,11 +6,19 @@ Invariant: only a clone that `verify` finds whole is pushed; readers find the ol
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from builders.format.errors import UserError
-from builders.format.manifest import CARD, MAKING, MANIFEST, TIMM_INDEX, Manifest, parse_manifest, read_manifest
+from builders.format.manifest import (
+    CARD,
+    MAKING,
+    MANIFEST,
+    TIMM_INDEX,
+    FileEntry,
+    Manifest,
+    parse_manifest,
+    read_manifest,
+)
 from builders.format.storage import Storage
 from builders.making.verify import verify_clone
 
@@ -21,13 +29,6 @@ INDEX_FILES = (TIMM_INDEX, CARD, MANIFEST)
 
 Progress = Callable[[int, int], object]
 """Called with the numbers of files and of bytes that have come to be there."""
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    name: str
-    num_bytes: int
-    sha256: str
 
 
 def checked_clone(root: str) -> tuple[Storage, Manifest]:
@@ -48,11 +49,11 @@ def checked_clone(root: str) -> tuple[Storage, Manifest]:
     return storage, manifest
 
 
-def clone_files(storage: Storage, manifest: Manifest) -> list[LocalFile]:
+def clone_files(storage: Storage, manifest: Manifest) -> list[FileEntry]:
     """Shards and metadata, then the index files, the manifest last."""
-    listed = [LocalFile(file.name, file.num_bytes, file.sha256) for file in (*manifest.shards, *manifest.metadata)]
     contents = [(name, storage.read(name)) for name in INDEX_FILES]
-    return listed + [LocalFile(name, len(c), hashlib.sha256(c).hexdigest()) for name, c in contents]
+    index = [FileEntry(name=n, num_bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in contents]
+    return [*manifest.shards, *manifest.metadata, *index]
 
 
 def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, num_bytes: None) -> Manifest:
@@ -69,7 +70,8 @@ def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, n
     if _is_there(target, manifest, files):
         on_progress(len(files), sum(file.num_bytes for file in files))
         return manifest
-    kept = _take(target, url, manifest)
+    _take(target, url, manifest)
+    target.remove_temporaries()
     there = _sizes(target)
     for file in files:
         is_whole = there.get(file.name) == file.num_bytes
@@ -78,7 +80,6 @@ def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, n
         if not is_whole or file.name in INDEX_FILES:
             target.upload(Path(source.path(file.name)), file.name)
         on_progress(1, file.num_bytes)
-    assert kept <= {file.name for file in files}
     target.remove(PUSHING)
     return manifest
 
@@ -88,13 +89,13 @@ def _sizes(target: Storage) -> dict[str, int]:
     return {name: size for name, size in target.sizes().items() if not name.startswith(f"{MAKING}/")}
 
 
-def _lacking(target: Storage, files: list[LocalFile]) -> str:
+def _lacking(target: Storage, files: list[FileEntry]) -> str:
     """The first file that the target lacks or has in another size; "" where it has them all."""
     there = _sizes(target)
     return next((file.name for file in files if there.get(file.name) != file.num_bytes), "")
 
 
-def _is_there(target: Storage, manifest: Manifest, files: list[LocalFile]) -> bool:
+def _is_there(target: Storage, manifest: Manifest, files: list[FileEntry]) -> bool:
     """Whether the target holds this clone, all of it and nothing more."""
     return (
         target.exists(MANIFEST)
@@ -104,10 +105,10 @@ def _is_there(target: Storage, manifest: Manifest, files: list[LocalFile]) -> bo
     )
 
 
-def _take(target: Storage, url: str, manifest: Manifest) -> set[str]:
-    """Makes the target hold nothing but files of this push; the names of those that an earlier push left, and stay.
+def _take(target: Storage, url: str, manifest: Manifest) -> None:
+    """Makes the target hold nothing but files of this push and those of an earlier one that stay.
 
-    What is there afterwards under the name of a shard or of metadata was put there whole by this push, or stays.
+    So what is there afterwards under the name of a shard or of metadata is whole and right.
     """
     state = json.loads(target.read(PUSHING)) if target.exists(PUSHING) else None
     all_names = target.names("")
@@ -132,7 +133,6 @@ def _take(target: Storage, url: str, manifest: Manifest) -> set[str]:
             if name not in kept:
                 target.remove(name)
         target.write(PUSHING, json.dumps({**marker, "is_cleared": True}).encode())
-    return kept
 
 
 def _same_as_earlier(target: Storage, url: str, manifest: Manifest) -> set[str]:
