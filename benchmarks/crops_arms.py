@@ -24,7 +24,8 @@ Batch = Callable[[list[bytes]], Any]
 
 def ours() -> Batch:
     from builders.format.images import decode_image
-    from fakeit_train.crops import CropConfig, make_crops
+    from fakeit_train.crop_draws import CropConfig
+    from fakeit_train.crops import make_crops
 
     config, number = CropConfig(), iter(range(10**9))
 
@@ -47,7 +48,7 @@ def reference() -> Batch:
     from PIL import Image
     from torchvision import transforms
 
-    from fakeit_train.crops import CropConfig
+    from fakeit_train.crop_draws import CropConfig
     from tests.fakeit_train.reference_crops import reference_transform
 
     config = CropConfig()

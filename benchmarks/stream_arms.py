@@ -56,12 +56,13 @@ def fakeit_http(data: str, work: str, start: float) -> Pictures:
     from builders.format.cache import ShardCache
     from builders.format.open_clone import open_clone
     from fakeit_train.distributed import World
+    from fakeit_train.mixture import whole
     from fakeit_train.order import Order
     from fakeit_train.prefetch import Prefetcher
 
     clone = open_clone(data, ShardCache(Path(work) / "cache", 1 << 40))
     order = Order(tuple(shard.num_samples for shard in clone.manifest.shards), BATCH_SIZE)
-    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")), 1)
+    prefetcher = Prefetcher(whole(clone), order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
     first = round(start * order.batches_per_epoch)
     prefetcher.advance(first)
     prefetcher.start()

@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from builders.format.errors import UserError
 from fakeit_train.config import TrainConfig
 
-NUM_KEPT = 2
 LATEST = "latest.json"
 NETWORK, MOMENTUM, AVERAGE = "network.", "momentum.", "average."
 """Prefixes of the tensors' names."""
@@ -73,8 +72,8 @@ def make_state(network: nn.Module, optimizer: torch.optim.Optimizer, config: Tra
     return State(network, optimizer, torch.amp.GradScaler(device, enabled=config.precision == "float16"), average)
 
 
-def save_checkpoint(folder: Path, step: int, state: State) -> None:
-    """Writes the state after `step` steps and removes all but the newest `NUM_KEPT`."""
+def save_checkpoint(folder: Path, step: int, state: State, *, num_kept: int) -> None:
+    """Writes the state after `step` steps and removes all but the newest `num_kept`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
     scratch = folder / f".{path.name}.tmp"
@@ -84,7 +83,7 @@ def save_checkpoint(folder: Path, step: int, state: State) -> None:
     scratch = folder / f".{LATEST}.tmp"
     scratch.write_text(json.dumps(latest) + "\n", encoding="utf-8")
     scratch.replace(folder / LATEST)
-    for old in sorted(folder.glob("step-*.safetensors"))[:-NUM_KEPT]:
+    for old in sorted(folder.glob("step-*.safetensors"))[:-num_kept]:
         old.unlink()
 
 

@@ -6,6 +6,7 @@ A config is a Python file with a `CONFIG` (in `configs/`, or anywhere), whose do
 import dataclasses
 import importlib
 import importlib.util
+import json
 import math
 import pkgutil
 import typing
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import fakeit_train.configs as configs_folder
+import fakeit_train.loggers as loggers_folder
 from builders.format.backbone import Backbone
 from builders.format.cache import ShardCache, default_folder
 from builders.format.errors import UserError, near
-from fakeit_train.crops import CropConfig, augmentation_crops
+from fakeit_train.crop_draws import CropConfig, augmentation_crops
+from fakeit_train.selection import Condition
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -38,16 +41,48 @@ class DataConfig:
     """Where shards of remote clones are kept, for all processes of a machine; "" is $FAKEIT_CACHE or ~/.cache/fakeit."""
     cache_gib: float = 64.0
     """How much of them."""
+    weights: tuple[float, ...] = ()
+    """Share of each clone in every batch; () takes all samples of all clones as one sequence."""
+    scale: float = 0.0
+    """Trains on the prefix that `fakeit-build make --scale` would have made; 0 for whole clones."""
+    exclude: str = ""
+    """File with the keys of samples that are left out, one a line."""
+    where: tuple[str, ...] = ()
+    """Conditions on metadata that samples meet, such as "nsfw != 1"."""
+    crops_on_device: bool = False
+    """Whether crops are made in batches on the training device; the loader's processes only decode then."""
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
             raise UserError(f"data.num_workers is {self.num_workers}, but must be at least 0")
         if not 0 < self.cache_gib < math.inf:
             raise UserError(f"data.cache_gib is {self.cache_gib}, but must be more than 0")
+        if not 0 <= self.scale < math.inf:
+            raise UserError(f"data.scale is {self.scale}, but must be a number of at least 0")
+        if self.weights and not (min(self.weights) > 0 and sum(self.weights) < math.inf):
+            raise UserError(f"data.weights are {self.weights}, but must be numbers above 0")
+        for condition in self.where:
+            Condition.parse(condition)
 
     @property
     def cache(self) -> ShardCache:
         return ShardCache(Path(self.cache_dir) if self.cache_dir else default_folder(), int(self.cache_gib * 2**30))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    data: str = ""
+    """Clone that the network is tested on while it trains; "" for none."""
+    every: int = 0
+    """Steps between tests; 0 tests at the end of each epoch. There is one at the run's end, too."""
+    batch_size: int = 256
+    """Images of a forward in each process."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.batch_size < 1:
+            raise UserError(
+                f"validation.every is {self.every} and validation.batch_size {self.batch_size}, but must be at least 0 and 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +123,10 @@ class TrainConfig:
     """float32, bfloat16 or float16 (with a scaled loss); auto is bfloat16 on a GPU and float32 on a CPU."""
     compile: bool = False
     """Whether the network goes through torch.compile."""
+    deterministic: bool = False
+    """Whether a GPU gives the same bits each time: deterministic algorithms alone, a fixed cuBLAS workspace, no tuning."""
+    init: str = ""
+    """Weights to begin with: torchvision, timm, a run, or a file with a state dict; "" for fresh ones."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
     group_weights: tuple[float, ...] = ()
@@ -96,8 +135,12 @@ class TrainConfig:
     """Steps between checkpoints; one more is written at the end."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept."""
     log_keys: bool = False
     """Whether to write the sample keys of every batch to keys-<rank>.jsonl."""
+    log_to: tuple[str, ...] = ()
+    """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio."""
     backbone: Backbone = Backbone(library="torchvision", arch="resnet50", input_size=224)
     """The network; its classes come from the data."""
     data: DataConfig = DataConfig()
@@ -106,13 +149,18 @@ class TrainConfig:
     """SGD and its schedule."""
     crops: CropConfig = CropConfig()
     """What the network sees of an image."""
+    validation: ValidationConfig = ValidationConfig()
+    """Tests while it trains."""
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "checkpoint_every", "log_every"):
+        for name in ("num_epochs", "checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision '{self.precision}'; choose from {', '.join(PRECISIONS)}")
+        for logger in self.log_to:
+            if logger not in logger_names():
+                raise UserError(f"unknown logger '{logger}' in log_to; {near(logger, logger_names())}")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"label_smoothing is {self.label_smoothing}, but must be at least 0 and below 1")
         num_groups, weights = len(augmentation_crops(self.augmentation, self.crops).groups), self.group_weights
@@ -120,6 +168,10 @@ class TrainConfig:
             raise UserError(
                 f"group_weights are {weights}, but must be {num_groups} numbers from 0 on, not all of them 0"
             )
+
+
+def logger_names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(loggers_folder.__path__)]
 
 
 def config_names() -> list[str]:
@@ -171,6 +223,10 @@ def _parse(kind: Any, text: str, whole: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if kind in (int, float, str):
             return kind(text)
+        if typing.get_origin(kind) is dict and isinstance(found := json.loads(text), dict):
+            return found
+        if kind == tuple[str, ...]:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
         if typing.get_origin(kind) is tuple and set(typing.get_args(kind)) <= {float, Ellipsis}:
             values = tuple(float(part) for part in text.split(","))
             if len(values) == len(typing.get_args(kind)) or Ellipsis in typing.get_args(kind):

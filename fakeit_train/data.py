@@ -1,12 +1,11 @@
-"""From a clone to batches: a stateless map-style dataset, a sampler that follows the order, and the loader over both.
+"""From clones to batches: a stateless map-style dataset, a sampler that follows the order, and the loader over both.
 
 Resuming is a step number: nothing else is kept.
 """
 
-import copy
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import cv2
@@ -17,34 +16,46 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.format.errors import UserError
 from builders.format.images import decode_sample
-from builders.format.open_clone import Clone
 from fakeit_train.config import TrainConfig
-from fakeit_train.crops import augmentation_crops, make_crops
-from fakeit_train.order import Order
+from fakeit_train.crop_draws import CropGroup, DrawnCrop, augmentation_crops, draw_crops
+from fakeit_train.crops import Pixels, make_crop
+from fakeit_train.device_crops import DrawnBatch, collect, pad
+from fakeit_train.mixture import Mixture
+from fakeit_train.order import BatchOrder
 from fakeit_train.prefetch import Prefetcher
+from fakeit_train.stopping import STOP_SIGNALS
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""What clusters send before they take a machine away, and Ctrl-C."""
 Place = tuple[int, int]
 """Sample number and epoch."""
 
 
 @dataclass
 class Batch:
-    crops: list[Tensor]
-    """Per group uint8 (batch, num_crops, size, size, 3)."""
     labels: Tensor
     """int64 (batch,)."""
     keys: list[str]
+    crops: list[Tensor] = field(default_factory=list)
+    """Per group uint8 (batch, num_crops, size, size, 3); none where the device makes them."""
+    pictures: Tensor | None = None
+    """Where the device makes the crops, uint8 (batch, height, width, 3), padded."""
+    drawn: list[DrawnBatch] = field(default_factory=list)
+    """Where the device makes them, what to make, per group."""
+
+    def pin_memory(self) -> "Batch":
+        """For DataLoader, which calls it where a GPU waits."""
+        pictures = self.pictures.pin_memory() if self.pictures is not None else None
+        crops = [group.pin_memory() for group in self.crops]
+        return replace(self, labels=self.labels.pin_memory(), crops=crops, pictures=pictures)
 
 
 class CropDataset(Dataset[Batch | UserError]):
     """Whole batches of crops; a sample's are a function of (seed, epoch, key)."""
 
-    def __init__(self, clone: Clone, config: TrainConfig) -> None:
-        self.clone = clone
+    def __init__(self, data: Mixture, config: TrainConfig) -> None:
+        self.data = data
         self.seed = config.data.seed
         self.crops = augmentation_crops(config.augmentation, config.crops)
+        self.is_for_device = config.data.crops_on_device
 
     def __getitems__(self, places: list[Place]) -> Batch | UserError:
         """A batch, or what is wrong with it: an exception would come out of a worker as a traceback."""
@@ -54,23 +65,34 @@ class CropDataset(Dataset[Batch | UserError]):
             return error
 
     def _batch(self, places: list[Place]) -> Batch:
-        samples = [self.clone.view(number) for number, _ in places]
-        crops = [
-            make_crops(decode_sample(sample.key, sample.picture), self.crops, self.seed, epoch, sample.key)
-            for sample, (_, epoch) in zip(samples, places, strict=True)
+        samples = [self.data.view(number) for number, _ in places]
+        batch = Batch(torch.tensor([sample.label for sample in samples]), [sample.key for sample in samples])
+        pictures = [decode_sample(sample.key, sample.picture) for sample in samples]
+        drawn = [
+            draw_crops(picture.shape[0], picture.shape[1], self.crops, self.seed, epoch, sample.key)
+            for picture, sample, (_, epoch) in zip(pictures, samples, places, strict=True)
         ]
-        return Batch(
-            crops=[torch.from_numpy(np.stack(group)) for group in zip(*crops, strict=True)],
-            labels=torch.tensor([sample.label for sample in samples]),
-            keys=[sample.key for sample in samples],
+        by_group = list(zip(*drawn, strict=True))
+        if self.is_for_device:
+            return replace(batch, pictures=pad(pictures), drawn=[collect(list(group)) for group in by_group])
+        return replace(
+            batch, crops=[self._make(pictures, *group) for group in zip(by_group, self.crops.groups, strict=True)]
         )
+
+    def _make(self, pictures: list[Pixels], drawn: tuple[list[DrawnCrop], ...], group: CropGroup) -> Tensor:
+        """(batch, num_crops, size, size, 3) of one group."""
+        made = np.empty((len(pictures), group.num_crops, group.size, group.size, 3), dtype=np.uint8)
+        for place, picture, crops in zip(made, pictures, drawn, strict=True):
+            for number, crop in enumerate(crops):
+                place[number] = make_crop(picture, crop, group.size)
+        return torch.from_numpy(made)
 
 
 class OrderSampler(Sampler[list[Place]]):
     """This rank's part of every global batch from `start` to `stop`."""
 
     def __init__(
-        self, order: Order, start: int, stop: int, rank: int, world_size: int, prefetcher: Prefetcher | None = None
+        self, order: BatchOrder, start: int, stop: int, rank: int, world_size: int, prefetcher: Prefetcher | None = None
     ) -> None:
         self.order, self.start, self.stop = order, start, stop
         self.rank, self.world_size = rank, world_size
@@ -91,29 +113,19 @@ def rank_part(batch: list[Place], rank: int, world_size: int) -> list[Place]:
     return batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]
 
 
-def make_order(clone: Clone, config: TrainConfig) -> Order:
-    """The training order of a clone."""
-    return Order(
-        shard_lengths=tuple(shard.num_samples for shard in clone.manifest.shards),
-        global_batch_size=config.data.batch_size,
-        seed=config.data.seed,
-        block_size=config.data.block_size,
-        num_groups=config.data.num_canonical_nodes,
-    )
-
-
-def make_loader(clone: Clone, config: TrainConfig, sampler: OrderSampler) -> Iterator[Batch]:
-    """Batches of a sampler, made by `num_workers` processes ahead of their use.
+def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Generator[Batch]:
+    """Batches of a sampler, made by `num_workers` processes ahead of their use; close it to end them.
 
     Raises:
         UserError: a shard or a picture is broken.
     """
     loader: DataLoader[Batch | UserError] = DataLoader(
-        CropDataset(clone, config),
+        CropDataset(data, config),
         batch_sampler=sampler,
         num_workers=config.data.num_workers,
         collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
     )
     batches = iter(loader)  # which forks the workers
     prefetcher = sampler.prefetcher
@@ -125,6 +137,7 @@ def make_loader(clone: Clone, config: TrainConfig, sampler: OrderSampler) -> Ite
                 raise batch
             yield batch
     finally:
+        del batches  # which ends the loader's processes, that no signal ends, also while a traceback keeps this frame
         if prefetcher:
             prefetcher.stop()
 
@@ -140,4 +153,4 @@ def _start_worker(worker: int) -> None:
     info = get_worker_info()
     assert info is not None
     dataset = cast(CropDataset, info.dataset)
-    dataset.clone = copy.copy(dataset.clone)  # files and connections of the parent are not for a forked child
+    dataset.data = dataset.data.reopened()  # files and connections of the parent are not for a forked child

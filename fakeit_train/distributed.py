@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from builders.format.errors import UserError
+
 
 @dataclass(frozen=True)
 class World:
@@ -61,7 +63,11 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """This process's place, from torchrun's environment; nccl on GPUs, gloo on CPUs."""
+    """This process's place, from torchrun's environment; nccl on GPUs, gloo on CPUs.
+
+    Raises:
+        UserError: another process has ended before its time.
+    """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
@@ -73,6 +79,12 @@ def join_world() -> Iterator[World]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size, device, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    finally:
-        if size > 1:
-            dist.destroy_process_group()
+    except RuntimeError as error:  # gloo has no kind of its own
+        if size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise UserError(
+            f"another process of the run has ended, so rank {rank} ends, too; what that one said is the reason, "
+            "and --resume goes on from the last checkpoint"
+        ) from None
+    if size > 1:  # after an error the others may be gone, and this would wait for them
+        dist.destroy_process_group()

@@ -11,15 +11,17 @@ class MultiCropNetwork(nn.Module):
     def __init__(self, network: nn.Module, backbone: Backbone) -> None:
         super().__init__()
         self.network = network
-        self.mean = [255 * value for value in backbone.mean]
-        self.std = [255 * value for value in backbone.std]
+        self.backbone = backbone
 
     def forward(self, crops: list[Tensor]) -> list[Tensor]:
         """Per group: uint8 (batch, num_crops, size, size, 3) to logits (batch, num_crops, num_classes)."""
-        return [self.network(self.normalise(group)).unflatten(0, group.shape[:2]) for group in crops]
+        return [
+            self.network(normalise(group.flatten(0, 1), self.backbone)).unflatten(0, group.shape[:2]) for group in crops
+        ]
 
-    def normalise(self, group: Tensor) -> Tensor:
-        """Float (batch x num_crops, 3, size, size), in the channels-last layout that the crops already have."""
-        pixels = group.flatten(0, 1).permute(0, 3, 1, 2).float()
-        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (pixels - mean) / std
+
+def normalise(pictures: Tensor, backbone: Backbone) -> Tensor:
+    """uint8 (n, size, size, 3) to float (n, 3, size, size), in the channels-last layout that they already have."""
+    pixels = pictures.permute(0, 3, 1, 2).float()
+    mean, std = (255 * pixels.new_tensor(values)[:, None, None] for values in (backbone.mean, backbone.std))
+    return (pixels - mean) / std

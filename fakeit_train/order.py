@@ -6,12 +6,16 @@ a global batch are left out, other ones each epoch.
 
 Shards are shuffled, then samples within blocks of shards, by sorting on keys from SHAKE128. The sequence is cut into
 `num_groups` equal runs, and every global batch takes an equal part of each: on as many nodes, each reads its own run's shards.
+
+A weighted mixture of clones has such an order for each; every global batch takes a fixed part of each.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +23,33 @@ from numpy.typing import NDArray
 from builders.format.errors import UserError
 
 
+class BatchOrder(Protocol):
+    """What loading asks of an order; shards and samples are numbered on through all clones."""
+
+    @property
+    def global_batch_size(self) -> int: ...
+    @property
+    def batches_per_epoch(self) -> int: ...
+    @property
+    def num_groups(self) -> int: ...
+    @property
+    def shards_at_once(self) -> int:
+        """How many shards of a group are shuffled together."""
+
+    def global_batch(self, step: int) -> list[tuple[int, int]]:
+        """(sample number, epoch) of each sample of the step-th global batch of the run, steps counted from 0."""
+
+    def shards_ahead(self, step: int, group: int, num_steps: int) -> Iterator[int]:
+        """The shards of a group's samples from the step-th global batch on, block after block to the run's end."""
+
+
 @dataclass(frozen=True)
 class Order:
+    """Of one sequence of shards."""
+
     shard_lengths: tuple[int, ...]
     global_batch_size: int
-    seed: int = 0
+    seed: int | str = 0
     block_size: int = 8
     """Shards whose samples are shuffled together."""
     num_groups: int = 1
@@ -49,25 +75,31 @@ class Order:
     def batches_per_epoch(self) -> int:
         return self.num_samples // self.global_batch_size
 
+    @property
+    def shards_at_once(self) -> int:
+        return self.block_size
+
     def global_batch(self, step: int) -> list[tuple[int, int]]:
-        """(sample number, epoch) of each sample of the step-th global batch of the run, steps counted from 0."""
+        return [place for group in range(self.num_groups) for place in self.group_batch(step, group)]
+
+    def group_batch(self, step: int, group: int) -> list[tuple[int, int]]:
+        """A group's part of a global batch."""
         epoch, batch = divmod(step, self.batches_per_epoch)
         part = self.global_batch_size // self.num_groups
         run = part * self.batches_per_epoch
         starts = _block_starts(self, epoch)
         samples: list[int] = []
-        for group in range(self.num_groups):
-            position, stop = group * run + batch * part, group * run + (batch + 1) * part
-            while position < stop:  # block by block, mostly one
-                block = int(np.searchsorted(starts, position, side="right")) - 1
-                place = position - int(starts[block])
-                taken = _block_samples(self, epoch, block)[place : place + stop - position]
-                samples += taken.tolist()
-                position += len(taken)
+        position, stop = group * run + batch * part, group * run + (batch + 1) * part
+        while position < stop:  # block by block, mostly one
+            block = int(np.searchsorted(starts, position, side="right")) - 1
+            place = position - int(starts[block])
+            taken = _block_samples(self, epoch, block)[place : place + stop - position]
+            samples += taken.tolist()
+            position += len(taken)
         return [(sample, epoch) for sample in samples]
 
-    def shards_ahead(self, step: int, group: int, num_epochs: int) -> Iterator[int]:
-        """The shards of a group's samples from the step-th global batch on, block after block to the run's end."""
+    def shards_ahead(self, step: int, group: int, num_steps: int) -> Iterator[int]:
+        num_epochs = -(-num_steps // self.batches_per_epoch)
         epoch, batch = divmod(step, self.batches_per_epoch)
         part = self.global_batch_size // self.num_groups
         run = part * self.batches_per_epoch
@@ -82,6 +114,86 @@ class Order:
 
     def __hash__(self) -> int:  # the generated one would hash every shard length at every look-up
         return hash((len(self.shard_lengths), self.num_samples, self.global_batch_size, self.seed, self.block_size))
+
+
+@dataclass(frozen=True)
+class WeightedOrder:
+    """Several sequences of shards, each in its own order and with its own epochs; an epoch of the run is one of their sum."""
+
+    orders: tuple[Order, ...]
+
+    @cached_property
+    def global_batch_size(self) -> int:
+        return sum(order.global_batch_size for order in self.orders)
+
+    @cached_property
+    def batches_per_epoch(self) -> int:
+        return sum(order.num_samples for order in self.orders) // self.global_batch_size
+
+    @property
+    def num_groups(self) -> int:
+        return self.orders[0].num_groups
+
+    @property
+    def shards_at_once(self) -> int:
+        return sum(order.block_size for order in self.orders)
+
+    @cached_property
+    def _starts(self) -> list[tuple[int, int]]:
+        """The numbers of each sequence's first sample and first shard."""
+        samples = itertools.accumulate((order.num_samples for order in self.orders), initial=0)
+        shards = itertools.accumulate((len(order.shard_lengths) for order in self.orders), initial=0)
+        return list(zip(samples, shards, strict=True))[:-1]
+
+    def global_batch(self, step: int) -> list[tuple[int, int]]:
+        return [
+            (start + number, epoch)
+            for group in range(self.num_groups)
+            for order, (start, _) in zip(self.orders, self._starts, strict=True)
+            for number, epoch in order.group_batch(step, group)
+        ]
+
+    def shards_ahead(self, step: int, group: int, num_steps: int) -> Iterator[int]:
+        ahead = [
+            map(start.__add__, order.shards_ahead(step, group, num_steps))
+            for order, (_, start) in zip(self.orders, self._starts, strict=True)
+        ]
+        in_turns = itertools.chain.from_iterable(itertools.zip_longest(*ahead))
+        return (shard for shard in in_turns if shard is not None)
+
+
+def weighted_order(lengths: list[tuple[int, ...]], weights: tuple[float, ...], whole: Order) -> WeightedOrder:
+    """The order of clones with these shard lengths whose shares of every batch are in proportion to `weights`.
+
+    `whole` is the order that they would have as one sequence.
+
+    Raises:
+        UserError: a share is less than one sample of each group, or more than its clone has.
+    """
+    shares = _apportion(whole.global_batch_size // whole.num_groups, weights)
+    if 0 in shares:
+        raise UserError(
+            f"weights {', '.join(f'{weight:g}' for weight in weights)} leave clone {shares.index(0) + 1} no sample of a "
+            f"batch of {whole.global_batch_size}; raise data.batch_size or that weight"
+        )
+    return WeightedOrder(
+        tuple(
+            replace(
+                whole, shard_lengths=each, global_batch_size=share * whole.num_groups, seed=f"{whole.seed}.{number}"
+            )
+            for number, (each, share) in enumerate(zip(lengths, shares, strict=True))
+        )
+    )
+
+
+def _apportion(total: int, weights: tuple[float, ...]) -> list[int]:
+    """Whole numbers in proportion to the weights that add up to the total (largest remainders)."""
+    exact = [total * weight / sum(weights) for weight in weights]
+    found = [int(share) for share in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda number: found[number] - exact[number])
+    for number in by_remainder[: total - sum(found)]:
+        found[number] += 1
+    return found
 
 
 def permutation(name: str, length: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Fetching the shards of a remote clone before they are needed, by threads of the training process.
+"""Fetching the shards of remote clones before they are needed, by threads of the training process.
 
 They go along the training order, no further than into the next block and than the cache has room for, and leave to others
 what others are fetching.
@@ -9,11 +9,13 @@ import contextlib
 import itertools
 import threading
 
+from builders.format.cache import ShardCache
 from builders.format.errors import UserError
 from builders.format.manifest import ShardEntry
 from builders.format.open_clone import Clone
 from fakeit_train.distributed import World
-from fakeit_train.order import Order
+from fakeit_train.mixture import Mixture
+from fakeit_train.order import BatchOrder
 
 NUM_THREADS = 4
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -23,17 +25,18 @@ SECONDS_BETWEEN_LOOKS = 0.2
 class Prefetcher:
     """Tell it the step by `advance`; `start` its threads once the loader's processes have been forked."""
 
-    def __init__(self, clone: Clone, order: Order, world: World, num_epochs: int) -> None:
-        self._clone, self._order, self._num_epochs = clone, order, num_epochs
+    def __init__(self, data: Mixture, order: BatchOrder, world: World, num_steps: int) -> None:
+        self._data, self._order, self._num_steps = data, order, num_steps
         self._groups = groups_of(order, world.rank, world.size)
-        self._max_bytes = _share(clone, order, world)
-        self._window: list[ShardEntry] = []
+        self._is_needed = _cache_of(data) is not None
+        self._max_bytes = _share(data, order, world)
+        self._window: list[tuple[Clone, ShardEntry]] = []
         self._changed = threading.Condition()
         self._is_stopped = False
 
     def advance(self, step: int) -> None:
         """The loader is about to read the batch of this step."""
-        if self._clone.cache is None:
+        if not self._is_needed:
             return
         window = self._wanted(step)
         with self._changed:
@@ -42,7 +45,7 @@ class Prefetcher:
                 self._changed.notify_all()
 
     def start(self) -> None:
-        if self._clone.cache:
+        if self._is_needed:
             for _ in range(NUM_THREADS):
                 threading.Thread(target=self._run, daemon=True).start()
 
@@ -54,76 +57,90 @@ class Prefetcher:
     def _run(self) -> None:
         while not self._is_stopped:
             window, is_all_there = self._window, True
-            for shard in window:
+            for clone, shard in window:
                 if self._is_stopped or self._window is not window:
                     break
                 with contextlib.suppress(UserError, OSError):
-                    is_all_there &= self._fetch(shard)
+                    is_all_there &= _fetch(clone, shard)
             with self._changed:
                 if self._window is window and not self._is_stopped:
                     self._changed.wait(None if is_all_there else SECONDS_BETWEEN_LOOKS)
 
-    def _fetch(self, shard: ShardEntry) -> bool:
-        """Whether the shard is there now, and not in another's hands."""
-        cache = self._clone.cache
-        assert cache is not None
-        return cache.fetch(self._clone.storage, shard, wait=False)
-
-    def _wanted(self, step: int) -> list[ShardEntry]:
-        """The shards of this block and of the next, as many as fit."""
+    def _wanted(self, step: int) -> list[tuple[Clone, ShardEntry]]:
+        """The remote shards of this block and of the next, as many as fit."""
         ahead = [
-            itertools.islice(self._order.shards_ahead(step, group, self._num_epochs), 2 * self._order.block_size)
+            itertools.islice(self._order.shards_ahead(step, group, self._num_steps), 2 * self._order.shards_at_once)
             for group in self._groups
         ]
         in_turns = itertools.chain.from_iterable(itertools.zip_longest(*ahead))
         found, room = [], self._max_bytes
         for number in dict.fromkeys(number for number in in_turns if number is not None):
-            shard = self._clone.manifest.shards[number]
+            clone, shard = self._data.shard(number)
+            if clone.cache is None:
+                continue
             room -= shard.num_bytes
             if room < 0:
                 break
-            found.append(shard)
+            found.append((clone, shard))
         return found
 
 
-def groups_of(order: Order, rank: int, world_size: int) -> range:
+def _fetch(clone: Clone, shard: ShardEntry) -> bool:
+    """Whether the shard is there now, and not in another's hands."""
+    assert clone.cache is not None
+    return clone.cache.fetch(clone.storage, shard, wait=False)
+
+
+def groups_of(order: BatchOrder, rank: int, world_size: int) -> range:
     """The groups of shards that a rank's part of every batch comes from."""
     start = order.num_groups * rank // world_size
     return range(start, max(start + 1, -(-order.num_groups * (rank + 1) // world_size)))
 
 
-def check_cache(clone: Clone, order: Order, world: World) -> None:
+def check_cache(data: Mixture, order: BatchOrder, world: World) -> None:
     """Whether the cache can hold what is shuffled together; with less, every sample would fetch its shard anew.
 
     Raises:
         UserError: it cannot.
     """
-    if clone.cache is None:
+    cache = _cache_of(data)
+    if cache is None:
         return
-    num_shards = order.block_size * _groups_on_node(order, world)
-    needed = sum(sorted(shard.num_bytes for shard in clone.manifest.shards)[-num_shards:]) + _metadata_bytes(clone)
-    if needed > clone.cache.max_bytes:
+    num_shards = order.shards_at_once * _groups_on_node(order, world)
+    sizes = sorted(shard.num_bytes for clone in _remote(data) for shard in clone.manifest.shards)
+    needed = sum(sizes[-num_shards:]) + _metadata_bytes(data)
+    if needed > cache.max_bytes:
         raise UserError(
-            f"the cache may hold {clone.cache.max_bytes / 2**30:.3g} GiB, but the {num_shards} shards that are shuffled "
+            f"the cache may hold {cache.max_bytes / 2**30:.3g} GiB, but the {num_shards} shards that are shuffled "
             f"together have up to {needed / 2**30:.3g} GiB with their metadata; raise data.cache_gib, or lower data.block_size"
         )
 
 
-def _share(clone: Clone, order: Order, world: World) -> int:
+def _share(data: Mixture, order: BatchOrder, world: World) -> int:
     """Bytes of the cache that this rank may fill: the ranks of a node read the same groups, or divide them."""
-    if clone.cache is None:
+    cache = _cache_of(data)
+    if cache is None:
         return 0
     num_groups = len(groups_of(order, world.rank, world.size))
-    room = clone.cache.max_bytes - 2 * _metadata_bytes(clone)
+    room = cache.max_bytes - 2 * _metadata_bytes(data)
     return room * num_groups // _groups_on_node(order, world)
 
 
-def _metadata_bytes(clone: Clone) -> int:
-    """Of a metadata file, which lies in the cache beside the shards that it describes."""
-    return max((file.num_bytes for file in clone.manifest.metadata), default=0)
+def _remote(data: Mixture) -> list[Clone]:
+    return [clone for clone in data.clones if clone.cache]
 
 
-def _groups_on_node(order: Order, world: World) -> int:
+def _cache_of(data: Mixture) -> ShardCache | None:
+    """The one that all remote clones share, if any is remote."""
+    return next((clone.cache for clone in data.clones if clone.cache), None)
+
+
+def _metadata_bytes(data: Mixture) -> int:
+    """Of a metadata file of each clone, which lies in the cache beside the shards that it describes."""
+    return sum(max((file.num_bytes for file in clone.manifest.metadata), default=0) for clone in _remote(data))
+
+
+def _groups_on_node(order: BatchOrder, world: World) -> int:
     first = world.rank - world.local_rank
     ranks = range(first, min(first + world.local_size, world.size))
     return len({group for rank in ranks for group in groups_of(order, rank, world.size)})

@@ -6,37 +6,38 @@ The run directory holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at th
 
 import json
 import math
-import signal
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from builders.format.backbone import build_network, head_of, save_backbone
+from builders.format.backbone import Backbone, build_network, save_backbone
 from builders.format.errors import UserError
-from builders.format.open_clone import Clone, open_clone
 from fakeit_train.checkpoint import State, load_checkpoint, make_state, save_checkpoint
 from fakeit_train.config import TrainConfig
-from fakeit_train.data import STOP_SIGNALS, Batch, OrderSampler, make_loader, make_order
+from fakeit_train.crop_draws import augmentation_crops
+from fakeit_train.data import Batch, OrderSampler, make_loader
+from fakeit_train.device_crops import make_on_device
 from fakeit_train.distributed import World, join_world
+from fakeit_train.initial import load_initial
+from fakeit_train.journal import Log, forget_after, open_journal, silence, step_log
 from fakeit_train.losses import multi_crop_cross_entropy
+from fakeit_train.memory import memory_gib
+from fakeit_train.mixture import Mixture, open_mixture
 from fakeit_train.model import MultiCropNetwork
 from fakeit_train.optim import make_optimizer, set_rate
 from fakeit_train.prefetch import Prefetcher, check_cache
+from fakeit_train.run_folder import describe_run, open_run
 from fakeit_train.schedules import warm_up_cosine
-
-CONFIG_FILE = "config.json"
-METRICS_FILE = "metrics.jsonl"
-FREE_SETTINGS = (
-    "checkpoint_every", "log_every", "log_keys", "data.num_workers", "data.cache_dir", "data.cache_gib",
-)  # fmt: skip
-"""Settings that a resumed run may change."""
+from fakeit_train.stopping import StopSignals
+from fakeit_train.validation import Validation, open_validation
 
 
 @dataclass(frozen=True)
@@ -51,48 +52,70 @@ class Outcome:
         return self.step == self.num_steps
 
 
-def train(config: TrainConfig, data: str, out: Path, *, resume: bool = False) -> Outcome:
-    """Trains on a clone and exports the backbone; under torchrun, in several processes.
+def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = False) -> Outcome:
+    """Trains on clones and exports the backbone; under torchrun, in several processes.
 
     Raises:
-        UserError: the clone cannot be opened, or the output holds another run, or this one without `resume`.
+        UserError: a clone cannot be opened, or the output holds another run, or this one without `resume`.
     """
     with join_world() as world:
-        clone = _open_data(data, config, world)
-        names, trained_on = tuple(clone.manifest.label_names), clone.manifest.recipe["name"]
-        config = replace(config, backbone=replace(config.backbone, classes=names, trained_on=trained_on))
-        order = make_order(clone, config)
-        check_cache(clone, order, world)
+        mixture = _open_data(data, config, world)
+        config = replace(config, backbone=_describe_backbone(config, mixture))
+        order = mixture.order(config.data)
+        check_cache(mixture, order, world)
+        validation = open_validation(config, world)
         num_steps = config.num_epochs * order.batches_per_epoch
         if config.data.batch_size < 2 * world.size:
             raise UserError(
                 f"a batch of {config.data.batch_size} is too small for {world.size} processes; two images each at least"
             )
+        described = describe_run(config, mixture)
         if world.is_main:
-            _open_run(config, clone, out, resume)
+            open_run(described, out, resume)
         world.barrier()
-        torch.manual_seed(config.data.seed)
-        network = build_network(config.backbone).to(world.device).to(memory_format=torch.channels_last)
+        _prepare_torch(config)
+        network = build_network(config.backbone)
+        if not (out / "checkpoint").is_dir():
+            load_initial(network, config.backbone, config.init)
+        network = network.to(world.device).to(memory_format=torch.channels_last)
         state = make_state(network, make_optimizer(network, config.optim), config, world.device.type)
         start = load_checkpoint(out / "checkpoint", state)
         if world.is_main:
-            _forget_after(start, out)
+            forget_after(start, out)
         world.barrier()
-        run = _Run(config, world, state, out, num_steps)
-        prefetcher = Prefetcher(clone, order, world, config.num_epochs)
-        sampler = OrderSampler(order, start, num_steps, world.rank, world.size, prefetcher)
-        outcome = run.steps(start, make_loader(clone, config, sampler))
+        run = _Run(config, world, state, out, num_steps, order.batches_per_epoch, validation)
+        sampler = OrderSampler(
+            order, start, num_steps, world.rank, world.size, Prefetcher(mixture, order, world, num_steps)
+        )
+        journal = open_journal(out, config.log_to, described, start) if world.is_main else silence()
+        outcome = run.steps(start, make_loader(mixture, config, sampler), journal)
         if outcome.is_finished and world.is_main:
-            _export(config, state.learned, out)
+            save_backbone(out, config.backbone, state.learned)
         world.barrier()
     return outcome
 
 
-def _open_data(data: str, config: TrainConfig, world: World) -> Clone:
-    """The same version of the clone in all processes, whatever happens to its branch meanwhile."""
-    clone = open_clone(data, config.data.cache) if world.is_main else None
-    root = world.share(clone.root if clone else "")
-    return clone or open_clone(root, config.data.cache)
+def _open_data(data: list[str], config: TrainConfig, world: World) -> Mixture:
+    """The same version of the clones in all processes, whatever happens to their branches meanwhile."""
+    mixture = open_mixture(data, config.data) if world.is_main else None
+    roots = json.loads(world.share(json.dumps([clone.root for clone in mixture.clones] if mixture else [])))
+    return mixture or open_mixture(roots, config.data)
+
+
+def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
+    names = [clone.manifest.recipe["name"] for clone in mixture.clones]
+    return replace(config.backbone, classes=mixture.label_names, trained_on=" + ".join(names))
+
+
+def _prepare_torch(config: TrainConfig) -> None:
+    """What holds for the whole process: the weights' seed, and how exact and how repeatable kernels are."""
+    torch.manual_seed(config.data.seed)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made on the GPU
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic  # crops have two sizes, so its search is soon over
+    if config.precision != "float32":
+        torch.set_float32_matmul_precision("high")
 
 
 class _Run:
@@ -105,11 +128,16 @@ class _Run:
         state: State,
         out: Path,
         num_steps: int,
+        steps_per_epoch: int,
+        validation: Validation | None = None,
     ) -> None:
         self.config, self.world, self.state = config, world, state
         self.network, self.optimizer = state.network, state.optimizer
         self.scaler, self.average = state.scaler, state.average
         self.out, self.num_steps = out, num_steps
+        self.validation, self.test_every = validation, config.validation.every or steps_per_epoch
+        self.groups = augmentation_crops(config.augmentation, config.crops).groups
+        self.stopping = StopSignals()
         self.unchecked: dict[int, list[str]] = {}  # keys of the steps whose loss was not looked at yet
         self.parallel = world.wrap(MultiCropNetwork(self.network, config.backbone)).train()
         if config.compile:
@@ -122,42 +150,68 @@ class _Run:
         # oneDNN's bfloat16 kernels give other sums from run to run on some CPUs, and now and then none that is finite.
         self.is_without_onednn = world.device.type == "cpu" and precision == "bfloat16"
 
-    def steps(self, start: int, batches: Iterator[Batch]) -> Outcome:
+    def steps(self, start: int, batches: Generator[Batch], journal: AbstractContextManager[Log]) -> Outcome:
         """Takes all steps from `start`, or fewer after a signal to stop."""
         step = start
-        keys_path = self.out / f"keys-{self.world.rank}.jsonl"
+        keys_log = step_log(self.out / f"keys-{self.world.rank}.jsonl") if self.config.log_keys else silence()
         with (
             torch.backends.mkldnn.flags(enabled=False) if self.is_without_onednn else nullcontext(),
-            _stop_signals() as stopped,
+            closing(batches),
+            self.stopping.received(),
             self._progress(start) as bar,
-            _step_log(self.out / METRICS_FILE, self.world.is_main) as metrics,
-            _step_log(keys_path, self.config.log_keys) as log_keys,
+            journal as metrics,
+            keys_log as log_keys,
         ):
-            waited, since = 0.0, time.perf_counter()
-            while step < self.num_steps and not self._agree(stopped):
+            waited, since, counted = 0.0, time.perf_counter(), step
+            while step < self.num_steps and not self._is_stopped():
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited += time.perf_counter() - asked
-                loss, rate = self.step(step, batch)
+                with self.stopping.watched():
+                    loss, rate = self.step(step, batch)
                 step += 1
                 log_keys(step=step, keys=batch.keys)
                 self.unchecked[step] = batch.keys
                 bar.update(self.config.data.batch_size)
+                is_tested = self.validation is not None and (step % self.test_every == 0 or step == self.num_steps)
                 is_saved = step % self.config.checkpoint_every == 0 or step == self.num_steps
-                if is_saved or step % self.config.log_every == 0:  # a loss that is not finite is never saved
+                if (
+                    is_saved or is_tested or step % self.config.log_every == 0
+                ):  # a loss that is not finite is never saved
                     value = self._mean_loss(loss, step)
                     elapsed = time.perf_counter() - since
-                    metrics(step=step, loss=value, learning_rate=rate, seconds=elapsed, waiting=waited / elapsed)
-                    bar.set_postfix(loss=f"{value:.3f}", waiting=f"{waited / elapsed:.0%}")
-                    waited, since = 0.0, time.perf_counter()
+                    told = self._speed(step - counted, elapsed, waited)
+                    metrics(step=step, loss=value, learning_rate=rate, **told)
+                    bar.set_postfix_str(
+                        f"loss {value:.3f}, waiting {told['waiting']:.0%}, memory {told['memory_gib']:.1f} GiB"
+                    )
+                    if is_tested:
+                        metrics(step=step, **self._test())
+                    waited, since, counted = 0.0, time.perf_counter(), step
                 if is_saved:
                     self._save(step)
             if start < step < self.num_steps and step % self.config.checkpoint_every:
                 self._mean_loss(loss, step)
                 self._save(step)
-        return Outcome(step, self.num_steps, stopped[0] if stopped else 0)
+        signals = self.stopping.signals
+        return Outcome(step, self.num_steps, signals[0] if signals else 0)
 
-    def step(self, step: int, batch: Batch) -> tuple[torch.Tensor, float]:
+    def _speed(self, num_steps: int, elapsed: float, waited: float) -> dict[str, float]:
+        """Of the steps since the last line of metrics."""
+        return {
+            "seconds": elapsed,
+            "images_per_second": num_steps * self.config.data.batch_size / elapsed,
+            "waiting": waited / elapsed,
+            "memory_gib": memory_gib(self.world.device),
+        }
+
+    def _test(self) -> dict[str, float]:
+        """Scores of what would be exported now."""
+        assert self.validation is not None
+        with self.stopping.watched(), self.autocast:
+            return self.validation.scores(self.state.learned)
+
+    def step(self, step: int, batch: Batch) -> tuple[Tensor, float]:
         """One optimizer step; the rank's share of the mean loss, and the learning rate."""
         optim = self.config.optim
         torch.manual_seed((self.config.data.seed << 40) + step * self.world.size + self.world.rank)  # for dropout
@@ -174,11 +228,12 @@ class _Run:
             self.average.update_parameters(self.network)
         return loss, rate
 
-    def _backward(self, batch: Batch) -> torch.Tensor:
+    def _backward(self, batch: Batch) -> Tensor:
         """Adds up the gradients of the rank's part of the batch, and gives its share of the mean loss."""
         device, config = self.world.device, self.config
         num_parts = min(config.optim.accumulation, len(batch.labels))
-        parts = zip(*(group.tensor_split(num_parts) for group in (batch.labels, *batch.crops)), strict=True)
+        tensors = (batch.labels, *self._crops(batch))
+        parts = zip(*(tensor.tensor_split(num_parts) for tensor in tensors), strict=True)
         total = torch.zeros((), device=device)
         for number, (labels, *crops) in enumerate(parts, 1):
             with self.world.without_averaging(self.parallel) if number < num_parts else nullcontext():
@@ -186,7 +241,7 @@ class _Run:
                     logits = self.parallel([group.to(device, non_blocking=True) for group in crops])
                 loss = multi_crop_cross_entropy(
                     logits,
-                    labels.to(device),
+                    labels.to(device, non_blocking=True),
                     label_smoothing=config.label_smoothing,
                     group_weights=config.group_weights,
                 )
@@ -195,7 +250,13 @@ class _Run:
             total += loss.detach()
         return total
 
-    def _mean_loss(self, loss: torch.Tensor, step: int) -> float:
+    def _crops(self, batch: Batch) -> list[Tensor]:
+        """Per group uint8 (batch, num_crops, size, size, 3)."""
+        if batch.pictures is None:
+            return batch.crops
+        return make_on_device(batch.pictures.to(self.world.device, non_blocking=True), batch.drawn, self.groups)
+
+    def _mean_loss(self, loss: Tensor, step: int) -> float:
         """The loss of the global batch of the step that was just taken; one that is not finite ends the run."""
         value = float(self.world.sum(loss))
         if not math.isfinite(value):
@@ -208,86 +269,19 @@ class _Run:
         self.unchecked.clear()
         return value
 
-    def _agree(self, stopped: list[int]) -> bool:
+    def _is_stopped(self) -> bool:
         """Whether any process was told to stop; all must leave the loop at the same step."""
+        told = bool(self.stopping.signals)
         if self.world.size == 1:
-            return bool(stopped)
-        return bool(self.world.sum(torch.tensor(float(bool(stopped)), device=self.world.device)) > 0)
+            return told
+        with self.stopping.watched():
+            return bool(self.world.sum(torch.tensor(float(told), device=self.world.device)) > 0)
 
     def _save(self, step: int) -> None:
         if self.world.is_main:
-            save_checkpoint(self.out / "checkpoint", step, self.state)
+            save_checkpoint(self.out / "checkpoint", step, self.state, num_kept=self.config.keep_checkpoints)
 
     def _progress(self, start: int) -> Any:
         batch_size = self.config.data.batch_size
         total, initial = self.num_steps * batch_size, start * batch_size
         return tqdm(total=total, initial=initial, unit="img", disable=None if self.world.is_main else True)
-
-
-def _forget_after(start: int, out: Path) -> None:
-    """Drops the log lines of steps that will be taken again, those of ranks that are no more among them."""
-    for path in [out / METRICS_FILE, *out.glob("keys-*.jsonl")]:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-
-@contextmanager
-def _step_log(path: Path, is_wanted: bool) -> Iterator[Callable[..., None]]:
-    """Writes a JSON line per call."""
-    if not is_wanted:
-        yield lambda **values: None
-        return
-    with path.open("a", encoding="utf-8") as file:
-
-        def write(**values: Any) -> None:
-            file.write(json.dumps(values) + "\n")
-            file.flush()
-
-        yield write
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """The signals received so far: the run is saved and ends well."""
-    received: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _open_run(config: TrainConfig, clone: Clone, out: Path, resume: bool) -> None:
-    """Writes config.json, or checks it against the run that is being resumed."""
-    path = out / CONFIG_FILE
-    described = json.loads(json.dumps({**asdict(config), "clone_digest": clone.manifest.digest}))
-    if path.is_file() or (out / "checkpoint").is_dir():
-        if not resume:
-            raise UserError(f"'{out}' already holds a run; add --resume to go on with it, or choose another --out")
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"'{path}' cannot be read ({error}); choose another --out") from None
-        differing = [name for name, value in _deciding(described).items() if _deciding(old).get(name) != value]
-        if differing:
-            raise UserError(f"'{out}' holds a run with other {', '.join(differing)}; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{CONFIG_FILE}.tmp")
-    scratch.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
-
-
-def _deciding(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings that decide what is learned, by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        nested = _deciding(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        flat |= {key: item for key, item in nested.items() if key not in FREE_SETTINGS}
-    return flat
-
-
-def _export(config: TrainConfig, network: nn.Module, out: Path) -> None:
-    backbone = replace(config.backbone, feature_size=head_of(network)[1].in_features)
-    save_backbone(out, backbone, network.state_dict())

@@ -1,5 +1,6 @@
 """What tests stand on: real handwritten digits, a tiny random Stable Diffusion in the real layout, and small clones."""
 
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and exitstatus == 0 and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """One that ignores signals would keep the tests' process from ending."""
+    yield
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+    assert not left
 
 
 @pytest.fixture(scope="session")

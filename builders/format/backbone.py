@@ -4,7 +4,8 @@ Torch, timm and torchvision are imported when a network is built, not before.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "backbone.json"
 WEIGHTS = "backbone.safetensors"
 LIBRARIES = ("timm", "torchvision")
+HEADS = ("linear", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,12 @@ class Backbone:
     """The library's name of the network."""
     arch_options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the library's constructor."""
+    head: str = "linear"
+    """linear, or cosine: the cosine of feature and class vector over a temperature."""
     head_bias: bool = False
-    """Whether the classifier has a bias."""
+    """Whether a linear classifier has a bias."""
+    temperature: float = 0.1
+    """Of a cosine classifier; lower is sharper."""
     feature_size: int = 0
     """Length of the pooled feature that the classifier sees."""
     input_size: int = 224
@@ -41,20 +47,43 @@ class Backbone:
     trained_on: str = ""
     """Name of the clone's recipe, for people to read."""
 
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise UserError(f"unknown head '{self.head}'; choose from {', '.join(HEADS)}")
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"temperature is {self.temperature}, but must be more than 0")
+        if self.head == "cosine" and self.head_bias:
+            raise UserError("a cosine head has no bias; leave head_bias out")
+
 
 def build_network(backbone: Backbone) -> "nn.Module":
-    """The network with fresh weights and a linear classifier over `classes`.
+    """The network with fresh weights and a classifier over `classes`.
 
     Raises:
         UserError: no such library or network, or the library is not installed.
     """
-    from torch import nn
-
     network = _create(backbone)
     name, old = head_of(network)
     parent = network.get_submodule(name.rpartition(".")[0])
-    setattr(parent, name.rpartition(".")[2], nn.Linear(old.in_features, len(backbone.classes), bias=backbone.head_bias))
+    setattr(parent, name.rpartition(".")[2], _make_head(backbone, old.in_features))
     return network
+
+
+def _make_head(backbone: Backbone, feature_size: int) -> "nn.Linear":
+    from torch import nn
+
+    num_classes = len(backbone.classes)
+    if backbone.head == "linear":
+        return nn.Linear(feature_size, num_classes, bias=backbone.head_bias)
+
+    class CosineLinear(nn.Linear):
+        def forward(self, input: "Tensor") -> "Tensor":
+            cosine = nn.functional.linear(
+                nn.functional.normalize(input, dim=-1), nn.functional.normalize(self.weight, dim=-1)
+            )
+            return cosine / backbone.temperature
+
+    return CosineLinear(feature_size, num_classes, bias=False)
 
 
 def head_of(network: "nn.Module") -> "tuple[str, nn.Linear]":
@@ -67,12 +96,22 @@ def head_of(network: "nn.Module") -> "tuple[str, nn.Linear]":
     return linear[-1]
 
 
-def save_backbone(folder: Path, backbone: Backbone, weights: "dict[str, Tensor]") -> None:
-    """Writes both files, the description last; each is whole or absent."""
+def save_backbone(folder: Path, backbone: Backbone, network: "nn.Module") -> None:
+    """Writes both files, the description last; each is whole or absent.
+
+    A linear head without bias gets one of zeros, so that timm and torchvision, whose networks have one, load the file as it is.
+    """
+    import torch
     from safetensors.torch import save_file
 
+    weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    name, head = head_of(network)
+    backbone = replace(backbone, feature_size=head.in_features)
+    if backbone.head == "linear" and head.bias is None:
+        weights[f"{name}.bias"] = torch.zeros(head.out_features)
+        backbone = replace(backbone, head_bias=True)
     scratch = folder / f".{WEIGHTS}.tmp"
-    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, scratch)
+    save_file(weights, scratch)
     scratch.replace(folder / WEIGHTS)
     scratch = folder / f".{DESCRIPTION}.tmp"
     scratch.write_text(json.dumps(asdict(backbone), indent=1) + "\n", encoding="utf-8")
@@ -110,17 +149,33 @@ def read_description(text: str) -> Backbone:
     return Backbone(**fields)
 
 
-def _create(backbone: Backbone) -> "nn.Module":
+def pretrained_weights(backbone: Backbone, library: str) -> "dict[str, Tensor]":
+    """The state dict of the weights that timm or torchvision publishes for `backbone.arch`.
+
+    Raises:
+        UserError: it has none, or they cannot be downloaded.
+    """
+    try:
+        return dict(_create(replace(backbone, library=library), pretrained=True).state_dict())
+    except OSError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{library}'s weights of '{backbone.arch}' cannot be had ({reason}); give a file of them"
+        ) from None
+
+
+def _create(backbone: Backbone, *, pretrained: bool = False) -> "nn.Module":
     if backbone.library not in LIBRARIES:
         raise UserError(f"unknown library '{backbone.library}'; choose from {', '.join(LIBRARIES)}")
     try:
         if backbone.library == "timm":
             import timm
 
-            return cast("nn.Module", timm.create_model(backbone.arch, pretrained=False, **backbone.arch_options))
+            return cast("nn.Module", timm.create_model(backbone.arch, pretrained=pretrained, **backbone.arch_options))
         import torchvision
 
-        return cast("nn.Module", torchvision.models.get_model(backbone.arch, weights=None, **backbone.arch_options))
+        weights = "DEFAULT" if pretrained else None
+        return cast("nn.Module", torchvision.models.get_model(backbone.arch, weights=weights, **backbone.arch_options))
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or backbone.library, "train") from None
     except (RuntimeError, ValueError, TypeError) as error:

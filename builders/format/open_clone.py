@@ -117,7 +117,7 @@ class Clone:
         """
         wnid, _, index = key.rpartition("_")
         if wnid in self._labels and index.isdecimal() and len(index) < 10:
-            shard = self._rounds.find_shard(self._labels[wnid], int(index))
+            shard = self.rounds.find_shard(self._labels[wnid], int(index))
             keys = self.shard_index(shard)["key"] if shard < len(self.manifest.shards) else []
             if key in keys:
                 return self.shard_starts[shard] + keys.index(key)
@@ -128,7 +128,7 @@ class Clone:
         return {name: label for label, name in enumerate(self.manifest.label_names)}
 
     @cached_property
-    def _rounds(self) -> Rounds:
+    def rounds(self) -> Rounds:
         recipe = self.manifest.recipe
         try:
             counts = tuple(int(entry["base_count"]) for entry in recipe["classes"])

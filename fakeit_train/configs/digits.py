@@ -8,7 +8,7 @@ local ones of 16. No horizontal flip: a mirrored digit is another sign or none.
 
 from builders.format.backbone import Backbone
 from fakeit_train.config import DataConfig, OptimConfig, TrainConfig
-from fakeit_train.crops import CropConfig, CropGroup
+from fakeit_train.crop_draws import CropConfig, CropGroup
 
 CONFIG = TrainConfig(
     num_epochs=12,

@@ -17,6 +17,7 @@ from builders.format.cache import ShardCache
 from builders.format.open_clone import Clone, open_clone
 from fakeit_train.data import OrderSampler, Place
 from fakeit_train.distributed import World
+from fakeit_train.mixture import whole
 from fakeit_train.order import Order
 from fakeit_train.prefetch import Prefetcher, check_cache
 
@@ -45,8 +46,9 @@ def main() -> None:
     clone = open_clone(url, ShardCache(Path(folder), max_bytes) if max_bytes else None)
     order = Order(tuple(s.num_samples for s in clone.manifest.shards), batch_size, block_size=BLOCK_SIZE)
     world = World(rank, world_size, torch.device("cpu"), rank, world_size)
-    check_cache(clone, order, world)
-    prefetcher = Prefetcher(clone, order, world, 1)
+    data = whole(clone)
+    check_cache(data, order, world)
+    prefetcher = Prefetcher(data, order, world, order.batches_per_epoch)
     sampler = OrderSampler(order, 0, order.batches_per_epoch, rank, world_size, prefetcher)
     loader: DataLoader[list[tuple[str, str]]] = DataLoader(
         _Hashes(clone), batch_sampler=sampler, num_workers=num_workers, collate_fn=list, worker_init_fn=_own_connections

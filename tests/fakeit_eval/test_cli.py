@@ -23,7 +23,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def run(finished: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("eval") / "run"
     settings = ["num_epochs=1", "data.batch_size=20", "data.num_workers=0"]
-    train(load_config("digits", settings), str(finished[0]), out)
+    train(load_config("digits", settings), [str(finished[0])], out)
     return out
 
 

@@ -7,7 +7,8 @@ from builders.format.backbone import Backbone, build_network, head_of
 from builders.format.images import decode_image
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
-from fakeit_eval.features import extract, middle_square
+from builders.format.squares import middle_square
+from fakeit_eval.features import extract
 
 
 def test_features__are_what_the_classifier_sees(finished: tuple[Path, Manifest]) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from fakeit_train.crops import CropConfig, CropGroup
+from fakeit_train.crop_draws import CropConfig, CropGroup
 
 Transform = Callable[[Image.Image], Image.Image]
 

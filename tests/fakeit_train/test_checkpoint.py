@@ -35,7 +35,7 @@ def take_step(state: State, inputs: torch.Tensor) -> None:
 @pytest.mark.parametrize("config", [CONFIG, EVERYTHING], ids=["plain", "everything"])
 def test_checkpoint__a_restored_state_goes_on_as_the_saved_one(tmp_path: Path, config: TrainConfig) -> None:
     saved, other = trained(0, config), trained(1, config)
-    save_checkpoint(tmp_path, 7, saved)
+    save_checkpoint(tmp_path, 7, saved, num_kept=2)
     assert load_checkpoint(tmp_path, other) == 7
     for state in (saved, other):
         take_step(state, torch.ones(8, 3))
@@ -52,7 +52,7 @@ def test_checkpoint__what_is_exported_is_the_average_where_there_is_one() -> Non
 
 def test_checkpoint__keeps_the_newest_two(tmp_path: Path) -> None:
     for step in range(1, 5):
-        save_checkpoint(tmp_path, step, trained(0))
+        save_checkpoint(tmp_path, step, trained(0), num_kept=2)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
         f"step-0000000{s}.safetensors" for s in (3, 4)
     ]
@@ -60,7 +60,7 @@ def test_checkpoint__keeps_the_newest_two(tmp_path: Path) -> None:
 
 def test_checkpoint__none_is_step_0_and_a_damaged_one_is_told(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, trained(0)) == 0
-    save_checkpoint(tmp_path, 1, trained(0))
+    save_checkpoint(tmp_path, 1, trained(0), num_kept=2)
     path = next(tmp_path.glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="damaged"):

@@ -6,7 +6,21 @@ import pytest
 
 from builders.format.errors import UserError
 from fakeit_train import crops
-from fakeit_train.crops import CropConfig, CropGroup, Draws, augmentation_crops, draws, make_crops
+from fakeit_train.crop_draws import (
+    BRIGHTNESS,
+    CONTRAST,
+    HUE,
+    SATURATION,
+    CropConfig,
+    CropGroup,
+    Draws,
+    augmentation_crops,
+    draw_crop,
+    draw_jitter,
+    draw_window,
+    draws,
+)
+from fakeit_train.crops import Pixels, make_crops
 
 CONFIG = CropConfig(
     groups=(
@@ -23,6 +37,10 @@ def constant(value: float) -> Draws:
             yield value
 
     return Draws(forever())
+
+
+def cropped(picture: Pixels, group: CropGroup, config: CropConfig, draw: Draws) -> Pixels:
+    return crops.make_crop(picture, draw_crop(picture.shape[0], picture.shape[1], group, config, draw), group.size)
 
 
 def test_crops__shapes_and_kinds() -> None:
@@ -42,14 +60,15 @@ def test_crops__no_crop_runs_out_of_numbers_even_at_the_worst() -> None:
     worst = replace(CONFIG, flip=1.0, jitter=1.0, grey=1.0, ratio=(90.0, 100.0))
     group = CropGroup(num_crops=1, size=8, scale=(1.0, 1.0), blur=1.0, solarise=1.0)
     for number in range(50):
-        crops.make_crop(PICTURE, group, worst, draws(0, 0, "a", number))
+        cropped(PICTURE, group, worst, draws(0, 0, "a", number))
 
 
 def test_crops__areas_and_ratios_are_drawn_from_their_ranges() -> None:
     sides = np.stack(np.meshgrid(np.arange(64), np.arange(48), [0]), -1)[:, :, 0].astype(np.uint8)  # pixel = its place
     areas = []
     for number in range(500):
-        crop = crops.resized_crop(sides, 200, (0.25, 0.5), (3 / 4, 4 / 3), draws(0, 0, "a", number)).astype(int)
+        left, top, wide, high = draw_window(48, 64, (0.25, 0.5), (3 / 4, 4 / 3), draws(0, 0, "a", number))
+        crop = crops.resize(sides[top : top + high, left : left + wide], 200).astype(int)
         wide, high = np.ptp(crop[..., 0]) + 1, np.ptp(crop[..., 1]) + 1
         areas.append(wide * high / (64 * 48))
         assert 0.68 < wide / high < 1.48
@@ -58,12 +77,13 @@ def test_crops__areas_and_ratios_are_drawn_from_their_ranges() -> None:
 
 
 def test_crops__colour_changes_are_the_ones_they_are_called() -> None:
-    strength = (0.4, 0.4, 0.2, 0.1)
-    unchanged = crops.jitter_colour(PICTURE, strength, constant(0.5)).astype(int)
-    assert np.abs(unchanged - PICTURE).mean() < 2  # factors of one and no turn, but for rounding in hue
-    assert crops.blend(PICTURE, 0.0, 0.5).mean() == pytest.approx(PICTURE.mean() / 2, rel=0.02)
-    flat = crops.blend(PICTURE, 100.0, 0.5).astype(float)
-    assert flat.std() == pytest.approx(PICTURE.std() / 2, rel=0.02)
+    still = draw_jitter((0.4, 0.4, 0.2, 0.1), constant(0.5))
+    assert sorted(still) == [(BRIGHTNESS, 1.0), (CONTRAST, 1.0), (SATURATION, 1.0), (HUE, 0.0)]
+    for which, amount in still:
+        assert np.abs(crops.jitter(PICTURE, which, amount).astype(int) - PICTURE).mean() < 2  # hue is rounded
+    assert crops.jitter(PICTURE, BRIGHTNESS, 0.5).mean() == pytest.approx(PICTURE.mean() / 2, rel=0.02)
+    assert crops.jitter(PICTURE, CONTRAST, 0.5).std() == pytest.approx(PICTURE.std() / 2, rel=0.02)
+    assert np.ptp(crops.jitter(PICTURE, SATURATION, 0.0), axis=2).max() == 0
     red = np.full((2, 2, 3), (255, 0, 0), np.uint8)
     assert crops.shift_hue(red, 1 / 3)[0, 0].argmax() == 1 and crops.shift_hue(red, -1 / 3)[0, 0].argmax() == 2
 
@@ -73,11 +93,11 @@ def test_crops__solarise_and_grey_do_what_they_are_called() -> None:
     whole = CropGroup(num_crops=1, size=48, scale=(1.0, 1.0))
     square = PICTURE[:, :48]
     draw = constant(0.5)
-    plain = crops.make_crop(square, whole, replace(still, ratio=(1.0, 1.0)), draw)
+    plain = cropped(square, whole, replace(still, ratio=(1.0, 1.0)), draw)
     assert (plain == square).all()
-    solarised = crops.make_crop(square, replace(whole, solarise=1.0), replace(still, ratio=(1.0, 1.0)), draw)
+    solarised = cropped(square, replace(whole, solarise=1.0), replace(still, ratio=(1.0, 1.0)), draw)
     assert (solarised == np.where(square >= 128, 255 - square, square)).all()
-    grey = crops.make_crop(square, whole, replace(still, ratio=(1.0, 1.0), grey=1.0), draw)
+    grey = cropped(square, whole, replace(still, ratio=(1.0, 1.0), grey=1.0), draw)
     assert (np.ptp(grey, axis=2) == 0).all()
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from fakeit_train.crops import CropConfig, CropGroup, draws, make_crop
+from fakeit_train.crop_draws import CropConfig, CropGroup, draw_crop, draws
+from fakeit_train.crops import make_crop
 from tests.fakeit_train.reference_crops import reference_transform
 
 NUM_CROPS = 2000
@@ -47,7 +48,8 @@ def both(kind: str) -> tuple[Crops, Crops]:
     """Ours and the reference's, (NUM_CROPS, size, size, 3) each."""
     group, config = KINDS[kind]
     pictures = photographs()
-    ours = [make_crop(pictures[n % 2], group, config, draws(0, 0, "key", n)) for n in range(NUM_CROPS)]
+    drawn = [draw_crop(384, 512, group, config, draws(0, 0, "key", n)) for n in range(NUM_CROPS)]
+    ours = [make_crop(pictures[n % 2], crop, group.size) for n, crop in enumerate(drawn)]
     torch.manual_seed(0)
     transform = reference_transform(group, config)
     images = [Image.fromarray(picture) for picture in pictures]
@@ -101,9 +103,8 @@ def test_crops_distribution__places_and_sizes() -> None:
         transform = reference_transform(replace(group, size=256), BARE)
         torch.manual_seed(0)
         theirs = np.stack([np.asarray(transform(image)) for _ in range(NUM_CROPS)])
-        ours = np.stack(
-            [make_crop(places, replace(group, size=256), BARE, draws(0, 0, "k", n)) for n in range(NUM_CROPS)]
-        )
+        drawn = [draw_crop(192, 256, group, BARE, draws(0, 0, "k", n)) for n in range(NUM_CROPS)]
+        ours = np.stack([make_crop(places, crop, 256) for crop in drawn])
         for channel in (0, 1):
             for corner in (np.min, np.max, np.ptp):
                 from scipy.stats import ks_2samp

@@ -19,6 +19,7 @@ from builders.format.open_clone import open_clone
 from builders.making.plan import Plan
 from builders.publishing.push import push_to_url
 from fakeit_train.distributed import World
+from fakeit_train.mixture import whole
 from fakeit_train.order import Order
 from fakeit_train.prefetch import Prefetcher, check_cache, groups_of
 from tests.fakeit_train.test_order import ORDERS
@@ -54,7 +55,7 @@ def test_prefetch__shards_ahead_are_those_that_batches_need_block_by_block(order
                 for step in range(start, steps)
                 for number, _ in order.global_batch(step)[group * part : (group + 1) * part]
             ]
-            ahead = list(order.shards_ahead(start, group, 1))
+            ahead = list(order.shards_ahead(start, group, steps))
             assert set(needed) <= set(ahead) and len(ahead) - len(set(needed)) <= 2 * order.block_size
             blocks = {shard: place // order.block_size for place, shard in enumerate(ahead)}
             reached = [blocks[shard] for shard in needed]
@@ -63,8 +64,8 @@ def test_prefetch__shards_ahead_are_those_that_batches_need_block_by_block(order
 
 def test_prefetch__shards_ahead_end_with_the_run() -> None:
     order = MANY[0]
-    assert len(list(order.shards_ahead(0, 0, 3))) == 3 * 24
-    assert len(list(order.shards_ahead(order.batches_per_epoch, 0, 2))) == 24
+    assert len(list(order.shards_ahead(0, 0, 3 * order.batches_per_epoch))) == 3 * 24
+    assert len(list(order.shards_ahead(order.batches_per_epoch, 0, 2 * order.batches_per_epoch))) == 24
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=range(len(ORDERS)))
@@ -89,7 +90,7 @@ def test_prefetch__goes_ahead_as_far_as_the_cache_has_room(server: FileServer, t
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 2 * max(sizes) + 2 * metadata, seconds_in_use=0))
     assert clone.cache is not None
     order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=1)
-    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")), 1)
+    prefetcher = Prefetcher(whole(clone), order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
     prefetcher.advance(0)
     prefetcher.start()
     try:
@@ -115,7 +116,7 @@ def test_prefetch__a_small_cache_does_not_multiply_the_downloads(
         order = Order(tuple(shard.num_samples for shard in manifest.shards), 4, block_size=2)
         cache = ShardCache(tmp_path / "cache", 5 * size + 2 * metadata, seconds_in_use)
         clone = open_clone(server.url, cache)
-        prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")), 1)
+        prefetcher = Prefetcher(whole(clone), order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
         prefetcher.start()
         for step in range(order.batches_per_epoch):
             prefetcher.advance(min(step + ahead, order.batches_per_epoch - 1))
@@ -129,7 +130,7 @@ def test_prefetch__a_small_cache_does_not_multiply_the_downloads(
 def test_prefetch__rests_when_all_is_there(server: FileServer, tmp_path: Path) -> None:
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**9))
     order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=2)
-    prefetcher = Prefetcher(clone, order, World(0, 1, torch.device("cpu")), 100)
+    prefetcher = Prefetcher(whole(clone), order, World(0, 1, torch.device("cpu")), 100 * order.batches_per_epoch)
     prefetcher.advance(0)
     prefetcher.start()
     cache = clone.cache
@@ -146,8 +147,8 @@ def test_prefetch__a_cache_smaller_than_a_block_is_told(server: FileServer, tmp_
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 100_000))
     order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=2)
     with pytest.raises(UserError, match=r"the 2 shards that are shuffled together .* raise data\.cache_gib"):
-        check_cache(clone, order, World(0, 1, torch.device("cpu")))
-    check_cache(open_clone(server.root), order, World(0, 1, torch.device("cpu")))
+        check_cache(whole(clone), order, World(0, 1, torch.device("cpu")))
+    check_cache(whole(open_clone(server.root)), order, World(0, 1, torch.device("cpu")))
 
 
 def train(data: str, out: Path, cache: Path, *more: str) -> None:

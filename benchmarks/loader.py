@@ -1,0 +1,98 @@
+"""Loading end to end, from shards to batches of crops with two processes: ours beside stock webdataset with the crops that
+Pillow and torchvision compose; arms in turns, each alone in its process.
+
+python -m benchmarks.loader [--data CLONE]
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pairs import call_alone, in_turns, ratios, spread
+from benchmarks.stream import NUM_CLASSES, SIZE, write_pictures
+from builders.classes.class_options import ClassOptions
+from builders.clone_builder import make_clone
+from builders.format.open_clone import open_clone
+from builders.making.plan import Plan
+from builders.real_images import RealImages
+from tests.acceptance.record import record
+
+ARMS = "loader_arms.py"
+NUM_ROUNDS = 3
+NUM_BATCHES = 24
+NUM_IMAGES, SHARD_SIZE = 2000, 250
+LONG = 20_000
+"""Images over which memory is watched."""
+LABELS = {
+    "ours": "ours",
+    "ours_for_device": "ours, pictures for crops on the device",
+    "webdataset": "webdataset, crops by Pillow and torchvision",
+}
+SHARES = (0.5, 0.8, 0.95)
+"""Rates of consumption, of the loader's own."""
+
+
+def make_data(work: Path) -> Path:
+    write_pictures(work / "pictures", None, NUM_IMAGES)
+    recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=SHARD_SIZE)
+    make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
+    return work / "clone"
+
+
+def memory_lines(told: dict[str, Any]) -> list[str]:
+    at = " | ".join(f"{images:,}" for images, _ in told["memory"])
+    held = " | ".join(f"{gib:.2f}" for _, gib in told["memory"])
+    return [f"| images | {at} |", "|---" * (len(told["memory"]) + 1) + "|", f"| GiB, all processes | {held} |"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="clone on this machine's disk; one of photographs is made otherwise")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = asked.data or make_data(Path(folder))
+        num_samples = len(open_clone(data))
+        found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in LABELS}
+        for number, arm in in_turns(LABELS, NUM_ROUNDS):
+            told = call_alone(sys.executable, ARMS, arm, data, NUM_BATCHES)
+            if number:
+                found[arm].append(told)
+            print(f"round {number}: {arm} {json.dumps(told)}", flush=True)
+        own = min(told["rate"] for told in found["ours"])
+        waits = {share: call_alone(sys.executable, ARMS, "waiting", data, NUM_BATCHES, share * own) for share in SHARES}
+        long = call_alone(sys.executable, ARMS, "memory", data, LONG)
+    rates = {arm: [told["rate"] for told in each] for arm, each in found.items()}
+    record("loader", "From shards to batches of crops", [
+        f"{num_samples:,} JPEGs" + (f" of {SIZE[0]}×{SIZE[1]} pixels" if not asked.data else "") + ", 1 + 8 crops an image "
+        "(`imagenet_100_sd`), batches of 64, two loader processes,",
+        f"{NUM_BATCHES} batches after four that do not count; {NUM_ROUNDS} rounds, arms in turns: median (range),",
+            "ratios within a round.",
+        "",
+        "| loader | images/s | ours / it |",
+        "|---|---|---|",
+        *(
+            f"| {LABELS[arm]} | {spread(rates[arm], 0)} | "
+            f"{'1' if arm == 'ours' else spread(ratios(rates['ours'], rates[arm]))} |"
+            for arm in LABELS
+        ),
+        "",
+        "Waiting for a batch, in ms, where training takes batches at a share of the slowest round's rate:",
+        "",
+        "| share | median | 95 % | most | share of the time |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {share:.0%} | {w['median']:.1f} | {w['most_of_them']:.1f} | {w['most']:.1f} | {w['share']:.1%} |"
+            for share, w in waits.items()
+        ),
+        "",
+        f"Memory over {LONG:,} images (private and shared parts added up once, as PSS):",
+        "",
+        *memory_lines(long),
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The training loop beside bare forward + backward + step on the same model and the same batches, in turns.
+
+python -m benchmarks.step
+"""
+
+import tempfile
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.pairs import ratios, spread, time_in_turns
+from builders.format.backbone import build_network
+from fakeit_train.checkpoint import make_state
+from fakeit_train.config import TrainConfig, load_config
+from fakeit_train.data import Batch
+from fakeit_train.distributed import World
+from fakeit_train.journal import open_journal
+from fakeit_train.losses import multi_crop_cross_entropy
+from fakeit_train.model import MultiCropNetwork
+from fakeit_train.optim import make_optimizer
+from fakeit_train.trainer import _Run
+from tests.acceptance.record import record
+
+NUM_STEPS, NUM_ROUNDS, NUM_CLASSES = 40, 9, 10
+TARGET = 1.03
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def make_batch(config: TrainConfig) -> Batch:
+    count = config.data.batch_size
+    crops = [
+        torch.randint(0, 256, (count, group.num_crops, group.size, group.size, 3), dtype=torch.uint8)
+        for group in config.crops.groups
+    ]
+    return Batch(torch.randint(0, NUM_CLASSES, (count,)), [f"key_{number:08d}" for number in range(count)], crops)
+
+
+def bare(config: TrainConfig, batch: Batch) -> None:
+    network = build_network(config.backbone).to(memory_format=torch.channels_last)
+    model, optimizer = MultiCropNetwork(network, config.backbone).train(), make_optimizer(network, config.optim)
+    for _ in range(NUM_STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        loss = multi_crop_cross_entropy(model(batch.crops), batch.labels) / len(batch.labels)
+        loss.backward()
+        optimizer.step()
+
+
+def loop(config: TrainConfig, batch: Batch) -> None:
+    """As `train` runs it, metrics written and the progress drawn; the one checkpoint at the end is taken out of the time."""
+
+    def batches() -> Generator[Batch]:
+        while True:
+            yield batch
+
+    network = build_network(config.backbone).to(memory_format=torch.channels_last)
+    state = make_state(network, make_optimizer(network, config.optim), config, "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        run = _Run(config, WORLD, state, Path(folder), NUM_STEPS, NUM_STEPS)
+        run._save = lambda step: None  # type: ignore[method-assign]
+        run.steps(0, batches(), open_journal(Path(folder), (), {}, 0))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = load_config("digits", [])
+    config = replace(config, backbone=replace(config.backbone, classes=tuple("abcdefghij")))
+    batch = make_batch(config)
+    found = time_in_turns({"bare": lambda: bare(config, batch), "loop": lambda: loop(config, batch)}, NUM_ROUNDS)
+    against = ratios(found["loop"], found["bare"])
+    record("step", "The training loop beside bare steps", [
+        f"`digits`: batches of {config.data.batch_size}, 1 + 8 crops, {NUM_STEPS} steps, one thread; {NUM_ROUNDS} rounds in",
+        "turns, ratios within a round: median (range). The same network, crops and loss; bare is",
+            "zero_grad, forward, backward and step.",
+        "",
+        "| | seconds |",
+        "|---|---|",
+        *(f"| {arm} | {spread(seconds)} |" for arm, seconds in found.items()),
+        "",
+        f"loop / bare: **{spread(against, 3)}**, at most {TARGET} is asked for.",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Crops in batches on the training device, as `crop_draws` drew them: the same as on the CPU but for rounding.
+
+Workers only decode. Resizing and blurring are products with matrices, one per crop: of the bicubic filter that widens as it
+shrinks (Pillow's), flip included, and of the Gaussian with reflected borders (OpenCV's).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fakeit_train.crop_draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, CropGroup, DrawnCrop
+from fakeit_train.crops import Pixels
+
+IMAGES_AT_A_TIME = 32
+"""Bounds the memory of the filters."""
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R 601."""
+
+
+@dataclass
+class DrawnBatch:
+    """The drawn crops of a group for a batch of images, as tensors (batch, num_crops, …)."""
+
+    window: Tensor
+    """float32 (…, 4): left, top, width, height."""
+    flip: Tensor
+    """bool."""
+    order: Tensor
+    """int64 (…, 4): which colour change is done first, second, third, fourth; -1 for none."""
+    amounts: Tensor
+    """float32 (…, 4), of each in that order."""
+    grey: Tensor
+    """bool."""
+    sigma: Tensor
+    """float32; 0 for no blur."""
+    solarise: Tensor
+    """bool."""
+
+    def tensors(self) -> list[Tensor]:
+        return list(vars(self).values())
+
+
+NOTHING = ((-1, 0.0),) * 4
+
+
+def collect(crops: list[list[DrawnCrop]]) -> DrawnBatch:
+    """From each image's crops of one group."""
+    jitter = np.array([[crop.jitter or NOTHING for crop in image] for image in crops])
+    return DrawnBatch(
+        window=torch.tensor([[[c.left, c.top, c.wide, c.high] for c in image] for image in crops], dtype=torch.float32),
+        flip=torch.tensor([[crop.flip for crop in image] for image in crops]),
+        order=torch.from_numpy(jitter[..., 0].astype(np.int64)),
+        amounts=torch.from_numpy(jitter[..., 1].astype(np.float32)),
+        grey=torch.tensor([[crop.grey for crop in image] for image in crops]),
+        sigma=torch.tensor([[crop.sigma for crop in image] for image in crops], dtype=torch.float32),
+        solarise=torch.tensor([[crop.solarise for crop in image] for image in crops]),
+    )
+
+
+def pad(pictures: list[Pixels]) -> Tensor:
+    """uint8 (batch, height, width, 3) of the largest height and width; smaller pictures lie in the upper left corner."""
+    height, width = (max(picture.shape[side] for picture in pictures) for side in (0, 1))
+    padded = np.zeros((len(pictures), height, width, 3), dtype=np.uint8)
+    for place, picture in zip(padded, pictures, strict=True):
+        place[: picture.shape[0], : picture.shape[1]] = picture
+    return torch.from_numpy(padded)
+
+
+@torch.no_grad()
+def make_on_device(pictures: Tensor, drawn: list[DrawnBatch], groups: tuple[CropGroup, ...]) -> list[Tensor]:
+    """uint8 (batch, height, width, 3), on the device, to a uint8 (batch, num_crops, size, size, 3) per group."""
+    return [_make_group(pictures, batch, group.size) for batch, group in zip(drawn, groups, strict=True)]
+
+
+def _make_group(pictures: Tensor, drawn: DrawnBatch, size: int) -> Tensor:
+    place = pictures.device
+    window, flip = drawn.window.to(place, non_blocking=True), drawn.flip.to(place, non_blocking=True)
+    slices = [slice(start, start + IMAGES_AT_A_TIME) for start in range(0, len(pictures), IMAGES_AT_A_TIME)]
+    resized = torch.cat([resize(pictures[some], window[some], flip[some], size) for some in slices])
+    crops = resized.flatten(0, 1)  # (batch x num_crops, size, size, 3), float32 of whole numbers 0 … 255
+    order, amounts, sigma = drawn.order.flatten(0, 1), drawn.amounts.flatten(0, 1), drawn.sigma.flatten()
+    for turn in range(order.shape[1]):
+        for which in (BRIGHTNESS, CONTRAST, SATURATION, HUE):
+            change = partial(_jitter, which)
+            _change(crops, order[:, turn] == which, change, amounts[:, turn])
+    _change(crops, drawn.grey.flatten(), lambda chosen: luma(chosen).expand_as(chosen))
+    _change(crops, sigma > 0, blur, sigma)
+    _change(crops, drawn.solarise.flatten(), lambda chosen: torch.where(chosen >= 128, 255 - chosen, chosen))
+    return crops.to(torch.uint8).unflatten(0, drawn.flip.shape)
+
+
+def _change(crops: Tensor, is_chosen: Tensor, change: Callable[..., Tensor], *arguments: Tensor) -> None:
+    """Changes the chosen crops in place; what was drawn lies on the CPU, so that nobody waits for the device."""
+    numbers = torch.nonzero(is_chosen).flatten()
+    if len(numbers):
+        own = [argument[numbers].to(crops.device, non_blocking=True) for argument in arguments]
+        numbers = numbers.to(crops.device, non_blocking=True)
+        crops[numbers] = change(crops[numbers], *own)
+
+
+def resize(pictures: Tensor, window: Tensor, flip: Tensor, size: int) -> Tensor:
+    """The windows of pictures (batch, height, width, 3), resized: (batch, num_crops, size, size, 3), float32 whole numbers."""
+    height, width = pictures.shape[1:3]
+    left, top, wide, high = window[: len(pictures)].unbind(-1)
+    rows = bicubic_matrix(top, high, height, size)  # (batch, num_crops, size, height)
+    columns = bicubic_matrix(left, wide, width, size)
+    columns = torch.where(flip[: len(pictures), :, None, None], columns.flip(-2), columns)
+    found = rows.flatten(1, 2) @ pictures.flatten(2).float()  # (batch, num_crops x size, width x 3)
+    found = _whole(found).unflatten(2, (width, 3)).unflatten(1, (-1, size))
+    return _whole(torch.einsum("ncyxk,ncsx->ncysk", found, columns))
+
+
+def bicubic_matrix(start: Tensor, length: Tensor, num_pixels: int, size: int) -> Tensor:
+    """Weights (…, size, num_pixels) that resize `length` pixels from `start` on to `size`, each row of sum 1."""
+    start, length = start[..., None, None], length[..., None, None]
+    scale = length / size
+    pixel = torch.arange(num_pixels, device=start.device) - start
+    centre = (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    weights = _bicubic((pixel + 0.5 - centre) / scale.clamp(min=1)) * ((pixel >= 0) & (pixel < length))
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _bicubic(x: Tensor, a: float = -0.5) -> Tensor:
+    """Keys' cubic convolution kernel."""
+    x = x.abs()
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def blur(crops: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur of crops (n, size, size, 3) with their own sigma (n,)."""
+    matrix = gaussian_matrix(sigma, crops.shape[1])
+    return _whole(torch.einsum("nij,njxk,nyx->niyk", matrix, crops, matrix))
+
+
+def gaussian_matrix(sigma: Tensor, size: int) -> Tensor:
+    """Weights (n, size, size); the border is reflected without its edge pixel, the radius is half of OpenCV's for bytes."""
+    reach = (torch.round(sigma * 6 + 1).to(torch.int64) | 1) // 2
+    place = torch.arange(size, device=sigma.device)
+    here, other = place[:, None], place[None, :]
+
+    def weight(distance: Tensor) -> Tensor:
+        gaussian = torch.exp(-(distance**2) / (2 * sigma[:, None, None] ** 2))
+        return gaussian * (distance.abs() <= reach[:, None, None])
+
+    weights = weight(here - other)
+    weights = weights + weight(here + other) * (other > 0)
+    weights = weights + weight(2 * (size - 1) - here - other) * (other < size - 1)
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _jitter(which: int, crops: Tensor, amount: Tensor) -> Tensor:
+    """One colour change of crops (n, size, size, 3) by their own amounts (n,)."""
+    amount = amount[:, None, None, None]
+    if which == BRIGHTNESS:
+        return _whole(crops * amount)
+    if which == CONTRAST:
+        return _whole(crops * amount + (1 - amount) * luma(crops).mean((1, 2, 3), keepdim=True))
+    if which == SATURATION:
+        return _whole(crops * amount + (1 - amount) * luma(crops))
+    return _whole(shift_hue(crops, amount))
+
+
+def shift_hue(crops: Tensor, turn: Tensor) -> Tensor:
+    """Hue turned by shares of the circle; crops (n, size, size, 3)."""
+    value, chroma = crops.amax(-1), crops.amax(-1) - crops.amin(-1)
+    red, green, blue = crops.unbind(-1)
+    divisor = chroma.clamp(min=1e-6)
+    sixths = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    sixths = sixths[..., None] + 6 * turn
+    k = (sixths + sixths.new_tensor([5.0, 3.0, 1.0])) % 6
+    return value[..., None] - chroma[..., None] * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def luma(crops: Tensor) -> Tensor:
+    """Grey values (…, 1) of (…, 3), whole numbers."""
+    return (crops @ crops.new_tensor(LUMA)).round()[..., None]
+
+
+def _whole(values: Tensor) -> Tensor:
+    """As bytes would hold them."""
+    return values.round().clamp(0, 255)

@@ -1,0 +1,24 @@
+"""Metrics to TensorBoard: event files in the run's folder `tensorboard`; look at them with `tensorboard --logdir RUN`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def open_logger(out: Path, config: dict[str, Any], start: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A function of step and metrics; what was logged after step `start` before is hidden."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)  # type: ignore[no-untyped-call]
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        writer.flush()  # type: ignore[no-untyped-call]
+
+    try:
+        yield log
+    finally:
+        writer.close()  # type: ignore[no-untyped-call]

@@ -1,0 +1,60 @@
+"""A run's folder: config.json, held against the run that is resumed."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from builders.format.errors import UserError
+from fakeit_train.config import TrainConfig
+from fakeit_train.mixture import Mixture
+
+CONFIG_FILE = "config.json"
+FREE_SETTINGS = {
+    "checkpoint_every", "keep_checkpoints", "log_every", "log_keys", "log_to", "data.num_workers", "data.cache_dir",
+    "data.cache_gib", "data.exclude", "validation.data", "validation.every", "validation.batch_size", "data_urls",
+}  # fmt: skip
+"""Settings that a resumed run may change; of data.exclude the list's digest counts."""
+
+
+def describe_run(config: TrainConfig, data: Mixture) -> dict[str, Any]:
+    """What config.json holds, as plain JSON values."""
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return {
+        **fields,
+        "data_urls": [clone.root for clone in data.clones],
+        "clone_digests": [clone.manifest.digest for clone in data.clones],
+        "excluded_digest": data.excluded,
+    }
+
+
+def open_run(described: dict[str, Any], out: Path, resume: bool) -> None:
+    """Writes config.json, or checks it against the run that is being resumed.
+
+    Raises:
+        UserError: the folder holds another run, or this one without `resume`.
+    """
+    path = out / CONFIG_FILE
+    if path.is_file() or (out / "checkpoint").is_dir():
+        if not resume:
+            raise UserError(f"'{out}' already holds a run; add --resume to go on with it, or choose another --out")
+        try:
+            old = _deciding(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UserError(f"'{path}' cannot be read ({error}); choose another --out") from None
+        differing = [name for name, value in _deciding(described).items() if old.get(name) != value]
+        if differing:
+            raise UserError(f"'{out}' holds a run with other {', '.join(differing)}; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{CONFIG_FILE}.tmp")
+    scratch.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def _deciding(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings that decide what is learned, by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        nested = _deciding(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= {key: item for key, item in nested.items() if key not in FREE_SETTINGS}
+    return flat

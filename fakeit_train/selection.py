@@ -1,0 +1,167 @@
+"""Which samples of a clone a run trains on: those of a prefix, without a list of keys, with some values in their metadata.
+
+A function of the clone and of these choices alone; the training order runs over what is left.
+"""
+
+import hashlib
+import operator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.format.errors import UserError, near
+from builders.format.open_clone import Clone
+from builders.format.schema import JSON_FIELDS
+
+Rows = NDArray[np.int64]
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq, "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+CONDITION = re.compile(r"\s*(\w+)\s*(==|!=|<=|>=|<|>)\s*(.*?)\s*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A comparison of a metadata field with a value, such as `nsfw != 1`."""
+
+    field: str
+    comparison: str
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """
+        Raises:
+            UserError: it is no comparison, of no field, or with a value of another type.
+        """
+        found = CONDITION.fullmatch(text)
+        if not found:
+            raise UserError(f"'{text}' is no condition; write a field, a comparison and a value, such as 'nsfw != 1'")
+        field, comparison, value = found.groups()
+        if field not in JSON_FIELDS:
+            raise UserError(f"condition '{text}' asks for an unknown field; {near(field, list(JSON_FIELDS))}")
+        kind = JSON_FIELDS[field]
+        try:
+            parsed = kind(value.strip("'\"") if kind is str else value)
+        except ValueError:
+            raise UserError(f"'{value}' in condition '{text}' is not of type {kind.__name__}, as {field} is") from None
+        return cls(field=field, comparison=comparison, value=parsed)
+
+    def holds(self, values: list[Any]) -> NDArray[np.bool_]:
+        compare = COMPARISONS[self.comparison]
+        return np.fromiter((compare(value, self.value) for value in values), dtype=np.bool_, count=len(values))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The chosen samples of one shard."""
+
+    shard: int
+    length: int
+    rows: Rows | None = None
+    """Their rows in the shard; None: the first `length`."""
+
+
+def select(clone: Clone, *, scale: float, conditions: list[Condition], excluded: frozenset[int]) -> list[Piece]:
+    """The chosen samples, shard by shard, those without any left out.
+
+    `scale` is a multiple of the 1x clone, 0 the whole clone: the prefix that `fakeit-build make --scale` would have made.
+    `excluded` are sample numbers.
+
+    Raises:
+        UserError: the clone is smaller than `scale`, or nothing is left.
+    """
+    num_samples = len(clone) if scale == 0 else _num_within(clone, scale)
+    by_shard: dict[int, list[int]] = {}
+    for number in excluded:
+        shard, row = clone.locate(number)
+        by_shard.setdefault(shard, []).append(row)
+    pieces = list(_pieces(clone, num_samples, conditions, by_shard))
+    if not pieces:
+        raise UserError(f"nothing is left of '{clone.root}'; loosen data.scale, data.where or data.exclude")
+    return pieces
+
+
+def _pieces(
+    clone: Clone, num_samples: int, conditions: list[Condition], excluded: dict[int, list[int]]
+) -> Iterator[Piece]:
+    for shard, entry in enumerate(clone.manifest.shards):
+        length = min(entry.num_samples, num_samples - clone.shard_starts[shard])
+        if length <= 0:
+            return
+        if not conditions and shard not in excluded:
+            yield Piece(shard, length)
+            continue
+        is_kept = np.ones(entry.num_samples, dtype=np.bool_)
+        is_kept[length:] = False
+        is_kept[excluded.get(shard, [])] = False
+        if conditions:
+            columns = clone.metadata(shard, sorted({condition.field for condition in conditions})).to_pydict()
+            for condition in conditions:
+                is_kept &= condition.holds(columns[condition.field])
+        rows = np.flatnonzero(is_kept)
+        if len(rows):
+            yield Piece(shard, len(rows), None if len(rows) == length else rows)
+
+
+def _num_within(clone: Clone, scale: float) -> int:
+    rounds = clone.rounds
+    wanted = round(scale * max(rounds.base_counts))
+    num_samples = rounds.num_before(wanted)
+    if not 0 < num_samples <= len(clone):
+        raise UserError(
+            f"data.scale {scale:g} is {num_samples:,} samples, but '{clone.root}' has {len(clone):,}, which is "
+            f"{len(clone) / rounds.num_before(max(rounds.base_counts)):.3g}; take less, or grow the clone"
+        )
+    return num_samples
+
+
+def read_keys(path: str) -> list[str]:
+    """The keys of a list, one a line; what follows `#` is left out.
+
+    Raises:
+        UserError: the file cannot be read, or has none.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the list of keys '{path}' cannot be read ({error}); give another one") from None
+    keys = [line for line in (line.partition("#")[0].strip() for line in text.splitlines()) if line]
+    if not keys:
+        raise UserError(f"the list of keys '{path}' has none; leave data.exclude out")
+    return keys
+
+
+def find_excluded(clones: list[Clone], keys: list[str]) -> list[frozenset[int]]:
+    """For each clone the numbers of the samples with these keys; "2/<key>" is of the second clone alone.
+
+    Raises:
+        UserError: a key is in no clone.
+    """
+    found: list[set[int]] = [set() for _ in clones]
+    for key in keys:
+        prefix, slash, rest = key.rpartition("/")
+        is_known = False
+        for number, clone in enumerate(clones):
+            if slash and prefix != str(number + 1):
+                continue
+            try:
+                found[number].add(clone.find(rest))
+                is_known = True
+            except UserError as error:
+                reason = error
+        if not is_known:
+            if slash and prefix not in map(str, range(1, len(clones) + 1)):
+                raise UserError(f"'{key}' in the list of keys names no clone; there are {len(clones)}")
+            raise reason
+    return [frozenset(numbers) for numbers in found]
+
+
+def digest_of_keys(keys: list[str]) -> str:
+    """What a list excludes, whatever the file is called and its lines' order."""
+    return hashlib.sha256("\n".join(sorted(set(keys))).encode()).hexdigest() if keys else ""

@@ -1,0 +1,129 @@
+"""`kill -9` at 10 random moments of a training run in two processes, resumed each time: the weights of the run without.
+
+python tests/acceptance/accept_resume.py
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from safetensors.torch import load_file
+
+from builders.format.open_clone import open_clone
+from tests.acceptance.record import ROOT, record, run
+
+NUM_KILLS = 10
+EPOCHS, BATCH = 6, 56
+SETTINGS = (f"num_epochs={EPOCHS}", f"data.batch_size={BATCH}", "log_keys=true", "checkpoint_every=5", "log_every=1")
+TOLERANCE = 1e-6
+"""Of any weight; sums over two processes are always taken in the same order, so none is expected."""
+
+
+def start(data: Path, out: Path) -> subprocess.Popen[bytes]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = [
+        *launch,
+        "fakeit_train",
+        "digits",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--resume",
+        "--set",
+        *SETTINGS,
+    ]
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=-3, stderr=-3)
+
+
+def batches(out: Path) -> list[list[str]]:
+    """Keys of the global batches: the ranks' parts in their order."""
+    ranks = [
+        {line["step"]: line["keys"] for line in map(json.loads, path.read_text().splitlines())}
+        for path in sorted(out.glob("keys-*.jsonl"))
+    ]
+    return [[key for rank in ranks for key in rank[step]] for step in sorted(ranks[0])]
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved_step(out: Path) -> int:
+    latest = out / "checkpoint" / "latest.json"
+    return int(json.loads(latest.read_text())["step"]) if latest.exists() else 0
+
+
+def kill_at(data: Path, out: Path, delay: float) -> bool:
+    """Kills the whole process group `delay` seconds after the start; whether the run was still going on."""
+    process = start(data, out)
+    try:
+        process.wait(delay)
+        return False
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+
+
+def largest_difference(first: Path, second: Path) -> float:
+    weights = [load_file(out / "backbone.safetensors") for out in (first, second)]
+    assert set(weights[0]) == set(weights[1])
+    return max(float((weights[0][name].double() - weights[1][name].double()).abs().max()) for name in weights[0])
+
+
+def main() -> None:
+    dice = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        data, whole, killed = (Path(folder) / name for name in ("clone", "whole", "killed"))
+        subprocess.run([sys.executable, "-m", "builders.embedded.digits", f"{folder}/scans"], check=True, cwd=ROOT)
+        run("build", "make", "real_images/train", data, "--source", f"{folder}/scans/train", "--shard-size", 100)
+        assert start(data, whole).wait() == 0
+        rows: list[str] = []
+        while len(rows) < NUM_KILLS:
+            before, delay = saved_step(killed), dice.uniform(12, 30)  # of which starting takes some ten
+            assert kill_at(data, killed, delay), "it ended before the last kill; give it more epochs"
+            rows.append(f"| {len(rows) + 1} | {delay:.1f} s | {before} | {saved_step(killed)} |")
+            print(rows[-1], flush=True)
+        assert start(data, killed).wait() == 0
+        difference = largest_difference(whole, killed)
+        seen, num_samples = batches(killed), len(open_clone(data))
+        per_epoch = num_samples // BATCH
+        epochs = [
+            Counter(key for batch in seen[e * per_epoch : (e + 1) * per_epoch] for key in batch) for e in range(EPOCHS)
+        ]
+        left_out = [frozenset(clone_keys(data)) - set(epoch) for epoch in epochs]
+        record("resume", "Two processes, killed and resumed", [
+            f"`digits` on {num_samples:,} images, batches of {BATCH}, {EPOCHS} epochs, two gloo processes; SIGKILL to the",
+            f"whole process group at {NUM_KILLS} random moments after a start, the same command again each time.",
+            "",
+            f"- largest difference of any weight from the uninterrupted run's: **{difference:.3g}** (bound {TOLERANCE:g})",
+            f"- losses of all {len(losses(whole))} steps equal: **{losses(killed) == losses(whole)}**",
+            f"- global batches equal: **{seen == batches(whole)}**",
+            f"- most often that a key came in an epoch: **{max(max(epoch.values()) for epoch in epochs)}**",
+            f"- left out of each epoch: {', '.join(str(len(keys)) for keys in left_out)} (fewer than {BATCH}); "
+            f"different sets: **{len(set(left_out))} of {EPOCHS}**",
+            "",
+            "| kill | after | checkpoint before | checkpoint after |",
+            "|---|---|---|---|",
+            *rows,
+        ])  # fmt: skip
+        assert difference <= TOLERANCE and seen == batches(whole) and losses(killed) == losses(whole)
+        assert all(set(epoch.values()) == {1} for epoch in epochs) and len(set(left_out)) == EPOCHS
+
+
+def clone_keys(data: Path) -> list[str]:
+    clone = open_clone(data)
+    return [clone.key(number) for number in range(len(clone))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Crops made in batches are those made one by one, but for rounding."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fakeit_train import crops
+from fakeit_train.crop_draws import HUE, CropConfig, CropGroup, DrawnCrop, draw_crops
+from fakeit_train.device_crops import collect, make_on_device, pad, shift_hue
+from tests.fakeit_train.test_crops_distribution import photographs
+
+STILL = replace(CropConfig(), flip=0.0, jitter=0.0, grey=0.0)
+CONFIGS = {
+    "cut and resized": replace(
+        STILL,
+        groups=(CropGroup(num_crops=2, size=64, scale=(0.02, 1.0)), CropGroup(num_crops=1, size=40, scale=(1, 1))),
+    ),
+    "flipped": replace(STILL, groups=(CropGroup(num_crops=3, size=48, scale=(0.2, 1.0)),), flip=1.0),
+    "grey": replace(STILL, groups=(CropGroup(num_crops=3, size=48, scale=(0.2, 1.0)),), grey=1.0),
+    "blurred": replace(STILL, groups=(CropGroup(num_crops=9, size=48, scale=(0.2, 1.0), blur=1.0),)),
+    "solarised": replace(STILL, groups=(CropGroup(num_crops=3, size=48, scale=(0.2, 1.0), solarise=1.0),)),
+    "jittered, hue aside": replace(
+        STILL,
+        groups=(CropGroup(num_crops=9, size=48, scale=(0.2, 1.0)),),
+        jitter=1.0,
+        jitter_strength=(0.4, 0.4, 0.2, 0.0),
+    ),
+    "all of DINO's": CropConfig(),
+}
+MEAN_LEVELS = {"jittered, hue aside": 0.8, "all of DINO's": 2.5, "solarised": 0.8}
+"""Mean difference; hue in bytes has steps of 1.4 degrees, and what is jittered again or blurred is rounded again."""
+
+
+def pictures() -> list[crops.Pixels]:
+    """Of several sizes."""
+    first, second = photographs()
+    return [first, second[:200, :300], first[100:, :77]] * 11
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_device_crops__are_those_of_the_cpu(kind: str) -> None:
+    config, images = CONFIGS[kind], pictures()
+    drawn = [
+        draw_crops(image.shape[0], image.shape[1], config, 0, 0, str(number)) for number, image in enumerate(images)
+    ]
+    found = make_on_device(pad(images), [collect(list(group)) for group in zip(*drawn, strict=True)], config.groups)
+    for group, made in enumerate(found):
+        size = config.groups[group].size
+        expected = np.stack(
+            [
+                [crops.make_crop(image, crop, size) for crop in each[group]]
+                for image, each in zip(images, drawn, strict=True)
+            ]
+        )
+        assert made.shape == expected.shape and made.dtype == torch.uint8
+        difference = np.abs(made.numpy().astype(int) - expected)
+        assert difference.mean() < MEAN_LEVELS.get(kind, 0.3), difference.mean()
+        if kind in ("cut and resized", "flipped", "blurred", "grey"):
+            assert np.quantile(difference, 0.999) <= 2
+
+
+def test_device_crops__hue_turns_by_thirds_are_channels_in_turn() -> None:
+    picture = torch.rand(2, 5, 5, 3) * 255
+    turned = shift_hue(picture, torch.tensor([1 / 3, -1 / 3])[:, None, None, None])
+    assert torch.allclose(turned[0], picture[0].roll(1, -1), atol=1e-2)
+    assert torch.allclose(turned[1], picture[1].roll(-1, -1), atol=1e-2)
+
+
+def test_device_crops__the_cpus_hue_is_the_same_but_for_bytes() -> None:
+    picture = photographs()[0][:64, :64]
+    drawn = DrawnCrop(0, 0, 64, 64, False, ((HUE, 0.07),), False, 0.0, False)
+    group = CropGroup(num_crops=1, size=64, scale=(1, 1))
+    made = make_on_device(pad([picture]), [collect([[drawn]])], (group,))[0][0, 0].numpy()
+    assert np.abs(made.astype(int) - crops.make_crop(picture, drawn, 64)).mean() < 2.5

@@ -1,0 +1,79 @@
+"""Tests during training, and what they say against fakeit_eval's own."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from builders.format.backbone import build_network
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.open_clone import open_clone
+from fakeit_eval.evaluate import test_run as evaluate
+from fakeit_train.config import TrainConfig, ValidationConfig, load_config
+from fakeit_train.distributed import World
+from fakeit_train.trainer import train
+from fakeit_train.validation import Validation, open_validation
+from tests.fakeit_train.test_trainer import SETTINGS
+
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def config_on(root: Path, *settings: str) -> TrainConfig:
+    return load_config("digits", [*SETTINGS, "data.num_workers=0", f"validation.data={root}", *settings])
+
+
+def test_validation__says_at_the_end_what_evaluation_says(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(config_on(finished[0], "num_epochs=2", "optim.ema=0.5"), [str(finished[0])], out)
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    tests = [line for line in found if "val_top1" in line]
+    steps = [line["step"] for line in found if "loss" in line]
+    assert [line["step"] for line in tests] == [steps[-1] // 2, steps[-1]]  # after each epoch
+    result = json.loads(evaluate(out, open_clone(finished[0]), batch_size=7, num_workers=0).read_text())
+    assert tests[-1]["val_top1"] == pytest.approx(result["value"], abs=1e-4)
+    assert tests[-1]["val_top1"] <= tests[-1]["val_top5"] <= 100 and tests[-1]["val_loss"] > 0
+
+
+def test_validation__changes_nothing_of_what_is_learned(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    plain = load_config("digits", [*SETTINGS, "data.num_workers=0", "num_epochs=1"])
+    train(plain, [str(finished[0])], tmp_path / "plain")
+    train(config_on(finished[0], "num_epochs=1", "validation.every=1"), [str(finished[0])], tmp_path / "tested")
+    weights = [(tmp_path / name / "backbone.safetensors").read_bytes() for name in ("plain", "tested")]
+    assert weights[0] == weights[1]
+
+
+def test_validation__processes_share_the_images(finished: tuple[Path, Manifest]) -> None:
+    clone = open_clone(finished[0])
+    config = config_on(finished[0], "validation.batch_size=3")
+    config = replace(config, backbone=replace(config.backbone, classes=tuple(clone.manifest.label_names)))
+    seen = [
+        label
+        for rank in range(3)
+        for _, labels in Validation(clone, config, World(rank, 3, torch.device("cpu")))._batches()
+        for label in labels.tolist()
+    ]
+    assert sorted(seen) == sorted(sample.label for sample in clone)
+
+
+def test_validation__labels_go_by_class_ids(finished: tuple[Path, Manifest]) -> None:
+    clone = open_clone(finished[0])
+    names = tuple(reversed(clone.manifest.label_names))
+    config = config_on(finished[0])
+    config = replace(config, backbone=replace(config.backbone, classes=names), validation=ValidationConfig())
+    torch.manual_seed(0)
+    network = build_network(config.backbone)
+    flipped = Validation(clone, config, WORLD).scores(network)
+    network.fc.weight.data = network.fc.weight.data.flip(0)  # type: ignore[union-attr, operator]
+    config = replace(config, backbone=replace(config.backbone, classes=tuple(clone.manifest.label_names)))
+    assert Validation(clone, config, WORLD).scores(network) == pytest.approx(flipped, rel=1e-5)
+
+
+def test_validation__classes_that_are_not_trained_are_told(finished: tuple[Path, Manifest]) -> None:
+    config = config_on(finished[0])
+    config = replace(config, backbone=replace(config.backbone, classes=("n02084071",)))
+    with pytest.raises(UserError, match=r"class '.*' of the validation clone '.*' is none of the 1 that are trained"):
+        open_validation(config, WORLD)
+    assert open_validation(replace(config, validation=ValidationConfig()), WORLD) is None
