@@ -23,23 +23,23 @@ Batch = Callable[[list[bytes]], Any]
 
 
 def ours() -> Batch:
-    from builders.format.images import decode_image
     from fakeit_train.crop_draws import CropConfig
     from fakeit_train.crops import make_crops
+    from fakeit_train.decoding import decode
 
     config, number = CropConfig(), iter(range(10**9))
 
     def batch(pictures: list[bytes]) -> Any:
-        crops = [make_crops(decode_image(content), config, 0, 0, str(next(number))) for content in pictures]
+        crops = [make_crops(decode("", content), config, 0, 0, str(next(number))) for content in pictures]
         return [np.stack(group) for group in zip(*crops, strict=True)]
 
     return batch
 
 
 def decode_alone() -> Batch:
-    from builders.format.images import decode_image
+    from fakeit_train.decoding import decode
 
-    return lambda pictures: [decode_image(content) for content in pictures]
+    return lambda pictures: [decode("", content) for content in pictures]
 
 
 def reference() -> Batch:

@@ -23,7 +23,7 @@ def make_crops(picture: Pixels, config: CropConfig, seed: int, epoch: int, key: 
 
 def make_crop(picture: Pixels, drawn: DrawnCrop, size: int) -> Pixels:
     """One augmented crop (size, size, 3)."""
-    crop = resize(picture[drawn.top : drawn.top + drawn.high, drawn.left : drawn.left + drawn.wide], size)
+    crop = resize(picture, drawn.left, drawn.top, drawn.wide, drawn.high, size)
     if drawn.flip:
         crop = cv2.flip(crop, 1)
     for which, amount in drawn.jitter:
@@ -41,10 +41,15 @@ SOLARISED = np.minimum(np.arange(256), 255 - np.arange(256)).astype(np.uint8)
 """Values from 128 on are inverted."""
 
 
-def resize(window: Pixels, size: int) -> Pixels:
-    """Bicubic with a filter that widens as it shrinks, as Pillow's does (to one level); OpenCV has none such."""
-    channels_first = torch.from_numpy(np.array(window)).permute(2, 0, 1)[None]  # a view of channels-last bytes
-    resized = F.interpolate(channels_first, (size, size), mode="bicubic", antialias=True)
+def resize(picture: Pixels, left: int, top: int, wide: int, high: int, size: int) -> Pixels:
+    """Bicubic with a filter that widens as it shrinks, as Pillow's does (to one level); OpenCV has none such.
+
+    The window is a view whose strides, that of the single image among them, are those of channels last: the result's are too.
+    """
+    height, width, _ = picture.shape
+    strides, start = (3 * height * width, 1, 3 * width, 3), 3 * (top * width + left)
+    window = torch.from_numpy(np.ascontiguousarray(picture)).as_strided((1, 3, high, wide), strides, start)
+    resized = F.interpolate(window, (size, size), mode="bicubic", antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.format.errors import UserError
-from builders.format.images import decode_sample
 from fakeit_train.config import TrainConfig
 from fakeit_train.crop_draws import CropGroup, DrawnCrop, augmentation_crops, draw_crops
 from fakeit_train.crops import Pixels, make_crop
+from fakeit_train.decoding import decode
 from fakeit_train.device_crops import DrawnBatch, collect, pad
 from fakeit_train.mixture import Mixture
 from fakeit_train.order import BatchOrder
@@ -67,7 +67,7 @@ class CropDataset(Dataset[Batch | UserError]):
     def _batch(self, places: list[Place]) -> Batch:
         samples = [self.data.view(number) for number, _ in places]
         batch = Batch(torch.tensor([sample.label for sample in samples]), [sample.key for sample in samples])
-        pictures = [decode_sample(sample.key, sample.picture) for sample in samples]
+        pictures = [decode(sample.key, sample.picture) for sample in samples]
         drawn = [
             draw_crops(picture.shape[0], picture.shape[1], self.crops, self.seed, epoch, sample.key)
             for picture, sample, (_, epoch) in zip(pictures, samples, places, strict=True)

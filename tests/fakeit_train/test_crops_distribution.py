@@ -40,7 +40,7 @@ def photographs() -> tuple[Crops, ...]:
     images = [
         Image.fromarray(image).resize((512, 384), Image.Resampling.BICUBIC) for image in load_sample_images().images
     ]
-    return tuple(np.asarray(image) for image in images)
+    return tuple(np.array(image) for image in images)
 
 
 @cache

@@ -215,7 +215,9 @@ def test_trainer__a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path)
         assert torch.allclose(whole, parts, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
-@pytest.mark.parametrize("settings", [["precision=float16", "num_epochs=1"], ["precision=bfloat16"], ["label_smoothing=0.1"]])
+@pytest.mark.parametrize(
+    "settings", [["precision=float16", "num_epochs=1"], ["precision=bfloat16"], ["label_smoothing=0.1"]]
+)
 def test_trainer__options_change_the_loss_and_resume_with_it(
     settings: list[str], finished: tuple[Path, Manifest], whole: Path, tmp_path: Path
 ) -> None:
@@ -230,7 +232,9 @@ def test_trainer__options_change_the_loss_and_resume_with_it(
     train(config, [str(finished[0])], cut, resume=True)
     assert len(losses(cut)) == len(losses(tmp_path / "run"))
     # In float16, oneDNN sums in another order from run to run.
-    assert losses(cut) == pytest.approx(losses(tmp_path / "run"), rel=1e-2 if "float16" in settings[0] and "bfloat" not in settings[0] else 0)
+    assert losses(cut) == pytest.approx(
+        losses(tmp_path / "run"), rel=1e-2 if "float16" in settings[0] and "bfloat" not in settings[0] else 0
+    )
 
 
 def _killed_at(number: int) -> Callable[..., Any]:
