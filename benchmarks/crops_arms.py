@@ -23,17 +23,17 @@ Batch = Callable[[list[bytes]], Any]
 
 
 def ours() -> Batch:
-    from fakeit_train.crop_draws import CropConfig
-    from fakeit_train.crops import make_crops
+    from fakeit_train.crop_draws import CropConfig, DrawnCrop, draw_crops
+    from fakeit_train.crops import Pixels, make_batch
     from fakeit_train.decoding import decode
 
     config, number = CropConfig(), iter(range(10**9))
 
-    def batch(pictures: list[bytes]) -> Any:
-        crops = [make_crops(decode("", content), config, 0, 0, str(next(number))) for content in pictures]
-        return [np.stack(group) for group in zip(*crops, strict=True)]
+    def draw(content: bytes) -> tuple[Pixels, list[list[DrawnCrop]]]:
+        picture = decode("", content)
+        return picture, draw_crops(picture.shape[0], picture.shape[1], config, 0, 0, str(next(number)))
 
-    return batch
+    return lambda pictures: make_batch(map(draw, pictures), config.groups, len(pictures))
 
 
 def decode_alone() -> Batch:

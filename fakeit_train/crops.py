@@ -1,24 +1,32 @@
 """Crops of one decoded picture on the CPU, in uint8 with OpenCV and torch, as `crop_draws` drew them."""
 
+from collections.abc import Iterable, Sequence
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from fakeit_train.crop_draws import BRIGHTNESS, CONTRAST, SATURATION, CropConfig, DrawnCrop, draw_crops
+from fakeit_train.crop_draws import BRIGHTNESS, CONTRAST, SATURATION, CropGroup, DrawnCrop
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3), RGB."""
 
 
-def make_crops(picture: Pixels, config: CropConfig, seed: int, epoch: int, key: str) -> list[Pixels]:
-    """One array (num_crops, size, size, 3) per group."""
-    drawn = draw_crops(picture.shape[0], picture.shape[1], config, seed, epoch, key)
-    return [
-        np.stack([make_crop(picture, crop, group.size) for crop in crops])
-        for group, crops in zip(config.groups, drawn, strict=True)
-    ]
+def make_batch(
+    drawn: Iterable[tuple[Pixels, list[list[DrawnCrop]]]], groups: Sequence[CropGroup], count: int
+) -> list[Pixels]:
+    """The crops of `count` pictures, each with its draws by group: per group uint8 (count, num_crops, size, size, 3).
+
+    Pictures are taken one by one, so that each may be decoded just before, and still lies in the processor's cache.
+    """
+    made = [np.empty((count, g.num_crops, g.size, g.size, 3), dtype=np.uint8) for g in groups]
+    for number, (picture, by_group) in enumerate(drawn):
+        for place, group, crops in zip(made, groups, by_group, strict=True):
+            for which, crop in enumerate(crops):
+                place[number, which] = make_crop(picture, crop, group.size)
+    return made
 
 
 def make_crop(picture: Pixels, drawn: DrawnCrop, size: int) -> Pixels:
@@ -37,6 +45,8 @@ def make_crop(picture: Pixels, drawn: DrawnCrop, size: int) -> Pixels:
     return np.asarray(crop)
 
 
+LUMA = (0.299, 0.587, 0.114)
+"""Of red, green and blue, ITU-R 601."""
 SOLARISED = np.minimum(np.arange(256), 255 - np.arange(256)).astype(np.uint8)
 """Values from 128 on are inverted."""
 
@@ -63,7 +73,7 @@ def jitter(picture: Pixels, which: int, amount: float) -> Pixels:
     if which == BRIGHTNESS:
         return np.asarray(cv2.convertScaleAbs(picture, alpha=amount))
     if which == CONTRAST:
-        return np.asarray(cv2.LUT(picture, contrast_table(float(cv2.mean(luma(picture))[0]), amount)))
+        return np.asarray(cv2.addWeighted(picture, amount, picture, 0, (1 - amount) * mean_luma(picture)))
     if which == SATURATION:
         return np.asarray(
             cv2.addWeighted(picture, amount, cv2.cvtColor(luma(picture), cv2.COLOR_GRAY2RGB), 1 - amount, 0)
@@ -71,9 +81,9 @@ def jitter(picture: Pixels, which: int, amount: float) -> Pixels:
     return shift_hue(picture, amount)
 
 
-def contrast_table(mean: float, factor: float) -> NDArray[np.uint8]:
-    """factor x value + (1 - factor) x mean for every value, saturated."""
-    return np.clip(np.arange(256) * factor + ((1 - factor) * mean + 0.5), 0, 255).astype(np.uint8)
+def mean_luma(picture: Pixels) -> float:
+    red, green, blue, _ = cv2.mean(picture)
+    return float(LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)
 
 
 def shift_hue(picture: Pixels, turn: float) -> Pixels:

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.format.errors import UserError
+from builders.format.open_clone import SampleView
 from fakeit_train.config import TrainConfig
-from fakeit_train.crop_draws import CropGroup, DrawnCrop, augmentation_crops, draw_crops
-from fakeit_train.crops import Pixels, make_crop
+from fakeit_train.crop_draws import DrawnCrop, augmentation_crops, draw_crops
+from fakeit_train.crops import Pixels, make_batch
 from fakeit_train.decoding import decode
 from fakeit_train.device_crops import DrawnBatch, collect, pad
 from fakeit_train.mixture import Mixture
@@ -67,25 +67,17 @@ class CropDataset(Dataset[Batch | UserError]):
     def _batch(self, places: list[Place]) -> Batch:
         samples = [self.data.view(number) for number, _ in places]
         batch = Batch(torch.tensor([sample.label for sample in samples]), [sample.key for sample in samples])
-        pictures = [decode(sample.key, sample.picture) for sample in samples]
-        drawn = [
-            draw_crops(picture.shape[0], picture.shape[1], self.crops, self.seed, epoch, sample.key)
-            for picture, sample, (_, epoch) in zip(pictures, samples, places, strict=True)
-        ]
-        by_group = list(zip(*drawn, strict=True))
-        if self.is_for_device:
-            return replace(batch, pictures=pad(pictures), drawn=[collect(list(group)) for group in by_group])
-        return replace(
-            batch, crops=[self._make(pictures, *group) for group in zip(by_group, self.crops.groups, strict=True)]
-        )
+        drawn = (self._draw(sample, epoch) for sample, (_, epoch) in zip(samples, places, strict=True))
+        if not self.is_for_device:
+            made = make_batch(drawn, self.crops.groups, len(samples))
+            return replace(batch, crops=[torch.from_numpy(group) for group in made])
+        pictures, by_sample = zip(*drawn, strict=True)
+        return replace(batch, pictures=pad(pictures), drawn=[collect(group) for group in zip(*by_sample, strict=True)])
 
-    def _make(self, pictures: list[Pixels], drawn: tuple[list[DrawnCrop], ...], group: CropGroup) -> Tensor:
-        """(batch, num_crops, size, size, 3) of one group."""
-        made = np.empty((len(pictures), group.num_crops, group.size, group.size, 3), dtype=np.uint8)
-        for place, picture, crops in zip(made, pictures, drawn, strict=True):
-            for number, crop in enumerate(crops):
-                place[number] = make_crop(picture, crop, group.size)
-        return torch.from_numpy(made)
+    def _draw(self, sample: SampleView, epoch: int) -> tuple[Pixels, list[list[DrawnCrop]]]:
+        """A sample's picture, and what its crops are."""
+        picture = decode(sample.key, sample.picture)
+        return picture, draw_crops(picture.shape[0], picture.shape[1], self.crops, self.seed, epoch, sample.key)
 
 
 class OrderSampler(Sampler[list[Place]]):

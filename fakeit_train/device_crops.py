@@ -4,7 +4,7 @@ Workers only decode. Resizing and blurring are products with matrices, one per c
 shrinks (Pillow's), flip included, and of the Gaussian with reflected borders (OpenCV's).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from fakeit_train.crop_draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, CropGroup, DrawnCrop
-from fakeit_train.crops import Pixels
+from fakeit_train.crops import LUMA, Pixels
 
 IMAGES_AT_A_TIME = 32
 """Bounds the memory of the filters."""
-LUMA = (0.299, 0.587, 0.114)
-"""ITU-R 601."""
 
 
 @dataclass
@@ -47,7 +45,7 @@ class DrawnBatch:
 NOTHING = ((-1, 0.0),) * 4
 
 
-def collect(crops: list[list[DrawnCrop]]) -> DrawnBatch:
+def collect(crops: Sequence[list[DrawnCrop]]) -> DrawnBatch:
     """From each image's crops of one group."""
     jitter = np.array([[crop.jitter or NOTHING for crop in image] for image in crops])
     return DrawnBatch(
@@ -61,7 +59,7 @@ def collect(crops: list[list[DrawnCrop]]) -> DrawnBatch:
     )
 
 
-def pad(pictures: list[Pixels]) -> Tensor:
+def pad(pictures: Sequence[Pixels]) -> Tensor:
     """uint8 (batch, height, width, 3) of the largest height and width; smaller pictures lie in the upper left corner."""
     height, width = (max(picture.shape[side] for picture in pictures) for side in (0, 1))
     padded = np.zeros((len(pictures), height, width, 3), dtype=np.uint8)

@@ -16,11 +16,12 @@ from fakeit_train.crop_draws import (
     Draws,
     augmentation_crops,
     draw_crop,
+    draw_crops,
     draw_jitter,
     draw_window,
     draws,
 )
-from fakeit_train.crops import Pixels, make_crops
+from fakeit_train.crops import Pixels, make_batch
 
 CONFIG = CropConfig(
     groups=(
@@ -37,6 +38,11 @@ def constant(value: float) -> Draws:
             yield value
 
     return Draws(forever())
+
+
+def make_crops(picture: Pixels, config: CropConfig, seed: int, epoch: int, key: str) -> list[Pixels]:
+    drawn = draw_crops(picture.shape[0], picture.shape[1], config, seed, epoch, key)
+    return [group[0] for group in make_batch([(picture, drawn)], config.groups, 1)]
 
 
 def cropped(picture: Pixels, group: CropGroup, config: CropConfig, draw: Draws) -> Pixels:
