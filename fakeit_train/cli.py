@@ -17,9 +17,9 @@ from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
 
 PROGRAM = "fakeit-train"
-Clones = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLONE")]
+Clones = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLONE …")]
 ConfigName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
-Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="A.B=VALUE")]
+Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="A.B=VALUE …")]
 
 
 @dataclass(frozen=True, kw_only=True)

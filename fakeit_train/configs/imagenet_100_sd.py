@@ -6,11 +6,9 @@
 linearly over the first tenth of the iterations to 0.1 and falling as a cosine; DINO's crops, one of 224 and eight of 96
 pixels, every one classified by a linear layer without bias.
 
-Real images take the same road: `--data` a clone made by `fakeit-build make real_images/train`.
-Plain augmentation (Tab. 2): `--set augmentation=plain`.
+Real images: `imagenet_100`. Plain augmentation (Tab. 2): `imagenet_100_sd_plain`. Validation as it goes: `--val CLONE`.
 
-Paper, top-1 on ImageNet-100's validation images: 43.1 for "c" at guidance 7.5, 28.4 with plain augmentation; real images 87.4
-and 86.6 (Tab. 2). Not run here yet: it takes GPUs.
+Paper, top-1 on ImageNet-100's validation images (Tab. 2): 43.1 for "c" at guidance 7.5. Not run here yet: it takes GPUs.
 """
 
 from fakeit_train.config import DataConfig, TrainConfig

@@ -2,8 +2,7 @@
 
     torchrun --nproc-per-node 4 -m fakeit_train imagenet_1k_sd --data hf://datasets/user/imagenet-1k-sd --out run
 
-Real images: `--data` a clone made by `fakeit-build make real_images/train`. Plain augmentation: `--set augmentation=plain`.
-Not run here yet: it takes GPUs.
+Real images: `imagenet_1k`. Plain augmentation: `imagenet_1k_sd_plain`. Not run here yet: it takes GPUs.
 """
 
 from dataclasses import replace
