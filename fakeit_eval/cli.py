@@ -73,8 +73,31 @@ def probe(
     _print_results([path])
 
 
+def analyze(runs: RunPaths, /, data: str, reading: str = "text", batch_size: int = 256, workers: int = 0) -> None:
+    """Measure features: sparsity, intra-class distance, redundancy, coding length; writes RUN/results/analyze-….json.
+
+    Args:
+        runs: Run directories of fakeit-train.
+        data: Clone of the images, real or synthetic.
+        reading: text: all four on l2-normalised features, as the paper's section 3.3; caption: the first two, as its Fig. 1.
+        batch_size: Images per forward.
+        workers: Loader processes.
+    """
+    from builders.format.cache import default_cache
+    from builders.format.open_clone import open_clone
+    from fakeit_eval.evaluate import analyze_run
+
+    if not runs:
+        raise UserError("no run to analyse; give at least one run directory of fakeit-train")
+    _check_loading(batch_size, workers)
+    clone = open_clone(data, default_cache())
+    _print_results(
+        [analyze_run(run, clone, reading=reading, batch_size=batch_size, num_workers=workers) for run in runs]
+    )
+
+
 def report(runs: RunPaths, /) -> None:
-    """Print one table of all results of some runs.
+    """Print the results of some runs: one table of scores, one of features.
 
     Args:
         runs: Run directories with results.
@@ -85,10 +108,10 @@ def report(runs: RunPaths, /) -> None:
 
 
 def _print_results(paths: list[Path]) -> None:
-    from fakeit_eval.report import render_table
+    from fakeit_eval.report import render_tables
     from fakeit_eval.results import read_result
 
-    print(render_table([read_result(path) for path in paths]))
+    print(render_tables([read_result(path) for path in paths]))
 
 
 def _check_loading(batch_size: int, workers: int) -> None:
@@ -96,7 +119,7 @@ def _check_loading(batch_size: int, workers: int) -> None:
         raise UserError(f"--batch-size {batch_size} --workers {workers} load nothing; give at least 1 and 0")
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"test": test, "probe": probe, "report": report}
+COMMANDS: dict[str, Callable[..., Any]] = {"test": test, "probe": probe, "analyze": analyze, "report": report}
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""From a run and clones to a result file: what `fakeit-eval test` and `probe` do, callable from Python."""
+"""From a run and clones to a result file: what `fakeit-eval test`, `probe` and `analyze` do, callable from Python."""
 
 from pathlib import Path
 
 from builders.format.backbone import load_backbone
 from builders.format.errors import UserError
 from builders.format.open_clone import Clone
+from fakeit_eval.analysis.analyse import analyse
 from fakeit_eval.features import extract
 from fakeit_eval.probes.logistic_regression import draw_validation, probe
 from fakeit_eval.results import describe_data, write_result
@@ -33,6 +34,27 @@ def test_run(run: Path, clone: Clone, *, batch_size: int, num_workers: int) -> P
         settings={"batch_size": batch_size, "input_size": backbone.input_size},
         top5=round(score.top5, 4),
         per_class=score.per_class,
+    )
+
+
+def analyze_run(run: Path, clone: Clone, *, reading: str, batch_size: int, num_workers: int) -> Path:
+    """Measures a run's features of a clone; the result's value is the coding length, all four are in `measures`.
+
+    Raises:
+        UserError: the run has no backbone, the clone is broken, or there is no such reading.
+    """
+    backbone, network = load_backbone(run)
+    found = extract(network, backbone, clone, batch_size=batch_size, num_workers=num_workers)
+    measures = analyse(found.features, found.labels, reading)
+    return write_result(
+        run,
+        backbone=backbone,
+        task="analyze",
+        value=measures["coding_length"],
+        unit="nats",
+        data=describe_data(clone),
+        settings={"reading": reading, "input_size": backbone.input_size},
+        measures=measures,
     )
 
 

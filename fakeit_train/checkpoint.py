@@ -87,13 +87,17 @@ def save_checkpoint(folder: Path, step: int, state: State, *, num_kept: int) -> 
         old.unlink()
 
 
+def has_checkpoint(folder: Path) -> bool:
+    return (folder / LATEST).is_file()
+
+
 def load_checkpoint(folder: Path, state: State) -> int:
     """Restores the latest state; the number of steps it has behind it, 0 where there is none.
 
     Raises:
         UserError: the file is missing or is not what was written.
     """
-    if not (folder / LATEST).is_file():
+    if not has_checkpoint(folder):
         return 0
     try:
         latest = json.loads((folder / LATEST).read_text(encoding="utf-8"))

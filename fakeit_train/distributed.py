@@ -63,7 +63,7 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """This process's place, from torchrun's environment; nccl on GPUs, gloo on CPUs.
+    """This process's place, from torchrun's environment; tensors on GPUs go by nccl, others by gloo.
 
     Raises:
         UserError: another process has ended before its time.
@@ -76,7 +76,7 @@ def join_world() -> Iterator[World]:
     else:
         device = torch.device("cpu")
     if size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size, device, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     except RuntimeError as error:  # gloo has no kind of its own

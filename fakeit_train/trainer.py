@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from builders.format.backbone import Backbone, build_network, save_backbone
 from builders.format.errors import UserError
-from fakeit_train.checkpoint import State, load_checkpoint, make_state, save_checkpoint
+from fakeit_train.checkpoint import State, has_checkpoint, load_checkpoint, make_state, save_checkpoint
 from fakeit_train.config import TrainConfig
 from fakeit_train.crop_draws import augmentation_crops
 from fakeit_train.data import Batch, OrderSampler, make_loader
@@ -73,9 +73,9 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         if world.is_main:
             open_run(described, out, resume)
         world.barrier()
-        _prepare_torch(config)
+        _prepare_torch(config, world)
         network = build_network(config.backbone)
-        if not (out / "checkpoint").is_dir():
+        if not has_checkpoint(out / "checkpoint"):
             load_initial(network, config.backbone, config.init)
         network = network.to(world.device).to(memory_format=torch.channels_last)
         state = make_state(network, make_optimizer(network, config.optim), config, world.device.type)
@@ -107,14 +107,14 @@ def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
     return replace(config.backbone, classes=mixture.label_names, trained_on=" + ".join(names))
 
 
-def _prepare_torch(config: TrainConfig) -> None:
+def _prepare_torch(config: TrainConfig, world: World) -> None:
     """What holds for the whole process: the weights' seed, and how exact and how repeatable kernels are."""
     torch.manual_seed(config.data.seed)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made on the GPU
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # crops have two sizes, so its search is soon over
-    if config.precision != "float32":
+    if world.device.type == "cuda" and config.precision != "float32":
         torch.set_float32_matmul_precision("high")
 
 
@@ -175,9 +175,8 @@ class _Run:
                 bar.update(self.config.data.batch_size)
                 is_tested = self.validation is not None and (step % self.test_every == 0 or step == self.num_steps)
                 is_saved = step % self.config.checkpoint_every == 0 or step == self.num_steps
-                if (
-                    is_saved or is_tested or step % self.config.log_every == 0
-                ):  # a loss that is not finite is never saved
+                is_told = step % self.config.log_every == 0
+                if is_told or is_tested or is_saved:  # a loss that is not finite is never saved
                     value = self._mean_loss(loss, step)
                     elapsed = time.perf_counter() - since
                     told = self._speed(step - counted, elapsed, waited)
@@ -258,7 +257,8 @@ class _Run:
 
     def _mean_loss(self, loss: Tensor, step: int) -> float:
         """The loss of the global batch of the step that was just taken; one that is not finite ends the run."""
-        value = float(self.world.sum(loss))
+        with self.stopping.watched():
+            value = float(self.world.sum(loss))
         if not math.isfinite(value):
             path = self.out / f"not-finite-{self.world.rank}.json"
             path.write_text(json.dumps(self.unchecked, indent=1) + "\n", encoding="utf-8")
@@ -270,12 +270,9 @@ class _Run:
         return value
 
     def _is_stopped(self) -> bool:
-        """Whether any process was told to stop; all must leave the loop at the same step."""
-        told = bool(self.stopping.signals)
-        if self.world.size == 1:
-            return told
+        """Whether any process was told to stop; all must leave the loop at the same step. A GPU is not waited for."""
         with self.stopping.watched():
-            return bool(self.world.sum(torch.tensor(float(told), device=self.world.device)) > 0)
+            return bool(self.world.sum(torch.tensor(len(self.stopping.signals))) > 0)
 
     def _save(self, step: int) -> None:
         if self.world.is_main:

@@ -34,7 +34,7 @@ class Validation:
             pixels = normalise(torch.from_numpy(pictures).to(self.world.device), self.backbone)
             sums += _sums(network(pixels).float().cpu(), self.labels[labels])
         network.train(was_training)
-        top1, top5, loss, count = self.world.sum(sums.to(self.world.device)).tolist()
+        top1, top5, loss, count = self.world.sum(sums).tolist()
         return {"val_top1": 100 * top1 / count, "val_top5": 100 * top5 / count, "val_loss": loss / count}
 
     def _batches(self) -> Any:

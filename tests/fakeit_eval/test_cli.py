@@ -84,3 +84,28 @@ def test_cli__damaged_weights_are_told(
     (damaged / "backbone.safetensors").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
     assert call(monkeypatch, "test", damaged, "--data", finished[0]) == 2
     assert "cannot be loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reading", ["text", "caption"])
+def test_cli__analyze_measures_features(
+    reading: str,
+    run: Path,
+    finished: tuple[Path, Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, "analyze", run, "--data", finished[0], "--reading", reading) == 0
+    results = [json.loads(path.read_text()) for path in (run / "results").glob("analyze-*.json")]
+    (result,) = [found for found in results if found["settings"]["reading"] == reading]
+    measures = result["measures"]
+    assert 0 <= measures["sparsity"] < 1 and 0 < measures["intra_class_distance"] <= 2
+    assert 0 < measures["feature_redundancy"] <= 1 and result["value"] == pytest.approx(measures["coding_length"], abs=1e-4)
+    printed = capsys.readouterr().out
+    assert f"{measures['coding_length']:.4g}" in printed and "feature redundancy" in printed
+
+
+def test_cli__an_unknown_reading_is_told(
+    run: Path, finished: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "analyze", run, "--data", finished[0], "--reading", "both") == 2
+    assert "unknown reading 'both'; choose from text, caption" in capsys.readouterr().err

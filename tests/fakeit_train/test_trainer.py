@@ -303,7 +303,8 @@ def test_trainer__begins_with_the_weights_of_another_run(
     whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     settings = [*SETTINGS, "num_epochs=1", "data.num_workers=0", f"init={whole}", "optim.learning_rate=0"]
-    train(load_config("digits", settings), [str(finished[0])], tmp_path / "run")
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)  # killed while it wrote its first one
+    train(load_config("digits", settings), [str(finished[0])], tmp_path / "run", resume=True)
     before, after = (load_file(out / "backbone.safetensors") for out in (whole, tmp_path / "run"))
     assert all(
         (before[name] == after[name]).all() for name in before if "running" not in name and "tracked" not in name

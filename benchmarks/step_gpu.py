@@ -1,0 +1,205 @@
+"""Training steps from shards on a GPU: ResNet50, 1 + 8 crops, bfloat16; crops by the loader's processes and on the device,
+beside the loop people write: class folders, Pillow and torchvision's crops, an eager network.
+
+python -m benchmarks.step_gpu             # on a GPU
+python -m benchmarks.step_gpu --rehearse  # the same code on a small network and few images, also without one
+"""
+
+import itertools
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.pairs import ratios, spread
+from benchmarks.stream import NUM_CLASSES, write_pictures
+from builders.classes.class_options import ClassOptions
+from builders.clone_builder import make_clone
+from builders.format.backbone import build_network
+from builders.format.open_clone import open_clone
+from builders.making.plan import Plan
+from builders.real_images import RealImages
+from fakeit_train.checkpoint import make_state
+from fakeit_train.config import TrainConfig, load_config
+from fakeit_train.crop_draws import CropConfig
+from fakeit_train.data import OrderSampler, make_loader
+from fakeit_train.distributed import World
+from fakeit_train.journal import silence
+from fakeit_train.mixture import whole
+from fakeit_train.optim import make_optimizer
+from fakeit_train.trainer import _Run
+from tests.acceptance.record import record
+from tests.fakeit_train.reference_crops import reference_transform
+
+REHEARSAL = "--rehearse" in sys.argv
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BATCH_SIZE, NUM_STEPS, NUM_WARM, NUM_ROUNDS = (8, 2, 1, 1) if REHEARSAL else (128, 20, 5, 3)
+NUM_IMAGES = 200 if REHEARSAL else 4000
+NUM_WORKERS = min(12, os.cpu_count() or 1)
+TARGET = 2.0
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Told:
+    rate: float
+    """Images a second."""
+    busy: float
+    """Share of the looks at the GPU that found it at work."""
+
+
+def configured(**data: Any) -> TrainConfig:
+    config = load_config("imagenet_100_sd", ["log_every=10", "checkpoint_every=1000000"])
+    classes = tuple(f"class_{number}" for number in range(NUM_CLASSES))
+    arch = "resnet18" if REHEARSAL else "resnet50"
+    data = {"batch_size": BATCH_SIZE, "num_workers": NUM_WORKERS, **data}
+    return replace(
+        config,
+        backbone=replace(config.backbone, arch=arch, classes=classes),
+        data=replace(config.data, **data),
+    )
+
+
+def ours(root: Path, *, on_device: bool) -> Told:
+    """Steps as `train` takes them."""
+    config = configured(crops_on_device=on_device)
+    mixture = whole(open_clone(root))
+    network = build_network(config.backbone).to(DEVICE).to(memory_format=torch.channels_last)
+    state = make_state(network, make_optimizer(network, config.optim), config, DEVICE.type)
+    total = NUM_WARM + NUM_STEPS
+    batches = make_loader(mixture, config, OrderSampler(mixture.order(config.data), 0, 10**6, 0, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        run = _Run(config, World(0, 1, DEVICE), state, Path(folder), total, total)
+        run._save = lambda step: None  # type: ignore[method-assign]
+        step, clock = run.step, Clock()
+        run.step = lambda number, batch: clock.around(number, lambda: step(number, batch))  # type: ignore[method-assign]
+        run.steps(0, batches, silence())
+        return clock.told()
+
+
+def baseline(pictures: Path) -> Told:
+    """What is written by hand: ImageFolder, Pillow, torchvision, one forward a resolution, SGD."""
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    crops, finish = CropConfig(), [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    kinds = [(g.num_crops, transforms.Compose([reference_transform(g, crops), *finish])) for g in crops.groups]
+
+    def multi_crop(image: Any) -> list[torch.Tensor]:
+        return [torch.stack([transform(image) for _ in range(count)]) for count, transform in kinds]
+
+    data = ImageFolder(str(pictures), multi_crop)
+    loader = torch.utils.data.DataLoader(
+        data, BATCH_SIZE, shuffle=True, num_workers=NUM_WORKERS, drop_last=True, pin_memory=DEVICE.type == "cuda"
+    )
+    endless = itertools.chain.from_iterable(itertools.repeat(loader))
+    config = configured()
+    network = build_network(config.backbone).to(DEVICE).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    clock = Clock()
+    for number, (groups, labels) in enumerate(itertools.islice(endless, NUM_WARM + NUM_STEPS)):
+        clock.around(number, lambda: plain_step(network, optimizer, groups, labels))  # noqa: B023
+    return clock.told()
+
+
+def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, groups: list[Any], labels: torch.Tensor) -> None:
+    labels = labels.to(DEVICE, non_blocking=True)
+    optimizer.zero_grad()
+    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+        losses = []
+        for group in groups:
+            logits = network(group.flatten(0, 1).to(DEVICE, non_blocking=True))
+            losses.append(F.cross_entropy(logits, labels.repeat_interleave(group.shape[1]), reduction="sum"))
+        loss = sum(losses) / (len(labels) * sum(group.shape[1] for group in groups))
+    loss.backward()
+    optimizer.step()
+
+
+class Clock:
+    """Time from the end of the warm steps to the end of the last, and how often the GPU was found at work meanwhile."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = 0.0
+        self.looks: list[bool] = []
+        self.is_over = threading.Event()
+
+    def around(self, number: int, step: Callable[[], Any]) -> Any:
+        if number == NUM_WARM:
+            wait_for_device()
+            self.began = time.perf_counter()
+            threading.Thread(target=self._look, daemon=True).start()
+        found = step()
+        if number == NUM_WARM + NUM_STEPS - 1:
+            wait_for_device()
+            self.ended = time.perf_counter()
+            self.is_over.set()
+        return found
+
+    def _look(self) -> None:
+        while DEVICE.type == "cuda" and not self.is_over.wait(0.1):
+            self.looks.append(torch.cuda.utilization() > 0)
+
+    def told(self) -> Told:
+        rate = NUM_STEPS * BATCH_SIZE / (self.ended - self.began)
+        return Told(rate, sum(self.looks) / len(self.looks) if self.looks else float("nan"))
+
+
+def wait_for_device() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def rounds(arms: dict[str, Callable[[], Told]]) -> Iterator[tuple[str, Told]]:
+    for number in range(NUM_ROUNDS):
+        names = list(arms)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            told = arms[name]()
+            print(f"round {number + 1}: {name} {told.rate:.0f} images/s, busy {told.busy:.0%}", flush=True)
+            yield name, told
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        write_pictures(work / "pictures", None, NUM_IMAGES)
+        recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=250)
+        make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
+        arms: dict[str, Callable[[], Told]] = {
+            "crops by the loader": lambda: ours(work / "clone", on_device=False),
+            "crops on the device": lambda: ours(work / "clone", on_device=True),
+            "class folders, Pillow, eager": lambda: baseline(work / "pictures"),
+        }
+        found: dict[str, list[Told]] = {name: [] for name in arms}
+        for name, told in rounds(arms):
+            found[name].append(told)
+    base = [told.rate for told in found["class folders, Pillow, eager"]]
+    lines = [
+        f"ResNet50, 1 + 8 crops, bfloat16, batches of {BATCH_SIZE}, {NUM_WORKERS} loader processes, {NUM_STEPS} steps after {NUM_WARM};",
+        f"{torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'no GPU'}. {NUM_ROUNDS} rounds in turns: median (range), ratios",
+        f"within a round; {TARGET:g} times the loop by hand is asked for.",
+        "",
+        "| | images/s | times the loop by hand | GPU at work |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {spread([t.rate for t in each], 0)} | {spread(ratios([t.rate for t in each], base))} | "
+            f"{spread([100 * t.busy for t in each], 0)} % |"
+            for name, each in found.items()
+        ),
+    ]
+    if REHEARSAL:
+        print("\n".join(lines))
+    else:
+        record("step-gpu", "Training steps from shards on a GPU", lines)
+
+
+if __name__ == "__main__":
+    main()

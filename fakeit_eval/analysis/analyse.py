@@ -1,0 +1,32 @@
+"""The four measures of a set of features, l2-normalised as the paper's text says, or as its caption does.
+
+Each measure is a module of this folder with `measure(features, labels)`.
+"""
+
+import importlib
+
+from builders.format.errors import UserError
+from fakeit_eval.analysis.chunks import Features, Labels, normalised
+
+MEASURES = ("sparsity", "intra_class_distance", "feature_redundancy", "coding_length")
+READINGS = {"text": MEASURES, "caption": MEASURES[:2]}
+"""Which measures see normalised features: all of them (supplementary, section 3.3), or the first two (Fig. 1's caption)."""
+
+
+def analyse(features: Features, labels: Labels, reading: str) -> dict[str, float]:
+    """Each measure of features (n, d) and labels (n,).
+
+    Raises:
+        UserError: no such reading, or a measure has no answer for these features.
+    """
+    if reading not in READINGS:
+        raise UserError(f"unknown reading '{reading}'; choose from {', '.join(READINGS)}")
+    unit = normalised(features)
+    found = {}
+    for name in MEASURES:
+        module = importlib.import_module(f"fakeit_eval.analysis.{name}")
+        try:
+            found[name] = float(module.measure(unit if name in READINGS[reading] else features, labels))
+        except ValueError as error:
+            raise UserError(f"{name} cannot be measured: {error}; analyse a set with more images") from None
+    return found
