@@ -1,7 +1,7 @@
 """Our reader beside stock webdataset, datasets streaming, mosaicml-streaming and litdata, on the same images with the same
 decoder, from the disk and over HTTP on 127.0.0.1; all arms in one run, in turns, each alone in its process.
 
-python -m benchmarks.stream [--images DIR] [--peers PYTHON]
+python -m benchmarks.stream [--images DIR] [--peers PYTHON] [--http-only]
 
 PEERS is the Python of an environment with mosaicml-streaming and litdata, which want other versions of libraries than we do:
 uv venv peers && uv pip install --python peers/bin/python mosaicml-streaming litdata pillow numpy
@@ -118,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="directory of photographs; scikit-learn's two otherwise")
     parser.add_argument("--peers", default="", help="Python of an environment with mosaicml-streaming and litdata")
+    parser.add_argument("--http-only", action="store_true", help="leave out reading from the disk")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -137,7 +138,7 @@ def main() -> None:
         for arm in ("datasets", *(["litdata"] if asked.peers else [])):
             call_alone(local[arm], ARMS, "save", arm, work, work, RESUME_AT)
         modes = ("raw", "decoded", "resume")
-        on_disk = measure_all(local, str(work / "clone"), work, modes)
+        on_disk = {} if asked.http_only else measure_all(local, str(work / "clone"), work, modes)
         port = free_port()
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.loopback.files", str(work / "clone"), str(port)], cwd=ROOT
@@ -152,7 +153,7 @@ def main() -> None:
         finally:
             server.kill()
     record(
-        "stream",
+        "stream-http" if asked.http_only else "stream",
         "Streaming beside other readers",
         [
             f"{len(clone):,} JPEGs of {SIZE[0]}×{SIZE[1]} pixels, {clone.manifest.num_bytes / len(clone) / 1024:.0f} KiB",
@@ -162,10 +163,7 @@ def main() -> None:
             "taken anew). Memory: the most that the process held, libraries and mapped pages among it. Resume: from opening",
             "to the first sample at 90 % of an epoch; webdataset reads on to where it was, for it has no other way.",
             "",
-            "From the disk:",
-            "",
-            *table(on_disk, "fakeit_views"),
-            "",
+            *(["From the disk:", "", *table(on_disk, "fakeit_views"), ""] if on_disk else []),
             "Over HTTP on 127.0.0.1 (mosaicml-streaming and litdata read no plain HTTP):",
             "",
             *table(over_http, "fakeit_http"),
