@@ -81,7 +81,7 @@ def ours(root: Path, *, on_device: bool) -> Told:
         run = _Run(config, World(0, 1, DEVICE), state, Path(folder), total, total)
         run._save = lambda step: None  # type: ignore[method-assign]
         step, clock = run.step, Clock()
-        run.step = lambda number, batch: clock.around(number, lambda: step(number, batch))  # type: ignore[method-assign]
+        run.step = lambda number, batch: clock.around(number, lambda: step(number, batch))  # type: ignore[method-assign, assignment]
         run.steps(0, batches, silence())
         return clock.told()
 
@@ -183,9 +183,9 @@ def main() -> None:
             found[name].append(told)
     base = [told.rate for told in found["class folders, Pillow, eager"]]
     lines = [
-        f"ResNet50, 1 + 8 crops, bfloat16, batches of {BATCH_SIZE}, {NUM_WORKERS} loader processes, {NUM_STEPS} steps after {NUM_WARM};",
-        f"{torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'no GPU'}. {NUM_ROUNDS} rounds in turns: median (range), ratios",
-        f"within a round; {TARGET:g} times the loop by hand is asked for.",
+        f"ResNet50, 1 + 8 crops, bfloat16, batches of {BATCH_SIZE}, {NUM_WORKERS} loader processes, {NUM_STEPS} steps",
+        f"after {NUM_WARM}; {torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'no GPU'}. {NUM_ROUNDS} rounds",
+        f"in turns: median (range), ratios within a round; {TARGET:g} times the loop by hand is asked for.",
         "",
         "| | images/s | times the loop by hand | GPU at work |",
         "|---|---|---|---|",

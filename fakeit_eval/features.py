@@ -14,7 +14,7 @@ from tqdm import tqdm
 from builders.format.backbone import Backbone, head_of
 from builders.format.errors import UserError
 from builders.format.open_clone import Clone
-from builders.format.squares import SquareBatches, start_worker
+from builders.format.squares import SquareBatches, as_it_is, start_worker
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def _batches(
         SquareBatches(clone, backbone.input_size),  # type: ignore[arg-type]
         batch_size,
         num_workers=num_workers,
-        collate_fn=lambda batch: batch,
+        collate_fn=as_it_is,
         worker_init_fn=start_worker,
     )
     try:

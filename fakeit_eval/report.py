@@ -5,7 +5,7 @@ from typing import Any
 from fakeit_eval.analysis.analyse import MEASURES
 
 HEADER = ("run", "trained on", "task", "data", "images", "top-1", "top-5")
-FEATURES_HEADER = ("run", "trained on", "data", "images", *(name.replace("_", " ") for name in MEASURES))
+FEATURES_HEADER = ("run", "trained on", "data", "images", "reading", *(name.replace("_", " ") for name in MEASURES))
 
 
 def render_tables(results: list[dict[str, Any]]) -> str:
@@ -34,7 +34,7 @@ def _score_row(result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _features_row(result: dict[str, Any]) -> tuple[str, ...]:
-    return *_described(result), *(f"{result['measures'][name]:.4g}" for name in MEASURES)
+    return *_described(result), result["settings"]["reading"], *(f"{result['measures'][name]:.4g}" for name in MEASURES)
 
 
 def _described(result: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -111,7 +111,7 @@ def keys(
         raise UserError(f"--step {step} --num-steps {num_steps} is not within the run's steps 0 to {total - 1}")
     for number in range(step, step + num_steps):
         batch = order.global_batch(number)
-        print(number, batch[0][1], *(mixture.key(sample) for sample, _ in batch))
+        print(number, number // order.batches_per_epoch, *(mixture.key(sample) for sample, _ in batch))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import math
 import pkgutil
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from builders.format.errors import UserError, near
 from fakeit_train.crop_draws import CropConfig, augmentation_crops
 from fakeit_train.selection import Condition
 
+UNQUOTED_COMMA = r"""(?:[^,'"]|'[^']*'|"[^"]*"|['"])+"""
+"""What lies between two commas, those in quotes aside."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -79,6 +82,8 @@ class ValidationConfig:
     """Images of a forward in each process."""
 
     def __post_init__(self) -> None:
+        if self.every and not self.data:
+            raise UserError("validation.every is set, but there is nothing to test on; add --val CLONE")
         if self.every < 0 or self.batch_size < 1:
             raise UserError(
                 f"validation.every is {self.every} and validation.batch_size {self.batch_size}, but must be at least 0 and 1"
@@ -188,7 +193,10 @@ def load_config(name: str, settings: list[str]) -> TrainConfig:
         spec = importlib.util.spec_from_file_location(Path(name).stem, name)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever its author's Python says
+            raise UserError(f"config '{name}' cannot be read ({type(error).__name__}: {error}); mend it") from None
     elif name in config_names():
         module = importlib.import_module(f"{configs_folder.__name__}.{name}")
     else:
@@ -226,7 +234,7 @@ def _parse(kind: Any, text: str, whole: str) -> Any:
         if typing.get_origin(kind) is dict and isinstance(found := json.loads(text), dict):
             return found
         if kind == tuple[str, ...]:
-            return tuple(part.strip() for part in text.split(",") if part.strip())
+            return tuple(part.strip() for part in re.findall(UNQUOTED_COMMA, text) if part.strip())
         if typing.get_origin(kind) is tuple and set(typing.get_args(kind)) <= {float, Ellipsis}:
             values = tuple(float(part) for part in text.split(","))
             if len(values) == len(typing.get_args(kind)) or Ellipsis in typing.get_args(kind):

@@ -18,6 +18,12 @@ AUGMENTATIONS = ("dino", "plain")
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
+def _check_chances(**chances: float) -> None:
+    for name, value in chances.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} is {value}, but must be a probability, from 0 to 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CropGroup:
     num_crops: int
@@ -30,6 +36,13 @@ class CropGroup:
     """Probability of a Gaussian blur."""
     solarise: float = 0.0
     """Probability of inverting values from 128 on."""
+
+    def __post_init__(self) -> None:
+        if self.num_crops < 1 or self.size < 1 or not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UserError(
+                f"crops {self.num_crops} x {self.size} of scale {self.scale} cannot be made; scale is within 0 to 1"
+            )
+        _check_chances(blur=self.blur, solarise=self.solarise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +64,18 @@ class CropConfig:
     """Range of the blur's standard deviation in pixels of the crop."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of a crop's aspect ratio."""
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise UserError("crops.groups is empty; give at least one group")
+        _check_chances(**{f"crops.{name}": getattr(self, name) for name in ("flip", "jitter", "grey")})
+        for name, (low, high) in (("blur_sigma", self.blur_sigma), ("ratio", self.ratio)):
+            if not 0 < low <= high < math.inf:
+                raise UserError(f"crops.{name} is {low:g},{high:g}, but must be two numbers above 0, the smaller first")
+        if min(self.jitter_strength) < 0 or self.jitter_strength[HUE] > 0.5:
+            raise UserError(
+                f"crops.jitter_strength is {self.jitter_strength}, but must be from 0 on, and at most 0.5 for hue"
+            )
 
 
 def augmentation_crops(name: str, crops: CropConfig) -> CropConfig:

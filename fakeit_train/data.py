@@ -3,7 +3,6 @@
 Resuming is a step number: nothing else is kept.
 """
 
-import signal
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -19,14 +18,11 @@ from fakeit_train.config import TrainConfig
 from fakeit_train.crop_draws import DrawnCrop, augmentation_crops, draw_crops
 from fakeit_train.crops import Pixels, make_batch
 from fakeit_train.decoding import decode
-from fakeit_train.device_crops import DrawnBatch, collect, pad
+from fakeit_train.device_crops import DrawnBatch, Pictures, collect, pack
 from fakeit_train.mixture import Mixture
-from fakeit_train.order import BatchOrder
+from fakeit_train.order import BatchOrder, Place, rank_part
 from fakeit_train.prefetch import Prefetcher
-from fakeit_train.stopping import STOP_SIGNALS
-
-Place = tuple[int, int]
-"""Sample number and epoch."""
+from fakeit_train.stopping import ignore_signals
 
 
 @dataclass
@@ -36,14 +32,14 @@ class Batch:
     keys: list[str]
     crops: list[Tensor] = field(default_factory=list)
     """Per group uint8 (batch, num_crops, size, size, 3); none where the device makes them."""
-    pictures: Tensor | None = None
-    """Where the device makes the crops, uint8 (batch, height, width, 3), padded."""
+    pictures: Pictures | None = None
+    """Where the device makes the crops, what they are made of."""
     drawn: list[DrawnBatch] = field(default_factory=list)
     """Where the device makes them, what to make, per group."""
 
     def pin_memory(self) -> "Batch":
         """For DataLoader, which calls it where a GPU waits."""
-        pictures = self.pictures.pin_memory() if self.pictures is not None else None
+        pictures = self.pictures.pin_memory() if self.pictures else None
         crops = [group.pin_memory() for group in self.crops]
         return replace(self, labels=self.labels.pin_memory(), crops=crops, pictures=pictures)
 
@@ -72,7 +68,7 @@ class CropDataset(Dataset[Batch | UserError]):
             made = make_batch(drawn, self.crops.groups, len(samples))
             return replace(batch, crops=[torch.from_numpy(group) for group in made])
         pictures, by_sample = zip(*drawn, strict=True)
-        return replace(batch, pictures=pad(pictures), drawn=[collect(group) for group in zip(*by_sample, strict=True)])
+        return replace(batch, pictures=pack(pictures), drawn=[collect(group) for group in zip(*by_sample, strict=True)])
 
     def _draw(self, sample: SampleView, epoch: int) -> tuple[Pixels, list[list[DrawnCrop]]]:
         """A sample's picture, and what its crops are."""
@@ -98,11 +94,6 @@ class OrderSampler(Sampler[list[Place]]):
             if self.prefetcher:
                 self.prefetcher.advance(step)
             yield rank_part(self.order.global_batch(step), self.rank, self.world_size)
-
-
-def rank_part(batch: list[Place], rank: int, world_size: int) -> list[Place]:
-    """The rank's slice of a global batch; slices differ by one sample at most."""
-    return batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]
 
 
 def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Generator[Batch]:
@@ -140,8 +131,7 @@ def _as_it_is(batch: Any) -> Batch | UserError:
 
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
-    for number in STOP_SIGNALS:  # sent to the whole process group; the training process decides
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     info = get_worker_info()
     assert info is not None
     dataset = cast(CropDataset, info.dataset)

@@ -4,7 +4,8 @@ Workers only decode. Resizing and blurring are products with matrices, one per c
 shrinks (Pillow's), flip included, and of the Gaussian with reflected borders (OpenCV's).
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,8 +16,8 @@ from torch import Tensor
 from fakeit_train.crop_draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, CropGroup, DrawnCrop
 from fakeit_train.crops import LUMA, Pixels
 
-IMAGES_AT_A_TIME = 32
-"""Bounds the memory of the filters."""
+PIXELS_AT_A_TIME = 32 * 512 * 512
+"""Of padded pictures, in float32; a larger picture comes alone."""
 
 
 @dataclass
@@ -59,27 +60,61 @@ def collect(crops: Sequence[list[DrawnCrop]]) -> DrawnBatch:
     )
 
 
-def pad(pictures: Sequence[Pixels]) -> Tensor:
-    """uint8 (batch, height, width, 3) of the largest height and width; smaller pictures lie in the upper left corner."""
-    height, width = (max(picture.shape[side] for picture in pictures) for side in (0, 1))
-    padded = np.zeros((len(pictures), height, width, 3), dtype=np.uint8)
-    for place, picture in zip(padded, pictures, strict=True):
-        place[: picture.shape[0], : picture.shape[1]] = picture
-    return torch.from_numpy(padded)
+@dataclass
+class Pictures:
+    """Decoded pictures of any sizes, one after the other."""
+
+    pixels: Tensor
+    """uint8, flat: of each picture (height, width, 3)."""
+    sizes: list[tuple[int, int]]
+    """Height and width of each."""
+
+    def pin_memory(self) -> "Pictures":
+        return Pictures(self.pixels.pin_memory(), self.sizes)
+
+    def to(self, device: torch.device) -> "Pictures":
+        return Pictures(self.pixels.to(device, non_blocking=True), self.sizes)
+
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Runs of pictures, as many as `PIXELS_AT_A_TIME` hold, (count, height, width, 3): padded to the largest of the run."""
+        starts = [0, *itertools.accumulate(3 * height * width for height, width in self.sizes)]
+        first = 0
+        while first < len(self.sizes):
+            last, (height, width) = first + 1, self.sizes[first]
+            while last < len(self.sizes):
+                larger = max(height, self.sizes[last][0]), max(width, self.sizes[last][1])
+                if (last + 1 - first) * larger[0] * larger[1] > PIXELS_AT_A_TIME:
+                    break
+                last, (height, width) = last + 1, larger
+            padded = self.pixels.new_zeros((last - first, height, width, 3))
+            for place, number in zip(padded, range(first, last), strict=True):
+                high, wide = self.sizes[number]
+                place[:high, :wide] = self.pixels[starts[number] : starts[number + 1]].view(high, wide, 3)
+            yield slice(first, last), padded
+            first = last
+
+
+def pack(pictures: Sequence[Pixels]) -> Pictures:
+    """One buffer, for a batch that travels between processes."""
+    flat = np.concatenate([picture.reshape(-1) for picture in pictures])
+    return Pictures(torch.from_numpy(flat), [(picture.shape[0], picture.shape[1]) for picture in pictures])
 
 
 @torch.no_grad()
-def make_on_device(pictures: Tensor, drawn: list[DrawnBatch], groups: tuple[CropGroup, ...]) -> list[Tensor]:
-    """uint8 (batch, height, width, 3), on the device, to a uint8 (batch, num_crops, size, size, 3) per group."""
-    return [_make_group(pictures, batch, group.size) for batch, group in zip(drawn, groups, strict=True)]
+def make_on_device(pictures: Pictures, drawn: list[DrawnBatch], groups: tuple[CropGroup, ...]) -> list[Tensor]:
+    """The crops of pictures that are on the device: uint8 (batch, num_crops, size, size, 3) per group."""
+    resized: list[list[Tensor]] = [[] for _ in groups]
+    for some, padded in pictures.parts():
+        pixels = padded.float()
+        for found, batch, group in zip(resized, drawn, groups, strict=True):
+            window, flip = (tensor[some].to(pixels.device, non_blocking=True) for tensor in (batch.window, batch.flip))
+            found.append(resize(pixels, window, flip, group.size))
+    return [_change_colours(torch.cat(found), batch) for found, batch in zip(resized, drawn, strict=True)]
 
 
-def _make_group(pictures: Tensor, drawn: DrawnBatch, size: int) -> Tensor:
-    place = pictures.device
-    window, flip = drawn.window.to(place, non_blocking=True), drawn.flip.to(place, non_blocking=True)
-    slices = [slice(start, start + IMAGES_AT_A_TIME) for start in range(0, len(pictures), IMAGES_AT_A_TIME)]
-    resized = torch.cat([resize(pictures[some], window[some], flip[some], size) for some in slices])
-    crops = resized.flatten(0, 1)  # (batch x num_crops, size, size, 3), float32 of whole numbers 0 … 255
+def _change_colours(resized: Tensor, drawn: DrawnBatch) -> Tensor:
+    """float32 (batch, num_crops, size, size, 3) to uint8."""
+    crops = resized.flatten(0, 1)  # whole numbers 0 … 255
     order, amounts, sigma = drawn.order.flatten(0, 1), drawn.amounts.flatten(0, 1), drawn.sigma.flatten()
     for turn in range(order.shape[1]):
         for which in (BRIGHTNESS, CONTRAST, SATURATION, HUE):
@@ -101,13 +136,13 @@ def _change(crops: Tensor, is_chosen: Tensor, change: Callable[..., Tensor], *ar
 
 
 def resize(pictures: Tensor, window: Tensor, flip: Tensor, size: int) -> Tensor:
-    """The windows of pictures (batch, height, width, 3), resized: (batch, num_crops, size, size, 3), float32 whole numbers."""
+    """Windows of float32 pictures (batch, height, width, 3), resized: (batch, num_crops, size, size, 3), whole numbers."""
     height, width = pictures.shape[1:3]
     left, top, wide, high = window[: len(pictures)].unbind(-1)
     rows = bicubic_matrix(top, high, height, size)  # (batch, num_crops, size, height)
     columns = bicubic_matrix(left, wide, width, size)
     columns = torch.where(flip[: len(pictures), :, None, None], columns.flip(-2), columns)
-    found = rows.flatten(1, 2) @ pictures.flatten(2).float()  # (batch, num_crops x size, width x 3)
+    found = rows.flatten(1, 2) @ pictures.flatten(2)  # (batch, num_crops x size, width x 3)
     found = _whole(found).unflatten(2, (width, 3)).unflatten(1, (-1, size))
     return _whole(torch.einsum("ncyxk,ncsx->ncysk", found, columns))
 

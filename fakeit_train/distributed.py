@@ -45,6 +45,12 @@ class World:
             dist.all_reduce(value)
         return value
 
+    def share_buffers(self, network: nn.Module) -> None:
+        """Gives all processes the main one's running statistics, which are those that are exported."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
+
     def without_averaging(self, network: nn.Module) -> AbstractContextManager[None]:
         """Where gradients are added up in each process alone, for the last backward to average."""
         return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
@@ -71,6 +77,11 @@ def join_world() -> Iterator[World]:
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local_rank + 1} of this machine has no GPU, for there are {torch.cuda.device_count()}; "
+                "give torchrun --nproc-per-node as many"
+            )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     else:

@@ -1,7 +1,7 @@
 """Where a network's weights begin: fresh, or from torchvision, timm, a run of ours, or a state dict in a file.
 
 Files are read as tensors alone (`weights_only`, safetensors), so that none can run code. The classifier is taken where it
-has the same classes' shape, and begins afresh otherwise.
+has the same classes (of a file: as many), and begins afresh otherwise.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from builders.format.errors import UserError
 LIBRARIES = ("torchvision", "timm")
 WRAPPINGS = ("state_dict", "model", "network", "teacher", "student")
 """Names under which training scripts keep the state dict in a checkpoint."""
+MAX_WRAPPINGS = 3
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "backbone.", "encoder.")
 """Of tensor names, added by wrappers around the network."""
 
@@ -32,14 +33,15 @@ def load_initial(network: nn.Module, backbone: Backbone, init: str) -> list[str]
     """
     if not init:
         return []
-    found = _state_dict(backbone, init)
-    expected = network.state_dict()
     head = head_of(network)[0]
     weight, bias = f"{head}.weight", f"{head}.bias"
+    found, expected = _state_dict(backbone, init, head), network.state_dict()
     fits = weight in found and found[weight].shape == expected[weight].shape
     if not fits:
         found = {name: tensor for name, tensor in found.items() if name not in (weight, bias)}
-    if bias in found and bias not in expected and not found[bias].any():
+    if bias in found and bias not in expected:
+        if found[bias].any():
+            raise UserError(f"init '{init}' has a classifier with a bias; add --set backbone.head_bias=true")
         del found[bias]  # as exports have it, for other libraries
     if fits and bias in expected and bias not in found:
         found[bias] = torch.zeros_like(expected[bias])
@@ -56,7 +58,17 @@ def _check(
     missing = [name for name in expected if name not in found and name not in fresh and name not in counters]
     unknown = [name for name in found if name not in expected]
     other = [name for name in expected if name in found and found[name].shape != expected[name].shape]
-    for what, names in (("lacks", missing), ("also has", unknown), ("has another shape of", other)):
+    unusable = [
+        name
+        for name, tensor in found.items()
+        if tensor.is_complex() or tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized
+    ]
+    for what, names in (
+        ("has no plain numbers in", unusable),
+        ("lacks", missing),
+        ("also has", unknown),
+        ("has another shape of", other),
+    ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise UserError(
@@ -65,18 +77,30 @@ def _check(
             )
 
 
-def _state_dict(backbone: Backbone, init: str) -> dict[str, Tensor]:
+def _state_dict(backbone: Backbone, init: str, head: str) -> dict[str, Tensor]:
     if init in LIBRARIES:
         return pretrained_weights(backbone, init)
     path = Path(init)
     if (path / DESCRIPTION).is_file():
-        return dict(load_backbone(path)[1].state_dict())
+        described, network = load_backbone(path)
+        return _for_classes(dict(network.state_dict()), described.classes, backbone.classes, head)
     if path.is_file():
         return _named_plainly(_read(path), init)
     raise UserError(
         f"init '{init}' is neither {' nor '.join(LIBRARIES)}, nor a finished run, nor a file with a state dict; "
         "give one of them"
     )
+
+
+def _for_classes(
+    weights: dict[str, Tensor], theirs: tuple[str, ...], ours: tuple[str, ...], head: str
+) -> dict[str, Tensor]:
+    """A run's weights with its classifier in our order of classes, or without one where the classes are others."""
+    names = [name for name in (f"{head}.weight", f"{head}.bias") if name in weights]
+    if set(theirs) != set(ours):
+        return {name: tensor for name, tensor in weights.items() if name not in names}
+    rows = torch.tensor([theirs.index(name) for name in ours])
+    return {**weights, **{name: weights[name][rows] for name in names}}
 
 
 def _read(path: Path) -> Any:
@@ -100,8 +124,9 @@ def _read(path: Path) -> Any:
 
 def _named_plainly(content: Any, init: str) -> dict[str, Tensor]:
     """The state dict in a checkpoint, without the prefixes that all its names share."""
-    while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
-        inner = next((content[name] for name in WRAPPINGS if name in content), None)
+    for _ in range(MAX_WRAPPINGS):
+        held = content if isinstance(content, dict) else {}
+        inner = next((held[name] for name in WRAPPINGS if isinstance(held.get(name), dict)), None)
         if inner is None:
             break
         content = inner

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from builders.format.errors import missing_extra
 from fakeit_train import loggers
 
 METRICS_FILE = "metrics.jsonl"
+IDENTITY_FILE = "logged-as.txt"
 Log = Callable[..., None]
 """Called as log(step=…, name=value, …)."""
 
@@ -28,7 +30,7 @@ def open_journal(out: Path, log_to: tuple[str, ...], config: dict[str, Any], sta
         for name in log_to:
             module = importlib.import_module(f"{loggers.__name__}.{name}")
             try:
-                others.append(stack.enter_context(module.open_logger(out, config, start)))
+                others.append(stack.enter_context(module.open_logger(out, _identity(out, start), config, start)))
             except ModuleNotFoundError:
                 raise missing_extra(name, name) from None
 
@@ -38,6 +40,14 @@ def open_journal(out: Path, log_to: tuple[str, ...], config: dict[str, Any], sta
                 other(step, metrics)
 
         yield log
+
+
+def _identity(out: Path, start: int) -> str:
+    """A name of the run's own: that of its folder, and what tells it from others of that name; kept when it is resumed."""
+    path = out / IDENTITY_FILE
+    if not start or not path.is_file():
+        path.write_text(f"{out.resolve().name}-{uuid.uuid4().hex[:8]}\n", encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
 
 
 @contextmanager
@@ -61,6 +71,8 @@ def silence() -> Iterator[Log]:
 def forget_after(step: int, out: Path) -> None:
     """Drops the lines of steps that will be taken again, those of ranks that are no more among them."""
     for path in [out / METRICS_FILE, *out.glob("keys-*.jsonl")]:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if path.exists():
+            scratch = path.with_name(f".{path.name}.tmp")
+            with path.open(encoding="utf-8") as old, scratch.open("w", encoding="utf-8") as new:
+                new.writelines(line for line in old if line.endswith("}\n") and json.loads(line)["step"] <= step)
+            scratch.replace(path)

@@ -58,6 +58,10 @@ class Mixture:
         which, piece = self._all[number]
         return self.clones[which], self.clones[which].manifest.shards[piece.shard]
 
+    def shard_of(self, number: int) -> int:
+        """The number of a sample's shard."""
+        return bisect.bisect_right(self._starts, number) - 1
+
     def order(self, config: DataConfig) -> BatchOrder:
         """The training order of these samples."""
         lengths = [tuple(piece.length for piece in pieces) for pieces in self.pieces]
@@ -76,7 +80,7 @@ class Mixture:
 
     def _locate(self, number: int) -> tuple[int, int]:
         """Clone and sample number there."""
-        place = bisect.bisect_right(self._starts, number) - 1
+        place = self.shard_of(number)
         which, piece = self._all[place]
         row = number - self._starts[place]
         start = self.clones[which].shard_starts[piece.shard]

@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 from builders.format.errors import UserError
 
+Place = tuple[int, int]
+"""Sample number and epoch."""
+
 
 class BatchOrder(Protocol):
     """What loading asks of an order; shards and samples are numbered on through all clones."""
@@ -146,12 +149,15 @@ class WeightedOrder:
         return list(zip(samples, shards, strict=True))[:-1]
 
     def global_batch(self, step: int) -> list[tuple[int, int]]:
-        return [
-            (start + number, epoch)
-            for group in range(self.num_groups)
-            for order, (start, _) in zip(self.orders, self._starts, strict=True)
-            for number, epoch in order.group_batch(step, group)
-        ]
+        return [place for group in range(self.num_groups) for place in self._group_batch(step, group)]
+
+    def _group_batch(self, step: int, group: int) -> list[Place]:
+        """The clones' parts spread evenly, so that every slice of a batch has of each: ranks, and parts of a rank."""
+        spread = []
+        for which, (order, (start, _)) in enumerate(zip(self.orders, self._starts, strict=True)):
+            part = order.group_batch(step, group)
+            spread += [((2 * i + 1) / len(part), which, start + n, epoch) for i, (n, epoch) in enumerate(part)]
+        return [(number, epoch) for _, _, number, epoch in sorted(spread)]
 
     def shards_ahead(self, step: int, group: int, num_steps: int) -> Iterator[int]:
         ahead = [
@@ -188,12 +194,17 @@ def weighted_order(lengths: list[tuple[int, ...]], weights: tuple[float, ...], w
 
 def _apportion(total: int, weights: tuple[float, ...]) -> list[int]:
     """Whole numbers in proportion to the weights that add up to the total (largest remainders)."""
-    exact = [total * weight / sum(weights) for weight in weights]
+    exact = [total * (weight / sum(weights)) for weight in weights]
     found = [int(share) for share in exact]
     by_remainder = sorted(range(len(weights)), key=lambda number: found[number] - exact[number])
     for number in by_remainder[: total - sum(found)]:
         found[number] += 1
     return found
+
+
+def rank_part(batch: list[Place], rank: int, world_size: int) -> list[Place]:
+    """The rank's slice of a global batch; slices differ by one sample at most."""
+    return batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]
 
 
 def permutation(name: str, length: int) -> NDArray[np.int64]:

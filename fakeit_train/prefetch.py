@@ -15,9 +15,11 @@ from builders.format.manifest import ShardEntry
 from builders.format.open_clone import Clone
 from fakeit_train.distributed import World
 from fakeit_train.mixture import Mixture
-from fakeit_train.order import BatchOrder
+from fakeit_train.order import BatchOrder, rank_part
 
 NUM_THREADS = 4
+SECONDS_ALONE = 2.0
+"""The most that the first shard is fetched alone."""
 SECONDS_BETWEEN_LOOKS = 0.2
 """At shards that another process was fetching."""
 
@@ -31,7 +33,9 @@ class Prefetcher:
         self._is_needed = _cache_of(data) is not None
         self._max_bytes = _share(data, order, world)
         self._window: list[tuple[Clone, ShardEntry]] = []
+        self._rank, self._world_size = world.rank, world.size
         self._changed = threading.Condition()
+        self._has_begun = threading.Event()
         self._is_stopped = False
 
     def advance(self, step: int) -> None:
@@ -46,15 +50,17 @@ class Prefetcher:
 
     def start(self) -> None:
         if self._is_needed:
-            for _ in range(NUM_THREADS):
-                threading.Thread(target=self._run, daemon=True).start()
+            for number in range(NUM_THREADS):
+                threading.Thread(target=self._run, args=(number == 0,), daemon=True).start()
 
     def stop(self) -> None:
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
 
-    def _run(self) -> None:
+    def _run(self, is_first: bool) -> None:
+        if not is_first:  # the shard that is waited for has the network to itself
+            self._has_begun.wait(SECONDS_ALONE)
         while not self._is_stopped:
             window, is_all_there = self._window, True
             for clone, shard in window:
@@ -62,19 +68,22 @@ class Prefetcher:
                     break
                 with contextlib.suppress(UserError, OSError):
                     is_all_there &= _fetch(clone, shard)
+                self._has_begun.set()
             with self._changed:
                 if self._window is window and not self._is_stopped:
                     self._changed.wait(None if is_all_there else SECONDS_BETWEEN_LOOKS)
 
     def _wanted(self, step: int) -> list[tuple[Clone, ShardEntry]]:
-        """The remote shards of this block and of the next, as many as fit."""
+        """The remote shards of this block and of the next, as many as fit; those of the next batch first, as it needs them."""
+        batch = rank_part(self._order.global_batch(step), self._rank, self._world_size)
         ahead = [
             itertools.islice(self._order.shards_ahead(step, group, self._num_steps), 2 * self._order.shards_at_once)
             for group in self._groups
         ]
         in_turns = itertools.chain.from_iterable(itertools.zip_longest(*ahead))
         found, room = [], self._max_bytes
-        for number in dict.fromkeys(number for number in in_turns if number is not None):
+        next_ones = (self._data.shard_of(sample) for sample, _ in batch)
+        for number in dict.fromkeys(n for n in itertools.chain(next_ones, in_turns) if n is not None):
             clone, shard = self._data.shard(number)
             if clone.cache is None:
                 continue

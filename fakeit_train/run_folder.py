@@ -5,7 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from builders.format.backbone import DESCRIPTION
 from builders.format.errors import UserError
+from fakeit_train.checkpoint import has_checkpoint
 from fakeit_train.config import TrainConfig
 from fakeit_train.mixture import Mixture
 
@@ -35,14 +37,18 @@ def open_run(described: dict[str, Any], out: Path, resume: bool) -> None:
         UserError: the folder holds another run, or this one without `resume`.
     """
     path = out / CONFIG_FILE
-    if path.is_file() or (out / "checkpoint").is_dir():
+    if (
+        has_checkpoint(out / "checkpoint") or (out / DESCRIPTION).is_file()
+    ):  # a run that has not come so far has nothing to lose
         if not resume:
             raise UserError(f"'{out}' already holds a run; add --resume to go on with it, or choose another --out")
         try:
-            old = _deciding(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            old, new = _deciding(json.loads(path.read_text(encoding="utf-8"))), _deciding(described)
+        except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"'{path}' cannot be read ({error}); choose another --out") from None
-        differing = [name for name, value in _deciding(described).items() if old.get(name) != value]
+        differing = [
+            name for name in dict.fromkeys([*new, *old]) if name not in old or name not in new or old[name] != new[name]
+        ]
         if differing:
             raise UserError(f"'{out}' holds a run with other {', '.join(differing)}; choose another --out")
     out.mkdir(parents=True, exist_ok=True)

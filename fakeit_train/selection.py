@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.format.errors import UserError, near
+from builders.format.errors import SampleNotFoundError, UserError, near
 from builders.format.open_clone import Clone
 from builders.format.schema import JSON_FIELDS
 
@@ -113,7 +113,9 @@ def _num_within(clone: Clone, scale: float) -> int:
     rounds = clone.rounds
     wanted = round(scale * max(rounds.base_counts))
     num_samples = rounds.num_before(wanted)
-    if not 0 < num_samples <= len(clone):
+    if not num_samples:
+        raise UserError(f"data.scale {scale:g} leaves no sample of '{clone.root}'; raise it")
+    if num_samples > len(clone):
         raise UserError(
             f"data.scale {scale:g} is {num_samples:,} samples, but '{clone.root}' has {len(clone):,}, which is "
             f"{len(clone) / rounds.num_before(max(rounds.base_counts)):.3g}; take less, or grow the clone"
@@ -141,25 +143,28 @@ def find_excluded(clones: list[Clone], keys: list[str]) -> list[frozenset[int]]:
     """For each clone the numbers of the samples with these keys; "2/<key>" is of the second clone alone.
 
     Raises:
-        UserError: a key is in no clone.
+        UserError: a key is in no clone, or a clone cannot be read.
     """
     found: list[set[int]] = [set() for _ in clones]
-    for key in keys:
+    for key in sorted(keys, key=_index):  # samples of one index lie close together, whatever their class
         prefix, slash, rest = key.rpartition("/")
-        is_known = False
-        for number, clone in enumerate(clones):
-            if slash and prefix != str(number + 1):
-                continue
+        asked = [number for number in range(len(clones)) if not slash or prefix == str(number + 1)]
+        if not asked:
+            raise UserError(f"'{key}' in the list of keys names no clone; there are {len(clones)}")
+        reasons = []
+        for number in asked:
             try:
-                found[number].add(clone.find(rest))
-                is_known = True
-            except UserError as error:
-                reason = error
-        if not is_known:
-            if slash and prefix not in map(str, range(1, len(clones) + 1)):
-                raise UserError(f"'{key}' in the list of keys names no clone; there are {len(clones)}")
-            raise reason
+                found[number].add(clones[number].find(rest))
+            except SampleNotFoundError as error:
+                reasons.append(error)
+        if len(reasons) == len(asked):
+            raise reasons[-1]
     return [frozenset(numbers) for numbers in found]
+
+
+def _index(key: str) -> tuple[int, str]:
+    number = key.rpartition("_")[2]
+    return int(number) if number.isdecimal() else 0, key
 
 
 def digest_of_keys(keys: list[str]) -> str:

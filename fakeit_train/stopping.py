@@ -1,8 +1,8 @@
 """Signals to stop, and the end of a process that waits for others which are gone.
 
 SIGTERM, SIGUSR1 and Ctrl-C are noted; the training loop looks at them after each step, saves and ends. torchrun sends SIGTERM
-also where another process has died: the survivors may then wait for it for ever inside a collective, where no Python code
-runs. A thread that the signal's first byte wakes ends such a process.
+also where another process has died: the survivors may then wait for it for ever inside a collective of GPUs, where no Python
+code runs. A thread that the signal's first byte wakes ends such a process.
 """
 
 import os
@@ -18,11 +18,18 @@ from types import FrameType
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """What clusters send before they take a machine away, and Ctrl-C."""
 PATIENCE = 10.0
-"""Seconds that a step may go on after a signal; or three times as long as the longest one has taken."""
+"""Seconds that such a wait may go on after a signal; or three times as long as the longest one has taken."""
+
+
+def ignore_signals() -> None:
+    """For processes of a loader: signals go to the whole process group, and the training process decides."""
+    signal.set_wakeup_fd(-1)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopSignals:
-    """The signals received so far, within `received()`; steps are taken within `watched()`."""
+    """The signals received so far, within `received()`; what may wait for ever goes within `watched()`."""
 
     def __init__(self) -> None:
         self.signals: list[int] = []
@@ -51,7 +58,7 @@ class StopSignals:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """A step that may wait for other processes."""
+        """What waits for other processes, and for nothing else that may take its time."""
         self._began = time.monotonic()
         try:
             yield

@@ -4,10 +4,12 @@ The run directory holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at th
 `backbone.json`. Whatever interrupts it, `--resume` goes on with the next batch of the same sequence.
 """
 
+import hashlib
 import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
@@ -65,9 +67,10 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         check_cache(mixture, order, world)
         validation = open_validation(config, world)
         num_steps = config.num_epochs * order.batches_per_epoch
-        if config.data.batch_size < 2 * world.size:
+        if config.data.batch_size < 2 * world.size * config.optim.accumulation:
             raise UserError(
-                f"a batch of {config.data.batch_size} is too small for {world.size} processes; two images each at least"
+                f"a batch of {config.data.batch_size} is too small for {world.size} processes, each of which takes it in "
+                f"{config.optim.accumulation} parts; two images a part at least"
             )
         described = describe_run(config, mixture)
         if world.is_main:
@@ -76,7 +79,9 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         _prepare_torch(config, world)
         network = build_network(config.backbone)
         if not has_checkpoint(out / "checkpoint"):
-            load_initial(network, config.backbone, config.init)
+            fresh = load_initial(network, config.backbone, config.init)
+            if fresh and world.is_main:
+                warnings.warn(f"{', '.join(fresh)} begin afresh: '{config.init}' has other classes", stacklevel=2)
         network = network.to(world.device).to(memory_format=torch.channels_last)
         state = make_state(network, make_optimizer(network, config.optim), config, world.device.type)
         start = load_checkpoint(out / "checkpoint", state)
@@ -109,13 +114,18 @@ def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
 
 def _prepare_torch(config: TrainConfig, world: World) -> None:
     """What holds for the whole process: the weights' seed, and how exact and how repeatable kernels are."""
-    torch.manual_seed(config.data.seed)
+    torch.manual_seed(config.data.seed % 2**63)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made on the GPU
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # crops have two sizes, so its search is soon over
     if world.device.type == "cuda" and config.precision != "float32":
         torch.set_float32_matmul_precision("high")
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    """63 bits of BLAKE2b."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest(), "big") >> 1
 
 
 class _Run:
@@ -157,6 +167,7 @@ class _Run:
         with (
             torch.backends.mkldnn.flags(enabled=False) if self.is_without_onednn else nullcontext(),
             closing(batches),
+            self.validation or nullcontext(),
             self.stopping.received(),
             self._progress(start) as bar,
             journal as metrics,
@@ -167,8 +178,7 @@ class _Run:
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited += time.perf_counter() - asked
-                with self.stopping.watched():
-                    loss, rate = self.step(step, batch)
+                loss, rate = self.step(step, batch)
                 step += 1
                 log_keys(step=step, keys=batch.keys)
                 self.unchecked[step] = batch.keys
@@ -184,8 +194,8 @@ class _Run:
                     bar.set_postfix_str(
                         f"loss {value:.3f}, waiting {told['waiting']:.0%}, memory {told['memory_gib']:.1f} GiB"
                     )
-                    if is_tested:
-                        metrics(step=step, **self._test())
+                    if is_tested and (scores := self._test()):
+                        metrics(step=step, **scores)
                     waited, since, counted = 0.0, time.perf_counter(), step
                 if is_saved:
                     self._save(step)
@@ -205,15 +215,15 @@ class _Run:
         }
 
     def _test(self) -> dict[str, float]:
-        """Scores of what would be exported now."""
+        """Scores of what would be exported now; none where a signal cut the test."""
         assert self.validation is not None
-        with self.stopping.watched(), self.autocast:
-            return self.validation.scores(self.state.learned)
+        with self.autocast:
+            return self.validation.scores(self.state.learned, self.stopping.signals)
 
     def step(self, step: int, batch: Batch) -> tuple[Tensor, float]:
         """One optimizer step; the rank's share of the mean loss, and the learning rate."""
         optim = self.config.optim
-        torch.manual_seed((self.config.data.seed << 40) + step * self.world.size + self.world.rank)  # for dropout
+        torch.manual_seed(_seed(self.config.data.seed, step, self.world.rank))  # for dropout
         rate = warm_up_cosine(step, self.num_steps, optim.learning_rate, optim.warm_up)
         set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
@@ -230,7 +240,7 @@ class _Run:
     def _backward(self, batch: Batch) -> Tensor:
         """Adds up the gradients of the rank's part of the batch, and gives its share of the mean loss."""
         device, config = self.world.device, self.config
-        num_parts = min(config.optim.accumulation, len(batch.labels))
+        num_parts = config.optim.accumulation
         tensors = (batch.labels, *self._crops(batch))
         parts = zip(*(tensor.tensor_split(num_parts) for tensor in tensors), strict=True)
         total = torch.zeros((), device=device)
@@ -251,13 +261,13 @@ class _Run:
 
     def _crops(self, batch: Batch) -> list[Tensor]:
         """Per group uint8 (batch, num_crops, size, size, 3)."""
-        if batch.pictures is None:
+        if not batch.pictures:
             return batch.crops
-        return make_on_device(batch.pictures.to(self.world.device, non_blocking=True), batch.drawn, self.groups)
+        return make_on_device(batch.pictures.to(self.world.device), batch.drawn, self.groups)
 
     def _mean_loss(self, loss: Tensor, step: int) -> float:
         """The loss of the global batch of the step that was just taken; one that is not finite ends the run."""
-        with self.stopping.watched():
+        with self.stopping.watched() if self.world.size > 1 else nullcontext():
             value = float(self.world.sum(loss))
         if not math.isfinite(value):
             path = self.out / f"not-finite-{self.world.rank}.json"
@@ -271,8 +281,7 @@ class _Run:
 
     def _is_stopped(self) -> bool:
         """Whether any process was told to stop; all must leave the loop at the same step. A GPU is not waited for."""
-        with self.stopping.watched():
-            return bool(self.world.sum(torch.tensor(len(self.stopping.signals))) > 0)
+        return bool(self.world.sum(torch.tensor(len(self.stopping.signals))) > 0)
 
     def _save(self, step: int) -> None:
         if self.world.is_main:

@@ -1,5 +1,6 @@
 """How well the network does on a clone of other images while it trains: top-1, top-5 and loss, over all processes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,47 +11,68 @@ from torch.utils.data import DataLoader
 from builders.format.backbone import Backbone
 from builders.format.errors import UserError
 from builders.format.open_clone import Clone, open_clone
-from builders.format.squares import SquareBatches, start_worker
+from builders.format.squares import SquareBatches, as_it_is, start_worker
 from fakeit_train.config import TrainConfig
 from fakeit_train.distributed import World
 from fakeit_train.model import normalise
+from fakeit_train.stopping import ignore_signals
 
 
 class Validation:
-    """Of one clone; each process takes every world-size-th image."""
+    """Of one clone; each process takes every world-size-th image. A context, which ends the loader's processes."""
 
     def __init__(self, clone: Clone, config: TrainConfig, world: World) -> None:
         self.clone, self.world, self.backbone = clone, world, config.backbone
-        self.batch_size, self.num_workers = config.validation.batch_size, config.data.num_workers
         self.labels = torch.tensor(_labels(clone, config.backbone))
+        numbers, size = range(world.rank, len(clone), world.size), config.validation.batch_size
+        num_workers = config.data.num_workers
+        self.loader: DataLoader[Any] | None = DataLoader(
+            SquareBatches(clone, config.backbone.input_size),  # type: ignore[arg-type]
+            batch_sampler=[list(numbers[start : start + size]) for start in range(0, len(numbers), size)],
+            num_workers=num_workers,
+            collate_fn=as_it_is,
+            worker_init_fn=_start_worker,
+            persistent_workers=num_workers > 0,
+        )
+
+    def __enter__(self) -> "Validation":
+        if self.loader and self.loader.num_workers:
+            iter(self.loader)  # forks its processes now, before there are threads that hold locks
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loader = None
 
     @torch.inference_mode()
-    def scores(self, network: nn.Module) -> dict[str, float]:
-        """`val_top1` and `val_top5` in %, `val_loss`; the network is put in the mode that it had."""
+    def scores(self, network: nn.Module, signals: Sequence[int] = ()) -> dict[str, float]:
+        """`val_top1` and `val_top5` in %, `val_loss`; the network is put in the mode that it had.
+
+        Nothing where a signal to stop comes to any process meanwhile.
+        """
         was_training = network.training
         network.eval()
-        sums = torch.zeros(4, dtype=torch.float64)
-        for pictures, labels in self._batches():
-            pixels = normalise(torch.from_numpy(pictures).to(self.world.device), self.backbone)
-            sums += _sums(network(pixels).float().cpu(), self.labels[labels])
-        network.train(was_training)
-        top1, top5, loss, count = self.world.sum(sums).tolist()
-        return {"val_top1": 100 * top1 / count, "val_top5": 100 * top5 / count, "val_loss": loss / count}
-
-    def _batches(self) -> Any:
-        numbers = range(self.world.rank, len(self.clone), self.world.size)
-        batches = [list(numbers[start : start + self.batch_size]) for start in range(0, len(numbers), self.batch_size)]
-        loader: DataLoader[Any] = DataLoader(
-            SquareBatches(self.clone, self.backbone.input_size),  # type: ignore[arg-type]
-            batch_sampler=batches,
-            num_workers=self.num_workers,
-            collate_fn=lambda batch: batch,
-            worker_init_fn=start_worker,
-        )
-        for batch in loader:
+        self.world.share_buffers(network)
+        sums = torch.zeros(5, dtype=torch.float64)
+        assert self.loader is not None
+        for batch in self.loader:
             if isinstance(batch, UserError):
                 raise batch
-            yield batch
+            if signals:
+                sums[4] = 1
+                break
+            pictures, labels = batch
+            pixels = normalise(torch.from_numpy(pictures).to(self.world.device), self.backbone)
+            sums[:4] += _sums(network(pixels).float().cpu(), self.labels[labels])
+        network.train(was_training)
+        top1, top5, loss, count, is_cut = self.world.sum(sums).tolist()
+        if is_cut:
+            return {}
+        return {"val_top1": 100 * top1 / count, "val_top5": 100 * top5 / count, "val_loss": loss / count}
+
+
+def _start_worker(worker: int) -> None:
+    start_worker(worker)
+    ignore_signals()
 
 
 def open_validation(config: TrainConfig, world: World) -> Validation | None:

@@ -18,6 +18,8 @@ DESCRIPTION = "backbone.json"
 WEIGHTS = "backbone.safetensors"
 LIBRARIES = ("timm", "torchvision")
 HEADS = ("linear", "cosine")
+LOADING = ("checkpoint", "pretrained", "weights", "cache_dir", "progress")
+"""Beginnings of constructor arguments that would fetch or read weights, whoever wrote the description."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,11 @@ class Backbone:
             raise UserError(f"unknown head '{self.head}'; choose from {', '.join(HEADS)}")
         if not 0 < self.temperature < math.inf:
             raise UserError(f"temperature is {self.temperature}, but must be more than 0")
+        for name in self.arch_options:
+            if name.startswith(LOADING):
+                raise UserError(
+                    f"arch_options has '{name}', but weights come from elsewhere; leave it out, and use --init"
+                )
         if self.head == "cosine" and self.head_bias:
             raise UserError("a cosine head has no bias; leave head_bias out")
 

@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake in what was asked, or in what lies on disk, told in one sentence."""
 
 
+class SampleNotFoundError(UserError):
+    """A clone has no sample with a key."""
+
+
 class UnreachableError(UserError):
     """The network or the server behind it, and no mistake: the same may work later."""
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from builders.format.cache import ShardCache
-from builders.format.errors import UserError
+from builders.format.errors import SampleNotFoundError, UserError
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest, ShardEntry
 from builders.format.metadata import read_rows
 from builders.format.opening import open_manifest
@@ -113,7 +113,7 @@ class Clone:
         """The number of the sample with a key, found by one look at its shard's index.
 
         Raises:
-            UserError: the clone has no such sample.
+            SampleNotFoundError: the clone has no such sample.
         """
         wnid, _, index = key.rpartition("_")
         if wnid in self._labels and index.isdecimal() and len(index) < 10:
@@ -121,7 +121,7 @@ class Clone:
             keys = self.shard_index(shard)["key"] if shard < len(self.manifest.shards) else []
             if key in keys:
                 return self.shard_starts[shard] + keys.index(key)
-        raise UserError(f"'{self.root}' has no sample '{key}'; its first one is '{self.key(0)}'")
+        raise SampleNotFoundError(f"'{self.root}' has no sample '{key}'; its first one is '{self.key(0)}'")
 
     @cached_property
     def _labels(self) -> dict[str, int]:

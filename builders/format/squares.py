@@ -4,6 +4,7 @@ The paper's preprocessing (supplementary, section 2), for validation while train
 """
 
 import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,11 @@ def middle_square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     resized = Image.fromarray(picture).resize((wide, high), Image.Resampling.BICUBIC)
     left, top = (wide - size) // 2, (high - size) // 2
     return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def as_it_is(batch: Any) -> Any:
+    """For DataLoader's `collate_fn`: batches are whole already."""
+    return batch
 
 
 def start_worker(worker: int) -> None:

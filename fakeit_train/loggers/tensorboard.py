@@ -7,15 +7,17 @@ from typing import Any
 
 
 @contextmanager
-def open_logger(out: Path, config: dict[str, Any], start: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+def open_logger(
+    out: Path, name: str, config: dict[str, Any], start: int
+) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """A function of step and metrics; what was logged after step `start` before is hidden."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)  # type: ignore[no-untyped-call]
 
     def log(step: int, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        for metric, value in metrics.items():
+            writer.add_scalar(metric, value, step)  # type: ignore[no-untyped-call]
         writer.flush()  # type: ignore[no-untyped-call]
 
     try:

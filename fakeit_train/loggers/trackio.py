@@ -1,6 +1,6 @@
 """Metrics to trackio, as its environment variables say; look at them with `trackio show`.
 
-The project is TRACKIO_PROJECT or "fakeit", the run's name that of the run directory, so that a resumed run goes on there.
+The project is TRACKIO_PROJECT or "fakeit"; a resumed run has the name that it had, and goes on there.
 """
 
 import os
@@ -11,12 +11,14 @@ from typing import Any
 
 
 @contextmanager
-def open_logger(out: Path, config: dict[str, Any], start: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+def open_logger(
+    out: Path, name: str, config: dict[str, Any], start: int
+) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """A function of step and metrics."""
     import trackio
 
     project = os.environ.get("TRACKIO_PROJECT", "fakeit")
-    trackio.init(project=project, name=out.name, resume="allow", config=config)
+    trackio.init(project=project, name=name, resume="allow", config=config)
     try:
         yield lambda step, metrics: trackio.log(metrics, step=step)
     finally:

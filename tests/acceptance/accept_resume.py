@@ -21,7 +21,7 @@ from builders.format.open_clone import open_clone
 from tests.acceptance.record import ROOT, record, run
 
 NUM_KILLS = 10
-EPOCHS, BATCH = 6, 56
+EPOCHS, BATCH = 30, 56
 SETTINGS = (f"num_epochs={EPOCHS}", f"data.batch_size={BATCH}", "log_keys=true", "checkpoint_every=5", "log_every=1")
 TOLERANCE = 1e-6
 """Of any weight; sums over two processes are always taken in the same order, so none is expected."""
@@ -89,8 +89,9 @@ def main() -> None:
         assert start(data, whole).wait() == 0
         rows: list[str] = []
         while len(rows) < NUM_KILLS:
-            before, delay = saved_step(killed), dice.uniform(12, 30)  # of which starting takes some ten
+            before, delay = saved_step(killed), dice.uniform(14, 24)  # of which starting takes some twelve
             assert kill_at(data, killed, delay), "it ended before the last kill; give it more epochs"
+            assert saved_step(killed) < len(losses(whole)), "it was finished before the last kill; give it more epochs"
             rows.append(f"| {len(rows) + 1} | {delay:.1f} s | {before} | {saved_step(killed)} |")
             print(rows[-1], flush=True)
         assert start(data, killed).wait() == 0

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from builders.format.cache import ShardCache
 from builders.format.open_clone import Clone, open_clone
-from fakeit_train.data import OrderSampler, Place
+from fakeit_train.data import OrderSampler
 from fakeit_train.distributed import World
 from fakeit_train.mixture import whole
-from fakeit_train.order import Order
+from fakeit_train.order import Order, Place
 from fakeit_train.prefetch import Prefetcher, check_cache
 
 BLOCK_SIZE = 4

@@ -99,7 +99,9 @@ def test_cli__analyze_measures_features(
     (result,) = [found for found in results if found["settings"]["reading"] == reading]
     measures = result["measures"]
     assert 0 <= measures["sparsity"] < 1 and 0 < measures["intra_class_distance"] <= 2
-    assert 0 < measures["feature_redundancy"] <= 1 and result["value"] == pytest.approx(measures["coding_length"], abs=1e-4)
+    assert 0 < measures["feature_redundancy"] <= 1 and result["value"] == pytest.approx(
+        measures["coding_length"], abs=1e-4
+    )
     printed = capsys.readouterr().out
     assert f"{measures['coding_length']:.4g}" in printed and "feature redundancy" in printed
 

@@ -37,6 +37,10 @@ def test_config__a_file_is_a_config(tmp_path: Path) -> None:
         ("digits", ["num_epochs=0"], "num_epochs is 0"),
         ("digits", ["num_epochs.x=0"], "has no parts"),
         ("digits", ["crops.ratio=1"], "must be of type"),
+        ("digits", ["crops.ratio=0,1"], r"crops\.ratio is 0,1, but must be two numbers above 0"),
+        ("digits", ["crops.flip=2"], "crops.flip is 2.0, but must be a probability"),
+        ("digits", ["validation.every=3"], "there is nothing to test on; add --val CLONE"),
+        ("digits", ["data.where=nsfw"], "'nsfw' is no condition"),
         ("digits", ["augmentation=mixup"], "unknown augmentation 'mixup'"),
         ("digits", ["precision=int8"], "unknown precision 'int8'"),
         ("digits", ["label_smoothing=1"], "label_smoothing is 1.0"),
@@ -50,3 +54,15 @@ def test_config__a_file_is_a_config(tmp_path: Path) -> None:
 def test_config__mistakes_are_told(name: str, settings: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_config(name, settings)
+
+
+def test_config__commas_in_quotes_are_no_ends() -> None:
+    config = load_config("digits", ["data.where=class_name == 'tench, Tinca tinca', nsfw != 1"])
+    assert config.data.where == ("class_name == 'tench, Tinca tinca'", "nsfw != 1")
+
+
+def test_config__a_file_that_is_wrong_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from fakeit_train.config import TrainConfig\nCONFIG = TrainConfig(num_epoch=7)\n")
+    with pytest.raises(UserError, match=r"mine.py' cannot be read \(TypeError: .*num_epoch.*; mend it"):
+        load_config(str(path), [])

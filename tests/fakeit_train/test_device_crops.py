@@ -8,7 +8,7 @@ import torch
 
 from fakeit_train import crops
 from fakeit_train.crop_draws import HUE, CropConfig, CropGroup, DrawnCrop, draw_crops
-from fakeit_train.device_crops import collect, make_on_device, pad, shift_hue
+from fakeit_train.device_crops import PIXELS_AT_A_TIME, collect, make_on_device, pack, shift_hue
 from tests.fakeit_train.test_crops_distribution import photographs
 
 STILL = replace(CropConfig(), flip=0.0, jitter=0.0, grey=0.0)
@@ -45,7 +45,7 @@ def test_device_crops__are_those_of_the_cpu(kind: str) -> None:
     drawn = [
         draw_crops(image.shape[0], image.shape[1], config, 0, 0, str(number)) for number, image in enumerate(images)
     ]
-    found = make_on_device(pad(images), [collect(list(group)) for group in zip(*drawn, strict=True)], config.groups)
+    found = make_on_device(pack(images), [collect(list(group)) for group in zip(*drawn, strict=True)], config.groups)
     for group, made in enumerate(found):
         size = config.groups[group].size
         expected = np.stack(
@@ -61,6 +61,18 @@ def test_device_crops__are_those_of_the_cpu(kind: str) -> None:
             assert np.quantile(difference, 0.999) <= 2
 
 
+def test_device_crops__large_pictures_come_alone() -> None:
+    sizes = [(400, 600), (300, 200), (3000, 4000), (10, 10)] + [(500, 500)] * 40
+    pictures = pack([np.full((*size, 3), number, dtype=np.uint8) for number, size in enumerate(sizes)])
+    parts = list(pictures.parts())
+    assert [some.start for some, _ in parts[:3]] == [0, 2, 3] and parts[-1][0].stop == len(sizes)
+    for some, padded in parts:
+        assert padded.shape[0] == 1 or padded.shape[:3].numel() <= PIXELS_AT_A_TIME
+        for number, picture in zip(range(some.start, some.stop), padded, strict=True):
+            high, wide = sizes[number]
+            assert (picture[:high, :wide] == number).all() and picture[high:].sum() == picture[:, wide:].sum() == 0
+
+
 def test_device_crops__hue_turns_by_thirds_are_channels_in_turn() -> None:
     picture = torch.rand(2, 5, 5, 3) * 255
     turned = shift_hue(picture, torch.tensor([1 / 3, -1 / 3])[:, None, None, None])
@@ -72,5 +84,5 @@ def test_device_crops__the_cpus_hue_is_the_same_but_for_bytes() -> None:
     picture = photographs()[0][:64, :64]
     drawn = DrawnCrop(0, 0, 64, 64, False, ((HUE, 0.07),), False, 0.0, False)
     group = CropGroup(num_crops=1, size=64, scale=(1, 1))
-    made = make_on_device(pad([picture]), [collect([[drawn]])], (group,))[0][0, 0].numpy()
+    made = make_on_device(pack([picture]), [collect([[drawn]])], (group,))[0][0, 0].numpy()
     assert np.abs(made.astype(int) - crops.make_crop(picture, drawn, 64)).mean() < 2.5

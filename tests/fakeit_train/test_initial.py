@@ -29,6 +29,7 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "plain": lambda state: state,
     "lightning": lambda state: {"state_dict": {f"model.{n}": t for n, t in state.items()}, "epoch": 3},
     "distributed": lambda state: {"model": {f"module.{n}": t for n, t in state.items()}},
+    "example": lambda state: {"epoch": 3, "best_acc1": torch.tensor(7.0), "state_dict": state},
     "compiled": lambda state: {f"_orig_mod.{n}": t for n, t in state.items()},
 }
 
@@ -50,6 +51,33 @@ def test_initial__other_classes_get_a_fresh_classifier(tmp_path: Path) -> None:
     assert load_initial(network, BACKBONE, str(tmp_path / "weights.pth")) == ["fc.weight"]
     assert torch.equal(head_of(network)[1].weight, head)
     assert same(network.state_dict(), other, but=("fc.weight", "fc.bias"))
+
+
+def test_initial__a_runs_classifier_goes_by_class_ids(tmp_path: Path) -> None:
+    save_backbone(tmp_path, BACKBONE, fresh(1))
+    network, turned = fresh(2), replace(BACKBONE, classes=tuple("edcba"))
+    assert load_initial(network, turned, str(tmp_path)) == []
+    assert torch.equal(head_of(network)[1].weight, head_of(fresh(1))[1].weight.flip(0))
+    assert load_initial(fresh(2), replace(BACKBONE, classes=tuple("vwxyz")), str(tmp_path)) == ["fc.weight"]
+
+
+def test_initial__a_bias_that_the_head_lacks_is_told(tmp_path: Path) -> None:
+    with_bias = replace(BACKBONE, head_bias=True)
+    torch.save(fresh(1, with_bias).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"has a classifier with a bias; add --set backbone\.head_bias=true"):
+        load_initial(fresh(2), BACKBONE, str(tmp_path / "weights.pth"))
+    assert load_initial(fresh(2, with_bias), with_bias, str(tmp_path / "weights.pth")) == []
+
+
+@pytest.mark.parametrize("name", ["checkpoint_path", "pretrained", "weights", "pretrained_cfg_overlay"])
+def test_initial__a_description_cannot_have_weights_read(name: str, tmp_path: Path) -> None:
+    save_backbone(tmp_path, BACKBONE, fresh(1))
+    text = (tmp_path / "backbone.json").read_text()
+    (tmp_path / "backbone.json").write_text(
+        text.replace('"arch_options": {}', f'"arch_options": {{"{name}": "evil.pth"}}')
+    )
+    with pytest.raises(UserError, match=f"arch_options has '{name}'"):
+        load_backbone(tmp_path)
 
 
 def test_initial__a_run_of_ours(tmp_path: Path) -> None:
@@ -95,6 +123,13 @@ def test_initial__a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypa
     assert not Path("harm").exists() and "\n" not in str(told.value)
 
 
+def ring() -> dict[str, Any]:
+    """Holds itself."""
+    found: dict[str, Any] = {}
+    found["model"] = found
+    return found
+
+
 def _without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key != name}
 
@@ -105,7 +140,10 @@ def _without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         (lambda s: _without(s, "conv1.weight"), "does not fit torchvision's resnet18: it lacks conv1.weight;"),
         (lambda s: {**s, "extra.weight": torch.zeros(1)}, "it also has extra.weight"),
         (lambda s: {**s, "conv1.weight": torch.zeros(1)}, "it has another shape of conv1.weight"),
+        (lambda s: {**s, "conv1.weight": s["conv1.weight"] * 1j}, "it has no plain numbers in conv1.weight"),
+        (lambda s: {**s, "conv1.weight": s["conv1.weight"].to("meta")}, "it has no plain numbers in conv1.weight"),
         (lambda s: {"epoch": 3}, "holds no tensors"),
+        (lambda s: ring(), "holds no tensors"),
         (lambda s: [1], "holds no state dict"),
     ],
 )

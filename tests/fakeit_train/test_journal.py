@@ -72,7 +72,8 @@ def test_journal__trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (database,) = (tmp_path / "trackio").rglob("fakeit*.db")
     with sqlite3.connect(database) as connection:
         rows = connection.execute("SELECT run_name, step, metrics FROM metrics").fetchall()
-    assert ("my-run", 1) in [row[:2] for row in rows]
+    name = (out / "logged-as.txt").read_text().strip()
+    assert name.startswith("my-run-") and (name, 1) in [row[:2] for row in rows]
 
 
 def test_journal__an_unknown_logger_is_told() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from builders.clone_builder import make_clone
-from builders.format.errors import UserError
+from builders.format.errors import UnreachableError, UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import Clone, open_clone
 from builders.making.plan import Plan
 from fakeit_train.config import DataConfig
 from fakeit_train.mixture import Mixture, open_mixture, whole
-from fakeit_train.order import Order, WeightedOrder, weighted_order
+from fakeit_train.order import Order, WeightedOrder, rank_part, weighted_order
 
 Open = Callable[..., Mixture]
 
@@ -99,7 +99,7 @@ def test_mixture__a_key_with_a_clones_number_is_left_out_there_alone(roots: list
     [
         ({"weights": (1.0,)}, "data.weights has 1 numbers, but there are 2 clones"),
         ({"scale": 9.0}, r"data\.scale 9 is .* samples, but '.*' has .*; take less, or grow the clone"),
-        ({"scale": 1e-9}, r"data\.scale 1e-09 is 0 samples"),
+        ({"scale": 1e-9}, r"data\.scale 1e-09 leaves no sample of .*; raise it"),
         ({"where": ("index < 0",)}, "nothing is left of"),
         ({"exclude": "nowhere.txt"}, "list of keys 'nowhere.txt' cannot be read"),
     ],
@@ -121,6 +121,22 @@ def test_mixture__what_does_not_fit_is_told(settings: dict[str, object], words: 
 def test_mixture__a_key_that_nobody_has_is_told(line: str, words: str, roots: list[str], tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(line + "\n")
     with pytest.raises(UserError, match=words):
+        open_mixture(roots, DataConfig(exclude=str(tmp_path / "list.txt")))
+
+
+def test_mixture__a_clone_that_cannot_be_reached_is_told_and_not_trained_on_whole(
+    roots: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.txt").write_text(open_clone(roots[1]).key(0) + "\n")
+    real = Clone.find
+
+    def find(self: Clone, key: str) -> int:
+        if self.root == roots[0]:
+            raise UnreachableError("the network is down")
+        return real(self, key)
+
+    monkeypatch.setattr(Clone, "find", find)
+    with pytest.raises(UnreachableError):
         open_mixture(roots, DataConfig(exclude=str(tmp_path / "list.txt")))
 
 
@@ -158,10 +174,17 @@ def test_weighted_order__shares_of_each_batch_and_epochs_of_each_clone(batch_siz
     assert len({number % 7 for number, _ in order.global_batch(0)}) > 1
 
 
+def test_weighted_order__every_slice_of_a_batch_has_of_each_clone() -> None:
+    order = weighted_order([(60,), (60,)], (3, 1), Order((60, 60), 16))
+    for rank in range(4):
+        slice_ = rank_part(order.global_batch(2), rank, 4)
+        assert sum(number < 60 for number, _ in slice_) == 3
+
+
 def test_weighted_order__same_clones_are_not_paired() -> None:
     order = weighted_order([(50,), (50,)], (1, 1), Order((50, 50), 10))
     batch = [number for number, _ in order.global_batch(0)]
-    assert [number - 50 for number in batch[5:]] != batch[:5]
+    assert [n - 50 for n in batch if n >= 50] != [n for n in batch if n < 50]
 
 
 def test_weighted_order__shards_ahead_are_of_both() -> None:

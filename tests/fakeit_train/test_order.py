@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from builders.format.errors import UserError
-from fakeit_train.data import OrderSampler, rank_part
-from fakeit_train.order import Order, permutation
+from fakeit_train.data import OrderSampler
+from fakeit_train.order import Order, permutation, rank_part
 
 GOLDEN = Path(__file__).parent / "golden_order.json"  # python -m tests.fakeit_train.test_order writes it anew
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,15 +115,22 @@ def test_trainer__killed_and_resumed_it_ends_the_same(
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("when", ["training", "testing"])
 def test_trainer__a_signal_to_stop_saves_and_ends_well(
-    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
+    when: str, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped"
-    process = run(out, finished[0], "num_epochs=60")
-    wait_for_a_checkpoint(out)
+    settings = ["num_epochs=60", "checkpoint_every=100000"]
+    if when == "testing":  # with pauses, so that it is met
+        settings += [f"validation.data={finished[0]}", "validation.every=2", "validation.batch_size=1"]
+    process = run(out, finished[0], *settings)
+    deadline = time.monotonic() + 120
+    while not ((out / "metrics.jsonl").exists() and losses(out)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     os.killpg(process.pid, signal.SIGTERM)  # as clusters do: loader workers get it, too
     assert process.wait() == 0
-    assert not (out / "backbone.json").exists() and (out / "checkpoint" / "latest.json").exists()
+    assert not (out / "backbone.json").exists()
+    assert json.loads((out / "checkpoint" / "latest.json").read_text())["step"] == len(losses(out))
 
 
 def test_trainer__two_processes_see_the_same_batches(
@@ -141,9 +149,9 @@ GROUP_NORM = 'backbone.arch_options={"layers": [1, 1, 1, 1], "channels": [32, 32
 def test_trainer__two_processes_learn_what_one_learns(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     outs = [tmp_path / "one", tmp_path / "two"]
     for number, out in enumerate(outs, 1):
-        assert run(out, finished[0], GROUP_NORM, num_processes=number).wait() == 0
+        assert run(out, finished[0], GROUP_NORM, "optim.learning_rate=0.02", num_processes=number).wait() == 0
     one, two = (losses(out) for out in outs)
-    assert len(one) == 12 and two == pytest.approx(one, rel=1e-4) and one[-1] < one[0]
+    assert len(one) == 9 and two == pytest.approx(one, rel=1e-4)
 
 
 def test_trainer__another_run_is_not_overwritten(whole: Path, finished: tuple[Path, Manifest]) -> None:
@@ -161,6 +169,25 @@ def test_trainer__another_run_is_not_overwritten(whole: Path, finished: tuple[Pa
         load_config("digits", [*SETTINGS, "data.num_workers=0", "log_every=7"]), [str(finished[0])], whole, resume=True
     )
     assert again.is_finished
+
+
+def test_trainer__a_first_start_that_failed_leaves_the_folder_free(
+    finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    out, short = tmp_path / "run", [*SETTINGS, "num_epochs=1", "data.num_workers=0"]
+    with pytest.raises(UserError, match=r"init 'nowhere\.pth' is neither"):
+        train(load_config("digits", [*short, "init=nowhere.pth"]), [str(finished[0])], out)
+    assert train(load_config("digits", [*short, "data.seed=20261123"]), [str(finished[0])], out).is_finished
+
+
+def test_trainer__a_setting_that_is_left_out_is_another_run(
+    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    config = load_config("digits", SETTINGS)
+    config = replace(config, backbone=replace(config.backbone, arch_options={"layers": [1, 1, 1, 1]}))
+    with pytest.raises(UserError, match=r"other backbone\.arch_options\.channels, backbone\.arch_options\.stem_width;"):
+        train(config, [str(finished[0])], out, resume=True)
 
 
 def test_trainer__without_momentum_it_still_saves(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
@@ -205,7 +232,8 @@ def test_trainer__a_damaged_clone_is_told_in_one_sentence(
 
 
 def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
 def gradients(num_parts: int, tmp_path: Path) -> list[torch.Tensor]:
@@ -228,7 +256,7 @@ def test_trainer__a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "settings", [["precision=float16", "num_epochs=1"], ["precision=bfloat16"], ["label_smoothing=0.1"]]
+    "settings", [["precision=float16", "num_epochs=2"], ["precision=bfloat16"], ["label_smoothing=0.1"]]
 )
 def test_trainer__options_change_the_loss_and_resume_with_it(
     settings: list[str], finished: tuple[Path, Manifest], whole: Path, tmp_path: Path
