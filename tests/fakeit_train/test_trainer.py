@@ -142,14 +142,14 @@ def test_trainer__two_processes_see_the_same_batches(
     assert seen_batches(out) == seen_batches(whole)
 
 
-GROUP_NORM = 'backbone.arch_options={"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "norm_layer": "groupnorm"}'
+LAYER_NORM = 'backbone.arch_options={"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "norm_layer": "layernorm2d"}'
 """Batch norm would see half of the batch each; it is synchronised on GPUs only."""
 
 
 def test_trainer__two_processes_learn_what_one_learns(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     outs = [tmp_path / "one", tmp_path / "two"]
     for number, out in enumerate(outs, 1):
-        assert run(out, finished[0], GROUP_NORM, "optim.learning_rate=0.02", num_processes=number).wait() == 0
+        assert run(out, finished[0], LAYER_NORM, "optim.learning_rate=0.02", num_processes=number).wait() == 0
     one, two = (losses(out) for out in outs)
     assert len(one) == 9 and two == pytest.approx(one, rel=1e-4)
 
@@ -238,7 +238,7 @@ def losses(out: Path) -> list[float]:
 
 def gradients(num_parts: int, tmp_path: Path) -> list[torch.Tensor]:
     """Of one batch of random crops, taken in parts; batch norm would see the parts one by one, so it is group norm."""
-    options = {"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "stem_width": 32, "norm_layer": "groupnorm"}
+    options = {"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "stem_width": 32, "norm_layer": "layernorm2d"}
     config = load_config("digits", ["data.batch_size=20", f"optim.accumulation={num_parts}"])
     config = replace(config, backbone=replace(config.backbone, arch_options=options, classes=tuple("abcd")))
     torch.manual_seed(0)
