@@ -3,7 +3,9 @@
     fakeit-train digits --data demo/digits --out demo/run
 
 Two CPU cores, about a minute for 2,000 images. The DINO recipe at a seventh of its size: one global crop of 32 pixels, eight
-local ones of 16. No horizontal flip: a mirrored digit is another sign or none.
+local ones of 24, of 30 to 70 % of the area, so that strokes are about as wide in both as in a test image: with local crops of
+16 pixels and half the area or less, three seeds lay between 94.6 and 98.0 %. No horizontal flip: a mirrored digit is another
+sign or none.
 """
 
 from builders.format.backbone import Backbone
@@ -26,7 +28,7 @@ CONFIG = TrainConfig(
     crops=CropConfig(
         groups=(
             CropGroup(num_crops=1, size=32, scale=(0.5, 1.0), blur=0.2, solarise=0.2),
-            CropGroup(num_crops=8, size=16, scale=(0.2, 0.5), blur=0.5),
+            CropGroup(num_crops=8, size=24, scale=(0.3, 0.7), blur=0.5),
         ),
         flip=0.0,
         blur_sigma=(0.1, 0.6),
