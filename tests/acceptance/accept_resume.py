@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -62,9 +63,12 @@ def saved_step(out: Path) -> int:
     return int(json.loads(latest.read_text())["step"]) if latest.exists() else 0
 
 
-def kill_at(data: Path, out: Path, delay: float) -> bool:
-    """Kills the whole process group `delay` seconds after the start; whether the run was still going on."""
-    process = start(data, out)
+def kill_at(data: Path, out: Path, delay: float, *, from_start: bool) -> bool:
+    """Kills the whole process group `delay` seconds after the start, or after its first step; whether it was going on."""
+    process, before = start(data, out), num_lines(out)
+    while not from_start and process.poll() is None and num_lines(out) <= before:
+        time.sleep(0.02)
+        before = min(before, num_lines(out))  # lines of steps that are taken again are dropped first
     try:
         process.wait(delay)
         return False
@@ -72,6 +76,11 @@ def kill_at(data: Path, out: Path, delay: float) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return True
+
+
+def num_lines(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def largest_difference(first: Path, second: Path) -> float:
@@ -89,10 +98,14 @@ def main() -> None:
         assert start(data, whole).wait() == 0
         rows: list[str] = []
         while len(rows) < NUM_KILLS:
-            before, delay = saved_step(killed), dice.uniform(14, 24)  # of which starting takes some twelve
-            assert kill_at(data, killed, delay), "it ended before the last kill; give it more epochs"
+            before, from_start = saved_step(killed), len(rows) % 5 == 4
+            delay = dice.uniform(0, 12 if from_start else 6)
+            assert kill_at(data, killed, delay, from_start=from_start), (
+                "it ended before the last kill; give it more epochs"
+            )
             assert saved_step(killed) < len(losses(whole)), "it was finished before the last kill; give it more epochs"
-            rows.append(f"| {len(rows) + 1} | {delay:.1f} s | {before} | {saved_step(killed)} |")
+            since = "the start" if from_start else "its first step"
+            rows.append(f"| {len(rows) + 1} | {delay:.1f} s after {since} | {before} | {saved_step(killed)} |")
             print(rows[-1], flush=True)
         assert start(data, killed).wait() == 0
         difference = largest_difference(whole, killed)
@@ -104,7 +117,8 @@ def main() -> None:
         left_out = [frozenset(clone_keys(data)) - set(epoch) for epoch in epochs]
         record("resume", "Two processes, killed and resumed", [
             f"`digits` on {num_samples:,} images, batches of {BATCH}, {EPOCHS} epochs, two gloo processes; SIGKILL to the",
-            f"whole process group at {NUM_KILLS} random moments after a start, the same command again each time.",
+            f"whole process group at {NUM_KILLS} random moments, the same command again each time. Checkpoints every five",
+            "steps.",
             "",
             f"- largest difference of any weight from the uninterrupted run's: **{difference:.3g}** (bound {TOLERANCE:g})",
             f"- losses of all {len(losses(whole))} steps equal: **{losses(killed) == losses(whole)}**",
@@ -113,7 +127,7 @@ def main() -> None:
             f"- left out of each epoch: {', '.join(str(len(keys)) for keys in left_out)} (fewer than {BATCH}); "
             f"different sets: **{len(set(left_out))} of {EPOCHS}**",
             "",
-            "| kill | after | checkpoint before | checkpoint after |",
+            "| kill | when | last checkpoint before the start | at the kill |",
             "|---|---|---|---|",
             *rows,
         ])  # fmt: skip
