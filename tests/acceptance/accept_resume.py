@@ -22,7 +22,7 @@ from builders.format.open_clone import open_clone
 from tests.acceptance.record import ROOT, record, run
 
 NUM_KILLS = 10
-EPOCHS, BATCH = 30, 56
+EPOCHS, BATCH = 12, 56
 SETTINGS = (f"num_epochs={EPOCHS}", f"data.batch_size={BATCH}", "log_keys=true", "checkpoint_every=5", "log_every=1")
 TOLERANCE = 1e-6
 """Of any weight; sums over two processes are always taken in the same order, so none is expected."""
@@ -99,7 +99,7 @@ def main() -> None:
         rows: list[str] = []
         while len(rows) < NUM_KILLS:
             before, from_start = saved_step(killed), len(rows) % 5 == 4
-            delay = dice.uniform(0, 12 if from_start else 6)
+            delay = dice.uniform(0, 12 if from_start else 2.5)
             assert kill_at(data, killed, delay, from_start=from_start), (
                 "it ended before the last kill; give it more epochs"
             )
