@@ -39,9 +39,6 @@ class DrawnBatch:
     solarise: Tensor
     """bool."""
 
-    def tensors(self) -> list[Tensor]:
-        return list(vars(self).values())
-
 
 NOTHING = ((-1, 0.0),) * 4
 
@@ -138,10 +135,10 @@ def _change(crops: Tensor, is_chosen: Tensor, change: Callable[..., Tensor], *ar
 def resize(pictures: Tensor, window: Tensor, flip: Tensor, size: int) -> Tensor:
     """Windows of float32 pictures (batch, height, width, 3), resized: (batch, num_crops, size, size, 3), whole numbers."""
     height, width = pictures.shape[1:3]
-    left, top, wide, high = window[: len(pictures)].unbind(-1)
+    left, top, wide, high = window.unbind(-1)
     rows = bicubic_matrix(top, high, height, size)  # (batch, num_crops, size, height)
     columns = bicubic_matrix(left, wide, width, size)
-    columns = torch.where(flip[: len(pictures), :, None, None], columns.flip(-2), columns)
+    columns = torch.where(flip[..., None, None], columns.flip(-2), columns)
     found = rows.flatten(1, 2) @ pictures.flatten(2)  # (batch, num_crops x size, width x 3)
     found = _whole(found).unflatten(2, (width, 3)).unflatten(1, (-1, size))
     return _whole(torch.einsum("ncyxk,ncsx->ncysk", found, columns))

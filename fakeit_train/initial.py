@@ -47,7 +47,7 @@ def load_initial(network: nn.Module, backbone: Backbone, init: str) -> list[str]
         found[bias] = torch.zeros_like(expected[bias])
     fresh = sorted({weight, bias} & set(expected) - set(found))
     _check(found, expected, fresh, backbone, init)
-    network.load_state_dict({**{name: expected[name] for name in fresh}, **found})
+    network.load_state_dict({**expected, **found})
     return fresh
 
 
