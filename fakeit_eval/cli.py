@@ -1,125 +1,276 @@
-"""fakeit-eval: what a trained backbone is worth. Also `python -m fakeit_eval`."""
+"""fakeit-eval: what a trained backbone is worth. Also `python -m fakeit_eval`.
 
-from collections.abc import Callable
+SUBJECT is a run directory of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME, or a state dict (.pth, .safetensors).
+Features, searches and results are kept: the same command again reads them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
 
+if TYPE_CHECKING:
+    from fakeit_eval.backbones import Subject
+    from fakeit_eval.evaluate import ProbeSettings
+    from fakeit_eval.features import Loading
+
 PROGRAM = "fakeit-eval"
-RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+Subjects = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SUBJECT")]
 RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
+OutputPath = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
+Data = Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA …")]
 
 
-def test(runs: RunPaths, /, data: str, batch_size: int = 256, workers: int = 0) -> None:
-    """Test models with their own classifiers: top-1, top-5, per class; writes RUN/results/test-….json.
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What `test`, `probe`, `analyze` and `suite` share."""
+
+    root: str = ""
+    """Directory of the published data sets, as docs/evaluation.md lays them out."""
+    out: Path | None = None
+    """Folder whose results/ is written to; by default the run itself, or evaluations/<name>."""
+    arch: str = "torchvision/resnet50"
+    """Network of a state dict in a file."""
+    batch_size: int = 256
+    """Images per forward."""
+    workers: int = 0
+    """Loader processes."""
+    cache: Path | None = None
+    """Where features and searches are kept; by default $FAKEIT_CACHE or ~/.cache/fakeit."""
+    again: bool = False
+    """Evaluate again what has a result already."""
+    format: str = "markdown"
+    """Of the table that is printed: markdown, terminal, csv or latex."""
+
+    def loading(self) -> "Loading":
+        from fakeit_eval.features import Loading
+
+        folder = {"cache": self.cache / "features"} if self.cache else {}
+        return Loading(batch_size=self.batch_size, workers=self.workers, **folder)
+
+    def subjects(self, specs: tuple[str, ...]) -> "list[Subject]":
+        """Those that were named; each with a folder of its own below --out where there are several."""
+        from fakeit_eval.backbones import open_subject
+
+        if not specs:
+            raise UserError(
+                "no run to evaluate; give at least one run directory, torchvision/NAME, timm/NAME or a state dict"
+            )
+        outs = [self.out] if len(specs) == 1 else [self.out / Path(spec).stem if self.out else None for spec in specs]
+        return [open_subject(spec, out, self.arch) for spec, out in zip(specs, outs, strict=True)]
+
+
+CommonOptions = Annotated[Common, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing:
+    """How classifiers are fitted."""
+
+    probe: str = ""
+    """logistic_regression, sgd or k_nearest_neighbours; by default the paper's for the task."""
+    trials: int = 30
+    """Trials of the search for the classifier's parameters."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the search, and of the parts that are drawn; the result is their mean."""
+    any_count: bool = False
+    """Take parts of other sizes than the paper's; the result says so."""
+
+    def settings(self) -> "ProbeSettings":
+        from fakeit_eval.evaluate import ProbeSettings
+
+        return ProbeSettings(**vars(self))
+
+
+ProbingOptions = Annotated[Probing, tyro.conf.arg(name="")]
+
+
+def test(subjects: Subjects, /, data: Data, common: CommonOptions = Common()) -> None:
+    """Test networks with their own classifiers: top-1, top-5, per class, confusion; writes results/test-….json.
 
     Args:
-        runs: Run directories of fakeit-train.
-        data: Clone of the test images, real or synthetic.
-        batch_size: Images per forward.
-        workers: Loader processes.
+        data: Sets by name (imagenet_val, …; digits or imagenet for all of them), NAME=PLACE, or pictures: a clone, class
+            folders, an archive (.tar, .tar.gz, .zip), hub:user/name@split.
     """
-    from builders.format.cache import default_cache
-    from builders.format.open_clone import open_clone
-    from fakeit_eval.evaluate import test_run
+    from fakeit_eval.evaluate import test_subject
+    from fakeit_eval.test_sets.open_sets import open_test_sets
 
-    if not runs:
-        raise UserError("no run to test; give at least one run directory of fakeit-train")
-    _check_loading(batch_size, workers)
-    clone = open_clone(data, default_cache())
-    _print_results([test_run(run, clone, batch_size=batch_size, num_workers=workers) for run in runs])
+    loading, opened = common.loading(), common.subjects(subjects)
+    sets = open_test_sets(_given(data), common.root)
+    _print([test_subject(subject, one, loading, again=common.again) for subject in opened for one in sets], common)
 
 
 def probe(
-    run: RunPath,
+    subjects: Subjects,
     /,
-    train: str,
-    test: str,
-    val: str | None = None,
-    trials: int = 30,
-    seed: int = 0,
-    batch_size: int = 256,
-    workers: int = 0,
+    data: Data = (),
+    train: str = "",
+    val: str = "",
+    test: str = "",
+    features: Path | None = None,
+    download: bool = False,
+    probing: ProbingOptions = Probing(),
+    common: CommonOptions = Common(),
 ) -> None:
-    """Fit a linear classifier on frozen features (L-BFGS, C tuned by Optuna); writes RUN/results/probe-….json.
+    """Fit new linear classifiers on frozen features, tuned by Optuna; writes results/probe-….json.
+
+    Several processes with the same command share the work. Killed, the command goes on when it is run again.
 
     Args:
-        run: Run directory of fakeit-train.
-        train: Clone of the training images.
-        test: Clone of the test images.
-        val: Clone of the images C is tuned on; by default a fifth of --train, stratified.
-        trials: Trials of the search.
-        seed: Seed of the search, and of the drawn val part.
-        batch_size: Images per forward.
-        workers: Loader processes.
+        data: Tasks by name (aircraft, …; small, inaturalist, cog or offline for groups), NAME=ROOT, a folder with train and
+            test in it, or hub:user/name.
+        train: Training images by themselves: a clone, class folders, an archive, hub:user/name@split.
+        val: Images to tune on; by default a fifth of --train, stratified.
+        test: Test images.
+        features: Ready features instead of a network's: .npz or .safetensors with X_train, y_train, X_test, y_test.
+        download: Download what is missing in --root, where torchvision can.
     """
-    from builders.format.cache import default_cache
-    from builders.format.open_clone import open_clone
-    from fakeit_eval.evaluate import probe_run
+    from fakeit_eval.evaluate import probe_features, probe_subject
+    from fakeit_eval.tasks.open_tasks import open_own, open_tasks
+    from fakeit_eval.tasks.readers import Place
 
-    if trials < 1:
-        raise UserError(f"{trials} trials find nothing; give --trials 1 or more")
-    _check_loading(batch_size, workers)
-    clones = {
-        name: open_clone(root, default_cache())
-        for name, root in (("train", train), ("val", val), ("test", test))
-        if root
-    }
-    path = probe_run(run, clones, num_trials=trials, seed=seed, batch_size=batch_size, num_workers=workers)
-    _print_results([path])
+    loading, settings = common.loading(), probing.settings()
+    if features is not None:
+        _alone("--features", subjects, data, train, val, test)
+        file = _feature_file(features, common)
+        _print([probe_features(file, file.parts, settings, loading.cache, again=common.again)], common)
+        return
+    if bool(train) != bool(test) or (val and not train) or not (data or train):
+        raise UserError("a probe needs --data TASK, or --train and --test (and perhaps --val) with pictures")
+    opened = common.subjects(subjects)
+    tasks = open_tasks(data, Place(root=common.root, download=download))
+    if train:
+        tasks.append(open_own({"train": train, "val": val, "test": test}))
+    _print([probe_subject(s, task, loading, settings, again=common.again) for s in opened for task in tasks], common)
 
 
-def analyze(runs: RunPaths, /, data: str, reading: str = "text", batch_size: int = 256, workers: int = 0) -> None:
-    """Measure features: sparsity, intra-class distance, redundancy, coding length; writes RUN/results/analyze-….json.
+def analyze(
+    subjects: Subjects,
+    /,
+    data: Data = (),
+    features: Path | None = None,
+    reading: str = "text",
+    common: CommonOptions = Common(),
+) -> None:
+    """Measure features: sparsity, intra-class distance, redundancy, coding length; writes results/analyze-….json.
 
     Args:
-        runs: Run directories of fakeit-train.
-        data: Clone of the images, real or synthetic.
+        data: Test sets or tasks by name (of tasks all images are measured), or pictures, as for `test`.
+        features: Ready features instead of a network's: .npz or .safetensors with X and y, or by parts, as for `probe`.
         reading: text: all four on l2-normalised features, as the paper's section 3.3; caption: the first two, as its Fig. 1.
-        batch_size: Images per forward.
-        workers: Loader processes.
     """
-    from builders.format.cache import default_cache
-    from builders.format.open_clone import open_clone
-    from fakeit_eval.evaluate import analyze_run
+    from fakeit_eval.evaluate import analyze_features, analyze_task, analyze_test_set
+    from fakeit_eval.tasks.base import GROUPS, read_tasks
+    from fakeit_eval.tasks.open_tasks import open_tasks
+    from fakeit_eval.tasks.readers import Place
+    from fakeit_eval.test_sets.open_sets import open_test_sets
 
-    if not runs:
-        raise UserError("no run to analyse; give at least one run directory of fakeit-train")
-    _check_loading(batch_size, workers)
-    clone = open_clone(data, default_cache())
-    _print_results(
-        [analyze_run(run, clone, reading=reading, batch_size=batch_size, num_workers=workers) for run in runs]
+    if features is not None:
+        _alone("--features", subjects, data)
+        file = _feature_file(features, common)
+        _print([analyze_features(file, file.parts, reading, again=common.again)], common)
+        return
+    loading, opened = common.loading(), common.subjects(subjects)
+    is_task = [spec.partition("=")[0] in (*read_tasks(), *GROUPS) for spec in _given(data)]
+    sets = open_test_sets([d for d, task in zip(data, is_task, strict=True) if not task], common.root)
+    tasks = open_tasks([d for d, task in zip(data, is_task, strict=True) if task], Place(root=common.root))
+    _print(
+        [
+            path
+            for subject in opened
+            for path in (
+                *(analyze_test_set(subject, one, loading, reading, again=common.again) for one in sets),
+                *(analyze_task(subject, task, loading, reading, again=common.again) for task in tasks),
+            )
+        ],
+        common,
     )
 
 
-def report(runs: RunPaths, /) -> None:
-    """Print the results of some runs: one table of scores, one of features.
+def suite(
+    subjects: Subjects,
+    /,
+    suite: str = "digits",
+    reading: str = "text",
+    probing: ProbingOptions = Probing(),
+    common: CommonOptions = Common(),
+) -> None:
+    """Evaluate whole: test sets, transfer tasks, feature analysis, and one report of all.
 
     Args:
-        runs: Run directories with results.
+        suite: digits (needs no data), imagenet, or imagenet_cog (with --root).
+        reading: Of the feature analysis, as for `analyze`.
     """
-    from fakeit_eval.results import find_results
+    from fakeit_eval.suite import run_suite
+    from fakeit_eval.tasks.readers import Place
 
-    _print_results(find_results(list(runs)))
+    loading, settings, place = common.loading(), probing.settings(), Place(root=common.root)
+    _print(
+        [
+            path
+            for subject in common.subjects(subjects)
+            for path in run_suite(suite, subject, place, loading, settings, reading, again=common.again)
+        ],
+        common,
+    )
 
 
-def _print_results(paths: list[Path]) -> None:
-    from fakeit_eval.report import render_tables
+def report(runs: RunPaths, /, format: str = "markdown", layout: str = "long", output: OutputPath = None) -> None:
+    """One table of the results of any number of runs, the paper's numbers beside them.
+
+    Args:
+        runs: Run directories, folders of evaluations, or result files.
+        format: markdown, terminal, csv or latex.
+        layout: long, a row for each result; wide, a row for each run and a column for each data set.
+        output: File to write to instead of the terminal.
+    """
+    from fakeit_eval.report import render
+    from fakeit_eval.results import find_results, read_result
+
+    text = render([read_result(path) for path in find_results(runs)], format, layout)
+    if output is None:
+        print(text)
+    else:
+        output.write_text(text + "\n", encoding="utf-8")
+        print(f"written to {output}")
+
+
+def _print(paths: list[Path], common: Common) -> None:
+    from fakeit_eval.report import render
     from fakeit_eval.results import read_result
 
-    print(render_tables([read_result(path) for path in paths]))
+    print(render([read_result(path) for path in paths], common.format))
 
 
-def _check_loading(batch_size: int, workers: int) -> None:
-    if batch_size < 1 or workers < 0:
-        raise UserError(f"--batch-size {batch_size} --workers {workers} load nothing; give at least 1 and 0")
+def _feature_file(path: Path, common: Common) -> Any:
+    from fakeit_eval.feature_files import read_feature_file
+
+    return read_feature_file(path, common.out)
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"test": test, "probe": probe, "analyze": analyze, "report": report}
+def _given(data: tuple[str, ...]) -> tuple[str, ...]:
+    if not data:
+        raise UserError("no data to evaluate on; give --data a set by name, or pictures")
+    return data
+
+
+def _alone(option: str, *others: Sequence[str]) -> None:
+    if any(others):
+        raise UserError(f"{option} is evaluated by itself; leave out networks and other data")
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "test": test,
+    "probe": probe,
+    "analyze": analyze,
+    "suite": suite,
+    "report": report,
+}
 
 
 def main() -> None:

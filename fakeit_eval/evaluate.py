@@ -1,94 +1,302 @@
-"""From a run and clones to a result file: what `fakeit-eval test`, `probe` and `analyze` do, callable from Python."""
+"""From a backbone and pictures to a result file: what `fakeit-eval test`, `probe` and `analyze` do, callable from Python.
 
+A result that is there already, of the same weights, data and settings, is not made again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from builders.format.backbone import load_backbone
+import numpy as np
+
 from builders.format.errors import UserError
-from builders.format.open_clone import Clone
-from fakeit_eval.analysis.analyse import analyse
-from fakeit_eval.features import extract
-from fakeit_eval.probes.logistic_regression import draw_validation, probe
-from fakeit_eval.results import describe_data, write_result
-from fakeit_eval.tasks.classify import classify
+from fakeit_eval.backbones import Subject
+from fakeit_eval.classify import classify, shared_rows
+from fakeit_eval.features import Loading, class_scores, extract
+from fakeit_eval.intervals import interval
+from fakeit_eval.pictures.base import Labels, PictureSet
+from fakeit_eval.results import Evaluated, describe_data, is_known, result_path, write_result
+from fakeit_eval.stacked import Rows, Stacked
+from fakeit_eval.tasks.base import Task, check_counts, draw_parts
+from fakeit_eval.tasks.open_tasks import OpenedTask
+from fakeit_eval.test_sets.open_sets import OpenedSet
 
-VALIDATION_SHARE = 0.2
-"""Of a training set without a val split."""
+if TYPE_CHECKING:
+    from fakeit_eval.probes.base import ProbeData, ProbeScore
+
+TRANSFER = "transfer"
+"""The third group of the feature analysis; the first two are those of the test sets."""
 
 
-def test_run(run: Path, clone: Clone, *, batch_size: int, num_workers: int) -> Path:
-    """Tests a run's own classifier on a clone; the path of the result.
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    probe: str = ""
+    """A module of fakeit_eval/probes; "" takes the paper's for the task."""
+    trials: int = 30
+    """Of the search; the paper has at least 25."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the search, and of the parts that are drawn; a result is the mean over them."""
+    any_count: bool = False
+    """Whether parts may have other sizes than the paper's."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise UserError(f"{self.trials} trials find nothing; give --trials 1 or more")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise UserError(f"--seeds {' '.join(map(str, self.seeds))} should be different numbers, at least one")
+
+
+def test_subject(subject: Subject, opened: OpenedSet, loading: Loading, *, again: bool = False) -> Path:
+    """Tests a network's own classifier on a test set; the path of the result.
 
     Raises:
-        UserError: the run has no backbone, the clone is broken, or it has classes that the model does not know.
+        UserError: a picture is broken, the network has no classifier, or it knows none of the set's classes.
     """
-    backbone, network = load_backbone(run)
-    found = extract(network, backbone, clone, batch_size=batch_size, num_workers=num_workers)
-    score = classify(found.logits, found.labels, clone.manifest.label_names, list(backbone.classes))
-    return write_result(
-        run,
-        backbone=backbone,
+    backbone = subject.backbone
+    if not backbone.classes:
+        raise UserError(f"'{subject.name}' has no classifier to test; use 'fakeit-eval probe'")
+    pictures = _of_known_classes(subject, opened)
+    data = _describe_set(opened, pictures)
+    settings = {"input_size": backbone.input_size}
+    path = result_path(subject, "test", data, settings)
+    if is_known(subject, path) and not again:
+        return path
+    logits = class_scores(subject, extract(subject, pictures, loading))
+    score = classify(logits, pictures.labels, pictures.class_names, backbone.classes)
+    write_result(
+        subject,
+        path,
         task="test",
         value=score.top1,
         unit="% top-1",
-        data=describe_data(clone),
-        settings={"batch_size": batch_size, "input_size": backbone.input_size},
-        top5=round(score.top5, 4),
-        per_class=score.per_class,
+        data=data,
+        settings=settings,
+        **score.fields(),
     )
+    return path
 
 
-def analyze_run(run: Path, clone: Clone, *, reading: str, batch_size: int, num_workers: int) -> Path:
-    """Measures a run's features of a clone; the result's value is the coding length, all four are in `measures`.
+def probe_subject(
+    subject: Subject, opened: OpenedTask, loading: Loading, settings: ProbeSettings, *, again: bool = False
+) -> Path:
+    """Fits classifiers on a network's frozen features of a task; the path of the result.
 
     Raises:
-        UserError: the run has no backbone, the clone is broken, or there is no such reading.
+        UserError: a picture is broken, or a part is too small or of another size than the paper's.
     """
-    backbone, network = load_backbone(run)
-    found = extract(network, backbone, clone, batch_size=batch_size, num_workers=num_workers)
-    measures = analyse(found.features, found.labels, reading)
-    return write_result(
-        run,
-        backbone=backbone,
+    labels = {part: pictures.labels for part, pictures in opened.parts.items()}
+    difference = _check_sizes(opened, labels, settings)
+    data = describe_data(opened.task.name, list(opened.parts.values()), difference)
+    plan = _Plan(subject, opened.task, data, settings, loading.cache.parent / "studies")
+    if is_known(subject, plan.path) and not again:
+        return plan.path
+    features = {part: extract(subject, pictures, loading) for part, pictures in opened.parts.items()}
+    return _probe(plan, features, labels)
+
+
+def probe_features(
+    source: Evaluated,
+    parts: Mapping[str, tuple[Rows, Labels]],
+    settings: ProbeSettings,
+    cache: Path,
+    *,
+    again: bool = False,
+) -> Path:
+    """The same on ready features: train and test, and perhaps val, or all to draw from."""
+    labels = {part: known for part, (_, known) in parts.items()}
+    data = {
+        "name": source.name,
+        "path": source.name,
+        "digest": source.sha256,
+        "num_samples": sum(map(len, labels.values())),
+        "num_classes": len(np.unique(np.concatenate(list(labels.values())))),
+    }
+    plan = _Plan(source, Task(name=source.name), data, settings, cache.parent / "studies")
+    if is_known(source, plan.path) and not again:
+        return plan.path
+    return _probe(plan, {part: rows for part, (rows, _) in parts.items()}, labels)
+
+
+def analyze_subject(
+    subject: Subject,
+    name: str,
+    group: str,
+    parts: list[PictureSet],
+    loading: Loading,
+    reading: str,
+    *,
+    again: bool = False,
+) -> Path:
+    """Measures a network's features of pictures; the result's value is the coding length, all four are in `measures`.
+
+    Raises:
+        UserError: a picture is broken, there is no such reading, or a measure has no answer.
+    """
+    data = describe_data(name, parts)
+    path = result_path(subject, "analyze", data, _analysis_settings(group, reading))
+    if is_known(subject, path) and not again:
+        return path
+    rows = Stacked([extract(subject, pictures, loading) for pictures in parts])
+    return _analyze(subject, path, data, rows, np.concatenate([part.labels for part in parts]), group, reading)
+
+
+def analyze_features(
+    source: Evaluated, parts: Mapping[str, tuple[Rows, Labels]], reading: str, *, again: bool = False
+) -> Path:
+    """The same on ready features, all parts together."""
+    labels = np.concatenate([known for _, known in parts.values()])
+    data = {
+        "name": source.name,
+        "path": source.name,
+        "digest": source.sha256,
+        "num_samples": len(labels),
+        "num_classes": len(np.unique(labels)),
+    }
+    path = result_path(source, "analyze", data, _analysis_settings("", reading))
+    if is_known(source, path) and not again:
+        return path
+    return _analyze(source, path, data, Stacked([rows for rows, _ in parts.values()]), labels, "", reading)
+
+
+def analyze_test_set(
+    subject: Subject, opened: OpenedSet, loading: Loading, reading: str, *, again: bool = False
+) -> Path:
+    """`analyze_subject` for a test set: the images of classes that the network knows, as the paper's are of ImageNet-100."""
+    pictures = _of_known_classes(subject, opened) if opened.row and subject.backbone.classes else opened.pictures
+    group = opened.row.group if opened.row else ""
+    return analyze_subject(subject, pictures.name, group, [pictures], loading, reading, again=again)
+
+
+def analyze_task(subject: Subject, opened: OpenedTask, loading: Loading, reading: str, *, again: bool = False) -> Path:
+    """`analyze_subject` for a transfer task: all its images (supplementary, section 3.3)."""
+    parts = list(opened.parts.values())
+    return analyze_subject(subject, opened.task.name, TRANSFER, parts, loading, reading, again=again)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Of a probe: what it is of, and where its result and its studies go."""
+
+    subject: Evaluated
+    task: Task
+    data: dict[str, Any]
+    settings: ProbeSettings
+    studies: Path
+
+    @property
+    def probe(self) -> str:
+        return self.settings.probe or self.task.probe
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return {"probe": self.probe, "trials": self.settings.trials, "seeds": list(self.settings.seeds)}
+
+    @property
+    def path(self) -> Path:
+        return result_path(self.subject, "probe", self.data, self.described)
+
+    def study(self, seed: int) -> Path:
+        key = [self.subject.sha256, self.data["digest"], self.probe, self.settings.trials, seed]
+        return self.studies / hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+
+def _probe(plan: _Plan, features: Mapping[str, Rows], labels: Mapping[str, Labels]) -> Path:
+    from fakeit_eval.probes.probe import run_probe
+
+    runs = []
+    for seed in plan.settings.seeds:
+        data = _drawn(plan.task, features, labels, seed)
+        score = run_probe(plan.probe, data, num_trials=plan.settings.trials, seed=seed, study=plan.study(seed))
+        runs.append(_describe_run(seed, score, data))
+    found = {name: np.array([run[name] for run in runs]) for name in ("top1", "mean_per_class")}
+    spread = {f"{name}_spread": round(float(v.std(ddof=1)), 4) for name, v in found.items() if len(runs) > 1}
+    write_result(
+        plan.subject,
+        plan.path,
+        task="probe",
+        value=float(found["top1"].mean()),
+        unit="% top-1",
+        data=plan.data,
+        settings=plan.described,
+        mean_per_class=round(float(found["mean_per_class"].mean()), 4),
+        **({"interval": runs[0]["interval"]} if len(runs) == 1 else spread),
+        num_images=runs[0]["num_images"],
+        runs=runs,
+    )
+    return plan.path
+
+
+def _describe_run(seed: int, score: "ProbeScore", data: "ProbeData") -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "top1": round(score.top1, 4),
+        "interval": interval(score.num_right, len(data.test[1])),
+        "mean_per_class": round(score.mean_per_class, 4),
+        "num_images": {part: len(getattr(data, part)[1]) for part in ("train", "val", "test")},
+        "parameters": score.parameters,
+        "trials": score.trials,
+    }
+
+
+def _drawn(task: Task, features: Mapping[str, Rows], labels: Mapping[str, Labels], seed: int) -> "ProbeData":
+    from fakeit_eval.probes.base import ProbeData
+
+    drawn = draw_parts(task, dict(labels), seed)
+
+    def part(name: str) -> Any:
+        ((source, rows),) = drawn[name]
+        is_whole = len(rows) == len(labels[source])
+        return np.asarray(features[source][:] if is_whole else features[source][rows]), labels[source][rows]
+
+    return ProbeData(part("train"), part("val"), part("test"))
+
+
+def _check_sizes(opened: OpenedTask, labels: Mapping[str, Labels], settings: ProbeSettings) -> str:
+    drawn = draw_parts(opened.task, dict(labels), settings.seeds[0])
+    sizes = {part: sum(len(rows) for _, rows in found) for part, found in drawn.items()}
+    first = next(iter(opened.parts.values()))
+    difference = check_counts(opened.task, sizes, len(first.class_names))
+    if difference and not settings.any_count:
+        raise UserError(
+            f"'{opened.task.name}' in '{first.place}' has {difference}; download it again, or add --any-count "
+            "for a result that says so"
+        )
+    return difference
+
+
+def _of_known_classes(subject: Subject, opened: OpenedSet) -> PictureSet:
+    pictures = opened.pictures
+    return pictures.subset(shared_rows(pictures.labels, pictures.class_names, subject.backbone.classes))
+
+
+def _describe_set(opened: OpenedSet, tested: PictureSet) -> dict[str, Any]:
+    data = describe_data(opened.pictures.name, [tested], opened.difference)
+    num_classes, left_out = len(np.unique(tested.labels)), len(opened.pictures) - len(tested)
+    stands_for = {"stands_for": opened.row.stands_for} if opened.row and opened.row.stands_for else {}
+    return {**data, "num_classes": num_classes, **({"left_out": left_out} if left_out else {}), **stands_for}
+
+
+def _analysis_settings(group: str, reading: str) -> dict[str, Any]:
+    return {"reading": reading, "group": group}
+
+
+def _analyze(
+    subject: Evaluated, path: Path, data: dict[str, Any], rows: Rows, labels: Labels, group: str, reading: str
+) -> Path:
+    from fakeit_eval.analysis.analyse import analyse
+
+    measures = analyse(rows, labels, reading)
+    write_result(
+        subject,
+        path,
         task="analyze",
         value=measures["coding_length"],
         unit="nats",
-        data=describe_data(clone),
-        settings={"reading": reading, "input_size": backbone.input_size},
+        data=data,
+        settings=_analysis_settings(group, reading),
         measures=measures,
     )
-
-
-def probe_run(
-    run: Path, clones: dict[str, Clone], *, num_trials: int, seed: int, batch_size: int, num_workers: int
-) -> Path:
-    """Fits a linear classifier on a run's frozen features; `clones` are train, test and perhaps val.
-
-    Raises:
-        UserError: the run has no backbone, a clone is broken, or the clones' classes differ.
-    """
-    for name, clone in clones.items():
-        if clone.manifest.label_names != clones["train"].manifest.label_names:
-            raise UserError(
-                f"--{name} '{clone.root}' has other classes than --train '{clones['train'].root}'; give parts of one set"
-            )
-    backbone, network = load_backbone(run)
-    parts = {}
-    for name, clone in clones.items():
-        found = extract(network, backbone, clone, batch_size=batch_size, num_workers=num_workers)
-        parts[name] = (found.features, found.labels)
-    if "val" not in parts:
-        parts["train"], parts["val"] = draw_validation(*parts["train"], share=VALIDATION_SHARE, seed=seed)
-    score = probe(parts["train"], parts["val"], parts["test"], num_trials=num_trials, seed=seed)
-    learned_from = {name: describe_data(clone) for name, clone in clones.items() if name != "test"}
-    return write_result(
-        run,
-        backbone=backbone,
-        task="probe",
-        value=score.top1,
-        unit="% top-1",
-        data=describe_data(clones["test"]),
-        settings={**learned_from, "num_trials": num_trials, "seed": seed},
-        mean_per_class=round(score.mean_per_class, 4),
-        parameters=score.parameters,
-        trials=score.trials,
-    )
+    return path

@@ -1,61 +1,231 @@
-"""What a backbone says of a clone's images: pooled features and logits, as arrays."""
+"""What a backbone says of pictures: features after pooling, before the classifier; kept on disk, and never made twice.
 
+A cache's key is what the features depend on: weights, pictures and preprocessing. An extraction that was stopped goes on
+with the next batch.
+"""
+
+import hashlib
+import json
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from builders.format.backbone import Backbone, head_of
+from builders.format.cache import default_folder
 from builders.format.errors import UserError
-from builders.format.open_clone import Clone
 from builders.format.squares import SquareBatches, as_it_is, start_worker
+from fakeit_eval.backbones import Subject
+from fakeit_eval.pictures.base import PictureSet
+
+PREPROCESSING = "bicubic to the shortest side, middle square, 1"
+"""What `squares.middle_square` does; the number changes with its pixels."""
+SECONDS_BETWEEN_NOTES = 5.0
+FEATURES, PROGRESS = "features.npy", "progress.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    batch_size: int = 256
+    """Pictures of a forward."""
+    workers: int = 0
+    """Loader processes."""
+    cache: Path = default_folder() / "features"
+    """Where features are kept."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0:
+            raise UserError(
+                f"--batch-size {self.batch_size} --workers {self.workers} load nothing; give at least 1 and 0"
+            )
 
 
 @dataclass(frozen=True)
-class Extracted:
-    features: NDArray[np.float32]
-    """(n, feature_size), after pooling, before the classifier."""
-    logits: NDArray[np.float32]
-    """(n, number of classes of the backbone)."""
-    labels: NDArray[np.int64]
-    """(n,), labels of the clone."""
+class StoredFeatures:
+    """float32 features (n, d) in a file, read as they are asked for: by a slice or by row numbers."""
+
+    path: Path
+    shape: tuple[int, int]
+    offset: int
+    """Of the first row in the file."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: "slice | NDArray[np.int64]") -> NDArray[np.float32]:
+        with self.path.open("rb") as file:
+            if isinstance(rows, slice):
+                start, stop, _ = rows.indices(len(self))
+                return self._read(file.fileno(), start, max(stop - start, 0))
+            found = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+            for place, row in enumerate(rows.tolist()):
+                found[place] = self._read(file.fileno(), row, 1)
+            return found
+
+    def _read(self, descriptor: int, start: int, count: int) -> NDArray[np.float32]:
+        row_bytes = 4 * self.shape[1]
+        content = bytearray(count * row_bytes)
+        view, done = memoryview(content), 0
+        while done < len(content):
+            got = os.preadv(descriptor, [view[done:]], self.offset + start * row_bytes + done)
+            if not got:
+                raise UserError(f"'{self.path}' is cut; remove its folder, the features are made again")
+            done += got
+        return np.frombuffer(content, dtype="<f4").reshape(count, self.shape[1])
 
 
-def extract(network: nn.Module, backbone: Backbone, clone: Clone, *, batch_size: int, num_workers: int) -> Extracted:
-    """Features and logits of every image of a clone, in the clone's order."""
-    parts = list(_batches(network, backbone, clone, batch_size, num_workers))
-    return Extracted(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+def extract(subject: Subject, pictures: PictureSet, loading: Loading) -> StoredFeatures:
+    """Features (n, d) of all pictures in their order, from the cache as far as they are there.
+
+    Raises:
+        UserError: a picture is broken, or the network gives no features.
+    """
+    depends_on = [subject.sha256, pictures.digest, pictures.state, PREPROCESSING]
+    key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()
+    folder = loading.cache / key
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(pictures), subject.backbone.feature_size)
+    if (stored := _finished(folder, shape)) is not None:
+        return stored
+    with filelock.FileLock(folder / "lock"):
+        if (stored := _finished(folder, shape)) is None:
+            _fill(folder, shape, subject, pictures, loading)
+            stored = _finished(folder, shape)
+    assert stored is not None
+    return stored
 
 
-@torch.inference_mode()
-def _batches(
-    network: nn.Module, backbone: Backbone, clone: Clone, batch_size: int, num_workers: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device).eval()
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (backbone.mean, backbone.std))
-    seen: list[torch.Tensor] = []
-    hook = head_of(network)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+def class_scores(subject: Subject, features: StoredFeatures) -> NDArray[np.float32]:
+    """What the network's own classifier makes of its features: logits (n, classes)."""
+    import torch
+
+    from builders.format.backbone import head_of
+
+    head = head_of(subject.network)[1].cpu()
+    with torch.inference_mode():
+        parts = [head(torch.from_numpy(features[start : start + 8192])) for start in range(0, len(features), 8192)]
+    return torch.cat(parts).numpy()
+
+
+def _finished(folder: Path, shape: tuple[int, int]) -> StoredFeatures | None:
+    return _stored(folder, shape) if _num_done(folder, shape) == shape[0] else None
+
+
+def _stored(folder: Path, shape: tuple[int, int]) -> StoredFeatures:
+    return StoredFeatures(folder / FEATURES, shape, os.stat(folder / FEATURES).st_size - 4 * shape[0] * shape[1])
+
+
+def _num_done(folder: Path, shape: tuple[int, int]) -> int:
+    """How many rows are there; 0 where the files are not of this shape."""
+    try:
+        progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        with (folder / FEATURES).open("rb") as file:
+            np.lib.format.read_magic(file)
+            found, _, kind = np.lib.format.read_array_header_1_0(file)
+            num_bytes = os.fstat(file.fileno()).st_size - file.tell()
+        fits = found == shape and kind == np.dtype("<f4") and num_bytes == 4 * shape[0] * shape[1]
+        return int(progress["num_done"]) if fits else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _fill(folder: Path, shape: tuple[int, int], subject: Subject, pictures: PictureSet, loading: Loading) -> None:
+    num_done = _num_done(folder, shape)
+    if not num_done:
+        (folder / PROGRESS).unlink(missing_ok=True)
+    mode: Any = "r+" if num_done else "w+"
+    rows = np.lib.format.open_memmap(folder / FEATURES, mode=mode, dtype=np.float32, shape=shape)
+    noted = time.monotonic()
+    with tqdm(total=shape[0], initial=num_done, desc=pictures.name, unit="img", disable=None, leave=False) as bar:
+        for batch in _batches(subject, pictures, loading, num_done):
+            rows[num_done : num_done + len(batch)] = batch
+            num_done += len(batch)
+            bar.update(len(batch))
+            if time.monotonic() - noted > SECONDS_BETWEEN_NOTES or num_done == shape[0]:
+                rows.flush()
+                _note(folder, num_done)
+                noted = time.monotonic()
+
+
+def _note(folder: Path, num_done: int) -> None:
+    scratch = folder / f".{PROGRESS}.tmp"
+    scratch.write_text(json.dumps({"num_done": num_done}), encoding="utf-8")
+    scratch.replace(folder / PROGRESS)
+
+
+def _batches(subject: Subject, pictures: PictureSet, loading: Loading, start: int) -> Iterator[NDArray[np.float32]]:
+    import torch
+    from torch.utils.data import DataLoader
+
+    backbone = subject.backbone
+    numbers = range(start, len(pictures))
+    batches = [
+        list(numbers[first : first + loading.batch_size]) for first in range(0, len(numbers), loading.batch_size)
+    ]
     loader: DataLoader[Any] = DataLoader(
-        SquareBatches(clone, backbone.input_size),  # type: ignore[arg-type]
-        batch_size,
-        num_workers=num_workers,
+        SquareBatches(pictures, backbone.input_size),  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=loading.workers,
         collate_fn=as_it_is,
         worker_init_fn=start_worker,
     )
-    try:
-        for batch in tqdm(loader, unit="batch", disable=None, leave=False):
-            if isinstance(batch, UserError):
-                raise batch
-            pictures, labels = batch
-            pixels = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
-            logits = network((pixels - mean) / std)
-            yield seen.pop().float().cpu().numpy(), logits.float().cpu().numpy(), labels
-    finally:
-        hook.remove()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    forward = _Forward(subject, device)
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        squares, _ = batch
+        yield forward(torch.from_numpy(squares).to(device))
+
+
+class _Forward:
+    """From pixels (n, side, side, 3) to features (n, d): what the classifier sees, in float32."""
+
+    def __init__(self, subject: Subject, device: Any) -> None:
+        import torch
+
+        from builders.format.backbone import head_of
+
+        self.subject, self.network = subject, subject.network.to(device)
+        self.head = head_of(self.network)[1]
+        backbone = subject.backbone
+        self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (backbone.mean, backbone.std))
+        self.is_checked = False
+
+    def __call__(self, squares: Any) -> NDArray[np.float32]:
+        import torch
+
+        seen: list[torch.Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            with torch.inference_mode():
+                pixels = squares.permute(0, 3, 1, 2).float() / 255
+                scores = self.network((pixels - self.mean) / self.std)
+                (features,) = seen
+                self._check(features, scores)
+        finally:
+            hook.remove()
+        found: NDArray[np.float32] = features.float().cpu().numpy()
+        return found
+
+    def _check(self, features: Any, scores: Any) -> None:
+        """That the classifier alone makes the scores of the features: once, on the first batch."""
+        import torch
+
+        if self.is_checked:
+            return
+        is_head = isinstance(scores, torch.Tensor) and torch.allclose(
+            self.head(features).float(), scores.float(), rtol=1e-3, atol=1e-3
+        )
+        if features.dim() != 2 or not (is_head or not self.subject.backbone.classes):
+            raise UserError(
+                f"'{self.subject.name}' does not end in one linear classifier of pooled features, which is what is "
+                "evaluated; choose another network"
+            )
+        self.is_checked = True

@@ -1,42 +1,231 @@
-"""Results as Markdown: a table of scores, and one of the measures of features."""
+"""Results as tables: scores, with the paper's beside ours where they speak of the same thing, and measures of features.
 
+Formats: terminal, markdown, csv, latex. Layouts of scores: long, a row for each result; wide, a row for each run and a column
+for each data set.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
+from builders.format.errors import UserError
 from fakeit_eval.analysis.analyse import MEASURES
+from fakeit_eval.test_sets.base import GROUPS, read_test_sets
 
-HEADER = ("run", "trained on", "task", "data", "images", "top-1", "top-5")
+HEADER = ("run", "trained on", "task", "data", "images", "top-1", "95 %", "top-5", "note")
 FEATURES_HEADER = ("run", "trained on", "data", "images", "reading", *(name.replace("_", " ") for name in MEASURES))
+LAYOUTS = ("long", "wide")
+PAPER = "the paper's"
+SECOND_HAND = "second-hand"
+ALL_GROUPS = {**GROUPS, "transfer": "transfer tasks"}
+Row = tuple[str, ...]
 
 
-def render_tables(results: list[dict[str, Any]]) -> str:
-    """A table for each kind of results that there are."""
-    scores = [_score_row(result) for result in results if "measures" not in result]
-    features = [_features_row(result) for result in results if "measures" in result]
-    tables = [render_table(header, rows) for header, rows in ((HEADER, scores), (FEATURES_HEADER, features)) if rows]
-    return "\n\n".join(tables)
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: Row
+    rows: list[Row]
 
 
-def render_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Rows under a header, columns aligned."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in [header, *rows]
+def render(results: list[dict[str, Any]], format_name: str = "markdown", layout: str = "long") -> str:
+    """A table for each kind of results that there are.
+
+    Raises:
+        UserError: no such format or layout.
+    """
+    if format_name not in FORMATS:
+        raise UserError(f"unknown format '{format_name}'; choose from {', '.join(FORMATS)}")
+    if layout not in LAYOUTS:
+        raise UserError(f"unknown layout '{layout}'; choose from {', '.join(LAYOUTS)}")
+    scores = [result for result in results if "measures" not in result]
+    features = [result for result in results if "measures" in result]
+    tables = []
+    if scores:
+        tables.append(_long_table(scores) if layout == "long" else _wide_table(scores))
+    if features:
+        tables += [_features_table(features), *_group_tables(features)]
+    return "\n\n".join(FORMATS[format_name](table) for table in tables)
+
+
+def _long_table(results: list[dict[str, Any]]) -> Table:
+    rows: list[Row] = [
+        (
+            result["run"],
+            result["trained_on"],
+            _task(result),
+            result["data"]["name"],
+            f"{_num_tested(result):,}",
+            _value(result),
+            _interval(result),
+            f"{result['top5']:.1f}" if "top5" in result else "",
+            _note(result),
+        )
+        for result in results
     ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+    theirs: list[Row] = [
+        (PAPER, row["trained_on"], row["task"], row["data"], "", row["top1"], "", "", row["source"])
+        for row in _paper_rows(results)
+    ]
+    return _without_empty_columns(Table("Scores: top-1 and top-5 in percent", HEADER, rows + theirs))
 
 
-def _score_row(result: dict[str, Any]) -> tuple[str, ...]:
-    """Percentages with one digit."""
-    top5 = f"{result['top5']:.1f}" if "top5" in result else ""
-    run, trained_on, data, images = _described(result)
-    return run, trained_on, result["task"], data, images, f"{result['value']:.1f}", top5
+def _wide_table(results: list[dict[str, Any]]) -> Table:
+    """Top-1, ± the spread over seeds where there are several."""
+    columns = list(dict.fromkeys((result["task"], result["data"]["name"]) for result in results))
+    found: dict[Row, dict[tuple[str, str], str]] = {}
+    for result in results:
+        row = found.setdefault((result["run"], result["trained_on"]), {})
+        row[result["task"], result["data"]["name"]] = _value(result)
+    for paper in _paper_rows(results):
+        row = found.setdefault((f"{PAPER} ({paper['source']})", paper["trained_on"]), {})
+        row[paper["task"], paper["data"]] = paper["top1"]
+    header = ("run", "trained on", *(name if task == "test" else f"{name} (probe)" for task, name in columns))
+    rows = [(*names, *(values.get(column, "") for column in columns)) for names, values in found.items()]
+    return Table("Scores: top-1 in percent", header, rows)
 
 
-def _features_row(result: dict[str, Any]) -> tuple[str, ...]:
-    return *_described(result), result["settings"]["reading"], *(f"{result['measures'][name]:.4g}" for name in MEASURES)
+def _features_table(results: list[dict[str, Any]]) -> Table:
+    rows = [
+        (
+            result["run"],
+            result["trained_on"],
+            result["data"]["name"],
+            f"{result['data']['num_samples']:,}",
+            result["settings"]["reading"],
+            *(f"{result['measures'][name]:.4g}" for name in MEASURES),
+        )
+        for result in results
+    ]
+    return Table("Features", FEATURES_HEADER, rows)
 
 
-def _described(result: dict[str, Any]) -> tuple[str, str, str, str]:
-    data = result["data"]
-    return result["run"], result["trained_on"], data["name"], f"{data['num_samples']:,}"
+def _group_tables(results: list[dict[str, Any]]) -> list[Table]:
+    """Averages over the data sets of a group, as the paper's Fig. 1; the variants of v2 count as one set."""
+    sums: dict[tuple[str, str, str, str], dict[str, list[dict[str, float]]]] = {}
+    for result in results:
+        group = result["settings"].get("group", "")
+        if group in ALL_GROUPS:
+            key = (result["run"], result["trained_on"], group, result["settings"]["reading"])
+            sums.setdefault(key, {}).setdefault(_family(result["data"]["name"]), []).append(result["measures"])
+    rows = []
+    for (run, trained_on, group, reading), families in sums.items():
+        means = [_mean([_mean([found[name] for found in family]) for family in families.values()]) for name in MEASURES]
+        rows.append((run, trained_on, ALL_GROUPS[group], str(len(families)), reading, *(f"{v:.4g}" for v in means)))
+    header = ("run", "trained on", "group", "sets", *FEATURES_HEADER[4:])
+    return [Table("Features, averaged over the sets of a group", header, rows)] if rows else []
+
+
+def _family(name: str) -> str:
+    row = read_test_sets().get(name)
+    return row.family if row else name
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _task(result: dict[str, Any]) -> str:
+    probe = result["settings"].get("probe", "")
+    return f"{result['task']}: {probe.replace('_', ' ')}" if probe else result["task"]
+
+
+def _num_tested(result: dict[str, Any]) -> int:
+    sizes = result.get("num_images")
+    return int(sizes["test"]) if sizes else int(result["data"]["num_samples"])
+
+
+def _value(result: dict[str, Any]) -> str:
+    spread = f" ± {result['top1_spread']:.1f}" if "top1_spread" in result else ""
+    return f"{result['value']:.1f}{spread}"
+
+
+def _interval(result: dict[str, Any]) -> str:
+    return "{:.1f}–{:.1f}".format(*result["interval"]) if "interval" in result else ""
+
+
+def _note(result: dict[str, Any]) -> str:
+    seeds = result["settings"].get("seeds", [])
+    notes = [
+        f"in place of {result['data']['stands_for']}" if "stands_for" in result["data"] else "",
+        result["data"].get("difference", ""),
+        f"{result['data']['left_out']:,} images of other classes left out" if "left_out" in result["data"] else "",
+        f"{len(seeds)} seeds" if len(seeds) > 1 else "",
+    ]
+    return "; ".join(note for note in notes if note)
+
+
+def _paper_rows(results: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Of the data sets that there are results of, with as many classes."""
+    ours = {(result["task"], result["data"]["name"], str(result["data"]["num_classes"])) for result in results}
+    return [row for row in _read_paper_numbers() if (row["task"], row["data"], row["classes"]) in ours]
+
+
+@cache
+def _read_paper_numbers() -> list[dict[str, str]]:
+    with (files("fakeit_eval") / "paper_numbers.tsv").open(encoding="utf-8") as lines:
+        return list(csv.DictReader(lines, delimiter="\t"))
+
+
+def _without_empty_columns(table: Table) -> Table:
+    kept = [number for number in range(len(table.header)) if any(row[number] for row in table.rows)]
+    pick = [tuple(row[number] for number in kept) for row in [table.header, *table.rows]]
+    return Table(table.title, pick[0], pick[1:])
+
+
+def _aligned(table: Table) -> list[list[str]]:
+    lines = [table.header, *table.rows]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(table.header))]
+    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in lines]
+
+
+def render_markdown(table: Table) -> str:
+    """Columns aligned, so that it reads well as it is, too."""
+    escaped = Table(table.title, table.header, [tuple(cell.replace("|", "\\|") for cell in row) for row in table.rows])
+    head, *rows = ["| " + " | ".join(cells) + " |" for cells in _aligned(escaped)]
+    rule = "|" + "|".join("-" * (len(cell) + 2) for cell in _aligned(escaped)[0]) + "|"
+    return "\n".join([head, rule, *rows])
+
+
+def render_terminal(table: Table) -> str:
+    head, *rows = ["  ".join(cells).rstrip() for cells in _aligned(table)]
+    return "\n".join([table.title, "", head, "─" * max(map(len, [head, *rows])), *rows])
+
+
+def render_csv(table: Table) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([table.header, *table.rows])
+    return out.getvalue().rstrip("\n")
+
+
+SPECIAL = str.maketrans(
+    {**{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+     "±": r"$\pm$", "–": "--"}
+)  # fmt: skip
+
+
+def render_latex(table: Table) -> str:
+    """A tabular of the booktabs package."""
+    lines = [" & ".join(cell.translate(SPECIAL) for cell in row) + r" \\" for row in [table.header, *table.rows]]
+    return "\n".join([
+        f"% {table.title}",
+        rf"\begin{{tabular}}{{{'l' * len(table.header)}}}",
+        r"\toprule",
+        lines[0],
+        r"\midrule",
+        *lines[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+    ])  # fmt: skip
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "markdown": render_markdown,
+    "terminal": render_terminal,
+    "csv": render_csv,
+    "latex": render_latex,
+}

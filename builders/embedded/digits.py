@@ -1,14 +1,10 @@
-"""Real handwritten digits as 32x32 pictures: what the embedded model is trained on, and what clones of it are tested on.
+"""The real digits (`builders/classes/digits.py`) as the embedded model sees them: before backdrops, and as class folders.
 
-The scans are scikit-learn's bundled `load_digits` (1,797 scans of 8x8, 17 grey levels). The split is fixed: the 597 rows
-named in `digits_test_rows.txt` are the test part, which no generator ever sees; the other 1,200, 120 a class, are for training.
-
-    python -m builders.embedded.digits OUT     # writes OUT/train/<wnid>/*.png and OUT/test/<wnid>/*.png
+python -m builders.embedded.digits OUT     # writes OUT/train/<wnid>/*.png and OUT/test/<wnid>/*.png
 """
 
 import sys
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -16,44 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builders.classes.class_list import read_class_table
-
-SIZE = 32
-INK = 245.0
-
-
-def load_digits_part(part: str) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Ink coverage (n, 8, 8) in [0, 1], labels (n,) and row numbers (n,) of the `train` or the `test` part."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    rows = (files("builders.embedded") / "digits_test_rows.txt").read_text(encoding="utf-8").split()
-    is_test = np.zeros(len(digits.target), dtype=bool)
-    is_test[[int(row) for row in rows]] = True
-    chosen = np.flatnonzero(is_test if part == "test" else ~is_test)
-    return (digits.images[chosen] / 16).astype(np.float32), digits.target[chosen].astype(np.int64), chosen
-
-
-def enlarge(
-    ink: NDArray[np.float32], *, rotation: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
-) -> NDArray[np.float32]:
-    """One scan (8, 8) with a margin of one of its pixels, enlarged to (32, 32), bicubic; optionally turned (degrees),
-    scaled and shifted (pixels of 32)."""
-    picture = Image.fromarray(np.pad(ink, 1)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    if rotation or scale != 1.0 or shift != (0.0, 0.0):
-        cos, sin = np.cos(np.deg2rad(rotation)) / scale, np.sin(np.deg2rad(rotation)) / scale
-        centre = (SIZE - 1) / 2
-        x0, y0 = centre + shift[0], centre + shift[1]
-        matrix = (cos, sin, centre - cos * x0 - sin * y0, -sin, cos, centre + sin * x0 - cos * y0)
-        picture = picture.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(picture), 0.0, 1.0)
-
-
-def compose(ink: NDArray[np.float32], backdrop: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
-    """A picture (32, 32, 3): light ink (32, 32) on black, or before a backdrop (32, 32, 3) of values 0 to 255."""
-    behind = np.zeros((SIZE, SIZE, 3), np.float32) if backdrop is None else backdrop
-    alpha = ink[..., None]
-    return np.clip(np.rint(behind * (1 - alpha) + INK * alpha), 0, 255).astype(np.uint8)
-
+from builders.classes.digits import SIZE, compose, enlarge, load_digits_part
 
 # Backdrops: one painter per Places scene. Each returns (32, 32, 3), 0 to 255, no brighter than about 150.
 Painter = Callable[[np.random.Generator], NDArray[np.float32]]

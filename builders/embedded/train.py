@@ -1,6 +1,6 @@
 """Trains the embedded Stable Diffusion: VAE, then text encoder and UNet together, on 1,200 real handwritten digits.
 
-Everything is drawn from one fixed seed. It sees the training part of the digits only (builders/embedded/digits.py), with
+Everything is drawn from one fixed seed. It sees the training part of the digits only (builders/classes/digits.py), with
 small turns, scalings and shifts, on black for the prompts without {b} and before a painted backdrop for the one with it.
 
     python -m builders.embedded.train [--out DIR]      # about 50 minutes on two cores; writes a diffusers pipeline directory
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from builders.classes.class_list import read_class_table
+from builders.classes.digits import compose, enlarge, load_digits_part
 from builders.classes.scenes import scene_phrase
-from builders.embedded.digits import BACKDROPS, Painter, compose, enlarge, load_digits_part
+from builders.embedded.digits import BACKDROPS, Painter
 from builders.making.prompts import TEMPLATES, render_prompt, template_fields
 
 HIDDEN = 96

@@ -162,28 +162,53 @@ def pretrained_weights(backbone: Backbone, library: str) -> "dict[str, Tensor]":
     Raises:
         UserError: it has none, or they cannot be downloaded.
     """
+    return dict(_pretrained(replace(backbone, library=library)).state_dict())
+
+
+def pretrained_network(
+    library: str, arch: str, weights: str = ""
+) -> "tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]]":
+    """A network with published weights, and the mean and deviation of the pixels that it was trained with.
+
+    Args:
+        library: torchvision or timm.
+        arch: The library's name of the network; timm's names its weights, too ("resnet50.a1_in1k").
+        weights: torchvision's name of weights ("IMAGENET1K_V1"); "" is its default.
+
+    Raises:
+        UserError: there are none, or they cannot be downloaded.
+    """
+    network = _pretrained(Backbone(library=library, arch=arch), weights)
+    described = getattr(network, "pretrained_cfg", {})
+    mean, std = (tuple(described.get(name, getattr(Backbone, name))) for name in ("mean", "std"))
+    return network, mean, std  # type: ignore[return-value]
+
+
+def _pretrained(backbone: Backbone, weights: str = "") -> "nn.Module":
     try:
-        return dict(_create(replace(backbone, library=library), pretrained=True).state_dict())
+        return _create(backbone, pretrained=weights or True)
     except OSError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{library}'s weights of '{backbone.arch}' cannot be had ({reason}); give a file of them"
+            f"{backbone.library}'s weights of '{backbone.arch}' cannot be had ({reason}); give a file of them"
         ) from None
 
 
-def _create(backbone: Backbone, *, pretrained: bool = False) -> "nn.Module":
+def _create(backbone: Backbone, *, pretrained: bool | str = False) -> "nn.Module":
     if backbone.library not in LIBRARIES:
         raise UserError(f"unknown library '{backbone.library}'; choose from {', '.join(LIBRARIES)}")
     try:
         if backbone.library == "timm":
             import timm
 
-            return cast("nn.Module", timm.create_model(backbone.arch, pretrained=pretrained, **backbone.arch_options))
+            return cast(
+                "nn.Module", timm.create_model(backbone.arch, pretrained=bool(pretrained), **backbone.arch_options)
+            )
         import torchvision
 
-        weights = "DEFAULT" if pretrained else None
+        weights = "DEFAULT" if pretrained is True else pretrained or None
         return cast("nn.Module", torchvision.models.get_model(backbone.arch, weights=weights, **backbone.arch_options))
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or backbone.library, "train") from None
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{backbone.library} cannot build '{backbone.arch}' ({error}); choose another arch") from None

@@ -14,6 +14,9 @@ Buffer = bytes | memoryview
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Member extension to Pillow's name."""
 
+FOREIGN_FORMATS = (*FORMATS.values(), "GIF", "BMP", "TIFF", "PPM", "MPO")
+"""Pillow's names of what published data sets hold, whatever their files' extensions say."""
+
 MAX_PIXELS = 64 * 1024 * 1024
 """Larger pictures are refused before they are decoded."""
 
@@ -81,8 +84,19 @@ def decode_image(content: Buffer) -> NDArray[np.uint8]:
         ValueError: it cannot be decoded.
     """
     read_image_header(content)
+    return _decode(content, tuple(FORMATS.values()))
+
+
+def decode_foreign_image(content: Buffer) -> NDArray[np.uint8]:
+    """The same of a picture that may be any of `FOREIGN_FORMATS`."""
+    return _decode(content, FOREIGN_FORMATS)
+
+
+def _decode(content: Buffer, formats: tuple[str, ...]) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(content), formats=list(FORMATS.values())) as image:
+        with Image.open(io.BytesIO(content), formats=list(formats)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
             return np.asarray(image.convert("RGB"))
     except Exception as error:
         raise ValueError(f"picture does not decode ({error})") from None

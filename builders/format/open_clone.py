@@ -20,10 +20,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from builders.format.cache import ShardCache
 from builders.format.errors import SampleNotFoundError, UserError
+from builders.format.images import decode_sample
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest, ShardEntry
 from builders.format.metadata import read_rows
 from builders.format.opening import open_manifest
@@ -100,6 +103,11 @@ class Clone:
         if picture is None:
             picture = self._read_range(entry, start, end, key, index["sha256"][row])
         return SampleView(key, index["label"][row], memoryview(picture))
+
+    def decoded(self, number: int) -> tuple[NDArray[np.uint8], int]:
+        """RGB pixels (height, width, 3) of a sample, and its label."""
+        sample = self.view(number)
+        return decode_sample(sample.key, sample.picture), sample.label
 
     def __iter__(self) -> Iterator[EncodedSample]:
         return (self[number] for number in range(len(self)))

@@ -4,18 +4,29 @@ The paper's preprocessing (supplementary, section 2), for validation while train
 """
 
 import copy
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from builders.format.errors import UserError
-from builders.format.images import decode_sample
-from builders.format.open_clone import Clone
 
 Squares = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """(batch, size, size, 3) and the clone's labels (batch,)."""
+
+
+class Pictures(Protocol):
+    """Pictures with labels, by number. A copy (`copy.copy`) shares no file and no connection with the original."""
+
+    def __len__(self) -> int: ...
+
+    def decoded(self, number: int) -> tuple[NDArray[np.uint8], int]:
+        """RGB pixels (height, width, 3) and label.
+
+        Raises:
+            UserError: it cannot be read or decoded.
+        """
 
 
 class SquareBatches:
@@ -24,19 +35,19 @@ class SquareBatches:
     Or what is wrong with one: an exception would come out of a loader's process as a traceback.
     """
 
-    def __init__(self, clone: Clone, size: int) -> None:
-        self.clone, self.size = clone, size
+    def __init__(self, pictures: Pictures, size: int) -> None:
+        self.pictures, self.size = pictures, size
 
     def __len__(self) -> int:
-        return len(self.clone)
+        return len(self.pictures)
 
     def __getitems__(self, numbers: list[int]) -> Squares | UserError:
         try:
-            samples = [self.clone.view(number) for number in numbers]
-            squares = [middle_square(decode_sample(s.key, s.picture), self.size) for s in samples]
+            found = [self.pictures.decoded(number) for number in numbers]
         except UserError as error:
             return error
-        return np.stack(squares), np.array([sample.label for sample in samples])
+        squares = [middle_square(pixels, self.size) for pixels, _ in found]
+        return np.stack(squares), np.array([label for _, label in found])
 
 
 def middle_square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -62,4 +73,4 @@ def start_worker(worker: int) -> None:
     assert info is not None
     dataset = info.dataset
     assert isinstance(dataset, SquareBatches)
-    dataset.clone = copy.copy(dataset.clone)
+    dataset.pictures = copy.copy(dataset.pictures)

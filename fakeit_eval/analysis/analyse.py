@@ -6,7 +6,8 @@ Each measure is a module of this folder with `measure(features, labels)`.
 import importlib
 
 from builders.format.errors import UserError
-from fakeit_eval.analysis.chunks import Features, Labels, normalised
+from fakeit_eval.analysis.chunks import Features, Labels
+from fakeit_eval.stacked import UnitRows
 
 MEASURES = ("sparsity", "intra_class_distance", "feature_redundancy", "coding_length")
 READINGS = {"text": MEASURES, "caption": MEASURES[:2]}
@@ -21,7 +22,7 @@ def analyse(features: Features, labels: Labels, reading: str) -> dict[str, float
     """
     if reading not in READINGS:
         raise UserError(f"unknown reading '{reading}'; choose from {', '.join(READINGS)}")
-    unit = normalised(features)
+    unit = UnitRows(features)
     found = {}
     for name in MEASURES:
         module = importlib.import_module(f"fakeit_eval.analysis.{name}")

@@ -19,23 +19,28 @@ def measure(features: Features, labels: Labels) -> float:
     order = np.argsort(labels, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
         if len(rows) > 1:
-            total += _sum_of_distances(np.asarray(features[np.sort(rows)], dtype=np.float32))
+            total += _sum_of_distances(features, np.sort(rows))
             num_pairs += len(rows) * (len(rows) - 1)
     if not num_pairs:
         raise ValueError("no class has two samples, so there is no distance within one")
     return total / num_pairs
 
 
-def _sum_of_distances(features: Features) -> float:
-    """Over all ordered pairs; squares of differences are taken in float64, where they may nearly cancel."""
-    squares = np.einsum("nd,nd->n", features, features, dtype=np.float64)
+def _sum_of_distances(features: Features, rows: NDArray[np.int64]) -> float:
+    """Over all ordered pairs of rows; squares of differences are taken in float64, where they may nearly cancel."""
     total = 0.0
-    for start in range(0, len(features), ROWS):
-        some: NDArray[np.float64] = features[start : start + ROWS].astype(np.float64)
-        for other in range(0, len(features), ROWS):
-            products = some @ features[other : other + ROWS].astype(np.float64).T
-            found = squares[start : start + ROWS, None] + squares[None, other : other + ROWS] - 2 * products
+    for start in range(0, len(rows), ROWS):
+        some, squares = _block(features, rows[start : start + ROWS])
+        for other in range(0, start + 1, ROWS):
+            others, other_squares = (some, squares) if other == start else _block(features, rows[other : other + ROWS])
+            found = squares[:, None] + other_squares[None] - 2 * some @ others.T
             if start == other:
                 np.fill_diagonal(found, 0.0)
-            total += float(np.sqrt(np.maximum(found, 0)).sum())
+            total += (1 if start == other else 2) * float(np.sqrt(np.maximum(found, 0)).sum())
     return total
+
+
+def _block(features: Features, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Some rows, and the squares of their lengths."""
+    some = np.asarray(features[rows], dtype=np.float64)
+    return some, np.einsum("nd,nd->n", some, some)

@@ -12,4 +12,4 @@ def measure(features: Features, labels: Labels) -> float:
     num_small = sum(
         int((np.abs(features[start : start + ROWS]) < THRESHOLD).sum()) for start in range(0, len(features), ROWS)
     )
-    return num_small / features.size
+    return num_small / (features.shape[0] * features.shape[1])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from builders.embedded.digits import compose, enlarge, load_digits_part
+from builders.classes.digits import compose, enlarge, load_digits_part
 from builders.making.prompts import TEMPLATES
 from tests.acceptance.record import record, run
 

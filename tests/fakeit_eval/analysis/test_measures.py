@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 import fakeit_eval.analysis as folder
 from fakeit_eval.analysis import coding_length, feature_redundancy, intra_class_distance, sparsity
-from fakeit_eval.analysis.chunks import normalised
+from fakeit_eval.stacked import UnitRows
 
 NO_LABELS = np.zeros(4, dtype=np.int64)
 
@@ -21,7 +21,7 @@ NO_LABELS = np.zeros(4, dtype=np.int64)
 def real() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Pixels of real digits, of length one; some are always zero."""
     pixels, labels = load_digits(return_X_y=True)
-    return normalised(pixels.astype(np.float32)), labels.astype(np.int64)
+    return UnitRows(pixels.astype(np.float32))[:], labels.astype(np.int64)
 
 
 def slow_sparsity(x: NDArray[np.float64], y: NDArray[np.int64]) -> float:
@@ -109,8 +109,8 @@ def test_measures__without_a_pair_there_is_no_distance() -> None:
 
 
 def test_measures__rows_are_made_of_length_one() -> None:
-    found = normalised(np.array([[3, 4], [0, 0]], dtype=np.float32))
-    assert found.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
+    found = UnitRows(np.array([[3, 4], [0, 0]], dtype=np.float32))
+    assert found[:].tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
 
 
 @pytest.mark.parametrize("name", SLOW)

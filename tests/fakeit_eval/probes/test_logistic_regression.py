@@ -1,33 +1,38 @@
 import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
 
-from fakeit_eval.probes.logistic_regression import C_RANGE, draw_validation, probe
-
-
-def blobs(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
-    """Three classes in eight dimensions, some of them mixed up."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(num) % 3
-    return (np.eye(8)[labels] * 2 + rng.normal(size=(num, 8))).astype(np.float32), labels
+from fakeit_eval.probes import logistic_regression
+from fakeit_eval.probes.base import top1
+from tests.fakeit_eval.probes.blobs import blobs
 
 
-def test_logistic_regression__separates_what_can_be_separated() -> None:
-    train, test = blobs(300, 0), blobs(300, 1)
-    score = probe(*draw_validation(*train, share=0.2, seed=0), test, num_trials=5, seed=0)
-    assert 80 < score.top1 < 100 and abs(score.top1 - score.mean_per_class) < 1e-6
-    assert len(score.trials) == 5 and C_RANGE[0] <= score.parameters["C"] <= C_RANGE[1]
-    best = max(score.trials, key=lambda trial: trial["top1"])
-    assert best["C"] == score.parameters["C"]
+@pytest.mark.parametrize("c", [1e-5, 1e-2, 1.0])
+def test_logistic_regression__is_scikit_learns_wherever_it_begins(c: float) -> None:
+    data = blobs()
+    tune = logistic_regression.open_tuning(data, seed=0)
+    tune({"C": 0.3}, lambda step, value: None)  # the next fit begins at these weights
+    found = tune({"C": c}, lambda step, value: None)
+    plain = LogisticRegression(C=c, max_iter=2000).fit(*data.train)
+    assert found == pytest.approx(top1(plain.predict(data.val[0]), data.val[1]), abs=1.0)
 
 
-def test_logistic_regression__noise_stays_at_chance() -> None:
-    features, labels = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32), np.arange(600) % 3
-    data = (features[:200], labels[:200]), (features[200:300], labels[200:300]), (features[300:], labels[300:])
-    assert probe(*data, num_trials=3, seed=0).top1 < 45
+def test_logistic_regression__the_last_fit_is_of_train_and_val() -> None:
+    data = blobs()
+    found = logistic_regression.open_final(data, seed=0)({"C": 1.0})
+    plain = LogisticRegression(C=1.0, max_iter=2000).fit(*data.both).predict(data.test[0])
+    assert (found == plain).mean() > 0.99
 
 
-def test_logistic_regression__drawn_val_is_stratified_disjoint_and_seeded() -> None:
-    features, labels = np.arange(300, dtype=np.float32)[:, None], np.arange(300) % 3
-    (train, train_labels), (val, val_labels) = draw_validation(features, labels, share=0.2, seed=0)
-    assert np.bincount(val_labels).tolist() == [20, 20, 20] and len(train_labels) == 240
-    assert not set(train[:, 0]) & set(val[:, 0])
-    assert (draw_validation(features, labels, share=0.2, seed=0)[1][0] == val).all()
+def test_logistic_regression__goes_on_to_the_last_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic_regression, "MAX_ITERATIONS", 5)
+    monkeypatch.setattr(logistic_regression, "FIRST_STAGE", 2)
+    steps: list[int] = []
+    logistic_regression.open_tuning(blobs(), seed=0)({"C": 100.0}, lambda step, value: steps.append(step))
+    assert steps == [0, 1]  # 2 + 3 iterations
+
+
+def test_logistic_regression__two_classes() -> None:
+    data = blobs(num_classes=2)
+    predicted = logistic_regression.open_final(data, seed=0)({"C": 1.0})
+    assert set(np.unique(predicted)) == {0, 1} and top1(predicted, data.test[1]) > 80

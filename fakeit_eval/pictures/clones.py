@@ -1,0 +1,40 @@
+"""Pictures of a clone, on a disk or at a URL."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from builders.format.cache import default_cache
+from builders.format.open_clone import Clone, open_clone
+from fakeit_eval.pictures.base import PictureSet, Pixels
+
+
+def open_clone_pictures(root: str) -> PictureSet:
+    """All pictures of a clone, in its order.
+
+    Raises:
+        UserError: there is no finished clone, or it is broken.
+    """
+    clone = open_clone(root, default_cache())
+    manifest = clone.manifest
+    labels = [clone.shard_index(shard)["label"] for shard in range(len(manifest.shards))]
+    return PictureSet(
+        name=str(manifest.recipe["name"]),
+        place=root,
+        class_names=tuple(manifest.label_names),
+        labels=np.concatenate([np.array(some, dtype=np.int64) for some in labels]),
+        digest=manifest.digest,
+        read=_ReadClone(clone),
+    )
+
+
+@dataclass(frozen=True)
+class _ReadClone:
+    clone: Clone
+
+    def __call__(self, number: int) -> Pixels:
+        return self.clone.decoded(number)[0]
+
+    def __copy__(self) -> "_ReadClone":
+        return _ReadClone(copy.copy(self.clone))

@@ -1,0 +1,85 @@
+"""Pictures of any data set of the Hub with an image and a class column, through stock `datasets`: hub:user/name@split."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builders.format.errors import UserError, near
+from builders.format.images import decode_foreign_image
+from fakeit_eval.pictures.base import PictureSet, Pixels
+
+PREFIX = "hub:"
+TEST_SPLITS = ("test", "validation", "val", "valid")
+"""What a split to test on is called, the first that there is."""
+
+
+def open_hub(spec: str) -> PictureSet:
+    """One split of a data set: `hub:user/name@split`, or `hub:user/name:config@split`.
+
+    Raises:
+        UserError: it cannot be loaded, or has no such split, no image column or no class column.
+    """
+    identifier, _, split = spec.removeprefix(PREFIX).partition("@")
+    parts = load_splits(identifier)
+    split = split or next((name for name in TEST_SPLITS if name in parts), "")
+    if split not in parts:
+        raise UserError(f"'{spec}' names no split of '{identifier}'; give {PREFIX}{identifier}@{next(iter(parts))}")
+    return parts[split]
+
+
+def load_splits(identifier: str) -> dict[str, PictureSet]:
+    """All splits of a data set by name.
+
+    Raises:
+        UserError: it cannot be loaded, or has no image or class column.
+    """
+    import datasets
+
+    path, _, config = identifier.partition(":")
+    try:
+        loaded: Any = datasets.load_dataset(path, config or None)
+    except Exception as error:  # the library and the network under it have many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"'{PREFIX}{identifier}' cannot be loaded ({reason}); check its name, and that you are logged in"
+        ) from None
+    return {name: _as_pictures(rows, f"{identifier}@{name}") for name, rows in loaded.items()}
+
+
+def _as_pictures(rows: Any, place: str) -> PictureSet:
+    import datasets
+
+    kinds = dict(rows.features)
+    image = next((name for name, kind in kinds.items() if isinstance(kind, datasets.Image)), None)
+    label = next((name for name, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)), None)
+    if image is None or label is None:
+        what = "image" if image is None else "class label"
+        raise UserError(f"'{PREFIX}{place}' has no {what} column among {', '.join(kinds)}; {near(what, list(kinds))}")
+    labels = np.asarray(rows.with_format("numpy")[label], dtype=np.int64)
+    if (labels < 0).any():
+        raise UserError(f"'{PREFIX}{place}' keeps its labels to itself (some are -1); give a split with labels")
+    fingerprint = "|".join(f"{file}" for file in sorted(rows.download_checksums or {})) or rows._fingerprint
+    return PictureSet(
+        name=place,
+        place=f"{PREFIX}{place}",
+        class_names=tuple(kinds[label].names),
+        labels=labels,
+        digest="sha256:" + hashlib.sha256(f"{place}\n{len(rows)}\n{fingerprint}".encode()).hexdigest(),
+        read=_ReadRows(rows.cast_column(image, datasets.Image(decode=False)), image),
+    )
+
+
+@dataclass(frozen=True)
+class _ReadRows:
+    rows: Any
+    column: str
+
+    def __call__(self, number: int) -> Pixels:
+        picture = self.rows[number][self.column]
+        try:
+            return decode_foreign_image(picture["bytes"] or Path(picture["path"]).read_bytes())
+        except (ValueError, OSError) as error:
+            raise UserError(f"picture {number} of '{self.rows.info.dataset_name}' cannot be read ({error})") from None

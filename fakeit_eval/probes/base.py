@@ -1,0 +1,54 @@
+"""What a probe is: a classifier on frozen features, tuned on train -> val, fitted again on both, and tested once.
+
+Each probe is a module of this folder with
+
+    suggest(trial) -> dict                                  one point of its search space
+    open_tuning(data, seed) -> Callable[[dict, Report], float]      top-1 on val in percent, of a classifier fitted on train
+    open_final(data, seed) -> Callable[[dict], predicted labels]    of the test part, of one fitted on train and val
+
+A module may keep a `PRUNER`, which ends bad trials early by what they report, and `CANDIDATES` where there are only so many
+points to try.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Part = tuple[Features, Labels]
+Parameters = dict[str, float]
+Report = Callable[[int, float], None]
+"""Of a step and the top-1 on val there; raises optuna.TrialPruned where the trial is not worth finishing."""
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    train: Part
+    val: Part
+    test: Part
+
+    @property
+    def both(self) -> Part:
+        """Train and val."""
+        return np.concatenate([self.train[0], self.val[0]]), np.concatenate([self.train[1], self.val[1]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeScore:
+    top1: float
+    """Percent, on the test part."""
+    mean_per_class: float
+    """Percent: the mean over classes of their top-1."""
+    num_right: int
+    parameters: Parameters
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    """Of each trial its number, state, parameters and top-1 on val."""
+
+
+def top1(predicted: Labels, labels: Labels) -> float:
+    """Percent."""
+    return 100 * float((predicted == labels).mean())

@@ -1,0 +1,95 @@
+"""A linear classifier by SGD in PyTorch, as for iNaturalist and the CoG levels; learning rate and weight decay are tuned.
+
+Ranges, momentum, epochs, batch and schedule are those of the authors' public code; the paper does not give them. Features are
+l2-normalised, and stay on their device; bad trials are left early.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import optuna
+import torch
+import torch.nn.functional as F
+
+from fakeit_eval.probes.base import Labels, Parameters, Part, ProbeData, Report, top1
+
+LEARNING_RATES = (0.1, 100.0)
+WEIGHT_DECAYS = (1e-12, 1e-4)
+MOMENTUM = 0.9
+NUM_EPOCHS = 100
+BATCH_SIZE = 1024
+REPORT_EVERY = 5
+"""Epochs between looks at val."""
+PRUNER = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=10)
+
+
+def suggest(trial: optuna.Trial) -> Parameters:
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", *LEARNING_RATES, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", *WEIGHT_DECAYS, log=True),
+    }
+
+
+def open_tuning(data: ProbeData, seed: int) -> Callable[[Parameters, Report], float]:
+    train, (val, _) = _on_device(data.train), _on_device(data.val)
+    num_classes = _num_classes(data)
+
+    def tune(parameters: Parameters, report: Report) -> float:
+        found = 0.0
+        for epoch, network in _epochs(train, num_classes, parameters, seed):
+            if epoch % REPORT_EVERY == 0 or epoch == NUM_EPOCHS:
+                found = top1(_predict(network, val), data.val[1])
+                if epoch < NUM_EPOCHS:
+                    report(epoch, found)
+        return found
+
+    return tune
+
+
+def open_final(data: ProbeData, seed: int) -> Callable[[Parameters], Labels]:
+    both, (test, _) = _on_device(data.both), _on_device(data.test)
+
+    def fit_and_predict(parameters: Parameters) -> Labels:
+        *_, (_, network) = _epochs(both, _num_classes(data), parameters, seed)
+        return _predict(network, test)
+
+    return fit_and_predict
+
+
+def _epochs(
+    train: tuple[torch.Tensor, torch.Tensor], num_classes: int, parameters: Parameters, seed: int
+) -> Iterator[tuple[int, torch.nn.Linear]]:
+    """The classifier after each epoch, counted from 1."""
+    features, labels = train
+    torch.manual_seed(seed)
+    network = torch.nn.Linear(features.shape[1], num_classes).to(features.device)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=parameters["learning_rate"],
+        momentum=MOMENTUM,
+        weight_decay=parameters["weight_decay"],
+    )
+    num_batches = -(-len(labels) // BATCH_SIZE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, NUM_EPOCHS * num_batches)
+    shuffle = torch.Generator().manual_seed(seed)
+    for epoch in range(1, NUM_EPOCHS + 1):
+        for rows in torch.randperm(len(labels), generator=shuffle).to(features.device).split(BATCH_SIZE):
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(network(features[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        yield epoch, network
+
+
+def _num_classes(data: ProbeData) -> int:
+    return int(max(part[1].max() for part in (data.train, data.val, data.test))) + 1
+
+
+def _on_device(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return F.normalize(torch.from_numpy(part[0]).float().to(device)), torch.from_numpy(part[1]).to(device)
+
+
+@torch.inference_mode()
+def _predict(network: torch.nn.Linear, features: torch.Tensor) -> Labels:
+    return np.concatenate([network(some).argmax(1).cpu().numpy() for some in features.split(65536)])

@@ -1,0 +1,63 @@
+"""ImageNet-CoG (Sariyildiz et al., 2021): IN1K and the five levels of 1,000 concepts each.
+
+The levels' pictures are those of ImageNet-21K, ROOT/imagenet_21k/<wnid>/…, and ROOT/cog holds the published lists
+cog_levels_mapping_file.pkl (a list of wnids for each level) and cog_concepts_split_file.pkl (for each wnid the files of
+train and test). Both are pickles; they are read as plain data, and no code in them can run. IN1K is ImageNet-1K itself,
+ROOT/imagenet/train and ROOT/imagenet/val; val is drawn from train everywhere.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builders.format.errors import UserError
+from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.pictures.files import open_files, open_folder
+from fakeit_eval.tasks.base import Task
+from fakeit_eval.tasks.plain_pickle import read_plain_pickle
+from fakeit_eval.tasks.readers import Place, guarded
+
+LEVELS, SPLITS = "cog_levels_mapping_file.pkl", "cog_concepts_split_file.pkl"
+PICTURES = "imagenet_21k"
+
+
+def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+    root = Path(place.root)
+    if task.name == "cog_in1k":
+        folders = {"train": root / "imagenet" / "train", "test": root / "imagenet" / "val"}
+        return {part: replace(open_folder(str(folder)), name=task.name) for part, folder in folders.items()}
+    level = int(task.name.removeprefix("cog_l"))
+    levels, splits = (read_plain_pickle(root / "cog" / name) for name in (LEVELS, SPLITS))
+    wnids = guarded(task.name, place, lambda: _concepts(levels, level))
+    return {part: _part(task, place, wnids, splits, part) for part in ("train", "test")}
+
+
+def _concepts(levels: Any, level: int) -> tuple[str, ...]:
+    """Sorted wnids of a level, which is a place in a list, or a key ("L1", 1) of a mapping."""
+    if isinstance(levels, dict):
+        keys = (f"L{level}", f"l{level}", level, str(level))
+        found = next((levels[key] for key in keys if key in levels), None)
+    else:
+        found = levels[level - 1]
+    if not isinstance(found, list | tuple) or not all(isinstance(wnid, str) for wnid in found):
+        raise UserError(f"'{LEVELS}' has no list of wnids for level {level}; download it again")
+    return tuple(sorted(found))
+
+
+def _part(task: Task, place: Place, wnids: tuple[str, ...], splits: Any, part: str) -> PictureSet:
+    files: list[str] = []
+    labels: list[int] = []
+    for label, wnid in enumerate(wnids):
+        try:
+            names = sorted(str(name).lstrip("/\\") for name in splits[wnid][part])
+        except (KeyError, TypeError):
+            raise UserError(f"'{SPLITS}' has no {part} files of concept '{wnid}'; download it again") from None
+        outside = next((name for name in names if ".." in Path(name).parts), None)
+        if outside is not None:
+            raise UserError(f"'{SPLITS}' names '{outside}', which is outside of the pictures; download it again")
+        files += names
+        labels += [label] * len(names)
+    root = Path(place.root) / PICTURES
+    return open_files([str(root / name) for name in files], np.array(labels), wnids, root=str(root), name=task.name)

@@ -1,0 +1,100 @@
+"""From what people write after --data to transfer tasks: a task's name, NAME=ROOT, a group of tasks, or data of one's own."""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import fakeit_eval.tasks as tasks_folder
+from builders.format.errors import UserError, near
+from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.pictures.hub import PREFIX, load_splits
+from fakeit_eval.pictures.open_pictures import open_pictures
+from fakeit_eval.tasks.base import GROUPS, Task, read_tasks
+from fakeit_eval.tasks.readers import Place
+
+T = TypeVar("T")
+FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+"""What a part's folder, or a split of the Hub, may be called."""
+
+
+@dataclass(frozen=True)
+class OpenedTask:
+    task: Task
+    parts: dict[str, PictureSet]
+    """As published: "all", or "train", "test" and perhaps "val"; their classes are the same."""
+
+    def __post_init__(self) -> None:
+        first = next(iter(self.parts.values()))
+        for part, pictures in self.parts.items():
+            if pictures.class_names != first.class_names:
+                raise UserError(
+                    f"{part} part '{pictures.place}' has other classes than '{first.place}'; give parts of one data set"
+                )
+
+
+def open_tasks(specs: Sequence[str], place: Place) -> list[OpenedTask]:
+    """The tasks that were asked for, in that order.
+
+    Raises:
+        UserError: one is neither in the table nor anywhere, or its files are missing or broken.
+    """
+    table = read_tasks()
+    names = [
+        name
+        for spec in specs
+        for name in ([found for found, row in table.items() if row.group == spec] if spec in GROUPS else [spec])
+    ]
+    return [_open(name, place, table) for name in names]
+
+
+def open_own(places: dict[str, str]) -> OpenedTask:
+    """A task from pictures given part by part: train, test and perhaps val.
+
+    Raises:
+        UserError: one cannot be opened, or their classes differ.
+    """
+    parts = {part: open_pictures(spec) for part, spec in places.items() if spec}
+    return OpenedTask(Task(name=parts["test"].name), parts)
+
+
+def _open(spec: str, place: Place, table: dict[str, Task]) -> OpenedTask:
+    name, _, root = spec.partition("=")
+    task = table.get(name) or (Task(name=name, module=name) if name in _modules() else None)
+    if task is not None:
+        if not (root or place.root or task.group == "offline"):
+            raise UserError(f"'{name}' has to be somewhere; give --root DIR, or --data {name}=DIR")
+        module = importlib.import_module(f"{tasks_folder.__name__}.{task.module}")
+        return OpenedTask(task, module.open_parts(task, Place(root=root or place.root, download=place.download)))
+    if spec.startswith(PREFIX):
+        identifier = spec.removeprefix(PREFIX)
+        return OpenedTask(Task(name=identifier), _named_parts(load_splits(identifier), spec))
+    if Path(spec).is_dir():
+        found = {entry.name: str(entry) for entry in sorted(Path(spec).iterdir()) if entry.is_dir()}
+        if set(found) & set(FOLDERS["train"]):
+            places = _named_parts(found, spec)
+            return OpenedTask(Task(name=Path(spec).name), {p: open_pictures(places[p]) for p in places})
+        return OpenedTask(Task(name=Path(spec).name), {"all": open_pictures(spec)})
+    raise UserError(
+        f"unknown task '{spec}'; {near(name, list(table))}, a folder with train and test in it, or {PREFIX}user/name"
+    )
+
+
+def _named_parts(found: dict[str, T], spec: str) -> dict[str, T]:
+    parts = {part: next((found[name] for name in names if name in found), None) for part, names in FOLDERS.items()}
+    if parts["train"] is None:
+        raise UserError(
+            f"'{spec}' has no train part among {', '.join(found)}; give --train, --val and --test by themselves"
+        )
+    if parts["test"] is None:  # what is called validation is all that there is to test on, then
+        parts = {"train": parts["train"], "test": parts["val"]}
+    given = {part: value for part, value in parts.items() if value is not None}
+    return given if "test" in given else {"all": given["train"]}
+
+
+def _modules() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(tasks_folder.__path__)} - {
+        "base", "readers", "open_tasks", "plain_pickle", "cog", "tables", "inaturalist",
+    }  # fmt: skip

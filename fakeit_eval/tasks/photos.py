@@ -1,0 +1,43 @@
+"""Patches of the two photographs that ship with scikit-learn (a temple in China, a flower): which block of which photograph?
+
+Each photograph, 427x640, is cut into six blocks, and each block into patches of 32x32 pixels, none overlapping: 12 classes.
+"""
+
+import numpy as np
+
+from fakeit_eval.pictures.arrays import open_arrays
+from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.tasks.base import Task
+from fakeit_eval.tasks.readers import Place
+
+SIDE = 32
+BLOCKS = (2, 3)
+"""Down and across."""
+
+
+def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+    from sklearn.datasets import load_sample_images
+
+    found = load_sample_images()
+    patches, names = [], []
+    for path, photograph in zip(found.filenames, found.images, strict=True):
+        title = path.replace("\\", "/").rpartition("/")[2].partition(".")[0]
+        height, width = (size // count for size, count in zip(photograph.shape, BLOCKS, strict=False))
+        for down in range(BLOCKS[0]):
+            for across in range(BLOCKS[1]):
+                block = photograph[down * height : (down + 1) * height, across * width : (across + 1) * width]
+                some = _patches(block)
+                patches += some
+                names += [f"{title}-{down}-{across}"] * len(some)
+    class_names = tuple(sorted(set(names)))
+    labels = np.array([class_names.index(name) for name in names])
+    return {"all": open_arrays(np.stack(patches), labels, class_names, name=task.name)}
+
+
+def _patches(block: np.ndarray) -> list[np.ndarray]:  # type: ignore[type-arg]
+    height, width = block.shape[:2]
+    return [
+        block[top : top + SIDE, left : left + SIDE]
+        for top in range(0, height - SIDE + 1, SIDE)
+        for left in range(0, width - SIDE + 1, SIDE)
+    ]

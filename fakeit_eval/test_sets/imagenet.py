@@ -1,0 +1,89 @@
+"""ImageNet-Val, v2, Sketch, R and A as published: wnid folders, v2's numbered folders, archives, or clones of them.
+
+Classes are told by wnid. v2 numbers its folders by the order of sorted wnids; data sets of the Hub name classes by lemmas.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from builders.classes.imagenet import imagenet_names, read_parents
+from builders.format.errors import UserError
+from fakeit_eval.pictures.archives import is_archive
+from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.pictures.open_pictures import open_pictures
+from fakeit_eval.test_sets.base import TestSet
+
+FLAT = "ILSVRC2012_val_"
+
+
+def open_set(row: TestSet, place: str) -> PictureSet:
+    """The set in a folder or an archive or at a URL; or, of a directory of data sets, the one below it with the set's name.
+
+    Raises:
+        UserError: it is not there, or its classes are no classes of ImageNet.
+    """
+    found = open_pictures(_below(row, place), row.name)
+    return replace(found, name=row.name, class_names=as_wnids(found.class_names, found.place))
+
+
+def as_wnids(names: tuple[str, ...], place: str) -> tuple[str, ...]:
+    """Wnids of classes that are told by wnid, by number in the order of sorted wnids, or by all their lemmas.
+
+    Raises:
+        UserError: some are none of these.
+    """
+    wnids = list(read_parents())
+    if set(names) <= set(wnids):
+        return names
+    if all(name.isdecimal() and int(name) < len(wnids) for name in names):
+        return tuple(wnids[int(name)] for name in names)
+    by_lemmas = _by_lemmas(wnids)
+    found: list[str] = []
+    for name in names:
+        choices = by_lemmas.get(name, [])
+        if not choices or (len(choices) > 1 and names.count(name) != len(choices)):
+            raise UserError(
+                f"class '{name}' of '{place}' is no class of ImageNet-1K; its folders should have wnids as names "
+                "(such as n01440764), or v2's numbers"
+            )
+        found.append(choices[len([1 for other in found if other in choices])])
+    return tuple(found)
+
+
+def _by_lemmas(wnids: list[str]) -> dict[str, list[str]]:
+    """Two pairs of classes have the same lemmas; in a list of all classes they come in the order of their wnids."""
+    names, found = imagenet_names(), dict[str, list[str]]()
+    for wnid in wnids:
+        found.setdefault(names[wnid], []).append(wnid)
+    return found
+
+
+def _below(row: TestSet, place: str) -> str:
+    root = Path(place)
+    if not root.is_dir() or any(entry.name[0] != "." and _is_class(entry) for entry in root.iterdir()):
+        _refuse_flat(root)
+        return place
+    matches = sorted(
+        entry
+        for entry in root.iterdir()
+        if entry.name.startswith(row.place) and (entry.is_dir() or is_archive(str(entry)))
+    )
+    if not matches:
+        raise UserError(
+            f"'{row.name}' is not in '{place}' (nothing there begins with '{row.place}'); "
+            f"download it there, or say where it is: --data {row.name}=PLACE"
+        )
+    _refuse_flat(matches[0])
+    return str(matches[0])
+
+
+def _is_class(entry: Path) -> bool:
+    return entry.is_dir() and (entry.name.isdecimal() or (entry.name[0] == "n" and entry.name[1:].isdecimal()))
+
+
+def _refuse_flat(root: Path) -> None:
+    if root.is_dir() and next(root.glob(f"{FLAT}*"), None):
+        raise UserError(
+            f"the pictures in '{root}' are not in folders of their classes; sort them with "
+            "torchvision.datasets.ImageNet(root, 'val'), which needs ILSVRC2012_devkit_t12.tar.gz beside them"
+        )

@@ -1,0 +1,53 @@
+"""From what people write after --data to test sets: a set's name, NAME=PLACE, a group of sets, or pictures anywhere."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from builders.format.errors import UserError
+from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.pictures.open_pictures import open_pictures
+from fakeit_eval.test_sets.base import TestSet, read_test_sets
+
+SUITES = ("digits", "imagenet")
+"""Each stands for all sets whose names begin with it."""
+
+
+@dataclass(frozen=True)
+class OpenedSet:
+    pictures: PictureSet
+    row: TestSet | None
+    """None for pictures that are in no table."""
+
+    @property
+    def difference(self) -> str:
+        """From the published set, in words; "" where there is none or nothing is published."""
+        if self.row is None:
+            return ""
+        return self.row.difference(len(self.pictures), len(self.pictures.class_names))
+
+
+def open_test_sets(specs: Sequence[str], root: str) -> list[OpenedSet]:
+    """The test sets that were asked for, in that order.
+
+    Raises:
+        UserError: one is neither in the table nor anywhere, or its place is not known.
+    """
+    return [_open(spec, root) for given in specs for spec in _of_suite(given)]
+
+
+def _of_suite(spec: str) -> list[str]:
+    if spec in SUITES:
+        return [name for name in read_test_sets() if name.startswith(spec)]
+    return [spec]
+
+
+def _open(spec: str, root: str) -> OpenedSet:
+    name, _, place = spec.partition("=")
+    row = read_test_sets().get(name)
+    if row is None:
+        return OpenedSet(open_pictures(spec), None)
+    if row.place and not (place or root):
+        raise UserError(f"'{name}' has to be somewhere; give --root DIR, or --data {name}=PLACE")
+    module = importlib.import_module(f"fakeit_eval.test_sets.{row.module}")
+    return OpenedSet(module.open_set(row, place or root), row)

@@ -1,0 +1,51 @@
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from fakeit_eval.probes import sgd
+from fakeit_eval.probes.base import ProbeData, top1
+from tests.fakeit_eval.probes.blobs import blobs
+
+GOOD = {"learning_rate": 5.0, "weight_decay": 1e-6}
+
+
+def plain_loop(data: ProbeData) -> float:
+    """The same classifier as people write it; top-1 on val."""
+    torch.manual_seed(0)
+    unit = torch.nn.functional.normalize(torch.from_numpy(data.train[0]))
+    network = torch.nn.Linear(8, 3)
+    optimizer = torch.optim.SGD(network.parameters(), lr=5.0, momentum=0.9, weight_decay=1e-6)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(unit), torch.from_numpy(data.train[1])).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        predicted = network(torch.nn.functional.normalize(torch.from_numpy(data.val[0]))).argmax(1).numpy()
+    return top1(predicted, data.val[1])
+
+
+def test_sgd__is_the_plain_loop() -> None:
+    data = blobs()
+    found = sgd.open_tuning(data, seed=0)(GOOD, lambda step, value: None)
+    assert found == pytest.approx(plain_loop(data), abs=1.0)
+
+
+def test_sgd__the_last_fit_is_of_train_and_val_and_seeded() -> None:
+    data = blobs()
+    final = sgd.open_final(data, seed=0)
+    first, second = final(GOOD), final(GOOD)
+    assert np.array_equal(first, second) and top1(first, data.test[1]) > 80
+
+
+def test_sgd__a_bad_trial_is_left_early() -> None:
+    def report(step: int, value: float) -> None:
+        steps.append(step)
+        raise optuna.TrialPruned
+
+    steps: list[int] = []
+    with pytest.raises(optuna.TrialPruned):
+        sgd.open_tuning(blobs(), seed=0)(GOOD, report)
+    assert steps == [sgd.REPORT_EVERY]
