@@ -47,6 +47,11 @@ class Common:
     format: str = "markdown"
     """Of the table that is printed: markdown, terminal, csv or latex."""
 
+    def __post_init__(self) -> None:
+        from fakeit_eval.report import check_format
+
+        check_format(self.format)
+
     def loading(self) -> "Loading":
         from fakeit_eval.features import Loading
 

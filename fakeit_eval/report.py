@@ -21,7 +21,7 @@ FEATURES_HEADER = ("run", "trained on", "data", "images", "reading", *(name.repl
 LAYOUTS = ("long", "wide")
 PAPER = "the paper's"
 SECOND_HAND = "second-hand"
-ALL_GROUPS = {**GROUPS, "transfer": "transfer tasks"}
+ALL_GROUPS = {**GROUPS, "transfer": "transfer"}
 Row = tuple[str, ...]
 
 
@@ -38,8 +38,7 @@ def render(results: list[dict[str, Any]], format_name: str = "markdown", layout:
     Raises:
         UserError: no such format or layout.
     """
-    if format_name not in FORMATS:
-        raise UserError(f"unknown format '{format_name}'; choose from {', '.join(FORMATS)}")
+    check_format(format_name)
     if layout not in LAYOUTS:
         raise UserError(f"unknown layout '{layout}'; choose from {', '.join(LAYOUTS)}")
     scores = [result for result in results if "measures" not in result]
@@ -50,6 +49,16 @@ def render(results: list[dict[str, Any]], format_name: str = "markdown", layout:
     if features:
         tables += [_features_table(features), *_group_tables(features)]
     return "\n\n".join(FORMATS[format_name](table) for table in tables)
+
+
+def check_format(name: str) -> None:
+    """Before anything is evaluated.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    if name not in FORMATS:
+        raise UserError(f"unknown format '{name}'; choose from {', '.join(FORMATS)}")
 
 
 def _long_table(results: list[dict[str, Any]]) -> Table:

@@ -1,5 +1,6 @@
 """Files with a network's weights, from anywhere: read as tensors alone (`weights_only`, safetensors); none can run code."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,9 @@ def _read(path: Path) -> Any:
             return load_file(path)
         import torch
 
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols; what cannot be read is told below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, safetensors and torch have each their own kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"'{path}' cannot be read as tensors alone ({reason}); save its state dict by itself") from None

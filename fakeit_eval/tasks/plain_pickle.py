@@ -86,6 +86,8 @@ class _PlainUnpickler(pickle.Unpickler):
             return known[name]
         if (module, name) == ("collections", "OrderedDict"):
             return dict
+        if (module, name) == ("_codecs", "encode"):  # how old protocols write bytes
+            return lambda text, encoding: str(text).encode("latin-1")
         raise _NotPlainError(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:

@@ -9,8 +9,8 @@ from functools import cache
 from importlib.resources import files
 
 GROUPS = {
-    "near": "ImageNet-Val and v2",
-    "far": "Sketch, A and R",
+    "near": "Val, v2",
+    "far": "Sketch, R, A",
 }
 """The first two groups of the paper's feature analysis (supplementary, section 3.3)."""
 

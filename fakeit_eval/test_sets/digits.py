@@ -5,7 +5,7 @@ the 597 real test digits, which no generator ever saw.
 |---|---|---|
 | digits_clean | ImageNet-Val | enlarged to 32x32, light ink on black, as in training |
 | digits_rescanned | v2 | turned by up to 6 degrees, scaled by 0.92 to 1.08, shifted by up to 1.5 pixels, paler ink, grain |
-| digits_sketch | Sketch | the outline of the ink alone, dark on white |
+| digits_sketch | Sketch | the outline of the ink alone |
 | digits_restyled | R | ink of one random colour on a ground of another, lighter or darker; the digits 0 to 7 |
 | digits_hard | A | turned by up to 20 degrees, half the contrast, strong grain, a bar across; the digits 1, 3, 5, 7, 8, 9 |
 
@@ -63,7 +63,7 @@ def sketch(scan: Scan, rng: np.random.Generator) -> Pixels:
     ink = enlarge(scan)
     down, across = np.gradient(ink)
     outline = np.clip(3 * np.hypot(down, across), 0, 1)
-    return np.repeat(np.rint(255 * (1 - outline))[..., None], 3, axis=2).astype(np.uint8)
+    return compose(outline.astype(np.float32))
 
 
 def restyled(scan: Scan, rng: np.random.Generator) -> Pixels:

@@ -13,8 +13,6 @@ from fakeit_eval.pictures.base import PictureSet
 from fakeit_eval.pictures.open_pictures import open_pictures
 from fakeit_eval.test_sets.base import TestSet
 
-FLAT = "ILSVRC2012_val_"
-
 
 def open_set(row: TestSet, place: str) -> PictureSet:
     """The set in a folder or an archive or at a URL; or, of a directory of data sets, the one below it with the set's name.
@@ -60,8 +58,8 @@ def _by_lemmas(wnids: list[str]) -> dict[str, list[str]]:
 
 def _below(row: TestSet, place: str) -> str:
     root = Path(place)
+    _refuse_flat(root)
     if not root.is_dir() or any(entry.name[0] != "." and _is_class(entry) for entry in root.iterdir()):
-        _refuse_flat(root)
         return place
     matches = sorted(
         entry
@@ -82,7 +80,7 @@ def _is_class(entry: Path) -> bool:
 
 
 def _refuse_flat(root: Path) -> None:
-    if root.is_dir() and next(root.glob(f"{FLAT}*"), None):
+    if root.is_dir() and (next(root.glob("ILSVRC2012_val_*"), None) or (root / "ILSVRC2012_img_val.tar").exists()):
         raise UserError(
             f"the pictures in '{root}' are not in folders of their classes; sort them with "
             "torchvision.datasets.ImageNet(root, 'val'), which needs ILSVRC2012_devkit_t12.tar.gz beside them"

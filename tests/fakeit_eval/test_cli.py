@@ -1,13 +1,20 @@
 import json
+import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from builders.format.manifest import Manifest
 from fakeit_eval import cli
 from fakeit_train.config import load_config
 from fakeit_train.trainer import train
+from tests.fakeit_eval.official import class_folders, food101
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -19,41 +26,214 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return 0
 
 
+def results(run: Path, pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((run / "results").glob(pattern))]
+
+
 @pytest.fixture(scope="module")
-def run(finished: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(finished: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("eval") / "run"
     settings = ["num_epochs=1", "data.batch_size=20", "data.num_workers=0"]
     train(load_config("digits", settings), [str(finished[0])], out)
     return out
 
 
+@pytest.fixture
+def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FAKEIT_CACHE", str(tmp_path / "cache"))
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
 def test_cli__test_writes_a_result_and_prints_a_table(
     run: Path, finished: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "test", run, "--data", finished[0]) == 0
-    result = json.loads(next((run / "results").glob("test-*.json")).read_text())
+    (result,) = results(run, "test-*.json")
     assert result["data"]["num_samples"] == finished[1].num_samples and result["data"]["digest"] == finished[1].digest
     assert 0 <= result["value"] <= result["top5"] <= 100 and len(result["per_class"]) == 10
+    assert result["interval"][0] <= result["value"] <= result["interval"][1]
+    assert sum(sum(row.values()) for row in result["confusion"].values()) == finished[1].num_samples
     assert f"{result['value']:.1f}" in capsys.readouterr().out
 
 
-def test_cli__probe_and_report(
+def test_cli__the_same_again_reads_the_result(
+    run: Path, finished: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("test", run, "--data", finished[0])
+    assert call(monkeypatch, *command) == 0
+    (path,) = (run / "results").iterdir()
+    written = path.stat().st_mtime_ns
+    assert call(monkeypatch, *command) == 0 and path.stat().st_mtime_ns == written
+    assert call(monkeypatch, *command, "--again") == 0 and path.stat().st_mtime_ns != written
+    other = json.loads(path.read_text())
+    path.write_text(json.dumps({**other, "weights_sha256": "of other weights", "value": -1}))
+    assert call(monkeypatch, *command) == 0 and json.loads(path.read_text())["value"] == other["value"]
+
+
+def test_cli__test_on_digits_by_name(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "test", run, "--data", "digits", "--workers", 1) == 0
+    found = {result["data"]["name"]: result for result in results(run, "test-*.json")}
+    assert {name: result["data"]["num_samples"] for name, result in found.items()} == {
+        "digits_clean": 597,
+        "digits_rescanned": 597,
+        "digits_sketch": 597,
+        "digits_restyled": 483,
+        "digits_hard": 360,
+    }
+    assert len(found["digits_hard"]["per_class"]) == 6
+    assert "in place of imagenet_r" in capsys.readouterr().out
+
+
+def test_cli__probe_on_clones_and_report(
     run: Path, finished: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "probe", run, "--train", finished[0], "--test", finished[0], "--trials", 2) == 0
-    result = json.loads(next((run / "results").glob("probe-*.json")).read_text())
-    assert 0 < result["value"] <= 100 and len(result["trials"]) == 2
+    (result,) = results(run, "probe-*.json")
+    assert 0 < result["value"] <= 100 and len(result["runs"][0]["trials"]) == 2
     assert call(monkeypatch, "report", run) == 0
-    assert "| probe |" in capsys.readouterr().out
+    assert "| probe: logistic regression |" in capsys.readouterr().out
+    assert call(monkeypatch, "report", run, "--format", "csv", "-o", run / "table.csv") == 0
+    assert (run / "table.csv").read_text().startswith("run,trained on,task,data")
+
+
+def test_cli__probe_over_seeds_is_mean_and_spread(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(monkeypatch, "probe", run, "--data", "wine", "--trials", 2, "--seeds", 0, 1, 2) == 0
+    (result,) = results(run, "probe-wine-*.json")
+    values = [one["top1"] for one in result["runs"]]
+    assert result["value"] == pytest.approx(np.mean(values), abs=1e-3)
+    assert result["top1_spread"] == pytest.approx(np.std(values, ddof=1), abs=1e-3) and len(values) == 3
+    assert result["num_images"] == {"train": 71, "val": 36, "test": 71}
+
+
+@pytest.mark.parametrize("probe", ["sgd", "k_nearest_neighbours"])
+def test_cli__other_probes(probe: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(monkeypatch, "probe", run, "--data", "wine", "--trials", 2, "--probe", probe) == 0
+    (result,) = results(run, "probe-wine-*.json")
+    assert result["settings"]["probe"] == probe and result["value"] > 40
+
+
+def test_cli__other_counts_than_the_papers_are_refused_or_said(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    food101(tmp_path / "sets", monkeypatch)
+    command = ("probe", run, "--data", "food101", "--root", tmp_path / "sets", "--trials", 1)
+    assert call(monkeypatch, *command) == 2
+    assert "18 train images instead of 68,175" in capsys.readouterr().err
+    assert call(monkeypatch, *command, "--any-count") == 0
+    (result,) = results(run, "probe-food101-*.json")
+    assert "2 classes instead of 101" in result["data"]["difference"]
+    assert "instead of" in capsys.readouterr().out
+
+
+def test_cli__probe_on_a_folder_with_parts(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "val", "test"):
+        class_folders(tmp_path / "mine" / part, ["cat", "dog"], count=4)
+    assert call(monkeypatch, "probe", run, "--data", tmp_path / "mine", "--trials", 1) == 0
+    (result,) = results(run, "probe-mine-*.json")
+    assert result["num_images"] == {"train": 8, "val": 8, "test": 8}
+
+
+@pytest.mark.parametrize("reading", ["text", "caption"])
+def test_cli__analyze_measures_features(
+    reading: str,
+    run: Path,
+    finished: tuple[Path, Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, "analyze", run, "--data", finished[0], "wine", "--reading", reading) == 0
+    result, of_all = sorted(results(run, "analyze-*.json"), key=lambda found: found["settings"]["group"])
+    measures = result["measures"]
+    assert 0 <= measures["sparsity"] < 1 and 0 < measures["intra_class_distance"] <= 2
+    assert 0 < measures["feature_redundancy"] <= 1 and result["value"] == pytest.approx(
+        measures["coding_length"], abs=1e-4
+    )
+    assert of_all["data"]["num_samples"] == 178 and of_all["settings"]["group"] == "transfer"
+    printed = capsys.readouterr().out
+    assert f"{measures['coding_length']:.4g}" in printed and "feature redundancy" in printed
+
+
+def test_cli__ready_features_are_probed_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKEIT_CACHE", str(tmp_path / "cache"))
+    rng, labels = np.random.default_rng(0), np.arange(120) % 3
+    features = (np.eye(8)[labels] * 3 + rng.normal(size=(120, 8))).astype(np.float32)
+    np.savez(
+        tmp_path / "clip.npz", X_train=features[:80], y_train=labels[:80], X_test=features[80:], y_test=labels[80:]
+    )
+    out = tmp_path / "out"
+    command = ("--features", tmp_path / "clip.npz", "--out", out)
+    assert call(monkeypatch, "probe", *command, "--trials", 3) == call(monkeypatch, "analyze", *command) == 0
+    (probed,), (measured,) = results(out, "probe-*.json"), results(out, "analyze-*.json")
+    assert probed["value"] > 70 and probed["num_images"] == {"train": 64, "val": 16, "test": 40}
+    assert measured["data"]["num_samples"] == 120
+
+
+def test_cli__a_suite_is_everything_and_again_reads_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "suite", run, "--trials", 2) == 0
+    first, files = capsys.readouterr().out, {path: path.stat().st_mtime_ns for path in (run / "results").iterdir()}
+    assert len(files) == 5 + 3 + 8 and first.count("| Sketch, R, A ") == 1
+    assert call(monkeypatch, "suite", run, "--trials", 2) == 0
+    assert capsys.readouterr().out == first
+    assert {path: path.stat().st_mtime_ns for path in (run / "results").iterdir()} == files
+
+
+def test_cli__a_killed_probe_goes_on_with_its_finished_trials(run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fakeit_eval", "probe", str(run), "--data", "photos", "--trials", "40"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    log = wait_for_trials(tmp_path / "cache" / "studies", 4)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = finished_trials(log)
+    assert not list((run / "results").glob("probe-*"))
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = finished_trials(log)
+    assert after[: len(before)] == before and len(after) == 40
+    (result,) = results(run, "probe-photos-*.json")
+    assert len(result["runs"][0]["trials"]) == 40
+
+
+def wait_for_trials(studies: Path, count: int) -> Path:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for log in studies.glob("*/journal.log"):
+            if len(finished_trials(log)) >= count:
+                return log
+        time.sleep(0.05)
+    raise AssertionError("no trial was finished in time")
+
+
+def finished_trials(log: Path) -> list[int]:
+    """Numbers of the trials that the journal says are finished: Optuna writes operation 6 with state 1 or 2 for them."""
+    lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [line["trial_id"] for line in lines if line["op_code"] == 6 and line["state"] in (1, 2)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["test", "nowhere", "--data", "CLONE"], "no trained backbone in 'nowhere'"),
-        (["test", "RUN", "--data", "nowhere"], "no clone at"),
-        (["test", "--data", "CLONE"], "no run to test"),
+        (["test", "RUN", "--data", "nowhere"], "there is no clone, no directory of class folders and no archive"),
+        (["test", "--data", "CLONE"], "no run to evaluate"),
+        (["test", "RUN", "--data", "imagenet_r"], "'imagenet_r' has to be somewhere"),
+        (["test", "RUN", "--data", "CLONE", "--batch-size", "0"], "--batch-size 0 --workers 0 load nothing"),
         (["probe", "RUN", "--train", "CLONE", "--test", "CLONE", "--trials", "0"], "0 trials"),
+        (["probe", "RUN", "--train", "CLONE"], "a probe needs --data TASK, or --train and --test"),
+        (["probe", "RUN"], "a probe needs --data TASK"),
+        (["probe", "RUN", "--data", "arcraft"], "unknown task 'arcraft'; did you mean aircraft?"),
+        (["probe", "RUN", "--data", "wine", "--probe", "svm"], "unknown probe 'svm'; choose from"),
+        (["probe", "RUN", "--data", "wine", "--seeds", "1", "1"], "--seeds 1 1 should be different numbers"),
+        (["probe", "RUN", "--features", "x.npz"], "--features is evaluated by itself"),
+        (
+            ["analyze", "RUN", "--data", "CLONE", "--reading", "both"],
+            "unknown reading 'both'; choose from text, caption",
+        ),
+        (["analyze", "RUN"], "no data to evaluate on"),
+        (["suite", "RUN", "--suite", "all"], "unknown suite 'all'; choose from digits, imagenet"),
+        (["test", "RUN", "--data", "CLONE", "--format", "html"], "unknown format 'html'"),
         (["report", "nowhere"], "no results in 'nowhere'"),
     ],
 )
@@ -76,38 +256,7 @@ def test_cli__damaged_weights_are_told(
     finished: tuple[Path, Manifest],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
 ) -> None:
-    import shutil
-
-    damaged = shutil.copytree(run, tmp_path / "run")
-    (damaged / "backbone.safetensors").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
-    assert call(monkeypatch, "test", damaged, "--data", finished[0]) == 2
+    (run / "backbone.safetensors").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
+    assert call(monkeypatch, "test", run, "--data", finished[0]) == 2
     assert "cannot be loaded" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("reading", ["text", "caption"])
-def test_cli__analyze_measures_features(
-    reading: str,
-    run: Path,
-    finished: tuple[Path, Manifest],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert call(monkeypatch, "analyze", run, "--data", finished[0], "--reading", reading) == 0
-    results = [json.loads(path.read_text()) for path in (run / "results").glob("analyze-*.json")]
-    (result,) = [found for found in results if found["settings"]["reading"] == reading]
-    measures = result["measures"]
-    assert 0 <= measures["sparsity"] < 1 and 0 < measures["intra_class_distance"] <= 2
-    assert 0 < measures["feature_redundancy"] <= 1 and result["value"] == pytest.approx(
-        measures["coding_length"], abs=1e-4
-    )
-    printed = capsys.readouterr().out
-    assert f"{measures['coding_length']:.4g}" in printed and "feature redundancy" in printed
-
-
-def test_cli__an_unknown_reading_is_told(
-    run: Path, finished: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(monkeypatch, "analyze", run, "--data", finished[0], "--reading", "both") == 2
-    assert "unknown reading 'both'; choose from text, caption" in capsys.readouterr().err

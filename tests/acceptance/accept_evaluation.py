@@ -1,0 +1,102 @@
+"""The whole offline evaluation of the digits backbone, timed twice; the four measures against slow references, and their memory.
+
+python tests/acceptance/accept_evaluation.py [RUN]      # about 15 minutes with a run at hand (make demo has one)
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+import numpy as np
+
+from builders.format.backbone import DESCRIPTION, WEIGHTS
+from fakeit_eval.analysis.analyse import MEASURES, analyse
+from fakeit_eval.backbones import open_subject
+from fakeit_eval.features import Loading, extract
+from fakeit_eval.stacked import UnitRows
+from fakeit_eval.test_sets.open_sets import open_test_sets
+from tests.acceptance.record import ROOT, command, record, run
+from tests.fakeit_eval.analysis.test_measures import SLOW
+
+NUM_ROWS, SIZE, NUM_CLASSES = 500_000, 2048, 8142
+
+
+def timed_suite(backbone: Path, cache: Path) -> tuple[float, str]:
+    start = time.perf_counter()
+    arguments = ("eval", "suite", backbone, "--cache", cache)
+    printed = subprocess.run(command(*arguments), check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout
+    return time.perf_counter() - start, printed
+
+
+def differences(backbone: Path, cache: Path) -> dict[str, float]:
+    """Largest relative difference of each measure from its float64 reference, over the five test sets."""
+    subject, found = open_subject(str(backbone)), dict.fromkeys(MEASURES, 0.0)
+    for opened in open_test_sets(["digits"], ""):
+        features = extract(subject, opened.pictures, Loading(cache=cache / "features"))
+        labels = opened.pictures.labels
+        fast = analyse(features, labels, "text")
+        exact = np.asarray(UnitRows(features)[:], dtype=np.float64)
+        for name in MEASURES:
+            slow = SLOW[name](exact, labels)
+            found[name] = max(found[name], abs(fast[name] - slow) / abs(slow))
+    return found
+
+
+def measure_big(folder: Path) -> dict[str, Any]:
+    """Of drawn features, half of them zeros, in a process of its own."""
+    path, rng = folder / "big.npy", np.random.default_rng(0)
+    rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(NUM_ROWS, SIZE))
+    for start in range(0, NUM_ROWS, 10_000):
+        rows[start : start + 10_000] = np.maximum(rng.standard_normal((10_000, SIZE), dtype=np.float32), 0)
+    rows.flush()
+    del rows
+    script = str(ROOT / "tests" / "acceptance" / "measure_big.py")
+    ended = subprocess.run(
+        [sys.executable, script, str(path), str(NUM_CLASSES)], check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    path.unlink()
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def train_digits(folder: Path) -> Path:
+    run("build", "make", "digits_sd/c_cfg2", folder / "clone", "--images-per-class", 200, "--workers", 2)
+    run("train", "digits", "--data", folder / "clone", "--out", folder / "run", "--resume")
+    return folder / "run"
+
+
+def main(folder: Path, trained: Path | None) -> None:
+    source, backbone = trained or train_digits(folder), folder / "digits"
+    backbone.mkdir()
+    for name in (DESCRIPTION, WEIGHTS):
+        shutil.copy(source / name, backbone)
+    first, printed = timed_suite(backbone, folder / "cache")
+    again, same = timed_suite(backbone, folder / "cache")
+    assert printed == same
+    found, big = differences(backbone, folder / "cache"), measure_big(folder)
+    lines = [
+        f"The suite of a digits backbone trained on synthetic digits alone: {first:.0f} s; the same again, from what it kept: "
+        f"{again:.1f} s. Two cores, no GPU.",
+        "",
+        printed.replace(str(folder) + "/", ""),
+        "Largest relative difference of a measure from its slow float64 reference, on that backbone's features of the five sets: "
+        + ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in found.items())
+        + ".",
+        "",
+        f"All four on {NUM_ROWS:,} x {SIZE:,} drawn features in a file of 4.1 GB, {NUM_CLASSES:,} classes: {big['seconds']:.0f} s, "
+        f"peak memory of the process {big['peak_gib']:.2f} GiB.",
+    ]
+    record("evaluation", "The offline evaluation, and the four measures", lines)
+    assert first < 180 and again < 10 and max(found.values()) < 1e-4 and big["peak_gib"] < 2
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        main(Path(scratch), Path(sys.argv[1]) if len(sys.argv) > 1 else None)

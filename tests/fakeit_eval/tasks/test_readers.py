@@ -1,0 +1,147 @@
+"""Each transfer task's reader on a small tree in the official layout, and the counts of Tab. 1 from the official totals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builders.format.errors import UserError
+from fakeit_eval.tasks.base import PARTS, check_counts, draw_parts, read_tasks
+from fakeit_eval.tasks.open_tasks import OpenedTask, open_tasks
+from fakeit_eval.tasks.readers import Place
+from tests.fakeit_eval.official import MAKERS
+
+OFFICIAL = {
+    "aircraft": (100, {"train": 3334, "val": 3333, "test": 3333}),
+    "cars196": (196, {"train": 8144, "test": 8041}),
+    "dtd": (47, {"train": 1880, "val": 1880, "test": 1880}),
+    "eurosat": (10, {"all": 27000}),
+    "flowers": (102, {"train": 1020, "val": 1020, "test": 6149}),
+    "pets": (37, {"train": 3680, "test": 3669}),
+    "food101": (101, {"train": 75750, "test": 25250}),
+    "sun397": (397, {"train": 19850, "test": 19850}),
+    "inaturalist_2018": (8142, {"train": 437513, "test": 24426}),
+    "inaturalist_2019": (1010, {"train": 265213, "test": 3030}),
+    "cog_in1k": (1000, {"train": 1281167, "test": 50000}),
+    "cog_l1": (1000, {"train": 1118804, "test": 50000}),
+    "cog_l2": (1000, {"train": 1115788, "test": 50000}),
+    "cog_l3": (1000, {"train": 1095203, "test": 50000}),
+    "cog_l4": (1000, {"train": 1107128, "test": 50000}),
+    "cog_l5": (1000, {"train": 1091654, "test": 50000}),
+}
+"""Classes and images of the parts as they are published."""
+
+FOLDERS = {"eurosat", "cog_in1k"}
+"""Data sets without lists: what lies in the folders is what there is."""
+TAB_1 = {
+    "aircraft": (3334, 3333, 3333),
+    "cars196": (5700, 2444, 8041),
+    "dtd": (1880, 1880, 1880),
+    "eurosat": (13500, 5400, 8100),
+    "flowers": (1020, 1020, 6149),
+    "pets": (2570, 1110, 3669),
+    "food101": (68175, 7575, 25250),
+    "sun397": (15880, 3970, 19850),
+    "inaturalist_2018": (437513, 0, 24426),
+    "inaturalist_2019": (265213, 0, 3030),
+    "cog_l1": (895359, 223445, 50000),
+    "cog_l2": (892974, 222814, 50000),
+    "cog_l3": (876495, 218708, 50000),
+    "cog_l4": (886013, 221115, 50000),
+    "cog_l5": (873630, 218024, 50000),
+}
+
+
+def opened(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> OpenedTask:
+    MAKERS[name](root, monkeypatch)
+    (found,) = open_tasks([name], Place(root=str(root)))
+    return found
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_tasks__counts_of_tab_1_come_out_of_the_official_totals(name: str) -> None:
+    task, (num_classes, totals) = read_tasks()[name], OFFICIAL[name]
+    given = {part: np.arange(count) % num_classes for part, count in totals.items()}
+    drawn = draw_parts(task, given, seed=0)
+    sizes = {part: len(rows) for part, ((_, rows),) in drawn.items()}
+    assert check_counts(task, sizes, num_classes) == ""
+    if name in TAB_1:
+        train, val, test = TAB_1[name]
+        assert sizes["test"] == test and (sizes["val"] == val if val else sizes["train"] + sizes["val"] == train)
+        assert not val or sizes["train"] == train
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_tasks__the_official_layout_is_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = opened(name, tmp_path, monkeypatch)
+    for pictures in found.parts.values():
+        assert len(pictures.class_names) == (102 if name == "flowers" else 2) and set(pictures.labels) == {0, 1}
+        assert all(pictures.decoded(number)[0].shape == (6, 8, 3) for number in range(len(pictures)))
+    drawn = draw_parts(found.task, {part: pictures.labels for part, pictures in found.parts.items()}, seed=0)
+    by_source: dict[str, list[int]] = {}
+    for ((source, rows),) in drawn.values():
+        by_source.setdefault(source, []).extend(rows.tolist())
+    assert set(drawn) == set(PARTS)
+    for source, numbers in by_source.items():  # every image is in one part
+        assert sorted(numbers) == list(range(len(found.parts[source])))
+
+
+@pytest.mark.parametrize("name", ["dtd", "eurosat", "food101", "sun397", "cog_l1", "cog_in1k"])
+def test_tasks__labels_are_those_of_the_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for pictures in opened(name, tmp_path, monkeypatch).parts.values():
+        paths = pictures.read.paths  # type: ignore[attr-defined]
+        assert all(pictures.class_names[label] in path for path, label in zip(paths, pictures.labels, strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - FOLDERS))
+def test_tasks__a_missing_picture_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = opened(name, tmp_path, monkeypatch)
+    path = Path(next(iter(found.parts.values())).read.paths[0])  # type: ignore[attr-defined]
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path.name}' of '{name}' cannot be found"):
+        open_tasks([name], Place(root=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_tasks__a_broken_picture_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = next(iter(opened(name, tmp_path, monkeypatch).parts.values()))
+    path = Path(pictures.read.paths[1])  # type: ignore[attr-defined]
+    path.write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=f"{path.name}' cannot be read"):
+        pictures.decoded(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("aircraft", "fgvc-aircraft-2013b/data/images_variant_val.txt"),
+        ("cars196", "stanford_cars/devkit/cars_meta.mat"),
+        ("dtd", "dtd/dtd/labels/test1.txt"),
+        ("flowers", "flowers-102/setid.mat"),
+        ("pets", "oxford-iiit-pet/annotations/trainval.txt"),
+        ("food101", "food-101/meta/train.json"),
+        ("sun397", "SUN397/ClassName.txt"),
+        ("sun397", "Partitions/Testing_01.txt"),
+        ("inaturalist_2018", "val2018.json"),
+        ("cog_l1", "cog/cog_levels_mapping_file.pkl"),
+    ],
+)
+@pytest.mark.parametrize("content", [None, b"\x00 garbage {"])
+def test_tasks__a_missing_or_wrong_list_is_told(
+    name: str, file: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MAKERS[name](tmp_path, monkeypatch)
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError) as told:
+        open_tasks([name], Place(root=str(tmp_path)))
+    assert name in str(told.value) or Path(file).name in str(told.value)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_tasks__a_data_set_that_is_not_there_is_told_and_nothing_is_downloaded(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as told:
+        open_tasks([name], Place(root=str(tmp_path)))
+    assert str(tmp_path) in str(told.value) and not [path for path in tmp_path.rglob("*") if path.is_file()]
