@@ -20,7 +20,7 @@ NUM_EPOCHS = 100
 BATCH_SIZE = 1024
 REPORT_EVERY = 5
 """Epochs between looks at val."""
-PRUNER = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=10)
+PRUNER = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=20)
 
 
 def suggest(trial: optuna.Trial) -> Parameters:

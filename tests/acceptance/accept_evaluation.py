@@ -1,4 +1,4 @@
-"""The whole offline evaluation of the digits backbone, timed twice; the four measures against slow references, and their memory.
+"""The offline evaluation of the digits backbone, timed twice; the four measures against slow references, and their memory.
 
 python tests/acceptance/accept_evaluation.py [RUN]      # about 15 minutes with a run at hand (make demo has one)
 """
@@ -86,12 +86,12 @@ def main(folder: Path, trained: Path | None) -> None:
         f"{again:.1f} s. Two cores, no GPU.",
         "",
         printed.replace(str(folder) + "/", ""),
-        "Largest relative difference of a measure from its slow float64 reference, on that backbone's features of the five sets: "
+        "Largest relative difference of a measure from its slow float64 reference, on its features of the five sets: "
         + ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in found.items())
         + ".",
         "",
-        f"All four on {NUM_ROWS:,} x {SIZE:,} drawn features in a file of 4.1 GB, {NUM_CLASSES:,} classes: {big['seconds']:.0f} s, "
-        f"peak memory of the process {big['peak_gib']:.2f} GiB.",
+        f"All four on {NUM_ROWS:,} x {SIZE:,} drawn features in a file of 4.1 GB, {NUM_CLASSES:,} classes: "
+        f"{big['seconds']:.0f} s, peak memory of the process {big['peak_gib']:.2f} GiB.",
     ]
     record("evaluation", "The offline evaluation, and the four measures", lines)
     assert first < 180 and again < 10 and max(found.values()) < 1e-4 and big["peak_gib"] < 2
