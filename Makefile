@@ -9,7 +9,7 @@ WORKERS := $(shell nproc 2>/dev/null || echo 1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system demo lint test check accept clean
+.PHONY: help setup system demo evaluate lint test check accept clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -61,6 +61,12 @@ $(DEMO)/report.md: $(DEMO)/run-synthetic/backbone.json $(DEMO)/run-real/backbone
 	@$(BIN)/fakeit-eval test $(DEMO)/run-synthetic $(DEMO)/run-real --data $(DEMO)/real-test > $@
 	@printf '\nclone %s/digits · runs %s/run-synthetic %s/run-real · pictures %s/sheet.png · this table %s\n' \
 	  $(DEMO) $(DEMO) $(DEMO) $(DEMO) $@ >> $@
+
+evaluate: $(DEMO)/evaluation.md ## after the demo: test sets, transfer tasks and feature analysis of its two networks
+	@cat $(DEMO)/evaluation.md
+
+$(DEMO)/evaluation.md: $(DEMO)/run-synthetic/backbone.json $(DEMO)/run-real/backbone.json
+	$(BIN)/fakeit-eval suite $(DEMO)/run-synthetic $(DEMO)/run-real > $@
 
 # --- checks ---
 

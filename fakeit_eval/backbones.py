@@ -9,7 +9,6 @@ Networks with 1,000 outputs have ImageNet-1K's classes in the order of their wni
 """
 
 import hashlib
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from builders.format.backbone import (
 )
 from builders.format.errors import UserError
 from builders.format.state_dict import misfit, read_state_dict
+from fakeit_eval.results import as_file_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,16 +93,15 @@ def _of_run(run: Path, out: Path | None) -> Subject:
 
 def _of_library(spec: str, library: str, name: str, out: Path | None) -> Subject:
     arch, _, weights = name.partition("@")
-    network, mean, std = pretrained_network(library, arch, weights)
+    network, preprocessing = pretrained_network(library, arch, weights)
     head = head_of(network)[1]
     backbone = Backbone(
         library=library,
         arch=arch,
         head_bias=head.bias is not None,
         feature_size=head.in_features,
-        mean=mean,
-        std=std,
         classes=_classes(head.out_features),
+        **preprocessing,
         trained_on=f"{library}'s {weights or 'weights'}",
     )
     sha256 = _state_digest(network)
@@ -156,4 +155,4 @@ def _state_digest(network: "nn.Module") -> str:
 
 
 def _folder(name: str) -> Path:
-    return Path("evaluations") / re.sub(r"[^\w.-]+", "-", name)
+    return Path("evaluations") / as_file_name(name)

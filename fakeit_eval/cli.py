@@ -55,18 +55,21 @@ class Common:
     def loading(self) -> "Loading":
         from fakeit_eval.features import Loading
 
-        folder = {"cache": self.cache / "features"} if self.cache else {}
+        folder = {"cache": self.cache} if self.cache else {}
         return Loading(batch_size=self.batch_size, workers=self.workers, **folder)
 
     def subjects(self, specs: tuple[str, ...]) -> "list[Subject]":
         """Those that were named; each with a folder of its own below --out where there are several."""
         from fakeit_eval.backbones import open_subject
+        from fakeit_eval.results import as_file_name
 
         if not specs:
             raise UserError(
                 "no run to evaluate; give at least one run directory, torchvision/NAME, timm/NAME or a state dict"
             )
-        outs = [self.out] if len(specs) == 1 else [self.out / Path(spec).stem if self.out else None for spec in specs]
+        outs = (
+            [self.out] if len(specs) == 1 else [self.out / as_file_name(spec) if self.out else None for spec in specs]
+        )
         return [open_subject(spec, out, self.arch) for spec, out in zip(specs, outs, strict=True)]
 
 

@@ -90,7 +90,7 @@ def probe_subject(
     labels = {part: pictures.labels for part, pictures in opened.parts.items()}
     difference = _check_sizes(opened, labels, settings)
     data = describe_data(opened.task.name, list(opened.parts.values()), difference)
-    plan = _Plan(subject, opened.task, data, settings, loading.cache.parent / "studies")
+    plan = _Plan(subject, opened.task, data, settings, loading.cache / "studies")
     if is_known(subject, plan.path) and not again:
         return plan.path
     features = {part: extract(subject, pictures, loading) for part, pictures in opened.parts.items()}
@@ -114,7 +114,7 @@ def probe_features(
         "num_samples": sum(map(len, labels.values())),
         "num_classes": len(np.unique(np.concatenate(list(labels.values())))),
     }
-    plan = _Plan(source, Task(name=source.name), data, settings, cache.parent / "studies")
+    plan = _Plan(source, Task(name=source.name), data, settings, cache / "studies")
     if is_known(source, plan.path) and not again:
         return plan.path
     return _probe(plan, {part: rows for part, (rows, _) in parts.items()}, labels)
@@ -199,7 +199,7 @@ class _Plan:
         return result_path(self.subject, "probe", self.data, self.described)
 
     def study(self, seed: int) -> Path:
-        key = [self.subject.sha256, self.data["digest"], self.probe, self.settings.trials, seed]
+        key = [self.subject.sha256, self.data["digest"], self.probe, seed]
         return self.studies / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 

@@ -4,7 +4,6 @@ X is (n, d) of floats, y (n,) of class numbers. A file with X and y alone is dra
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.format.errors import UserError
+from fakeit_eval.results import as_file_name
 
 PARTS = ("train", "val", "test")
 
@@ -45,7 +45,7 @@ def read_feature_file(path: Path, out: Path | None = None) -> FeatureFile:
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = out or Path("evaluations") / re.sub(r"[^\w.-]+", "-", path.stem)
+    folder = out or Path("evaluations") / as_file_name(path.stem)
     return FeatureFile(path.stem, "features of a file", f"sha256:{digest}", folder, parts)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ class Loading:
     """Pictures of a forward."""
     workers: int = 0
     """Loader processes."""
-    cache: Path = default_folder() / "features"
-    """Where features are kept."""
+    cache: Path = field(default_factory=default_folder)
+    """Where features and studies are kept."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0:
@@ -88,7 +88,7 @@ def extract(subject: Subject, pictures: PictureSet, loading: Loading) -> StoredF
     """
     depends_on = [subject.sha256, pictures.digest, pictures.state, PREPROCESSING]
     key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()
-    folder = loading.cache / key
+    folder = loading.cache / "features" / key
     folder.mkdir(parents=True, exist_ok=True)
     shape = (len(pictures), subject.backbone.feature_size)
     if (stored := _finished(folder, shape)) is not None:
@@ -206,13 +206,25 @@ class _Forward:
         try:
             with torch.inference_mode():
                 pixels = squares.permute(0, 3, 1, 2).float() / 255
-                scores = self.network((pixels - self.mean) / self.std)
-                (features,) = seen
+                scores = self._scores((pixels - self.mean) / self.std)
+                features = seen[0] if seen else torch.empty(0)
                 self._check(features, scores)
         finally:
             hook.remove()
         found: NDArray[np.float32] = features.float().cpu().numpy()
         return found
+
+    def _scores(self, pixels: Any) -> Any:
+        try:
+            return self.network(pixels)
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            if self.is_checked:
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            side = self.subject.backbone.input_size
+            raise UserError(
+                f"'{self.subject.name}' cannot take pictures of {side}x{side} pixels ({reason}); choose another network"
+            ) from None
 
     def _check(self, features: Any, scores: Any) -> None:
         """That the classifier alone makes the scores of the features: once, on the first batch."""
@@ -220,10 +232,10 @@ class _Forward:
 
         if self.is_checked:
             return
-        is_head = isinstance(scores, torch.Tensor) and torch.allclose(
-            self.head(features).float(), scores.float(), rtol=1e-3, atol=1e-3
-        )
-        if features.dim() != 2 or not (is_head or not self.subject.backbone.classes):
+        is_head = features.dim() == 2 and isinstance(scores, torch.Tensor) and scores.dim() == 2
+        if is_head and self.subject.backbone.classes:
+            is_head = torch.allclose(self.head(features).float(), scores.float(), rtol=1e-3, atol=1e-3)
+        if not is_head:
             raise UserError(
                 f"'{self.subject.name}' does not end in one linear classifier of pooled features, which is what is "
                 "evaluated; choose another network"

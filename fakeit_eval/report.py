@@ -16,7 +16,7 @@ from builders.format.errors import UserError
 from fakeit_eval.analysis.analyse import MEASURES
 from fakeit_eval.test_sets.base import GROUPS, read_test_sets
 
-HEADER = ("run", "trained on", "task", "data", "images", "top-1", "95 %", "top-5", "note")
+HEADER = ("run", "trained on", "task", "data", "images", "top-1", "95 %", "top-5", "per class", "note")
 FEATURES_HEADER = ("run", "trained on", "data", "images", "reading", *(name.replace("_", " ") for name in MEASURES))
 LAYOUTS = ("long", "wide")
 PAPER = "the paper's"
@@ -72,12 +72,13 @@ def _long_table(results: list[dict[str, Any]]) -> Table:
             _value(result),
             _interval(result),
             f"{result['top5']:.1f}" if "top5" in result else "",
+            f"{result['mean_per_class']:.1f}" if "mean_per_class" in result else "",
             _note(result),
         )
         for result in results
     ]
     theirs: list[Row] = [
-        (PAPER, row["trained_on"], row["task"], row["data"], "", row["top1"], "", "", row["source"])
+        (PAPER, row["trained_on"], row["task"], row["data"], "", row["top1"], "", "", "", row["source"])
         for row in _paper_rows(results)
     ]
     return _without_empty_columns(Table("Scores: top-1 and top-5 in percent", HEADER, rows + theirs))

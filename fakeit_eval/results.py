@@ -5,6 +5,7 @@ A result is what its name's digest, the data's and the weights' say; evaluating 
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,11 @@ class Evaluated(Protocol):
     def out(self) -> Path: ...
 
 
+def as_file_name(name: str) -> str:
+    """Of anything that was named."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")
+
+
 def describe_data(name: str, parts: Sequence[PictureSet], difference: str = "") -> dict[str, Any]:
     """What was evaluated on, by name and content."""
     digests = [part.digest for part in parts]
@@ -47,7 +53,7 @@ def describe_data(name: str, parts: Sequence[PictureSet], difference: str = "") 
 def result_path(subject: Evaluated, task: str, data: dict[str, Any], settings: dict[str, Any]) -> Path:
     """A file name that tells a task, its data and its settings apart from others."""
     digest = hashlib.sha256(json.dumps([data["digest"], settings], sort_keys=True).encode()).hexdigest()
-    return subject.out / "results" / f"{task}-{data['name'].replace('/', '-')}-{digest[:8]}.json"
+    return subject.out / "results" / f"{task}-{as_file_name(data['name'])}-{digest[:8]}.json"
 
 
 def is_known(subject: Evaluated, path: Path) -> bool:

@@ -39,10 +39,11 @@ def run_suite(
         raise UserError(f"unknown suite '{name}'; choose from {', '.join(SUITES)}")
     suite = SUITES[name]
     paths = []
+    tasks = open_tasks(suite.tasks, place)
     for opened in open_test_sets(suite.test_sets, place.root):
         paths.append(test_subject(subject, opened, loading, again=again))
         paths.append(analyze_test_set(subject, opened, loading, reading, again=again))
-    for task in open_tasks(suite.tasks, place):
+    for task in tasks:
         paths.append(probe_subject(subject, task, loading, settings, again=again))
         if task.task.group not in NOT_MEASURED:
             paths.append(analyze_task(subject, task, loading, reading, again=again))

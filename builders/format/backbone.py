@@ -165,10 +165,10 @@ def pretrained_weights(backbone: Backbone, library: str) -> "dict[str, Tensor]":
     return dict(_pretrained(replace(backbone, library=library)).state_dict())
 
 
-def pretrained_network(
-    library: str, arch: str, weights: str = ""
-) -> "tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]]":
-    """A network with published weights, and the mean and deviation of the pixels that it was trained with.
+def pretrained_network(library: str, arch: str, weights: str = "") -> "tuple[nn.Module, dict[str, Any]]":
+    """A network with published weights, and the fields of `Backbone` that say what pixels it was trained with.
+
+    The input size is among them only where the network takes no other.
 
     Args:
         library: torchvision or timm.
@@ -180,8 +180,10 @@ def pretrained_network(
     """
     network = _pretrained(Backbone(library=library, arch=arch), weights)
     described = getattr(network, "pretrained_cfg", {})
-    mean, std = (tuple(described.get(name, getattr(Backbone, name))) for name in ("mean", "std"))
-    return network, mean, std  # type: ignore[return-value]
+    found: dict[str, Any] = {name: tuple(described[name]) for name in ("mean", "std") if name in described}
+    if described.get("fixed_input_size"):
+        found["input_size"] = int(described["input_size"][-1])
+    return network, found
 
 
 def _pretrained(backbone: Backbone, weights: str = "") -> "nn.Module":

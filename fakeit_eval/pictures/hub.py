@@ -23,11 +23,14 @@ def open_hub(spec: str) -> PictureSet:
         UserError: it cannot be loaded, or has no such split, no image column or no class column.
     """
     identifier, _, split = spec.removeprefix(PREFIX).partition("@")
+    if split:
+        return _as_pictures(_load(identifier, split), f"{identifier}@{split}")
     parts = load_splits(identifier)
-    split = split or next((name for name in TEST_SPLITS if name in parts), "")
-    if split not in parts:
-        raise UserError(f"'{spec}' names no split of '{identifier}'; give {PREFIX}{identifier}@{next(iter(parts))}")
-    return parts[split]
+    if not (found := next((parts[name] for name in TEST_SPLITS if name in parts), None)):
+        raise UserError(
+            f"'{spec}' has no test split among {', '.join(parts)}; give {PREFIX}{identifier}@{next(iter(parts))}"
+        )
+    return found
 
 
 def load_splits(identifier: str) -> dict[str, PictureSet]:
@@ -36,17 +39,19 @@ def load_splits(identifier: str) -> dict[str, PictureSet]:
     Raises:
         UserError: it cannot be loaded, or has no image or class column.
     """
+    return {name: _as_pictures(rows, f"{identifier}@{name}") for name, rows in _load(identifier, None).items()}
+
+
+def _load(identifier: str, split: str | None) -> Any:
     import datasets
 
     path, _, config = identifier.partition(":")
     try:
-        loaded: Any = datasets.load_dataset(path, config or None)
+        return datasets.load_dataset(path, config or None, split=split)
     except Exception as error:  # the library and the network under it have many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"'{PREFIX}{identifier}' cannot be loaded ({reason}); check its name, and that you are logged in"
-        ) from None
-    return {name: _as_pictures(rows, f"{identifier}@{name}") for name, rows in loaded.items()}
+        name = f"{PREFIX}{identifier}" + (f"@{split}" if split else "")
+        raise UserError(f"'{name}' cannot be loaded ({reason}); check its name, and that you are logged in") from None
 
 
 def _as_pictures(rows: Any, place: str) -> PictureSet:
@@ -61,13 +66,14 @@ def _as_pictures(rows: Any, place: str) -> PictureSet:
     labels = np.asarray(rows.with_format("numpy")[label], dtype=np.int64)
     if (labels < 0).any():
         raise UserError(f"'{PREFIX}{place}' keeps its labels to itself (some are -1); give a split with labels")
-    fingerprint = "|".join(f"{file}" for file in sorted(rows.download_checksums or {})) or rows._fingerprint
+    files = "\n".join(f"{url} {found}" for url, found in sorted((rows.download_checksums or {}).items()))
     return PictureSet(
         name=place,
         place=f"{PREFIX}{place}",
         class_names=tuple(kinds[label].names),
         labels=labels,
-        digest="sha256:" + hashlib.sha256(f"{place}\n{len(rows)}\n{fingerprint}".encode()).hexdigest(),
+        digest="sha256:" + hashlib.sha256(f"{place}\n{len(rows)}\n{files}".encode()).hexdigest(),
+        state=str(rows._fingerprint),
         read=_ReadRows(rows.cast_column(image, datasets.Image(decode=False)), image),
     )
 

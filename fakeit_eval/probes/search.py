@@ -22,6 +22,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
 
 from builders.format.errors import UserError
 from fakeit_eval.probes.base import Parameters, Report
@@ -54,11 +55,13 @@ class Search:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._worker() as worker:
             study = self._study()
-            while (trial := self._next(study, worker)) is not None:
-                if trial:
-                    self._try(study, trial, suggest, objective)
-                else:  # others are at the last ones; should they die, somebody has to take over
-                    time.sleep(SECONDS_BETWEEN_LOOKS)
+            with tqdm(total=self.num_trials, desc="search", unit="trial", disable=None, leave=False) as bar:
+                while (trial := self._next(study, worker)) is not None:
+                    if trial:
+                        self._try(study, trial, suggest, objective)
+                    else:  # others are at the last ones; should they die, somebody has to take over
+                        time.sleep(SECONDS_BETWEEN_LOOKS)
+                    bar.update(sum(t.state in DONE for t in study.get_trials(deepcopy=False)) - bar.n)
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state in DONE]
         return sorted(trials, key=lambda trial: trial.user_attrs[PLACE])[: self.num_trials]
 

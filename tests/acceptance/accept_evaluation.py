@@ -39,7 +39,7 @@ def differences(backbone: Path, cache: Path) -> dict[str, float]:
     """Largest relative difference of each measure from its float64 reference, over the five test sets."""
     subject, found = open_subject(str(backbone)), dict.fromkeys(MEASURES, 0.0)
     for opened in open_test_sets(["digits"], ""):
-        features = extract(subject, opened.pictures, Loading(cache=cache / "features"))
+        features = extract(subject, opened.pictures, Loading(cache=cache))
         labels = opened.pictures.labels
         fast = analyse(features, labels, "text")
         exact = np.asarray(UnitRows(features)[:], dtype=np.float64)

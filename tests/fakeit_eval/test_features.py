@@ -110,7 +110,7 @@ def test_features__killed_they_go_on_with_the_next_batch(finished: tuple[Path, M
     cache = tmp_path / "cache"
     died = subprocess.run([sys.executable, "-c", KILLED, str(finished[0]), str(cache)], check=False)
     assert died.returncode == -signal.SIGKILL
-    (progress,) = cache.glob("*/progress.json")
+    (progress,) = cache.glob("features/*/progress.json")
     assert json.loads(progress.read_text()) == {"num_done": 40}
     pictures, asked = open_clone_pictures(str(finished[0])), []
 

@@ -82,8 +82,10 @@ def test_pictures__of_the_hubs_data_sets(folder: Path, monkeypatch: pytest.Monke
         os.rename(folder / name, folder / "train" / name)
     found = open_pictures(f"hub:{folder}@train")
     check(found)
-    with pytest.raises(UserError, match=r"names no split of .*give hub:.*@train"):
+    with pytest.raises(UserError, match=r"Should be one of \['train'\]"):
         open_pictures(f"hub:{folder}@test")
+    with pytest.raises(UserError, match=r"has no test split among train; give hub:.*@train"):
+        open_pictures(f"hub:{folder}")
 
 
 def test_pictures__a_hub_data_set_without_classes_is_told(tmp_path: Path) -> None:

@@ -79,7 +79,6 @@ def ring() -> list[Any]:
         ring(),
         complex(1, 2),
     ],
-    ids=str,
 )
 def test_plain_pickle__code_and_all_else_is_refused(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
