@@ -133,7 +133,7 @@ def _of_file(path: Path, arch: str, out: Path | None) -> Subject:
     network.load_state_dict({**expected, **found})
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Subject(str(path), backbone, _identity(sha256, backbone), out or _folder(path.stem), lambda: network)
+    return Subject(str(path), backbone, _identity(sha256, backbone), out or _folder(str(path)), lambda: network)
 
 
 def _classes(num_outputs: int) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROGRAM = "fakeit-eval"
 Subjects = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SUBJECT")]
 RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
+StudyName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 OutputPath = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
 Data = Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA …")]
 
@@ -172,21 +173,21 @@ def analyze(
         features: Ready features instead of a network's: .npz or .safetensors with X and y, or by parts, as for `probe`.
         reading: text: all four on l2-normalised features, as the paper's section 3.3; caption: the first two, as its Fig. 1.
     """
+    from fakeit_eval.analysis.analyse import check_reading
     from fakeit_eval.evaluate import analyze_features, analyze_task, analyze_test_set
-    from fakeit_eval.tasks.base import GROUPS, read_tasks
-    from fakeit_eval.tasks.open_tasks import open_tasks
+    from fakeit_eval.tasks.open_tasks import is_task, open_tasks
     from fakeit_eval.tasks.readers import Place
     from fakeit_eval.test_sets.open_sets import open_test_sets
 
+    check_reading(reading)
     if features is not None:
         _alone("--features", subjects, data)
         file = _feature_file(features, common)
         _print([analyze_features(file, file.parts, reading, again=common.again)], common)
         return
     loading, opened = common.loading(), common.subjects(subjects)
-    is_task = [spec.partition("=")[0] in (*read_tasks(), *GROUPS) for spec in _given(data)]
-    sets = open_test_sets([d for d, task in zip(data, is_task, strict=True) if not task], common.root)
-    tasks = open_tasks([d for d, task in zip(data, is_task, strict=True) if task], Place(root=common.root))
+    sets = open_test_sets([spec for spec in _given(data) if not is_task(spec)], common.root)
+    tasks = open_tasks([spec for spec in data if is_task(spec)], Place(root=common.root))
     _print(
         [
             path
@@ -204,6 +205,7 @@ def suite(
     subjects: Subjects,
     /,
     suite: str = "digits",
+    only: tuple[str, ...] = ("test", "probe", "analyze"),
     reading: str = "text",
     probing: ProbingOptions = Probing(),
     common: CommonOptions = Common(),
@@ -212,6 +214,7 @@ def suite(
 
     Args:
         suite: digits (needs no data), imagenet, or imagenet_cog (with --root).
+        only: Which evaluations: test, probe, analyze.
         reading: Of the feature analysis, as for `analyze`.
     """
     from fakeit_eval.suite import run_suite
@@ -222,10 +225,54 @@ def suite(
         [
             path
             for subject in common.subjects(subjects)
-            for path in run_suite(suite, subject, place, loading, settings, reading, again=common.again)
+            for path in run_suite(suite, subject, place, loading, settings, reading, only=only, again=common.again)
         ],
         common,
     )
+
+
+def study(
+    name: StudyName,
+    /,
+    base: str = "digits",
+    values: tuple[str, ...] = (),
+    out: Path = Path("studies"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    fixed: str = "",
+    real: str = "",
+    root: str = "",
+    part: str = "1/1",
+    jobs: int = 1,
+    trials: int = 30,
+) -> None:
+    """Run one of the paper's studies: make, train and evaluate for every value, then a table, a page and a figure.
+
+    Finished pieces are used again; a study that was stopped goes on when it is run again.
+
+    Args:
+        name: guidance, steps, size, prompts, augmentation, features, or card.
+        base: What it is run on: digits, imagenet_100 or imagenet_1k.
+        values: What is varied; by default the study's own values.
+        out: Folder of clones, runs and results; studies that share it share their pieces.
+        seeds: Training seeds, all on one clone for each value.
+        fixed: What stays the same over data set sizes: iterations or epochs; the paper does not tell.
+        real: Class folders of the real training images, or a clone's URL; digits have theirs.
+        root: Directory of the published data sets, as docs/evaluation.md lays them out.
+        part: This machine's share i/n of the runs; the last one to finish gathers.
+        jobs: Runs side by side.
+        trials: Trials of each probe's search.
+    """
+    from fakeit_eval.studies.base import Options
+    from fakeit_eval.study import Setting, parse_part, run_study
+
+    options = Options(seeds=seeds, fixed=fixed, real=real)
+    setting = Setting(out=out, root=root, part=parse_part(part), jobs=jobs, trials=trials, options=options)
+    page = run_study(name, base, values, setting)
+    if page is None:
+        print(f"part {part} is finished; the others are not yet, and the last one to finish gathers")
+    else:
+        print(page.read_text(encoding="utf-8"))
+        print(f"written to {page} and beside it (.csv, .json, .png, .svg)")
 
 
 def report(runs: RunPaths, /, format: str = "markdown", layout: str = "long", output: OutputPath = None) -> None:
@@ -277,6 +324,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "probe": probe,
     "analyze": analyze,
     "suite": suite,
+    "study": study,
     "report": report,
 }
 

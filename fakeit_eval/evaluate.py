@@ -5,6 +5,7 @@ A result that is there already, of the same weights, data and settings, is not m
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builders.format.errors import UserError
+from builders.format.errors import UserError, near
 from fakeit_eval.backbones import Subject
 from fakeit_eval.classify import classify, shared_rows
 from fakeit_eval.features import Loading, class_scores, extract
 from fakeit_eval.intervals import interval
 from fakeit_eval.pictures.base import Labels, PictureSet
+from fakeit_eval.probes.base import probe_names
 from fakeit_eval.results import Evaluated, describe_data, is_known, result_path, write_result
 from fakeit_eval.stacked import Rows, Stacked
 from fakeit_eval.tasks.base import Task, check_counts, draw_parts
@@ -27,6 +29,8 @@ from fakeit_eval.test_sets.open_sets import OpenedSet
 if TYPE_CHECKING:
     from fakeit_eval.probes.base import ProbeData, ProbeScore
 
+MEASURED_GROUPS = ("small", "inaturalist", "offline")
+"""Tasks of the analysis' third group; the CoG levels are not in it (supplementary, section 3.3)."""
 TRANSFER = "transfer"
 """The third group of the feature analysis; the first two are those of the test sets."""
 
@@ -45,8 +49,14 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise UserError(f"{self.trials} trials find nothing; give --trials 1 or more")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise UserError(f"--seeds {' '.join(map(str, self.seeds))} should be different numbers, at least one")
+        if (
+            not self.seeds
+            or len(set(self.seeds)) != len(self.seeds)
+            or not 0 <= min(self.seeds) <= max(self.seeds) < 2**32
+        ):
+            raise UserError(f"--seeds {' '.join(map(str, self.seeds))} should be different numbers from 0 to 2³² - 1")
+        if self.probe and self.probe not in probe_names():
+            raise UserError(f"unknown probe '{self.probe}'; {near(self.probe, probe_names())}")
 
 
 def test_subject(subject: Subject, opened: OpenedSet, loading: Loading, *, again: bool = False) -> Path:
@@ -62,7 +72,7 @@ def test_subject(subject: Subject, opened: OpenedSet, loading: Loading, *, again
     data = _describe_set(opened, pictures)
     settings = {"input_size": backbone.input_size}
     path = result_path(subject, "test", data, settings)
-    if is_known(subject, path) and not again:
+    if is_known(subject, path, data) and not again:
         return path
     logits = class_scores(subject, extract(subject, pictures, loading))
     score = classify(logits, pictures.labels, pictures.class_names, backbone.classes)
@@ -91,10 +101,10 @@ def probe_subject(
     difference = _check_sizes(opened, labels, settings)
     data = describe_data(opened.task.name, list(opened.parts.values()), difference)
     plan = _Plan(subject, opened.task, data, settings, loading.cache / "studies")
-    if is_known(subject, plan.path) and not again:
+    if is_known(subject, plan.path, data) and not again:
         return plan.path
     features = {part: extract(subject, pictures, loading) for part, pictures in opened.parts.items()}
-    return _probe(plan, features, labels)
+    return _probe(plan, features, labels, again)
 
 
 def probe_features(
@@ -115,9 +125,9 @@ def probe_features(
         "num_classes": len(np.unique(np.concatenate(list(labels.values())))),
     }
     plan = _Plan(source, Task(name=source.name), data, settings, cache / "studies")
-    if is_known(source, plan.path) and not again:
+    if is_known(source, plan.path, data) and not again:
         return plan.path
-    return _probe(plan, {part: rows for part, (rows, _) in parts.items()}, labels)
+    return _probe(plan, {part: rows for part, (rows, _) in parts.items()}, labels, again)
 
 
 def analyze_subject(
@@ -128,6 +138,7 @@ def analyze_subject(
     loading: Loading,
     reading: str,
     *,
+    difference: str = "",
     again: bool = False,
 ) -> Path:
     """Measures a network's features of pictures; the result's value is the coding length, all four are in `measures`.
@@ -135,9 +146,9 @@ def analyze_subject(
     Raises:
         UserError: a picture is broken, there is no such reading, or a measure has no answer.
     """
-    data = describe_data(name, parts)
+    data = describe_data(name, parts, difference)
     path = result_path(subject, "analyze", data, _analysis_settings(group, reading))
-    if is_known(subject, path) and not again:
+    if is_known(subject, path, data) and not again:
         return path
     rows = Stacked([extract(subject, pictures, loading) for pictures in parts])
     return _analyze(subject, path, data, rows, np.concatenate([part.labels for part in parts]), group, reading)
@@ -156,7 +167,7 @@ def analyze_features(
         "num_classes": len(np.unique(labels)),
     }
     path = result_path(source, "analyze", data, _analysis_settings("", reading))
-    if is_known(source, path) and not again:
+    if is_known(source, path, data) and not again:
         return path
     return _analyze(source, path, data, Stacked([rows for rows, _ in parts.values()]), labels, "", reading)
 
@@ -167,13 +178,18 @@ def analyze_test_set(
     """`analyze_subject` for a test set: the images of classes that the network knows, as the paper's are of ImageNet-100."""
     pictures = _of_known_classes(subject, opened) if opened.row and subject.backbone.classes else opened.pictures
     group = opened.row.group if opened.row else ""
-    return analyze_subject(subject, pictures.name, group, [pictures], loading, reading, again=again)
+    return analyze_subject(
+        subject, pictures.name, group, [pictures], loading, reading, difference=opened.difference, again=again
+    )
 
 
 def analyze_task(subject: Subject, opened: OpenedTask, loading: Loading, reading: str, *, again: bool = False) -> Path:
     """`analyze_subject` for a transfer task: all its images (supplementary, section 3.3)."""
-    parts = list(opened.parts.values())
-    return analyze_subject(subject, opened.task.name, TRANSFER, parts, loading, reading, again=again)
+    group = TRANSFER if opened.task.group in MEASURED_GROUPS else ""
+    parts, difference = list(opened.parts.values()), _check_total(opened)
+    return analyze_subject(
+        subject, opened.task.name, group, parts, loading, reading, difference=difference, again=again
+    )
 
 
 @dataclass(frozen=True)
@@ -199,15 +215,17 @@ class _Plan:
         return result_path(self.subject, "probe", self.data, self.described)
 
     def study(self, seed: int) -> Path:
-        key = [self.subject.sha256, self.data["digest"], self.probe, seed]
+        key = [self.subject.sha256, self.data["digest"], self.data.get("state", ""), self.probe, seed]
         return self.studies / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
-def _probe(plan: _Plan, features: Mapping[str, Rows], labels: Mapping[str, Labels]) -> Path:
+def _probe(plan: _Plan, features: Mapping[str, Rows], labels: Mapping[str, Labels], again: bool) -> Path:
     from fakeit_eval.probes.probe import run_probe
 
     runs = []
     for seed in plan.settings.seeds:
+        if again:
+            shutil.rmtree(plan.study(seed), ignore_errors=True)
         data = _drawn(plan.task, features, labels, seed)
         score = run_probe(plan.probe, data, num_trials=plan.settings.trials, seed=seed, study=plan.study(seed))
         runs.append(_describe_run(seed, score, data))
@@ -265,6 +283,13 @@ def _check_sizes(opened: OpenedTask, labels: Mapping[str, Labels], settings: Pro
             "for a result that says so"
         )
     return difference
+
+
+def _check_total(opened: OpenedTask) -> str:
+    """How many images a task has instead of the paper's, in words; "" where there are as many, or nothing is expected."""
+    task, found = opened.task, sum(len(pictures) for pictures in opened.parts.values())
+    expected = task.train + task.val + task.test
+    return f"{found:,} images instead of {expected:,}" if expected and found != expected else ""
 
 
 def _of_known_classes(subject: Subject, opened: OpenedSet) -> PictureSet:

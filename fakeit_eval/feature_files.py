@@ -36,6 +36,7 @@ def read_feature_file(path: Path, out: Path | None = None) -> FeatureFile:
     arrays = _read(path)
     names = {part: (f"X_{part}", f"y_{part}") for part in PARTS if f"X_{part}" in arrays} or {"all": ("X", "y")}
     parts = {part: _part(path, arrays, *pair) for part, pair in names.items()}
+    parts = _numbered(parts)
     sizes = {features.shape[1] for features, _ in parts.values()}
     if len(sizes) > 1:
         raise UserError(f"the parts in '{path}' have {sorted(sizes)} dimensions; make them with one network")
@@ -47,6 +48,12 @@ def read_feature_file(path: Path, out: Path | None = None) -> FeatureFile:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = out or Path("evaluations") / as_file_name(path.stem)
     return FeatureFile(path.stem, "features of a file", f"sha256:{digest}", folder, parts)
+
+
+def _numbered(parts: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """With labels from 0 on without gaps, whatever numbers they were."""
+    known = np.unique(np.concatenate([labels for _, labels in parts.values()]))
+    return {part: (features, np.searchsorted(known, labels)) for part, (features, labels) in parts.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:

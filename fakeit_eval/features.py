@@ -22,10 +22,8 @@ from builders.format.cache import default_folder
 from builders.format.errors import UserError
 from builders.format.squares import SquareBatches, as_it_is, start_worker
 from fakeit_eval.backbones import Subject
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.pictures.base import PREPROCESSING, PictureSet
 
-PREPROCESSING = "bicubic to the shortest side, middle square, 1"
-"""What `squares.middle_square` does; the number changes with its pixels."""
 SECONDS_BETWEEN_NOTES = 5.0
 FEATURES, PROGRESS = "features.npy", "progress.json"
 
@@ -130,8 +128,9 @@ def _num_done(folder: Path, shape: tuple[int, int]) -> int:
             found, _, kind = np.lib.format.read_array_header_1_0(file)
             num_bytes = os.fstat(file.fileno()).st_size - file.tell()
         fits = found == shape and kind == np.dtype("<f4") and num_bytes == 4 * shape[0] * shape[1]
-        return int(progress["num_done"]) if fits else 0
-    except (OSError, ValueError, KeyError, TypeError):
+        num_done = progress["num_done"]
+        return num_done if fits and type(num_done) is int and 0 <= num_done <= shape[0] else 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0
 
 
@@ -141,6 +140,8 @@ def _fill(folder: Path, shape: tuple[int, int], subject: Subject, pictures: Pict
         (folder / PROGRESS).unlink(missing_ok=True)
     mode: Any = "r+" if num_done else "w+"
     rows = np.lib.format.open_memmap(folder / FEATURES, mode=mode, dtype=np.float32, shape=shape)
+    with (folder / FEATURES).open("r+b") as file:  # a disk that is full says so here, and not by a signal in the middle
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     noted = time.monotonic()
     with tqdm(total=shape[0], initial=num_done, desc=pictures.name, unit="img", disable=None, leave=False) as bar:
         for batch in _batches(subject, pictures, loading, num_done):
@@ -218,6 +219,10 @@ class _Forward:
         try:
             return self.network(pixels)
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            if "out of memory" in str(error):
+                raise UserError(
+                    f"the device has too little memory for --batch-size {len(pixels)}; give a smaller one"
+                ) from None
             if self.is_checked:
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -235,6 +240,12 @@ class _Forward:
         is_head = features.dim() == 2 and isinstance(scores, torch.Tensor) and scores.dim() == 2
         if is_head and self.subject.backbone.classes:
             is_head = torch.allclose(self.head(features).float(), scores.float(), rtol=1e-3, atol=1e-3)
+        if features.dim() == 2 and not torch.isfinite(features).all():
+            raise UserError(
+                f"'{self.subject.name}' gives features that are no numbers (NaN or infinite); train it again"
+            )
+        if is_head and features.shape[1] != self.subject.backbone.feature_size:
+            is_head = False
         if not is_head:
             raise UserError(
                 f"'{self.subject.name}' does not end in one linear classifier of pooled features, which is what is "

@@ -14,6 +14,7 @@ from typing import Any
 
 from builders.format.errors import UserError
 from fakeit_eval.analysis.analyse import MEASURES
+from fakeit_eval.tasks.base import read_tasks
 from fakeit_eval.test_sets.base import GROUPS, read_test_sets
 
 HEADER = ("run", "trained on", "task", "data", "images", "top-1", "95 %", "top-5", "per class", "note")
@@ -86,17 +87,26 @@ def _long_table(results: list[dict[str, Any]]) -> Table:
 
 def _wide_table(results: list[dict[str, Any]]) -> Table:
     """Top-1, ± the spread over seeds where there are several."""
-    columns = list(dict.fromkeys((result["task"], result["data"]["name"]) for result in results))
-    found: dict[Row, dict[tuple[str, str], str]] = {}
+    columns = list(dict.fromkeys(_column(result) for result in results))
+    found: dict[Row, dict[str, str]] = {}
     for result in results:
         row = found.setdefault((result["run"], result["trained_on"]), {})
-        row[result["task"], result["data"]["name"]] = _value(result)
+        others = f"{row[_column(result)]} / " if _column(result) in row else ""  # of other settings or pictures
+        row[_column(result)] = others + _value(result)
     for paper in _paper_rows(results):
         row = found.setdefault((f"{PAPER} ({paper['source']})", paper["trained_on"]), {})
-        row[paper["task"], paper["data"]] = paper["top1"]
-    header = ("run", "trained on", *(name if task == "test" else f"{name} (probe)" for task, name in columns))
+        name = paper["data"]
+        row[name if paper["task"] == "test" else f"{name} ({read_tasks()[name].probe.replace('_', ' ')})"] = paper[
+            "top1"
+        ]
+    header = ("run", "trained on", *columns)
     rows = [(*names, *(values.get(column, "") for column in columns)) for names, values in found.items()]
     return Table("Scores: top-1 in percent", header, rows)
+
+
+def _column(result: dict[str, Any]) -> str:
+    probe, name = result["settings"].get("probe", ""), str(result["data"]["name"])
+    return f"{name} ({probe.replace('_', ' ')})" if probe else name
 
 
 def _features_table(results: list[dict[str, Any]]) -> Table:
@@ -108,10 +118,11 @@ def _features_table(results: list[dict[str, Any]]) -> Table:
             f"{result['data']['num_samples']:,}",
             result["settings"]["reading"],
             *(f"{result['measures'][name]:.4g}" for name in MEASURES),
+            _note(result),
         )
         for result in results
     ]
-    return Table("Features", FEATURES_HEADER, rows)
+    return _without_empty_columns(Table("Features", (*FEATURES_HEADER, "note"), rows))
 
 
 def _group_tables(results: list[dict[str, Any]]) -> list[Table]:
@@ -171,8 +182,23 @@ def _note(result: dict[str, Any]) -> str:
 
 def _paper_rows(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Of the data sets that there are results of, with as many classes."""
-    ours = {(result["task"], result["data"]["name"], str(result["data"]["num_classes"])) for result in results}
-    return [row for row in _read_paper_numbers() if (row["task"], row["data"], row["classes"]) in ours]
+    ours = {
+        (result["task"], result["data"]["name"], str(result["data"]["num_classes"]))
+        for result in results
+        if result["task"] != "probe" or _is_the_papers_probe(result)
+    }
+    return [row for task, data, classes in sorted(ours) for row in paper_rows(task, data, int(classes))]
+
+
+def _is_the_papers_probe(result: dict[str, Any]) -> bool:
+    task = read_tasks().get(result["data"]["name"])
+    return task is not None and result["settings"].get("probe") == task.probe
+
+
+def paper_rows(task: str, data: str, num_classes: int) -> list[dict[str, str]]:
+    """The paper's numbers of one data set, for models of so many classes: trained_on, top1, source (or second-hand)."""
+    wanted = (task, data, str(num_classes))
+    return [row for row in _read_paper_numbers() if (row["task"], row["data"], row["classes"]) == wanted]
 
 
 @cache

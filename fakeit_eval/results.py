@@ -6,14 +6,17 @@ A result is what its name's digest, the data's and the weights' say; evaluating 
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from builders.format.errors import UserError
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.analysis.analyse import MEASURES
+from fakeit_eval.pictures.base import PREPROCESSING, PictureSet
 
+NUMBERS = ("top5", "mean_per_class", "top1_spread")
 PACKAGES = ("fakeit", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scipy", "optuna")
 
 
@@ -32,18 +35,20 @@ class Evaluated(Protocol):
 
 def as_file_name(name: str) -> str:
     """Of anything that was named."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[-100:]
 
 
 def describe_data(name: str, parts: Sequence[PictureSet], difference: str = "") -> dict[str, Any]:
-    """What was evaluated on, by name and content."""
+    """What was evaluated on, by name and content; `state` tells changed files and other preprocessing apart."""
     digests = [part.digest for part in parts]
+    states = [PREPROCESSING, *(part.state for part in parts)]
     return {
         "name": name,
         "path": parts[0].place,
         "digest": digests[0]
         if len(parts) == 1
         else "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        "state": hashlib.sha256("\n".join(states).encode()).hexdigest()[:16],
         "num_samples": sum(len(part) for part in parts),
         "num_classes": len(parts[0].class_names),
         **({"difference": difference} if difference else {}),
@@ -56,12 +61,19 @@ def result_path(subject: Evaluated, task: str, data: dict[str, Any], settings: d
     return subject.out / "results" / f"{task}-{as_file_name(data['name'])}-{digest[:8]}.json"
 
 
-def is_known(subject: Evaluated, path: Path) -> bool:
-    """Whether a result is there, and of these weights."""
+def is_known(subject: Evaluated, path: Path, data: dict[str, Any]) -> bool:
+    """Whether a result is there, of these weights and of these pictures as they are now."""
     try:
-        return path.is_file() and read_result(path)["weights_sha256"] == subject.sha256
-    except (UserError, KeyError):
+        found = read_result(path) if path.is_file() else {}
+    except UserError:
         return False
+    if not found:
+        return False
+    if found["written_for"] != subject.name:
+        raise UserError(
+            f"'{subject.out}' holds results of '{found['written_for']}'; give '{subject.name}' another folder with --out"
+        )
+    return bool(found["weights_sha256"] == subject.sha256 and found["data"].get("state") == data.get("state"))
 
 
 def write_result(
@@ -89,8 +101,8 @@ def write_result(
         "versions": {package: version(package) for package in PACKAGES},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    scratch = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    scratch.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     scratch.replace(path)
 
 
@@ -119,12 +131,36 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(result["data"]["num_samples"], int) or not isinstance(result["value"], int | float):
-            raise TypeError("its fields are not of their types")
-        names = {name: str(result[name]) for name in ("task", "trained_on", "run")}
-        names["data_name"] = str(result["data"]["name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        names = {name: str(result[name]) for name in ("task", "trained_on", "run", "weights_sha256")}
+        _check(result)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"'{path}' is no result ({error}); remove it and evaluate again") from None
     out = path.parent.parent
     is_run = (out / "backbone.json").is_file()
-    return {**result, **names, "run": str(out) if is_run else names["run"]}
+    return {**result, **names, "written_for": names["run"], "run": str(out) if is_run else names["run"]}
+
+
+def _check(result: dict[str, Any]) -> None:
+    """That a report can be made of it.
+
+    Raises:
+        TypeError, KeyError, AttributeError: it cannot.
+    """
+    data, settings = result["data"], result["settings"]
+    counts = [data["num_samples"], data["num_classes"], *result.get("num_images", {"test": 0}).values()]
+    numbers = [
+        result["value"],
+        *(result[name] for name in NUMBERS if name in result),
+        *result.get("interval", [0.0, 0.0]),
+    ]
+    numbers += [result["measures"][name] for name in MEASURES] if "measures" in result else []
+    texts = [data["name"], settings.get("probe", ""), settings.get("group", ""), settings.get("reading", "")]
+    if not (
+        all(type(count) is int for count in counts)
+        and all(type(number) in (int, float) for number in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and len(result.get("interval", [0.0, 0.0])) == 2
+        and isinstance(settings.get("seeds", []), list)
+        and ("measures" not in result or "reading" in settings)
+    ):
+        raise TypeError("its fields are not of their types")

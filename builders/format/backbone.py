@@ -59,8 +59,19 @@ class Backbone:
                 raise UserError(
                     f"arch_options has '{name}', but weights come from elsewhere; leave it out, and use --init"
                 )
+        if not (isinstance(self.input_size, int) and isinstance(self.feature_size, int) and self.input_size > 0):
+            raise UserError(f"input_size is {self.input_size}, but must be a number of pixels")
+        if (
+            not all(len(values) == 3 and all(map(_is_finite, values)) for values in (self.mean, self.std))
+            or 0 in self.std
+        ):
+            raise UserError(f"mean {self.mean} and std {self.std} must be three numbers each, std's none of them 0")
         if self.head == "cosine" and self.head_bias:
             raise UserError("a cosine head has no bias; leave head_bias out")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def build_network(backbone: Backbone) -> "nn.Module":
@@ -172,18 +183,31 @@ def pretrained_network(library: str, arch: str, weights: str = "") -> "tuple[nn.
 
     Args:
         library: torchvision or timm.
-        arch: The library's name of the network; timm's names its weights, too ("resnet50.a1_in1k").
-        weights: torchvision's name of weights ("IMAGENET1K_V1"); "" is its default.
+        arch: The library's name of the network.
+        weights: torchvision's name of weights ("IMAGENET1K_V1") or timm's ("a1_in1k"); "" is its default.
 
     Raises:
         UserError: there are none, or they cannot be downloaded.
     """
+    if library == "timm" and weights:
+        arch, weights = f"{arch}.{weights}", ""
     network = _pretrained(Backbone(library=library, arch=arch), weights)
-    described = getattr(network, "pretrained_cfg", {})
+    described = getattr(network, "pretrained_cfg", {}) or _torchvision_pixels(library, arch, weights)
     found: dict[str, Any] = {name: tuple(described[name]) for name in ("mean", "std") if name in described}
     if described.get("fixed_input_size"):
         found["input_size"] = int(described["input_size"][-1])
     return network, found
+
+
+def _torchvision_pixels(library: str, arch: str, weights: str) -> dict[str, Any]:
+    """Mean and deviation of the pixels that torchvision's weights were trained with."""
+    if library != "torchvision":
+        return {}
+    import torchvision
+
+    enum = torchvision.models.get_model_weights(arch)
+    preset = (enum[weights] if weights else enum.DEFAULT).transforms()
+    return {name: getattr(preset, name) for name in ("mean", "std") if len(getattr(preset, name, ())) == 3}
 
 
 def _pretrained(backbone: Backbone, weights: str = "") -> "nn.Module":

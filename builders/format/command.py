@@ -16,6 +16,7 @@ OPTIONAL_MODULES = {
 
 TOLD = (
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    errno.ENAMETOOLONG,
 )  # fmt: skip
 """Errors of the file system that are no fault of ours."""
 

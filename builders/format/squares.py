@@ -51,13 +51,17 @@ class SquareBatches:
 
 
 def middle_square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(height, width, 3) resized bicubic so that the shortest side is `size`, cropped in the middle to (size, size, 3)."""
+    """(height, width, 3) resized bicubic so that the shortest side is `size`, cropped in the middle to (size, size, 3).
+
+    Only the middle is resized: a long strip would take memory without end.
+    """
     height, width = picture.shape[:2]
     scale = size / min(height, width)
     wide, high = max(size, round(width * scale)), max(size, round(height * scale))
-    resized = Image.fromarray(picture).resize((wide, high), Image.Resampling.BICUBIC)
     left, top = (wide - size) // 2, (high - size) // 2
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+    across, down = width / wide, height / high  # of the picture, for a pixel of the resized one
+    box = (left * across, top * down, min((left + size) * across, width), min((top + size) * down, height))
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box))
 
 
 def as_it_is(batch: Any) -> Any:

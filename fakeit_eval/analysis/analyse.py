@@ -4,6 +4,7 @@ Each measure is a module of this folder with `measure(features, labels)`.
 """
 
 import importlib
+import math
 
 from builders.format.errors import UserError
 from fakeit_eval.analysis.chunks import Features, Labels
@@ -14,14 +15,23 @@ READINGS = {"text": MEASURES, "caption": MEASURES[:2]}
 """Which measures see normalised features: all of them (supplementary, section 3.3), or the first two (Fig. 1's caption)."""
 
 
+def check_reading(reading: str) -> None:
+    """Before anything is measured.
+
+    Raises:
+        UserError: there is no such reading.
+    """
+    if reading not in READINGS:
+        raise UserError(f"unknown reading '{reading}'; choose from {', '.join(READINGS)}")
+
+
 def analyse(features: Features, labels: Labels, reading: str) -> dict[str, float]:
     """Each measure of features (n, d) and labels (n,).
 
     Raises:
         UserError: no such reading, or a measure has no answer for these features.
     """
-    if reading not in READINGS:
-        raise UserError(f"unknown reading '{reading}'; choose from {', '.join(READINGS)}")
+    check_reading(reading)
     unit = UnitRows(features)
     found = {}
     for name in MEASURES:
@@ -30,4 +40,8 @@ def analyse(features: Features, labels: Labels, reading: str) -> dict[str, float
             found[name] = float(module.measure(unit if name in READINGS[reading] else features, labels))
         except ValueError as error:
             raise UserError(f"{name} cannot be measured: {error}; analyse a set with more images") from None
+        if not math.isfinite(found[name]):
+            raise UserError(
+                f"{name} is {found[name]}, because features are no numbers (NaN or infinite); make them again"
+            )
     return found

@@ -4,13 +4,17 @@ Nothing is extracted: of a tar and a zip, members are read in place. A compresse
 decompressed once, into the cache.
 """
 
+import errno
 import gzip
+import lzma
 import os
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,12 @@ from builders.format.shards import MAX_MEMBER_BYTES
 from fakeit_eval.pictures.base import PictureSet, Pixels, digest_of, is_picture
 
 TARS, COMPRESSED, ZIPS = (".tar",), (".tar.gz", ".tgz"), (".zip",)
+
+
+BROKEN = (
+    OSError, KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What damaged archives make their readers raise."""
 
 
 def is_archive(path: str) -> bool:
@@ -41,7 +51,9 @@ def open_archive(path: str, name: str = "") -> PictureSet:
         else:
             members, read_at = _list_tar(_decompressed(path) if path.lower().endswith(COMPRESSED) else path)
         times = str(os.stat(path).st_mtime_ns)
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+    except BROKEN as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise UserError(f"archive '{path}' cannot be read ({error}); download it again") from None
     listed = sorted((_class_of(member.name), member) for member in members)
     if not listed or not all(class_name for class_name, _ in listed):
@@ -77,7 +89,7 @@ class _ReadMembers:
         member = self.members[number]
         try:
             return decode_foreign_image(self.read_at(member))
-        except (OSError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
+        except BROKEN as error:
             raise UserError(
                 f"'{member.name}' in '{self.path}' cannot be read ({error}); download the archive again"
             ) from None
@@ -98,14 +110,13 @@ class _InZip:
     path: str
 
     def __call__(self, member: _Member) -> bytes:
-        return _open_zip(self.path, os.getpid()).read(member.name)
+        return _open_zip(self.path, os.getpid(), os.stat(self.path).st_mtime_ns).read(member.name)
 
 
-def _open_zip(path: str, process: int, opened: dict[tuple[str, int], zipfile.ZipFile] = {}) -> zipfile.ZipFile:  # noqa: B006
+@lru_cache(maxsize=8)
+def _open_zip(path: str, process: int, time: int) -> zipfile.ZipFile:
     """One for each process: its table of members is long, and its file's place belongs to whoever reads."""
-    if (path, process) not in opened:
-        opened[path, process] = zipfile.ZipFile(path)
-    return opened[path, process]
+    return zipfile.ZipFile(path)
 
 
 def _list_tar(path: str) -> tuple[list[_Member], Callable[[_Member], bytes]]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+PREPROCESSING = "bicubic to the shortest side, middle square, 1"
+"""What every picture goes through (`squares.middle_square`); the number changes with its pixels."""
 Labels = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 """(height, width, 3), RGB."""

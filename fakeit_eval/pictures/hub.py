@@ -16,6 +16,10 @@ TEST_SPLITS = ("test", "validation", "val", "valid")
 """What a split to test on is called, the first that there is."""
 
 
+class _UnlabelledError(UserError):
+    pass
+
+
 def open_hub(spec: str) -> PictureSet:
     """One split of a data set: `hub:user/name@split`, or `hub:user/name:config@split`.
 
@@ -34,12 +38,20 @@ def open_hub(spec: str) -> PictureSet:
 
 
 def load_splits(identifier: str) -> dict[str, PictureSet]:
-    """All splits of a data set by name.
+    """All splits of a data set by name; those that keep their labels to themselves are left out.
 
     Raises:
         UserError: it cannot be loaded, or has no image or class column.
     """
-    return {name: _as_pictures(rows, f"{identifier}@{name}") for name, rows in _load(identifier, None).items()}
+    found = {}
+    for name, rows in _load(identifier, None).items():
+        try:
+            found[name] = _as_pictures(rows, f"{identifier}@{name}")
+        except _UnlabelledError as error:
+            unlabelled = error
+    if not found:
+        raise unlabelled
+    return found
 
 
 def _load(identifier: str, split: str | None) -> Any:
@@ -65,7 +77,7 @@ def _as_pictures(rows: Any, place: str) -> PictureSet:
         raise UserError(f"'{PREFIX}{place}' has no {what} column among {', '.join(kinds)}; {near(what, list(kinds))}")
     labels = np.asarray(rows.with_format("numpy")[label], dtype=np.int64)
     if (labels < 0).any():
-        raise UserError(f"'{PREFIX}{place}' keeps its labels to itself (some are -1); give a split with labels")
+        raise _UnlabelledError(f"'{PREFIX}{place}' keeps its labels to itself (some are -1); give a split with labels")
     files = "\n".join(f"{url} {found}" for url, found in sorted((rows.download_checksums or {}).items()))
     return PictureSet(
         name=place,
@@ -87,5 +99,5 @@ class _ReadRows:
         picture = self.rows[number][self.column]
         try:
             return decode_foreign_image(picture["bytes"] or Path(picture["path"]).read_bytes())
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, TypeError) as error:
             raise UserError(f"picture {number} of '{self.rows.info.dataset_name}' cannot be read ({error})") from None

@@ -10,12 +10,15 @@ A module may keep a `PRUNER`, which ends bad trials early by what they report, a
 points to try.
 """
 
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+import fakeit_eval.probes as probes_folder
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -47,6 +50,11 @@ class ProbeScore:
     parameters: Parameters
     trials: list[dict[str, Any]] = field(default_factory=list)
     """Of each trial its number, state, parameters and top-1 on val."""
+
+
+def probe_names() -> list[str]:
+    """Of the modules of this folder that are probes."""
+    return [m.name for m in pkgutil.iter_modules(probes_folder.__path__) if m.name not in ("base", "search", "probe")]
 
 
 def top1(predicted: Labels, labels: Labels) -> float:

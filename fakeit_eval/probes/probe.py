@@ -1,7 +1,6 @@
 """One probe on one set of features: search, fit again, test once. What all probes have in common."""
 
 import importlib
-import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,8 @@ from optuna.trial import TrialState
 
 import fakeit_eval.probes as probes_folder
 from builders.format.errors import UserError, near
-from fakeit_eval.probes.base import ProbeData, ProbeScore, top1
+from fakeit_eval.probes.base import ProbeData, ProbeScore, probe_names, top1
 from fakeit_eval.probes.search import Search, described
-
-
-def probe_names() -> list[str]:
-    """Of the modules that are probes."""
-    return [m.name for m in pkgutil.iter_modules(probes_folder.__path__) if m.name not in ("base", "search", "probe")]
 
 
 def run_probe(name: str, data: ProbeData, *, num_trials: int, seed: int, study: Path) -> ProbeScore:

@@ -2,8 +2,8 @@
 several workers, on one machine or many, share one.
 
 Every trial has a place in the study, and its random numbers follow from the study's seed and that place; so a study that is
-stopped and goes on tries what it would have tried. Whoever works holds a lock for as long as it lives: a trial whose worker
-is gone is marked as failed, and another one takes its place.
+stopped and goes on tries what it would have tried, as far as its scores are the same. Whoever works holds a lock for as long
+as it lives: a trial whose worker is gone is marked as failed, and another one takes its place.
 """
 
 import contextlib
@@ -62,11 +62,17 @@ class Search:
                     else:  # others are at the last ones; should they die, somebody has to take over
                         time.sleep(SECONDS_BETWEEN_LOOKS)
                     bar.update(sum(t.state in DONE for t in study.get_trials(deepcopy=False)) - bar.n)
-        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state in DONE]
-        return sorted(trials, key=lambda trial: trial.user_attrs[PLACE])[: self.num_trials]
+        trials = sorted(
+            (trial for trial in study.get_trials(deepcopy=False) if trial.state in DONE),
+            key=lambda trial: trial.user_attrs[PLACE],
+        )
+        first = trials[: self.num_trials]
+        if any(trial.state == TrialState.COMPLETE for trial in first):
+            return first
+        return trials  # of a study of more trials, where the first ones were all ended early
 
     def _study(self) -> optuna.Study:
-        path = self.folder / "journal.log"
+        path = self.folder.resolve() / "journal.log"  # Optuna's lock is a link to it, which has to lead there
         lock = JournalFileSymlinkLock(str(path))
         try:
             _drop_torn_line(path, lock)
@@ -106,7 +112,7 @@ class Search:
     def _ask(self, study: optuna.Study, place: int, worker: str) -> optuna.Trial:
         study.sampler = self._sampler(place)
         if self.candidates:
-            study.enqueue_trial(self.candidates[place], user_attrs={WORKER: worker, PLACE: place})
+            study.sampler = optuna.samplers.PartialFixedSampler(self.candidates[place], study.sampler)
         trial = study.ask()
         trial.set_user_attr(WORKER, worker)
         trial.set_user_attr(PLACE, place)

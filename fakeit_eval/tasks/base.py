@@ -91,7 +91,9 @@ def stratified(labels: Labels, rows: Rows, num_drawn: int, seed: int) -> tuple[R
 
     classes, counts = np.unique(labels[rows], return_counts=True)
     is_single = np.isin(labels[rows], classes[counts < 2])
-    if num_drawn < len(classes[counts > 1]) or len(rows) - is_single.sum() - num_drawn < len(classes[counts > 1]):
+    if num_drawn < max(1, len(classes[counts > 1])) or len(rows) - is_single.sum() - num_drawn < len(
+        classes[counts > 1]
+    ):
         raise UserError(
             f"{num_drawn} of {len(rows)} images cannot be drawn with all of {len(classes)} classes on both sides; "
             "give a val part, or more images"

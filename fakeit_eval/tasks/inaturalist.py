@@ -36,6 +36,9 @@ def _listed(task: Task, place: Place, year: str, name: str, class_names: tuple[s
             f"'{task.name}' needs its list, but '{folder / name}' is missing; download it from the competition's page"
         )
     categories, files = guarded(task.name, place, lambda: _read(path))
+    unlabelled = next((file for number, file in files.items() if number not in categories), None)
+    if unlabelled is not None:
+        raise UserError(f"'{path}' gives no category to '{unlabelled}'; download it again")
     labels = np.array([categories[number] for number in files], dtype=np.int64)
     if not 0 <= labels.min(initial=0) <= labels.max(initial=0) < len(class_names):
         raise UserError(

@@ -60,6 +60,26 @@ def open_own(places: dict[str, str]) -> OpenedTask:
     return OpenedTask(Task(name=parts["test"].name), parts)
 
 
+def is_task(spec: str) -> bool:
+    """Whether a name, NAME=ROOT, group or folder means a task, rather than a single set of pictures."""
+    name, table = spec.partition("=")[0], read_tasks()
+    return (
+        name in table
+        or spec in GROUPS
+        or _plug_in(name, {row.module for row in table.values()}) is not None
+        or has_parts(spec)
+    )
+
+
+def has_parts(spec: str) -> bool:
+    """Whether a folder holds parts: one for training and one to test on, whatever they are called."""
+    root = Path(spec)
+    if not root.is_dir():
+        return False
+    found = {entry.name for entry in root.iterdir() if entry.is_dir()}
+    return bool(found & set(FOLDERS["train"])) and bool(found & {*FOLDERS["val"], *FOLDERS["test"]})
+
+
 def _open(spec: str, place: Place, table: dict[str, Task]) -> OpenedTask:
     name, _, root = spec.partition("=")
     task = table.get(name) or _plug_in(name, {row.module for row in table.values()})
@@ -72,9 +92,8 @@ def _open(spec: str, place: Place, table: dict[str, Task]) -> OpenedTask:
         identifier = spec.removeprefix(PREFIX)
         return OpenedTask(Task(name=identifier), _named_parts(load_splits(identifier), spec))
     if Path(spec).is_dir():
-        found = {entry.name: str(entry) for entry in sorted(Path(spec).iterdir()) if entry.is_dir()}
-        if set(found) & set(FOLDERS["train"]):
-            places = _named_parts(found, spec)
+        if has_parts(spec):
+            places = _named_parts({entry.name: str(entry) for entry in sorted(Path(spec).iterdir())}, spec)
             return OpenedTask(Task(name=Path(spec).name), {p: open_pictures(places[p]) for p in places})
         return OpenedTask(Task(name=Path(spec).name), {"all": open_pictures(spec)})
     raise UserError(

@@ -12,6 +12,7 @@ import numpy as np
 from builders.format.errors import UserError
 
 MAX_BYTES = 2 * 2**30
+MAX_DEPTH, MAX_ITEMS = 20, 20_000_000
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -24,7 +25,7 @@ def read_plain_pickle(path: Path) -> Any:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"'{path}' has more than {MAX_BYTES:,} bytes; download it again")
         with path.open("rb") as file:
-            return _plain(_PlainUnpickler(file).load())
+            return _Plain().of(_PlainUnpickler(file).load())
     except _NotPlainError as error:
         raise UserError(
             f"'{path}' is a pickle that would call '{error}', so it is not read; download it from its authors again"
@@ -94,16 +95,22 @@ class _PlainUnpickler(pickle.Unpickler):
         raise _NotPlainError("a persistent object")
 
 
-def _plain(found: Any, depth: int = 0) -> Any:
-    """With arrays as lists; data that holds itself is refused by its depth."""
-    if depth > 20:
-        raise _NotPlainError("data without end")
-    if isinstance(found, _Array):
-        return [_plain(value, depth + 1) for value in found.values]
-    if isinstance(found, dict):
-        return {key: _plain(value, depth + 1) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [_plain(value, depth + 1) for value in found]
-    if isinstance(found, str | int | float | bytes | type(None)):
-        return found
-    raise _NotPlainError(type(found).__name__)
+class _Plain:
+    """Data with arrays as lists; what holds itself is refused by its depth, what holds a thing many times by its size."""
+
+    def __init__(self) -> None:
+        self.num_items = 0
+
+    def of(self, found: Any, depth: int = 0) -> Any:
+        self.num_items += 1
+        if depth > MAX_DEPTH or self.num_items > MAX_ITEMS:
+            raise _NotPlainError("data without end")
+        if isinstance(found, _Array):
+            found = found.values
+        if isinstance(found, dict):
+            return {key: self.of(value, depth + 1) for key, value in found.items()}
+        if isinstance(found, list | tuple):
+            return [self.of(value, depth + 1) for value in found]
+        if isinstance(found, str | int | float | bytes | type(None)):
+            return found
+        raise _NotPlainError(type(found).__name__)

@@ -34,7 +34,7 @@ def _listed(task: Task, place: Place, folder: Path, name: str, numbers: dict[str
         raise UserError(
             f"'{task.name}' needs its partition, but '{folder / name}' is missing; put Partitions.zip's files there"
         )
-    lines = path.read_text(encoding="utf-8").split()
+    lines = guarded(task.name, place, lambda: path.read_text(encoding="utf-8").split())
     classes = ["/".join(line.strip("/").split("/")[1:-1]) for line in lines]
     unknown = next((found for found in classes if found not in numbers), None)
     if unknown is not None:

@@ -3,8 +3,10 @@
 Classes are told by wnid. v2 numbers its folders by the order of sorted wnids; data sets of the Hub name classes by lemmas.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from builders.classes.imagenet import imagenet_names, read_parents
 from builders.format.errors import UserError
@@ -12,6 +14,9 @@ from fakeit_eval.pictures.archives import is_archive
 from fakeit_eval.pictures.base import PictureSet
 from fakeit_eval.pictures.open_pictures import open_pictures
 from fakeit_eval.test_sets.base import TestSet
+
+WNID = re.compile(r"n\d{8}")
+NUM_CLASSES = 1000
 
 
 def open_set(row: TestSet, place: str) -> PictureSet:
@@ -57,26 +62,27 @@ def _by_lemmas(wnids: list[str]) -> dict[str, list[str]]:
 
 
 def _below(row: TestSet, place: str) -> str:
+    """The place itself, or what lies in it under the set's name."""
     root = Path(place)
     _refuse_flat(root)
-    if not root.is_dir() or any(entry.name[0] != "." and _is_class(entry) for entry in root.iterdir()):
+    if not root.is_dir():
         return place
-    matches = sorted(
-        entry
-        for entry in root.iterdir()
-        if entry.name.startswith(row.place) and (entry.is_dir() or is_archive(str(entry)))
+    entries = [entry for entry in sorted(root.iterdir()) if entry.name[0] != "."]
+    found = [e for e in entries if e.name.startswith(row.place) and (e.is_dir() or is_archive(str(e)))]
+    if found:
+        _refuse_flat(found[0])
+        return str(found[0])
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    if all(name.isdecimal() and int(name) < NUM_CLASSES for name in folders) or any(WNID.fullmatch(n) for n in folders):
+        return place if folders else _missing(row, place)
+    return _missing(row, place)
+
+
+def _missing(row: TestSet, place: str) -> NoReturn:
+    raise UserError(
+        f"'{row.name}' is not in '{place}' (nothing there begins with '{row.place}'); "
+        f"download it there, or say where it is: --data {row.name}=PLACE"
     )
-    if not matches:
-        raise UserError(
-            f"'{row.name}' is not in '{place}' (nothing there begins with '{row.place}'); "
-            f"download it there, or say where it is: --data {row.name}=PLACE"
-        )
-    _refuse_flat(matches[0])
-    return str(matches[0])
-
-
-def _is_class(entry: Path) -> bool:
-    return entry.is_dir() and (entry.name.isdecimal() or (entry.name[0] == "n" and entry.name[1:].isdecimal()))
 
 
 def _refuse_flat(root: Path) -> None:

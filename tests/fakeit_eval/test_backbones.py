@@ -145,6 +145,28 @@ def test_backbones__weights_have_an_identity(tmp_path: Path) -> None:
     assert first == again != second and len(first) == len(hashlib.sha256().hexdigest())
 
 
+def test_backbones__torchvisions_pixels_are_those_of_the_weights() -> None:
+    from builders.format.backbone import _torchvision_pixels
+
+    assert _torchvision_pixels("torchvision", "efficientnet_v2_l", "")["mean"] == [0.5, 0.5, 0.5]
+    assert _torchvision_pixels("torchvision", "resnet50", "IMAGENET1K_V1")["std"] == [0.229, 0.224, 0.225]
+
+
+def test_backbones__timms_weights_may_be_named_after_an_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    asked: list[str] = []
+
+    def create(name: str, **_: Any) -> Any:
+        asked.append(name)
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(UserError, match=r"timm cannot build 'resnet18\.tv_in1k'"):
+        open_subject("timm/resnet18@tv_in1k")
+    assert asked == ["resnet18.tv_in1k"]
+
+
 class Runs:
     def __reduce__(self) -> Any:
         return os.system, ("touch HACKED",)

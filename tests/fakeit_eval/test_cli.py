@@ -170,6 +170,67 @@ def test_cli__ready_features_are_probed_and_measured(tmp_path: Path, monkeypatch
     assert measured["data"]["num_samples"] == 120
 
 
+def test_cli__pictures_that_changed_are_tested_again(
+    run: Path, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where names, sizes and classes stay."""
+    from PIL import Image
+
+    wnids = finished[1].label_names[:2]
+    for wnid, grey in zip(wnids, (0, 255), strict=True):
+        (tmp_path / "mine" / wnid).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (grey, grey, grey)).save(tmp_path / "mine" / wnid / "x.bmp")
+    assert call(monkeypatch, "test", run, "--data", tmp_path / "mine") == 0
+    (before,) = results(run, "test-*.json")
+    first, second = (tmp_path / "mine" / wnid / "x.bmp" for wnid in wnids)
+    contents = first.read_bytes(), second.read_bytes()
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    assert call(monkeypatch, "test", run, "--data", tmp_path / "mine") == 0
+    (after,) = results(run, "test-*.json")
+    assert after["data"]["digest"] == before["data"]["digest"] and after["data"]["state"] != before["data"]["state"]
+
+
+def test_cli__results_of_another_subject_are_not_overwritten(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    command = ("--data", "wine", "--out", tmp_path / "out")
+    assert call(monkeypatch, "analyze", run, *command) == 0
+    assert call(monkeypatch, "analyze", other, *command) == 2
+    assert f"holds results of '{run}'" in capsys.readouterr().err
+
+
+def test_cli__a_folder_with_parts_is_measured_as_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("train", "test"):
+        class_folders(tmp_path / "mine" / part, ["cat", "dog"], count=4)
+    assert call(monkeypatch, "analyze", run, "--data", tmp_path / "mine") == 0
+    (result,) = results(run, "analyze-*.json")
+    assert result["data"]["num_classes"] == 2 and result["data"]["num_samples"] == 16
+
+
+def test_cli__features_that_are_no_numbers_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "nan.npz", X=np.full((9, 4), np.nan, dtype=np.float32), y=np.arange(9) % 3)
+    assert call(monkeypatch, "analyze", "--features", tmp_path / "nan.npz", "--out", tmp_path / "out") == 2
+    assert "features are no numbers" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"feature_size": "x"}, {"input_size": 0}, {"mean": ["a", "b", "c"]}, {"mean": [0.5]}, {"std": [0, 1, 1]}]
+)
+def test_cli__a_damaged_description_is_told(
+    wrong: dict[str, Any], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "backbone.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **wrong}))
+    assert call(monkeypatch, "test", run, "--data", "digits_clean") == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 def test_cli__a_suite_is_everything_and_again_reads_it(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +287,10 @@ def finished_trials(log: Path) -> list[int]:
         (["probe", "RUN", "--data", "arcraft"], "unknown task 'arcraft'; did you mean aircraft?"),
         (["probe", "RUN", "--data", "wine", "--probe", "svm"], "unknown probe 'svm'; choose from"),
         (["probe", "RUN", "--data", "wine", "--seeds", "1", "1"], "--seeds 1 1 should be different numbers"),
+        (["probe", "RUN", "--data", "wine", "--seeds", "-1"], "--seeds -1 should be different numbers from 0"),
+        (["probe", "R" * 300, "--data", "wine"], "File name too long"),
+        (["study", "colour"], "unknown study 'colour'"),
+        (["study", "size", "--part", "3/2"], "--part 3/2 is no part"),
         (["probe", "RUN", "--features", "x.npz"], "--features is evaluated by itself"),
         (
             ["analyze", "RUN", "--data", "CLONE", "--reading", "both"],

@@ -23,6 +23,11 @@ def test_feature_files__parts_are_read(suffix: str, tmp_path: Path) -> None:
     assert found.parts["train"][0].dtype == np.float32 and found.parts["train"][1].dtype == np.int64
 
 
+def test_feature_files__labels_may_be_any_numbers(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", X=X, y=Y * 2084071 + 7)
+    assert read_feature_file(tmp_path / "all.npz").parts["all"][1].tolist() == Y.tolist()
+
+
 def test_feature_files__without_parts_all_is_one(tmp_path: Path) -> None:
     np.savez(tmp_path / "all.npz", X=X.astype(np.float64), y=Y.astype(np.uint8))
     assert set(read_feature_file(tmp_path / "all.npz").parts) == {"all"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from builders.format.backbone import Backbone, build_network, head_of
 from builders.format.errors import UserError
@@ -140,3 +141,39 @@ def test_features__preprocessing_is_the_middle_of_the_shortest_side(finished: tu
     wide = np.concatenate([np.zeros_like(picture), picture, np.zeros_like(picture)], axis=1)
     assert (middle_square(wide, 32) == picture).all()
     assert middle_square(wide, 50).shape == (50, 50, 3)
+
+
+@pytest.mark.parametrize("shape", [(300, 500), (500, 300), (37, 32), (32, 33), (64, 64), (33, 1000)])
+def test_features__resizing_the_middle_alone_is_resizing_all_and_cropping(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    scale = 32 / min(shape)
+    wide, high = (max(32, round(side * scale)) for side in (shape[1], shape[0]))
+    whole = Image.fromarray(picture).resize((wide, high), Image.Resampling.BICUBIC)
+    left, top = (wide - 32) // 2, (high - 32) // 2
+    expected = np.asarray(whole.crop((left, top, left + 32, top + 32)), dtype=int)
+    assert np.abs(middle_square(picture, 32) - expected).max() <= 1
+
+
+def test_features__a_strip_without_end_takes_no_memory() -> None:
+    assert middle_square(np.zeros((1, 1_000_000, 3), dtype=np.uint8), 224).shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"num_done": 99}', '{"num_done": -3}', '{"num_done": Infinity}', '{"num_done": "5"}', "[]"]
+)
+def test_features__whatever_progress_says_they_are_whole(
+    text: str, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    pictures, loading = open_clone_pictures(str(finished[0])), Loading(cache=tmp_path)
+    first = extract(fresh_subject(tmp_path), pictures, loading)
+    whole = first[:]
+    (first.path.parent / "progress.json").write_text(text)
+    assert np.allclose(extract(fresh_subject(tmp_path), pictures, loading)[:], whole, atol=1e-5)
+
+
+def test_features__that_are_no_numbers_are_told(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    subject = fresh_subject(tmp_path)
+    with torch.no_grad():
+        next(subject.network.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="features that are no numbers"):
+        extract(subject, open_clone_pictures(str(finished[0])), Loading(cache=tmp_path))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from typing import Any
 
 import pytest
@@ -67,6 +68,20 @@ def test_report__wide_has_a_row_for_each_run() -> None:
     assert any("the paper's (Tab. 4)" in line and "64.8" in line for line in lines)
 
 
+def test_report__wide_keeps_probes_apart() -> None:
+    kinds = {"logistic_regression": 75.0, "k_nearest_neighbours": 42.5}
+    results = [score("probe", "pets", value, settings={"probe": probe}) for probe, value in kinds.items()]
+    results.append(score("probe", "pets", 74.0, settings={"probe": "logistic_regression", "trials": 3}))
+    header, row = list(csv.reader(io.StringIO(render(results, "csv", "wide"))))
+    found = dict(zip(header, row, strict=True))
+    assert found["pets (logistic regression)"] == "75.0 / 74.0" and found["pets (k nearest neighbours)"] == "42.5"
+
+
+def test_report__the_papers_probes_are_not_beside_others() -> None:
+    other = score("probe", "cog_l5", 52.0, data_more={"num_classes": 1000}, settings={"probe": "k_nearest_neighbours"})
+    assert "the paper's" not in render([other])
+
+
 def test_report__groups_are_averaged_and_variants_of_v2_count_once() -> None:
     v2 = ("matched_frequency", "threshold_0_7", "top_images")
     results = [measured("imagenet_val", "near", 1.0), *(measured(f"imagenet_v2_{name}", "near", 4.0) for name in v2)]
@@ -100,7 +115,28 @@ def test_report__unknown_formats_are_told() -> None:
         render([score()], layout="tall")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"data": {"num_samples": "5"}, "value": 1}', "{"])
+GOOD = {**score(top5=80.0, interval=[60.0, 70.0]), "weights_sha256": "x"}
+WRONG: list[dict[str, Any]] = [
+    {"top5": "x"},
+    {"interval": [1]},
+    {"interval": "ab"},
+    {"measures": {}},
+    {"num_images": {"test": "5"}},
+    {"settings": []},
+    {"settings": {"seeds": 5}},
+    {"data": {"name": "x", "num_samples": "5", "num_classes": 1}},
+]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "{", "[" * 200_000),
+        *(json.dumps({name: value for name, value in GOOD.items() if name != left}) for left in ("settings", "data")),
+        *(json.dumps({**GOOD, **wrong}) for wrong in WRONG),
+    ],
+    ids=range(15),
+)
 def test_results__what_is_none_is_told(text: str, tmp_path: Any) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=r"x\.json' is no result"):

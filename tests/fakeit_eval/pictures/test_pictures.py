@@ -181,3 +181,22 @@ def _flat(path: Path) -> Path:
     with tarfile.open(path, "w") as tar:
         tar.add(path.parent / "ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000001.JPEG")
     return path
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
+def test_pictures__damage_anywhere_in_an_archive_is_told(
+    kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(folder, kind)
+    content = path.read_bytes()
+    for number in range(30):
+        monkeypatch.setenv("FAKEIT_CACHE", str(folder.parent / f"cache{number}"))
+        damaged, rng = bytearray(content), np.random.default_rng(number)
+        damaged[rng.integers(0, len(content))] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(damaged)
+        try:
+            found = open_pictures(str(path))
+            for place in range(len(found)):
+                found.decoded(place)
+        except UserError as error:
+            assert "\n" not in str(error)

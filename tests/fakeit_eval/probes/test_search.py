@@ -9,10 +9,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileSymlinkLock
 
 from builders.format.errors import UserError
-from fakeit_eval.probes.base import Parameters, Report
-from fakeit_eval.probes.probe import probe_names, run_probe
+from fakeit_eval.probes.base import Parameters, Report, probe_names
+from fakeit_eval.probes.probe import run_probe
 from fakeit_eval.probes.search import PLACE, WORKER, Search, described
 from tests.fakeit_eval.probes.blobs import blobs
 
@@ -148,3 +149,49 @@ def test_search__an_error_in_a_trial_leaves_its_place_to_the_next(tmp_path: Path
         Search(tmp_path, 3, 0).run(suggest, fails)
     time.sleep(0.01)
     assert [trial.user_attrs[PLACE] for trial in Search(tmp_path, 3, 0).run(suggest, quick)] == [0, 1, 2]
+
+
+def test_search__a_stale_lock_of_a_dead_writer_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna's lock is a link to the journal; one that leads nowhere would never be taken over."""
+    monkeypatch.chdir(tmp_path)
+    Search(Path("study"), 1, 0).run(suggest, quick)
+    made: list[str] = []
+
+    class Told(JournalFileSymlinkLock):  # type: ignore[misc]
+        def __init__(self, path: str) -> None:
+            made.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr("fakeit_eval.probes.search.JournalFileSymlinkLock", Told)
+    Search(Path("study"), 2, 0).run(suggest, quick)
+    assert made and all(Path(path).is_absolute() for path in made)
+
+
+def test_search__each_candidate_has_its_place_whatever_fails_before(tmp_path: Path) -> None:
+    def fails_once(parameters: Parameters, report: Report) -> float:
+        if parameters["x"] == 2 and not failed:
+            failed.append(1)
+            raise MemoryError
+        return quick(parameters, report)
+
+    failed: list[int] = []
+    search = Search(tmp_path, 4, 0, candidates=tuple({"x": float(x)} for x in range(4)))
+    with pytest.raises(MemoryError):
+        search.run(suggest, fails_once)
+    trials = search.run(suggest, fails_once)
+    assert [trial.params["x"] for trial in trials] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_probe__fewer_trials_than_a_study_has_find_one_that_was_finished(tmp_path: Path) -> None:
+    def objective(parameters: Parameters, report: Report) -> float:
+        calls.append(1)
+        if len(calls) == 1:
+            raise optuna.TrialPruned
+        return quick(parameters, report)
+
+    calls: list[int] = []
+    Search(tmp_path, 3, 0).run(suggest, objective)
+    found = Search(tmp_path, 1, 0).run(suggest, quick)
+    assert any(trial.state == optuna.trial.TrialState.COMPLETE for trial in found)

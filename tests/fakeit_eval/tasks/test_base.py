@@ -23,6 +23,9 @@ def test_tasks__a_class_of_one_image_stays_in_training() -> None:
 def test_tasks__too_few_images_are_told() -> None:
     with pytest.raises(UserError, match="1 of 20 images cannot be drawn"):
         stratified(np.arange(20) % 10, np.arange(20), 1, seed=0)
+    for labels in (np.array([0]), np.array([0, 1])):
+        with pytest.raises(UserError, match=r"0 of . images cannot be drawn"):
+            stratified(labels, np.arange(len(labels)), 0, seed=0)
 
 
 def test_tasks__given_parts_are_left_as_they_are() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from builders.format.errors import UserError
+from fakeit_eval.tasks import plain_pickle
 from fakeit_eval.tasks.open_tasks import open_tasks
 from fakeit_eval.tasks.plain_pickle import read_plain_pickle
 from fakeit_eval.tasks.readers import Place
@@ -64,6 +65,14 @@ def ring() -> list[Any]:
     return found
 
 
+def bomb() -> list[Any]:
+    """A few bytes that stand for 8 to the power of 12 items."""
+    found: list[Any] = []
+    for _ in range(12):
+        found = [found] * 8
+    return found
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -78,10 +87,12 @@ def ring() -> list[Any]:
         {1, 2},
         ring(),
         complex(1, 2),
+        bomb(),
     ],
 )
 def test_plain_pickle__code_and_all_else_is_refused(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plain_pickle, "MAX_ITEMS", 10_000)
     path = tmp_path / "file.pkl"
     path.write_bytes(pickle.dumps(data))
     with pytest.raises(UserError, match=r"file\.pkl' (is a pickle that would call|cannot be read)") as told:

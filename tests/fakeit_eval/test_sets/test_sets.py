@@ -122,3 +122,12 @@ def test_digits__are_the_same_every_time_and_differ_from_each_other() -> None:
     for one in others:
         assert one.pictures.labels.tolist() == clean.labels.tolist()
         assert not np.array_equal(one.pictures.decoded(0)[0], clean.decoded(0)[0])
+
+
+def test_sets__lie_beside_inaturalists_folders(tmp_path: Path) -> None:
+    class_folders(tmp_path / "val", WNIDS[:2])
+    picture(tmp_path / "2018" / "Plantae" / "0" / "a.jpg")
+    picture(tmp_path / "2019" / "Plantae" / "0" / "a.jpg")
+    assert len(opened("imagenet_val", tmp_path).pictures) == 4
+    with pytest.raises(UserError, match="'imagenet_r' is not in"):
+        opened("imagenet_r", tmp_path)

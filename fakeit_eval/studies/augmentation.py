@@ -1,0 +1,48 @@
+"""Tab. 2: plain augmentation and DINO's crops, on real images and on synthetic ones ("c" at guidance 7.5); test top-1."""
+
+import math
+
+from matplotlib.figure import Figure
+
+from fakeit_eval.studies.base import Base, Options, Point
+from fakeit_eval.studies.drawing import draw_bars
+from fakeit_eval.studies.table import Table
+
+TITLE = "What augmentation gains on real and on synthetic images"
+X_LABEL = "training images"
+EVALUATIONS = ("test",)
+AUGMENTATIONS = {"plain": "plain", "dino": "DINO's crops"}
+
+
+def default_values(base: Base) -> list[float | str]:
+    return list(AUGMENTATIONS)
+
+
+def points(base: Base, values: list[float | str], options: Options) -> list[Point]:
+    data = {"real": base.real(options), "synthetic": base.synthetic("c_cfg7_5")}
+    return [
+        Point(series=AUGMENTATIONS[str(value)], x=name, run=run)
+        for name, clone in data.items()
+        for value in values
+        for run in base.runs(clone, options, augmentation=str(value))
+    ]
+
+
+def conclude(table: Table, base: Base) -> str:
+    """Whether the gain on synthetic images is larger than that on real ones, as the paper's is."""
+    gains = {}
+    for name in ("real", "synthetic"):
+        plain, dino = (table.cell(AUGMENTATIONS[kind], name, base.main_set) for kind in ("plain", "dino"))
+        if plain is None or dino is None:
+            return "Both augmentations are needed to say what is gained."
+        gains[name] = (dino.mean - plain.mean, math.hypot(dino.spread, plain.spread))
+    (real, real_spread), (synthetic, synthetic_spread) = gains["real"], gains["synthetic"]
+    word = "exceeds" if synthetic > real else "does not exceed"
+    return (
+        f"DINO's crops gain {synthetic:+.1f} ± {synthetic_spread:.1f} points on synthetic images and {real:+.1f} ± "
+        f"{real_spread:.1f} on real ones: the gain on synthetic images {word} that on real ones (the paper: +14.7 and +0.8)."
+    )
+
+
+def draw(table: Table, base: Base) -> Figure:
+    return draw_bars(table, X_LABEL, [("top-1", base.main_set)])

@@ -1,0 +1,22 @@
+"""ImageNet-100-SD: a clone of 130,000 images is a day of one GPU, a run of 100 epochs some hours of four.
+
+Real images: --real DIR of class folders, or a clone's URL. Test sets and transfer tasks: --root, as docs/evaluation.md says.
+"""
+
+from fakeit_eval.studies.base import Base
+
+BASE = Base(
+    name="imagenet_100",
+    builder="imagenet_100_sd",
+    images_per_class=1300,
+    num_classes=100,
+    recipe_images_per_class=1300,
+    batch_size=256,
+    num_iterations=50_700,
+    config="imagenet_100_sd",
+    real_config="imagenet_100",
+    suite="imagenet",
+    main_set="imagenet_val",
+    steps=(5, 10, 25, 50, 100),
+    fixed="epochs",
+)

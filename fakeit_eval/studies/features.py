@@ -1,0 +1,33 @@
+"""Fig. 1: the measures of features learned from real images, "c", "c, h_c inside b" (guidance 7.5), and ten times as many."""
+
+from matplotlib.figure import Figure
+
+from fakeit_eval.studies.base import Base, Options, Point
+from fakeit_eval.studies.drawing import draw_measures
+from fakeit_eval.studies.table import Table
+
+TITLE = "Features learned from real and from synthetic images"
+X_LABEL = "trained on"
+EVALUATIONS = ("test", "analyze")
+
+
+def default_values(base: Base) -> list[float | str]:
+    return ["real", "c", "c, h_c inside b", "10x"]
+
+
+def points(base: Base, values: list[float | str], options: Options) -> list[Point]:
+    found: list[Point] = []
+    for value in values:
+        scale = 10.0 if value == "10x" else 0.0
+        clone = {
+            "real": lambda: base.real(options),
+            "c": lambda: base.synthetic("c_cfg7_5"),
+            "c, h_c inside b": lambda: base.synthetic("c_h_inside_b_cfg7_5"),
+            "10x": lambda: base.synthetic("c_h_inside_b_cfg7_5", scale=10.0),
+        }[str(value)]()
+        found += [Point(series=str(value), x="", run=run) for run in base.runs(clone, options, scale=scale)]
+    return found
+
+
+def draw(table: Table, base: Base) -> Figure:
+    return draw_measures(table)

@@ -1,0 +1,27 @@
+"""Fig. 2b: accuracy over the number of diffusion steps, "c, d_c" at guidance 7.5; test top-1 and mean transfer."""
+
+from matplotlib.figure import Figure
+
+from fakeit_eval.studies.base import Base, Options, Point
+from fakeit_eval.studies.drawing import draw_curves
+from fakeit_eval.studies.table import Table
+
+TITLE = "Accuracy over diffusion steps"
+X_LABEL = "diffusion steps"
+EVALUATIONS = ("test", "probe")
+
+
+def default_values(base: Base) -> list[float | str]:
+    return [float(step) for step in base.steps]
+
+
+def points(base: Base, values: list[float | str], options: Options) -> list[Point]:
+    return [
+        Point(series=base.name, x=value, run=run)
+        for value in values
+        for run in base.runs(base.synthetic("c_d_cfg7_5", "--num-inference-steps", f"{value:g}"), options)
+    ]
+
+
+def draw(table: Table, base: Base) -> Figure:
+    return draw_curves(table, base, X_LABEL, [("top-1", base.main_set), ("transfer", "transfer, mean")])

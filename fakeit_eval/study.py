@@ -1,0 +1,247 @@
+"""Running a study: make, train and evaluate for every point by calling the commands, then gather, write and draw.
+
+Every piece (a clone, a run) has a folder named by what it depends on. What is finished is used again, by other studies too; a
+study that was stopped goes on, because each command does; parts of it may run on other machines that share the folder.
+
+    OUT/clones/…  OUT/runs/…  OUT/<study>-<base>.csv .json .md .png .svg
+"""
+
+import importlib
+import os
+import pkgutil
+import runpy
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+import fakeit_eval.studies as studies_folder
+import fakeit_eval.studies.bases as bases_folder
+from builders.format.errors import UserError, near
+from fakeit_eval.results import find_results, read_result
+from fakeit_eval.studies.base import Base, Clone, Options, Point, Run
+from fakeit_eval.studies.table import Row, Table, rows_of_results
+from fakeit_eval.study_page import write_study
+from fakeit_eval.tasks.base import read_tasks
+
+NOT_STUDIES = ("base", "table", "drawing", "bases")
+FINISHED = "finished"
+"""File in a run's folder that names the evaluations that are done."""
+DIGITS_SCANS = "builders.embedded.digits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and how a study runs."""
+
+    out: Path
+    root: str = ""
+    """Of the published data sets."""
+    part: tuple[int, int] = (1, 1)
+    """This machine's, and how many there are."""
+    jobs: int = 1
+    """Runs side by side."""
+    trials: int = 30
+    """Of each probe's search."""
+    options: Options = field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1 or self.trials < 1 or not self.options.seeds:
+            raise UserError(f"--jobs {self.jobs} --trials {self.trials} --seeds need at least one each")
+        if self.options.fixed not in ("", "iterations", "epochs"):
+            raise UserError(f"unknown --fixed '{self.options.fixed}'; choose from iterations, epochs")
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """ "2/3" as (2, 3).
+
+    Raises:
+        UserError: it is no such part.
+    """
+    first, slash, last = text.partition("/")
+    if not (slash and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise UserError(f"--part {text} is no part; write i/n, such as 1/2 and 2/2")
+    return int(first), int(last)
+
+
+def study_names() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(studies_folder.__path__) if m.name not in NOT_STUDIES]
+
+
+def base_names() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(bases_folder.__path__)]
+
+
+def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting) -> Path | None:
+    """Runs this machine's part, and gathers all where all is there.
+
+    Returns:
+        The study's page, or None where other parts are not finished yet.
+
+    Raises:
+        UserError: no such study or base, a value that is none, or a command failed.
+    """
+    module, base = find_study(name), find_base(base_name)
+    points = _points(module, base, values, setting)
+    runs = list(dict.fromkeys(point.run for point in points))
+    mine, num_parts = setting.part
+    _run_all(runs[mine - 1 :: num_parts], module.EVALUATIONS, base, setting)
+    left = [run for run in runs if not _is_finished(run, module.EVALUATIONS, setting)]
+    if left:
+        return None
+    return write_study(name, module, base, gather(points, setting), setting.out)
+
+
+def find_study(name: str) -> Any:
+    if name not in study_names():
+        raise UserError(f"unknown study '{name}'; {near(name, study_names())}")
+    return importlib.import_module(f"{studies_folder.__name__}.{name}")
+
+
+def find_base(name: str) -> Base:
+    """A base by name, or from a .py file with a BASE."""
+    if name.endswith(".py") and Path(name).is_file():
+        try:
+            found = runpy.run_path(name).get("BASE")
+        except Exception as error:  # whatever its author's Python says
+            raise UserError(f"base '{name}' cannot be read ({type(error).__name__}: {error}); mend it") from None
+    elif name in base_names():
+        found = importlib.import_module(f"{bases_folder.__name__}.{name}").BASE
+    else:
+        raise UserError(f"unknown base '{name}'; {near(name, base_names())}, or a .py file with a BASE")
+    if not isinstance(found, Base):
+        raise UserError(f"base '{name}' has no BASE of type Base; see fakeit_eval/studies/bases/digits.py")
+    return found
+
+
+def _points(module: Any, base: Base, values: Sequence[str], setting: Setting) -> list[Point]:
+    given = [_number(value) for value in values] or module.default_values(base)
+    kinds = {type(value) for value in module.default_values(base)}
+    for value in given:
+        if float in kinds and not isinstance(value, float):
+            raise UserError(f"'{value}' is no number; give --values such as {_listed(module.default_values(base))}")
+        if kinds == {str} and value not in module.default_values(base):
+            raise UserError(f"unknown value '{value}'; choose from {_listed(module.default_values(base))}")
+    points: list[Point] = module.points(base, given, setting.options)
+    return points
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _listed(values: Sequence[float | str]) -> str:
+    return " ".join(f"'{value}'" if isinstance(value, str) else f"{value:g}" for value in values)
+
+
+def _run_all(runs: Sequence[Run], evaluations: Sequence[str], base: Base, setting: Setting) -> None:
+    todo = [run for run in runs if not _is_finished(run, evaluations, setting)]
+    with ThreadPoolExecutor(setting.jobs) as pool:
+        for future in [pool.submit(_run_one, run, evaluations, base, setting) for run in todo]:
+            future.result()
+
+
+def _run_one(run: Run, evaluations: Sequence[str], base: Base, setting: Setting) -> None:
+    data = _make(run.data, base, setting)
+    out = _run_folder(run, setting)
+    with _locked(out):
+        scale = ["--scale", f"{run.scale:g}"] if run.scale else []
+        settings = ["--set", *run.settings] if run.settings else []
+        if not (out / "backbone.json").is_file():
+            arguments = [run.config, "--data", data, "--out", str(out), *scale, *settings, "--resume"]
+            _call("fakeit_train", arguments, out, setting)
+        root = ["--root", setting.root] if setting.root else []
+        suite = ["suite", str(out), "--suite", base.suite, "--trials", str(setting.trials), *root]
+        _call("fakeit_eval", [*suite, "--only", *evaluations], out, setting)
+        done = _finished(run, setting) | _wanted(evaluations, setting)
+        (out / FINISHED).write_text(" ".join(sorted(done)), encoding="utf-8")
+
+
+def _make(clone: Clone, base: Base, setting: Setting) -> str:
+    """Where a clone is, made if it is not there."""
+    if clone.place:
+        return clone.place
+    out = setting.out / "clones" / clone.key
+    with _locked(out):
+        if not (out / "clone.json").is_file():
+            options = list(clone.options)
+            if clone.recipe.startswith("real_images") and "--source" not in options:
+                options += ["--source", _digits_scans(base, setting)]
+            _call("builders", ["make", clone.recipe, str(out), *options], out, setting)
+    return str(out)
+
+
+def _digits_scans(base: Base, setting: Setting) -> str:
+    """Class folders of the real training digits, which ship with the package."""
+    if not base.builder.startswith("digits"):
+        raise UserError(
+            f"base '{base.name}' needs its real training images; give --real DIR of class folders or a clone's URL"
+        )
+    folder = setting.out / "scans"
+    with _locked(folder):
+        if not (folder / FINISHED).exists():
+            _call(DIGITS_SCANS, [str(folder)], folder, setting)
+            (folder / FINISHED).touch()
+    return str(folder / "train")
+
+
+def _call(module: str, arguments: list[str], out: Path, setting: Setting) -> None:
+    """One of our commands; what it says goes to a log beside its folder."""
+    log = out.with_name(f"{out.name}.log")
+    threads = max(1, (os.cpu_count() or 1) // setting.jobs)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    command = [sys.executable, "-m", module, *arguments]
+    with log.open("ab") as file:
+        ended = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False)
+    if ended.returncode:
+        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"])[-1]
+        raise UserError(
+            f"'{module} {' '.join(arguments[:3])} …' ended with status {ended.returncode} ({last}); its log is '{log}'; "
+            "run the study again to go on"
+        )
+
+
+def _locked(folder: Path) -> filelock.FileLock:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
+
+
+def _run_folder(run: Run, setting: Setting) -> Path:
+    return setting.out / "runs" / run.key
+
+
+def _is_finished(run: Run, evaluations: Sequence[str], setting: Setting) -> bool:
+    return _wanted(evaluations, setting) <= _finished(run, setting)
+
+
+def _wanted(evaluations: Sequence[str], setting: Setting) -> set[str]:
+    return {f"probe-{setting.trials}" if name == "probe" else name for name in evaluations}
+
+
+def _finished(run: Run, setting: Setting) -> set[str]:
+    path = _run_folder(run, setting) / FINISHED
+    return set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()
+
+
+def gather(points: Sequence[Point], setting: Setting) -> Table:
+    """The results of finished runs as one table."""
+    groups = {name: task.group for name, task in read_tasks().items()}
+    rows: list[Row] = []
+    for point in points:
+        results = [read_result(path) for path in find_results([_run_folder(point.run, setting)])]
+        rows += rows_of_results(
+            [result for result in results if result["settings"].get("trials", setting.trials) == setting.trials],
+            series=point.series,
+            x=point.x,
+            seed=point.run.seed,
+            group_of=lambda name: groups.get(name, "other"),
+        )
+    return Table(rows)

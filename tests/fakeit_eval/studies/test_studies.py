@@ -1,0 +1,126 @@
+"""What each study runs, and what it draws of a table whose numbers are known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fakeit_eval.analysis.analyse import MEASURES
+from fakeit_eval.studies.base import Base, Options
+from fakeit_eval.studies.table import Row, Table, rows_of_results
+from fakeit_eval.study import base_names, find_base, find_study, study_names
+from fakeit_eval.study_page import write_study
+
+METRICS = [
+    *(
+        f"digits_{name}{end}"
+        for name in ("clean", "rescanned", "sketch", "restyled", "hard")
+        for end in ("", ", top-5")
+    ),
+    *(f"probe: {name}" for name in ("photos", "wine", "breast_cancer")),
+    "transfer, offline",
+    "transfer, mean",
+    *(f"{measure}, {group}" for measure in MEASURES for group in ("near", "far", "transfer")),
+]
+
+
+def made_up(name: str, base: Base) -> Table:
+    """Every metric of every point; values say where they come from."""
+    module = find_study(name)
+    points = module.points(base, module.default_values(base), Options())
+    return Table([
+        Row(series=point.series, x=point.x, seed=point.run.seed, metric=metric, value=50.0 + point.run.seed + number)
+        for point in points
+        for number, metric in enumerate(METRICS)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("base", base_names())
+@pytest.mark.parametrize("name", study_names())
+def test_studies__runs_are_distinct_and_the_same_every_time(name: str, base: str) -> None:
+    module, found = find_study(name), find_base(base)
+    options = Options(real="" if base == "digits" else "/data/imagenet/train")
+    first, second = (module.points(found, module.default_values(found), options) for _ in range(2))
+    assert first == second and len({point.run.key for point in first}) == len(first)
+    assert {point.run.seed for point in first} == {0, 1, 2}
+
+
+def test_studies__share_their_clones_and_runs() -> None:
+    base = find_base("digits")
+    of = {name: find_study(name) for name in ("guidance", "prompts", "card", "features")}
+    runs = {name: {p.run for p in m.points(base, m.default_values(base), Options())} for name, m in of.items()}
+    assert {run.data for run in runs["card"]} & {run.data for run in runs["prompts"]}
+    assert runs["card"] & runs["features"] and runs["card"] & runs["prompts"]
+
+
+@pytest.mark.parametrize("base", base_names())
+def test_size__runs_are_prefixes_of_one_clone(base: str) -> None:
+    module, found = find_study("size"), find_base(base)
+    points = module.points(found, module.default_values(found), Options())
+    assert len({point.run.data for point in points}) == 1
+    scales = {point.x: point.run.scale * found.recipe_images_per_class for point in points}
+    assert scales == {x: pytest.approx(x * found.images_per_class) for x in scales}
+
+
+def test_size__iterations_or_epochs_stay_the_same() -> None:
+    module, base = find_study("size"), find_base("digits")
+
+    def epochs(fixed: str) -> dict[float, int]:
+        points = module.points(base, [0.1, 1.0, 10.0], Options(fixed=fixed))
+        found = {p.x: next(s for s in p.run.settings if s.startswith("num_epochs=")) for p in points}
+        return {x: int(text.partition("=")[2]) for x, text in found.items()}
+
+    assert epochs("iterations") == {0.1: 400, 1.0: 40, 10.0: 4} and set(epochs("epochs").values()) == {40}
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_studies__pages_and_figures_are_drawn(name: str, tmp_path: Any) -> None:
+    base = find_base("digits")
+    table = made_up(name, base)
+    page = write_study(name, find_study(name), base, table, tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".json", ".md", ".png", ".svg"}
+    text = page.read_text()
+    assert f"({name}-digits.png)" in text and "± 1.0" in text and "3 training seeds" in text
+    assert len((tmp_path / f"{name}-digits.csv").read_text().splitlines()) == len(table.rows) + 1
+    from PIL import Image
+
+    with Image.open(tmp_path / f"{name}-digits.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert (
+        600 < pixels.shape[1] < 1400 and 0.01 < (pixels < 200).mean() < 0.9
+    )  # a column or two at 200 dots an inch, not empty
+
+
+def test_augmentation__the_page_says_so_when_nothing_is_gained() -> None:
+    module, base = find_study("augmentation"), find_base("digits")
+
+    def table(synthetic_gain: float) -> Table:
+        return Table([
+            Row(series=series, x=x, seed=seed, metric="digits_clean", value=80 + seed + gain)
+            for x, gains in (("real", (0.0, 2.0)), ("synthetic", (0.0, synthetic_gain)))
+            for series, gain in zip(("plain", "DINO's crops"), gains, strict=True)
+            for seed in range(3)
+        ])  # fmt: skip
+
+    assert "+5.0 ± 1.4 points on synthetic" in module.conclude(table(5.0), base) and " exceeds" in module.conclude(
+        table(5.0), base
+    )
+    assert "does not exceed" in module.conclude(table(1.0), base)
+
+
+def test_table__means_and_spreads_are_over_seeds() -> None:
+    table = Table([Row(series="a", x=1.0, seed=seed, metric="m", value=value) for seed, value in enumerate((1, 2, 3))])
+    cell = table.cell("a", 1.0, "m")
+    assert cell is not None and (cell.mean, cell.spread, cell.num_seeds) == (2, 1, 3)
+    assert table.cell("a", 2.0, "m") is None and table.curve("a", "m") == [(1.0, cell)]
+
+
+def test_table__transfer_is_the_mean_of_tasks_without_cog() -> None:
+    def probe(name: str, value: float) -> dict[str, Any]:
+        return {"task": "probe", "value": value, "data": {"name": name}, "settings": {}}
+
+    results = [probe("pets", 80.0), probe("dtd", 60.0), probe("inaturalist_2018", 40.0), probe("cog_l1", 1.0)]
+    groups = {"pets": "small", "dtd": "small", "inaturalist_2018": "inaturalist", "cog_l1": "cog"}
+    rows = rows_of_results(results, series="a", x=1.0, seed=0, group_of=groups.__getitem__)
+    found = {row.metric: row.value for row in rows}
+    assert found["transfer, small"] == 70 and found["transfer, cog"] == 1 and found["transfer, mean"] == 60
