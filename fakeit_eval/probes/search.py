@@ -12,6 +12,7 @@ import itertools
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,9 @@ class Search:
     def _ask(self, study: optuna.Study, place: int, worker: str) -> optuna.Trial:
         study.sampler = self._sampler(place)
         if self.candidates:
-            study.sampler = optuna.samplers.PartialFixedSampler(self.candidates[place], study.sampler)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # has been since 2021
+                study.sampler = optuna.samplers.PartialFixedSampler(self.candidates[place], study.sampler)
         trial = study.ask()
         trial.set_user_attr(WORKER, worker)
         trial.set_user_attr(PLACE, place)
