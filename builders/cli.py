@@ -370,6 +370,26 @@ def grid(
     print(output)
 
 
+def compare(
+    first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")],
+    second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="B")],
+    /,
+    max_decoded: int = 1000,
+) -> None:
+    """Say how two clones differ: settings, and images with the same key, by how much.
+
+    Args:
+        first: Directory or URL of a clone.
+        second: Directory or URL of another.
+        max_decoded: Pairs whose pixels are compared at most.
+    """
+    from builders.showing.compare import compare_clones, describe
+
+    if max_decoded < 0:
+        raise UserError(f"--max-decoded {max_decoded} is no number of pairs; give 0 or more")
+    print("\n".join(describe(compare_clones(first, second, max_decoded))))
+
+
 def redo(
     clone: ClonePath,
     key: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="KEY")],
@@ -437,6 +457,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "push": push,
     "sheet": sheet,
     "grid": grid,
+    "compare": compare,
 }
 
 
