@@ -23,8 +23,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[build,train,eval,http,s3,tensorboard,trackio,wandb,dev]'
 	@touch $@
 
-system: ## install what the tests need from the system (WordNet 3.0), on Debian and Ubuntu
-	@test -f /usr/share/wordnet/data.noun || sh tests/install_system.sh
+system: ## install what the tests need from the system (WordNet 3.0, Chromium), on Debian
+	@test -f /usr/share/wordnet/data.noun -a -x /usr/bin/chromium || sh tests/install_system.sh
 
 # --- the demo: make a clone, check it, train on it alone, test on real images ---
 

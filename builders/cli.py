@@ -370,6 +370,30 @@ def grid(
     print(output)
 
 
+def gallery(
+    clone: ClonePath,
+    /,
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("gallery"),
+    real: str = "",
+    beside: str = "",
+    per_class: int = 60,
+) -> None:
+    """Write a static site to look at a clone: every class, search, filters, each image with what made it.
+
+    Args:
+        clone: Directory or URL of the clone.
+        output: Folder of the site; open its index.html, or put it on any web server.
+        real: Real images beside it: a directory of class folders, or a clone.
+        beside: Another clone, joined on key, such as the same with another guidance.
+        per_class: Images of a class on its page.
+    """
+    from builders.showing.gallery import write_gallery
+
+    if per_class < 1:
+        raise UserError(f"--per-class {per_class} shows nothing; give 1 or more")
+    print(write_gallery(clone, output, real=real, beside=beside, per_class=per_class))
+
+
 def compare(
     first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")],
     second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="B")],
@@ -458,6 +482,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "sheet": sheet,
     "grid": grid,
     "compare": compare,
+    "gallery": gallery,
 }
 
 

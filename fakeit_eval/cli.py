@@ -1,6 +1,5 @@
 """fakeit-eval: what a trained backbone is worth. Also `python -m fakeit_eval`.
 
-SUBJECT is a run directory of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME, or a state dict (.pth, .safetensors).
 Features, searches and results are kept: the same command again reads them.
 """
 
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from fakeit_eval.features import Loading
 
 PROGRAM = "fakeit-eval"
-Subjects = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SUBJECT")]
+WHOM = "Run directories of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME[@WEIGHTS], or state dicts (.pth, .safetensors)."
+Subjects = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SUBJECT", help=WHOM)]
 RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
 StudyName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 OutputPath = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]

@@ -73,5 +73,5 @@ def test_compare__on_the_command_line(
 
 
 def test_compare__what_is_no_clone_is_told(clone_a: str) -> None:
-    with pytest.raises(UserError, match="no clone at '.*nowhere'"):
+    with pytest.raises(UserError, match=r"no clone at '.*nowhere'"):
         compare_clones(clone_a, "nowhere")

@@ -1,0 +1,239 @@
+"""A clone to look at: a static site without a server and without requests to anywhere else (Figs 6-13 of the paper).
+
+fakeit-build gallery CLONE -o DIR          # then open DIR/index.html
+
+    index.html  assets/        one page, its script and its style
+    data/index.js              classes, settings, scenes
+    data/<class>.js            metadata of a class's images, fetched when the class is opened
+    sprites/<class>.webp       a few thumbnails of a class, for the list
+    sprites/<class>-<n>.webp   all of them, 50 a file
+    images/…                   the pictures as they are in the clone
+
+Data are scripts, because a page that is opened from a disk may not fetch files. What a clone says is data, never markup: it is
+set as text.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from builders.format.errors import UserError
+from builders.format.images import FORMATS, decode_foreign_image, decode_sample
+from builders.format.manifest import MANIFEST
+from builders.format.open_clone import Clone, open_clone
+
+THUMBNAIL = 96
+"""Side in pixels."""
+PER_SPRITE, COLUMNS = 50, 10
+IN_LIST = 6
+"""Images of a class in the list, of each source."""
+COLUMNS_SHOWN = ("prompt", "seed", "background", "guidance_scale", "num_inference_steps", "nsfw", "index", "attempt")
+MAX_WORDS = 40
+"""Of a class's prompts that its entry in the search has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    key: str
+    content: bytes
+    extension: str
+    about: dict[str, Any]
+
+
+class Source:
+    """Pictures by class, a stable random choice of each: of a clone."""
+
+    def __init__(self, root: str, title: str) -> None:
+        self.clone: Clone = open_clone(root)
+        self.root, self.title = root, title
+        self.numbers = _by_class(self.clone)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Class ids with their number of images."""
+        return {name: len(found) for name, found in self.numbers.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        recipe = self.clone.manifest.recipe
+        if recipe.get("engine") == "folder":
+            return {"name": recipe["name"]}
+        names = ("name", "prompt", "model", "guidance_scale", "num_inference_steps")
+        return {name: recipe[name] for name in names if name in recipe}
+
+    def pictures(self, class_id: str, count: int) -> Iterator[Picture]:
+        extension = str(self.clone.manifest.recipe.get("image_format", "jpg"))
+        for number in self.numbers.get(class_id, [])[:count]:
+            sample = self.clone[number]
+            shard, row = self.clone.locate(number)
+            about = self.clone.metadata(shard).slice(row, 1).to_pylist()[0]
+            yield Picture(key=sample.key, content=sample.picture, extension=extension, about=about)
+
+
+class Folders(Source):
+    """The same of class folders of real images."""
+
+    def __init__(self, root: str, title: str) -> None:
+        from builders.making.engines.folder import list_class_folders
+
+        self.root, self.title = root, title
+        self.paths = {
+            name: sorted(paths, key=lambda path: _order(path.name)) for name, paths in list_class_folders(root).items()
+        }
+
+    @property
+    def classes(self) -> dict[str, int]:
+        return {name: len(paths) for name, paths in self.paths.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"name": "class folders"}
+
+    def pictures(self, class_id: str, count: int) -> Iterator[Picture]:
+        for path in self.paths.get(class_id, [])[:count]:
+            yield Picture(key=path.stem, content=path.read_bytes(), extension=path.suffix.lstrip(".").lower(), about={})
+
+
+def open_source(root: str, title: str) -> Source:
+    """A clone, or a directory of class folders.
+
+    Raises:
+        UserError: it is neither.
+    """
+    is_folders = Path(root).is_dir() and not (Path(root) / MANIFEST).exists()
+    return Folders(root, title) if is_folders else Source(root, title)
+
+
+def write_gallery(clone: str, out: Path, *, real: str = "", beside: str = "", per_class: int = 60) -> Path:
+    """Writes the site; its first page.
+
+    Args:
+        clone: Directory or URL of the clone.
+        real: Real images beside it: class folders or a clone.
+        beside: Another clone, joined on key, such as the same with another guidance.
+        per_class: Images of a class on its page, chosen by the hash of their keys.
+
+    Raises:
+        UserError: a clone cannot be opened, or `out` holds something else.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "data" / "index.js").exists():
+        raise UserError(f"'{out}' is not empty and is no gallery; give -o another folder")
+    sources = [Source(clone, "synthetic")]
+    sources += [Source(beside, "beside")] if beside else []
+    sources += [open_source(real, "real")] if real else []
+    names = {entry["wnid"]: str(entry["name"]) for entry in sources[0].clone.manifest.recipe["classes"]}
+    _copy_assets(out)
+    entries = [
+        _write_class(class_id, names.get(class_id, class_id), sources, out, per_class)
+        for class_id in tqdm(sources[0].classes, unit="class", disable=None, leave=False)
+    ]
+    index = {
+        "sources": [{"title": source.title, "settings": source.settings, "root": source.root} for source in sources],
+        "classes": entries,
+        "thumbnail": THUMBNAIL,
+        "columns": COLUMNS,
+        "perSprite": PER_SPRITE,
+    }
+    _write_data(out / "data" / "index.js", "index", index)
+    page = jinja2.Environment(autoescape=True).from_string(_asset("index.html.j2"))
+    (out / "index.html").write_text(page.render(title=str(sources[0].settings["name"])), encoding="utf-8")
+    return out / "index.html"
+
+
+def _write_class(class_id: str, name: str, sources: Sequence[Source], out: Path, per_class: int) -> dict[str, Any]:
+    """A class's sprites, pictures and metadata; its entry in the list."""
+    listed: list[Image.Image] = []
+    parts, words = [], dict[str, None]()
+    for source in sources:
+        found = list(source.pictures(class_id, per_class))
+        thumbnails = [_thumbnail(picture) for picture in found]
+        stem = f"{class_id}-{source.title}"
+        for number in range(0, len(thumbnails), PER_SPRITE):
+            _save_sprite(
+                thumbnails[number : number + PER_SPRITE], out / "sprites" / f"{stem}-{number // PER_SPRITE}.webp"
+            )
+        for picture in found:
+            _write_bytes(out / "images" / source.title / f"{picture.key}.{picture.extension}", picture.content)
+        listed += _padded(thumbnails[:IN_LIST])
+        for picture in found:
+            words.update(dict.fromkeys(str(picture.about.get("prompt", "")).lower().replace(",", " ").split()))
+        parts.append({
+            "title": source.title,
+            "rows": [
+                [picture.key, picture.extension, *(picture.about.get(column) for column in COLUMNS_SHOWN)] for picture in found
+            ],
+        })  # fmt: skip
+    _save_sprite(listed, out / "sprites" / f"{class_id}.webp", columns=IN_LIST * len(sources))
+    _write_data(out / "data" / f"{class_id}.js", "receive", {"id": class_id, "columns": COLUMNS_SHOWN, "parts": parts})
+    counts = [source.classes.get(class_id, 0) for source in sources]
+    return {"id": class_id, "name": name, "counts": counts, "words": " ".join(list(words)[:MAX_WORDS])}
+
+
+def _by_class(clone: Clone) -> dict[str, list[int]]:
+    """Numbers of each class's samples, in the order of the hashes of their keys."""
+    found: dict[str, list[tuple[bytes, int]]] = {name: [] for name in clone.manifest.label_names}
+    for shard, start in enumerate(clone.shard_starts[:-1]):
+        index = clone.shard_index(shard)
+        for row, (key, label) in enumerate(zip(index["key"], index["label"], strict=True)):
+            found[clone.manifest.label_names[label]].append((_order(key), start + row))
+    return {name: [number for _, number in sorted(numbers)] for name, numbers in found.items()}
+
+
+def _order(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _thumbnail(picture: Picture) -> Image.Image:
+    if picture.extension in FORMATS:
+        pixels = decode_sample(picture.key, picture.content)
+    else:
+        try:
+            pixels = decode_foreign_image(picture.content)
+        except ValueError as error:
+            raise UserError(f"'{picture.key}' cannot be read ({error}); repair or remove it") from None
+    return ImageOps.fit(Image.fromarray(np.asarray(pixels)), (THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+
+
+def _padded(thumbnails: list[Image.Image]) -> list[Image.Image]:
+    empty = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (128, 128, 128))
+    return thumbnails + [empty] * (IN_LIST - len(thumbnails))
+
+
+def _save_sprite(thumbnails: Sequence[Image.Image], path: Path, columns: int = COLUMNS) -> None:
+    rows = -(-len(thumbnails) // columns)
+    sprite = Image.new("RGB", (min(columns, len(thumbnails)) * THUMBNAIL, rows * THUMBNAIL))
+    for number, thumbnail in enumerate(thumbnails):
+        sprite.paste(thumbnail, (number % columns * THUMBNAIL, number // columns * THUMBNAIL))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sprite.save(path, "WEBP", quality=75)
+
+
+def _write_data(path: Path, call: str, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"gallery.{call}({json.dumps(content, separators=(',', ':'))});\n", encoding="ascii")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _asset(name: str) -> str:
+    return (files("builders.showing") / "gallery_site" / name).read_text(encoding="utf-8")
+
+
+def _copy_assets(out: Path) -> None:
+    (out / "assets").mkdir(parents=True, exist_ok=True)
+    for name in ("gallery.js", "gallery.css"):
+        with as_file(files("builders.showing") / "gallery_site" / name) as source:
+            shutil.copy(source, out / "assets" / name)

@@ -1,0 +1,187 @@
+// The gallery's page. Data come as scripts that call gallery.index and gallery.receive; all of it is set as text, never as markup.
+"use strict";
+
+const gallery = (() => {
+  const $ = (id) => document.getElementById(id);
+  const make = (tag, properties = {}, ...children) => {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  };
+  const classes = new Map(); // data of opened classes
+  const waiting = new Map(); // class id -> callback
+  let all, opened, shown = [], place = -1;
+
+  // --- sprites ---
+
+  function tile(element, sprite, number, columns, rows) {
+    // Percentages, so that a tile may have any size.
+    const [across, down] = [number % columns, Math.floor(number / columns)];
+    element.style.backgroundImage = `url("${sprite}")`;
+    element.style.backgroundSize = `${columns * 100}% ${rows * 100}%`;
+    element.style.backgroundPosition = `${columns > 1 ? (100 * across) / (columns - 1) : 0}% ${rows > 1 ? (100 * down) / (rows - 1) : 0}%`;
+    return element;
+  }
+
+  const seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (isIntersecting) {
+        seen.unobserve(target);
+        target.fill();
+      }
+    }
+  }, { rootMargin: "300px" });
+
+  // --- the list of classes ---
+
+  function listed(entry) {
+    const blocks = make("div", { className: "blocks" });
+    const row = make("a", { className: "class", href: `#${encodeURIComponent(entry.id)}` },
+      make("h2", {}, entry.name, " ", make("small", {}, `${entry.id} · ${entry.counts.map((n) => n.toLocaleString()).join(" · ")} images`)), blocks);
+    const perSource = 6;
+    row.fill = () => all.sources.forEach((source, which) => {
+      const block = make("div", { className: "block", role: "img", ariaLabel: `${Math.min(perSource, entry.counts[which])} ${source.title} images of ${entry.name}` });
+      block.dataset.title = source.title;
+      for (let number = 0; number < Math.min(perSource, entry.counts[which]); number++) {
+        block.append(tile(make("div", { className: "tile" }), `sprites/${encodeURIComponent(entry.id)}.webp`,
+          which * perSource + number, perSource * all.sources.length, 1));
+      }
+      blocks.append(block);
+    });
+    seen.observe(row);
+    return row;
+  }
+
+  function showList() {
+    opened = null;
+    $("filters").hidden = true;
+    const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = all.classes.filter((entry) => words.every((word) => entry.text.includes(word)));
+    $("main").replaceChildren(...found.map(listed));
+    $("count").value = `${found.length.toLocaleString()} of ${all.classes.length.toLocaleString()} classes`;
+    document.title = all.sources[0].settings.name;
+  }
+
+  // --- the page of a class ---
+
+  function open(id) {
+    if (classes.has(id)) return showClass(classes.get(id));
+    $("main").replaceChildren(make("p", {}, "…"));
+    waiting.set(id, showClass);
+    const script = make("script", { src: `data/${encodeURIComponent(id)}.js` });
+    script.onerror = () => $("main").replaceChildren(make("p", {}, `There is no class “${id}”. `, make("a", { href: "#" }, "All classes")));
+    document.head.append(script);
+  }
+
+  function rowsOf(data) {
+    return data.parts.flatMap((part, which) => part.rows.map((row, number) => {
+      const about = Object.fromEntries(data.columns.map((name, column) => [name, row[column + 2]]));
+      return { ...about, key: row[0], extension: row[1], source: part.title, which, number, total: part.rows.length };
+    }));
+  }
+
+  function showClass(data) {
+    opened = data;
+    const entry = all.classes.find((found) => found.id === data.id) ?? { name: data.id };
+    document.title = `${entry.name} · ${all.sources[0].settings.name}`;
+    data.rows ??= rowsOf(data);
+    const options = (select, first, values) => select.replaceChildren(make("option", { value: "" }, first), ...values.map((value) => make("option", { value }, value)));
+    options($("source"), "all sources", all.sources.map((source) => source.title));
+    options($("background"), "any background", [...new Set(data.rows.map((row) => row.background).filter(Boolean))].sort());
+    $("filters").hidden = false;
+    showRows();
+  }
+
+  function showRows() {
+    const [source, flag, background] = ["source", "flag", "background"].map((id) => $(id).value);
+    const words = $("words").value.toLowerCase().split(/\s+/).filter(Boolean);
+    shown = opened.rows.filter((row) => (!source || row.source === source) && (!background || row.background === background)
+      && (!flag || String(row.nsfw) === flag) && words.every((word) => (row.prompt ?? "").toLowerCase().includes(word)));
+    const entry = all.classes.find((found) => found.id === opened.id);
+    const grid = make("div", { className: "grid" }, ...shown.map((row, number) => {
+      const sprite = Math.floor(row.number / all.perSprite), first = sprite * all.perSprite;
+      const count = Math.min(all.perSprite, row.total - first);
+      const button = make("button", { className: row.nsfw === 1 ? "tile flagged" : "tile", type: "button",
+        ariaLabel: `${row.source}: ${row.prompt || row.key}`, title: row.prompt || row.key, onclick: () => view(number) });
+      button.fill = () => tile(button, `sprites/${encodeURIComponent(`${opened.id}-${row.source}-${sprite}`)}.webp`, row.number - first,
+        Math.min(all.columns, count), Math.ceil(count / all.columns));
+      seen.observe(button);
+      return button;
+    }));
+    $("main").replaceChildren(make("h2", {}, entry ? entry.name : opened.id, " ", make("small", {}, opened.id)), grid);
+    $("count").value = `${shown.length.toLocaleString()} of ${opened.rows.length.toLocaleString()} images`;
+  }
+
+  // --- one image ---
+
+  function figure(row) {
+    const image = make("img", { src: `images/${encodeURIComponent(row.source)}/${encodeURIComponent(`${row.key}.${row.extension}`)}`, alt: row.prompt || row.key });
+    image.onload = () => image.classList.toggle("small", image.naturalWidth < 128);
+    return make("figure", {}, image, make("figcaption", {}, row.source));
+  }
+
+  function view(number) {
+    place = (number + shown.length) % shown.length;
+    const row = shown[place];
+    const twins = opened.rows.filter((other) => other.key === row.key && other.source !== row.source && other.source !== "real" && row.source !== "real");
+    $("pictures").replaceChildren(...[row, ...twins].sort((a, b) => a.which - b.which).map(figure));
+    const flags = { "-1": "not checked", 0: "not flagged", 1: "flagged" };
+    const facts = [["key", row.key], ["prompt", row.prompt], ["seed", row.seed], ["background", row.background], ["guidance", row.guidance_scale],
+      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["made again", row.attempt ? `${row.attempt} times` : ""]];
+    twins.forEach((twin) => facts.push([`${twin.source}: prompt`, twin.prompt === row.prompt ? "the same" : twin.prompt],
+      [`${twin.source}: guidance`, twin.guidance_scale], [`${twin.source}: steps`, twin.num_inference_steps]));
+    $("about").replaceChildren(...facts.filter(([, value]) => value !== undefined && value !== null && value !== "")
+      .flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
+    if (row.seed !== undefined && row.seed !== null) {
+      $("about").append(make("dt", {}, "again"), make("dd", {}, make("code", {}, `fakeit-build redo ${quoted(all.sources[row.which].root)} ${row.key}`)));
+    }
+    if (!$("viewer").open) $("viewer").showModal();
+  }
+
+  const quoted = (text) => (/^[\w./:@=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+
+  // --- events ---
+
+  function route() {
+    const id = decodeURIComponent(location.hash.slice(1));
+    if ($("viewer").open) $("viewer").close();
+    if (id) open(id);
+    else showList();
+    scrollTo(0, 0);
+  }
+
+  function start() {
+    for (const entry of all.classes) entry.text = `${entry.id} ${entry.name} ${entry.words}`.toLowerCase();
+    const said = { prompt: (value) => `prompt “${value}”`, guidance_scale: (value) => `guidance ${value}`, num_inference_steps: (value) => `${value} steps` };
+    const settings = (source) => Object.entries(source.settings).map(([name, value]) => said[name]?.(value) ?? value).join(" · ");
+    $("settings").textContent = all.sources.map((source) => `${source.title}: ${settings(source)}`).join("  |  ");
+    $("search").addEventListener("input", () => {
+      if (location.hash.length > 1) location.hash = "";
+      else showList();
+    });
+    for (const id of ["source", "flag", "background", "words"]) $(id).addEventListener("input", showRows);
+    addEventListener("hashchange", route);
+    addEventListener("keydown", (event) => {
+      if ($("viewer").open) {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (step) view(place + step);
+      } else if (event.key === "/" && document.activeElement !== $("search") && document.activeElement !== $("words")) {
+        event.preventDefault();
+        $("search").focus();
+      } else if (event.key === "Escape" && location.hash.length > 1) {
+        location.hash = "";
+      }
+    });
+    $("viewer").addEventListener("close", () => document.querySelectorAll(".grid .tile")[place]?.focus());
+    route();
+  }
+
+  return {
+    index(content) { all = content; start(); },
+    receive(data) {
+      classes.set(data.id, data);
+      waiting.get(data.id)?.(data);
+      waiting.delete(data.id);
+    },
+  };
+})();
