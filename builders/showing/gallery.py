@@ -18,6 +18,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from builders.format.open_clone import Clone, open_clone
 THUMBNAIL = 96
 """Side in pixels."""
 PER_SPRITE, COLUMNS = 50, 10
+NUM_OPEN_SHARDS = 256
 IN_LIST = 6
 """Images of a class in the list, of each source."""
 COLUMNS_SHOWN = ("prompt", "seed", "background", "guidance_scale", "num_inference_steps", "nsfw", "index", "attempt")
@@ -57,6 +59,11 @@ class Source:
         self.clone: Clone = open_clone(root)
         self.root, self.title = root, title
         self.numbers = _by_class(self.clone)
+        self._metadata = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._read_metadata)
+
+    def _read_metadata(self, shard: int) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = self.clone.metadata(shard, list(COLUMNS_SHOWN)).to_pydict()
+        return found
 
     @property
     def classes(self) -> dict[str, int]:
@@ -76,7 +83,7 @@ class Source:
         for number in self.numbers.get(class_id, [])[:count]:
             sample = self.clone[number]
             shard, row = self.clone.locate(number)
-            about = self.clone.metadata(shard).slice(row, 1).to_pylist()[0]
+            about = {name: values[row] for name, values in self._metadata(shard).items()}
             yield Picture(key=sample.key, content=sample.picture, extension=extension, about=about)
 
 
@@ -180,13 +187,16 @@ def _write_class(class_id: str, name: str, sources: Sequence[Source], out: Path,
 
 
 def _by_class(clone: Clone) -> dict[str, list[int]]:
-    """Numbers of each class's samples, in the order of the hashes of their keys."""
-    found: dict[str, list[tuple[bytes, int]]] = {name: [] for name in clone.manifest.label_names}
+    """Numbers of each class's samples, in the order of the hashes of their shards and keys.
+
+    So all classes are read from the same few shards, which hold images of each.
+    """
+    found: dict[str, list[tuple[bytes, bytes, int]]] = {name: [] for name in clone.manifest.label_names}
     for shard, start in enumerate(clone.shard_starts[:-1]):
-        index = clone.shard_index(shard)
+        index, shard_order = clone.shard_index(shard), _order(str(shard))
         for row, (key, label) in enumerate(zip(index["key"], index["label"], strict=True)):
-            found[clone.manifest.label_names[label]].append((_order(key), start + row))
-    return {name: [number for _, number in sorted(numbers)] for name, numbers in found.items()}
+            found[clone.manifest.label_names[label]].append((shard_order, _order(key), start + row))
+    return {name: [number for _, _, number in sorted(numbers)] for name, numbers in found.items()}
 
 
 def _order(key: str) -> bytes:
