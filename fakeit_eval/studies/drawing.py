@@ -58,7 +58,6 @@ def draw_bars(table: Table, x_label: str, groups: Sequence[tuple[str, str]]) -> 
     xs, series = list(dict.fromkeys(x for _, x in table.places)), table.series
     width = 0.8 / len(series)
     for panel, (label, metric) in zip(panels, groups, strict=True):
-        lows = []
         for number, name in enumerate(series):
             cells = [table.cell(name, x, metric) for x in xs]
             places = [place + (number - (len(series) - 1) / 2) * width for place in range(len(xs))]
@@ -72,8 +71,7 @@ def draw_bars(table: Table, x_label: str, groups: Sequence[tuple[str, str]]) -> 
                 label=name,
             )
             panel.bar_label(bars, fmt="%.1f", fontsize=TEXT - 2, padding=2)
-            lows += [cell.mean - cell.spread for cell in cells if cell]
-        panel.set_ylim(bottom=max(0.0, 10 * math.floor((min(lows) - 10) / 10)), top=min(105.0, panel.get_ylim()[1] + 5))
+        panel.set_ylim(0, min(108.0, panel.get_ylim()[1] + 6))
         turned = len(xs) > 3
         panel.set_xticks(
             range(len(xs)), [str(x) for x in xs], rotation=30 if turned else 0, ha="right" if turned else "center"
