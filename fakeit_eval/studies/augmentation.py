@@ -37,10 +37,12 @@ def conclude(table: Table, base: Base) -> str:
             return "Both augmentations are needed to say what is gained."
         gains[name] = (dino.mean - plain.mean, math.hypot(dino.spread, plain.spread))
     (real, real_spread), (synthetic, synthetic_spread) = gains["real"], gains["synthetic"]
-    word = "exceeds" if synthetic > real else "does not exceed"
+    more, spread = synthetic - real, math.hypot(real_spread, synthetic_spread)
+    word = "within the spread of" if abs(more) <= spread else "larger than" if more > 0 else "smaller than"
     return (
         f"DINO's crops gain {synthetic:+.1f} ± {synthetic_spread:.1f} points on synthetic images and {real:+.1f} ± "
-        f"{real_spread:.1f} on real ones: the gain on synthetic images {word} that on real ones (the paper: +14.7 and +0.8)."
+        f"{real_spread:.1f} on real ones: the gain on synthetic images is {word} that on real ones "
+        "(the paper: +14.7 and +0.8)."
     )
 
 
