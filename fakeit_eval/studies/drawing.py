@@ -1,14 +1,14 @@
 """Figures at the width of a paper's column, in colours that stay apart in grey and for the colour-blind (Okabe and Ito)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from fakeit_eval.analysis.analyse import MEASURES
 from fakeit_eval.studies.base import Base
-from fakeit_eval.studies.table import Table
+from fakeit_eval.studies.table import Cell, Table
 from fakeit_eval.test_sets.base import GROUPS
 
 COLUMN = 3.4
@@ -56,20 +56,8 @@ def draw_bars(table: Table, x_label: str, groups: Sequence[tuple[str, str]]) -> 
     """One panel for each (label, metric), a group of bars for each x, a bar for each series."""
     figure, panels = _panels(len(groups), height=2.4)
     xs, series = list(dict.fromkeys(x for _, x in table.places)), table.series
-    width = 0.8 / len(series)
     for panel, (label, metric) in zip(panels, groups, strict=True):
-        for number, name in enumerate(series):
-            cells = [table.cell(name, x, metric) for x in xs]
-            places = [place + (number - (len(series) - 1) / 2) * width for place in range(len(xs))]
-            bars = panel.bar(
-                places,
-                [cell.mean if cell else math.nan for cell in cells],
-                width * 0.92,
-                yerr=[cell.spread if cell else math.nan for cell in cells],
-                color=COLOURS[number % len(COLOURS)],
-                error_kw={"linewidth": 0.8, "capsize": 2},
-                label=name,
-            )
+        for bars in _grouped_bars(panel, series, lambda name, metric=metric: [table.cell(name, x, metric) for x in xs]):  # type: ignore[misc]
             panel.bar_label(bars, fmt="%.1f", fontsize=TEXT - 2, padding=2)
         panel.set_ylim(0, min(108.0, panel.get_ylim()[1] + 6))
         turned = len(xs) > 3
@@ -91,20 +79,9 @@ def draw_measures(table: Table) -> Figure:
     """Four panels, a group of bars for each group of data sets, a bar for each network."""
     figure = Figure(figsize=(2 * COLUMN, 3.6), layout="constrained", dpi=200)
     panels: Any = figure.subplots(2, 2).ravel()
-    width = 0.8 / len(table.series)
     for panel, measure in zip(panels, MEASURES, strict=True):
-        for number, series in enumerate(table.series):
-            cells = [table.cell(series, "", f"{measure}, {group}") for group in MEASURE_GROUPS]
-            places = [place + (number - (len(table.series) - 1) / 2) * width for place in range(len(cells))]
-            panel.bar(
-                places,
-                [cell.mean if cell else math.nan for cell in cells],
-                width * 0.92,
-                yerr=[cell.spread if cell else math.nan for cell in cells],
-                color=COLOURS[number % len(COLOURS)],
-                error_kw={"linewidth": 0.8, "capsize": 2},
-                label=series,
-            )
+        metrics = [f"{measure}, {group}" for group in MEASURE_GROUPS]
+        _grouped_bars(panel, table.series, lambda name, metrics=metrics: [table.cell(name, "", m) for m in metrics])  # type: ignore[misc]
         _style(panel)
         panel.set_xticks(range(len(MEASURE_GROUPS)), list(MEASURE_GROUPS.values()))
         panel.set_title(measure.replace("_", " "), fontsize=TEXT)
@@ -151,6 +128,25 @@ def draw_spiders(table: Table, base: Base) -> Figure:
         ncols=len(table.series),
     )
     return figure
+
+
+def _grouped_bars(panel: Any, series: Sequence[str], cells_of: Callable[[str], list[Cell | None]]) -> list[Any]:
+    """A bar for each series in every group; the bars of each series."""
+    width, drawn = 0.8 / len(series), []
+    for number, name in enumerate(series):
+        cells = cells_of(name)
+        drawn.append(
+            panel.bar(
+                [place + (number - (len(series) - 1) / 2) * width for place in range(len(cells))],
+                [cell.mean if cell else math.nan for cell in cells],
+                width * 0.92,
+                yerr=[cell.spread if cell else math.nan for cell in cells],
+                color=COLOURS[number % len(COLOURS)],
+                error_kw={"linewidth": 0.8, "capsize": 2},
+                label=name,
+            )
+        )
+    return drawn
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Any]]:

@@ -1,7 +1,8 @@
 """What tasks share that stand on torchvision's readers: paths and labels without a look at pictures, errors as sentences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,16 @@ def read_listed(
             "unpack the data set again"
         )
     return open_files([path for path, _ in listed], labels, tuple(names), root=place.root, name=task_name)
+
+
+def read_splits(
+    task_name: str, place: Place, reader: Callable[..., Any], parts: Sequence[str]
+) -> dict[str, PictureSet]:
+    """`read_listed` for each part of a reader that takes the part's name, `download` and `loader`."""
+    return {
+        part: read_listed(task_name, place, partial(reader, place.root, part, download=place.download, loader=path_of))
+        for part in parts
+    }
 
 
 def guarded(task_name: str, place: Place, read: Callable[[], Any]) -> Any:

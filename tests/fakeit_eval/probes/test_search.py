@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import optuna
@@ -147,7 +146,6 @@ def test_search__an_error_in_a_trial_leaves_its_place_to_the_next(tmp_path: Path
 
     with pytest.raises(MemoryError):
         Search(tmp_path, 3, 0).run(suggest, fails)
-    time.sleep(0.01)
     assert [trial.user_attrs[PLACE] for trial in Search(tmp_path, 3, 0).run(suggest, quick)] == [0, 1, 2]
 
 
