@@ -69,7 +69,7 @@ def is_known(subject: Evaluated, path: Path, data: dict[str, Any]) -> bool:
         return False
     if not found:
         return False
-    if found["written_for"] != subject.name:
+    if found["weights_sha256"] != subject.sha256 and not (found["is_run"] or found["written_for"] == subject.name):
         raise UserError(
             f"'{subject.out}' holds results of '{found['written_for']}'; give '{subject.name}' another folder with --out"
         )
@@ -137,7 +137,13 @@ def read_result(path: Path) -> dict[str, Any]:
         raise UserError(f"'{path}' is no result ({error}); remove it and evaluate again") from None
     out = path.parent.parent
     is_run = (out / "backbone.json").is_file()
-    return {**result, **names, "written_for": names["run"], "run": str(out) if is_run else names["run"]}
+    return {
+        **result,
+        **names,
+        "is_run": is_run,
+        "written_for": names["run"],
+        "run": str(out) if is_run else names["run"],
+    }
 
 
 def _check(result: dict[str, Any]) -> None:

@@ -194,11 +194,28 @@ def test_cli__pictures_that_changed_are_tested_again(
 def test_cli__results_of_another_subject_are_not_overwritten(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = shutil.copytree(run, tmp_path / "other")
+    from safetensors.torch import load_file, save_file
+
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    weights = load_file(other / "backbone.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, other / "backbone.safetensors")
     command = ("--data", "wine", "--out", tmp_path / "out")
     assert call(monkeypatch, "analyze", run, *command) == 0
     assert call(monkeypatch, "analyze", other, *command) == 2
     assert f"holds results of '{run}'" in capsys.readouterr().err
+
+
+def test_cli__a_run_that_was_moved_keeps_its_results(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "analyze", run, "--data", "wine") == 0
+    (written,) = (run / "results").iterdir()
+    moved = Path(shutil.move(run, tmp_path / "elsewhere"))
+    before = (moved / "results" / written.name).stat().st_mtime_ns
+    monkeypatch.chdir(tmp_path)
+    for name in ("elsewhere", "./elsewhere/", moved):
+        assert call(monkeypatch, "analyze", name, "--data", "wine") == 0
+    assert (moved / "results" / written.name).stat().st_mtime_ns == before
 
 
 def test_cli__a_folder_with_parts_is_measured_as_one(
