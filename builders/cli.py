@@ -237,12 +237,10 @@ def card(
 
 def _clone_card(clone: str) -> Iterator[tuple[Storage, str, bytes]]:
     from builders.format.manifest import CARD, read_manifest
-    from builders.making.recipe import recipe_from_dict
-    from builders.publishing.card import render_card
+    from builders.publishing.card import clone_card
 
     storage = Storage(clone)
-    manifest = read_manifest(storage)
-    yield storage, CARD, render_card(manifest, recipe_from_dict(manifest.recipe)).encode()
+    yield storage, CARD, clone_card(storage, read_manifest(storage))
 
 
 def _recipe_cards(recipes: list[str], folder: Path) -> Iterator[tuple[Storage, str, bytes]]:
@@ -322,6 +320,7 @@ def sheet(
     real: str | None = None,
     classes: tuple[str, ...] = (),
     per_class: int = 8,
+    card: str = "",
 ) -> None:
     """Draw a contact sheet: a row per class, a block of images per clone, real ones first.
 
@@ -331,13 +330,16 @@ def sheet(
         real: A clone of real images, or a directory of class folders.
         classes: Only these classes, by class id or first lemma.
         per_class: Images per class in each block.
+        card: A clone whose card gets the sheet, too.
     """
     from builders.showing.sheet import draw_sheet
 
     if per_class < 1 or output.suffix != ".png":
         raise UserError(f"--per-class {per_class} -o {output} cannot be drawn; give 1 or more, and a .png")
-    draw_sheet(list(clones), real, per_class, list(classes)).save(output)
+    drawn = draw_sheet(list(clones), real, per_class, list(classes))
+    drawn.save(output)
     print(output)
+    _put_into_card(card, "sheet.png", output)
 
 
 def grid(
@@ -349,6 +351,7 @@ def grid(
     guidance: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.5, 10.0),
     steps: tuple[int, ...] = (5, 10, 25, 50),
     image_seed: int = 1947262,
+    card: str = "",
 ) -> None:
     """Draw one class at one seed over guidance scales and step counts: Fig. 5 of the paper.
 
@@ -359,6 +362,7 @@ def grid(
         guidance: Guidance scales, a column each.
         steps: Step counts, a row each.
         image_seed: Seed of the image, the same in every cell.
+        card: A clone whose card gets the grid, too.
     """
     from builders.making.models import pin_model
     from builders.showing.grid import draw_grid
@@ -368,6 +372,21 @@ def grid(
     drawn = draw_grid(pin_model(_plan(recipe, options).recipe), class_id, image_seed, guidance, steps)
     drawn.save(output)
     print(output)
+    _put_into_card(card, "grid.png", output)
+
+
+def _put_into_card(clone: str, name: str, picture: Path) -> None:
+    """Puts a picture beside a clone's manifest and writes its card anew; nothing without a clone."""
+    if not clone:
+        return
+    from builders.format.manifest import CARD, read_manifest
+    from builders.publishing.card import clone_card
+
+    storage = Storage(clone)
+    manifest = read_manifest(storage)
+    storage.write(name, picture.read_bytes())
+    storage.write(CARD, clone_card(storage, manifest))
+    print(f"{storage.url(CARD)} shows {name}")
 
 
 def gallery(
@@ -376,6 +395,7 @@ def gallery(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("gallery"),
     real: str = "",
     beside: str = "",
+    audit: str = "",
     per_class: int = 60,
 ) -> None:
     """Write a static site to look at a clone: every class, search, filters, each image with what made it.
@@ -385,13 +405,14 @@ def gallery(
         output: Folder of the site; open its index.html, or put it on any web server.
         real: Real images beside it: a directory of class folders, or a clone.
         beside: Another clone, joined on key, such as the same with another guidance.
+        audit: Folder of an audit of the clone; by default the one that lies in the clone.
         per_class: Images of a class on its page.
     """
     from builders.showing.gallery import write_gallery
 
     if per_class < 1:
         raise UserError(f"--per-class {per_class} shows nothing; give 1 or more")
-    print(write_gallery(clone, output, real=real, beside=beside, per_class=per_class))
+    print(write_gallery(clone, output, real=real, beside=beside, audit=audit, per_class=per_class))
 
 
 def compare(
@@ -412,6 +433,65 @@ def compare(
     if max_decoded < 0:
         raise UserError(f"--max-decoded {max_decoded} is no number of pairs; give 0 or more")
     print("\n".join(describe(compare_clones(first, second, max_decoded))))
+
+
+def audit(
+    clone: ClonePath,
+    /,
+    clip: str = "",
+    revision: str = "",
+    output: Annotated[str, tyro.conf.arg(aliases=["-o"])] = "",
+    write_exclude: Path | None = None,
+    exclude: tuple[str, ...] = (),
+    batch_size: int = 64,
+    workers: int = os.cpu_count() or 1,
+) -> None:
+    """Look for what is wrong with a clone's pictures: broken, blank, duplicate, flagged; with --clip also wrong labels, other
+    senses of a name, backgrounds that swallow the object, pictures that are no photographs. Deletes nothing.
+
+    Args:
+        clone: Directory or URL of the clone.
+        clip: Hub id or directory of a CLIP of transformers (or SigLIP, …), such as openai/clip-vit-base-patch32.
+        revision: Commit of the CLIP on the Hub.
+        output: Folder for audit.json and audit.parquet; by default the clone itself, whose card gets a section.
+        write_exclude: File for the keys of what was found, for fakeit-train --exclude.
+        exclude: Kinds of findings that go into it; by default broken, blank, duplicate, nsfw and label.
+        batch_size: Pictures that the CLIP sees together.
+        workers: Threads that decode.
+    """
+    from builders.format.manifest import CARD, read_manifest
+    from builders.publishing.card import clone_card
+    from builders.showing.audit.audit import audit_clone
+    from builders.showing.audit.clip import ClipScorer
+    from builders.showing.audit.findings import KINDS, SKIPPED, check_kinds
+
+    storage, target = Storage(clone), Storage(output or clone)
+    manifest = read_manifest(storage)
+    if not output and not storage.is_local:
+        raise UserError(f"'{clone}' is not on this machine; give -o a folder for the audit")
+    if batch_size < 1 or workers < 1:
+        raise UserError(f"--batch-size {batch_size} --workers {workers} look at nothing; give 1 or more of both")
+    if revision and not clip:
+        raise UserError(f"--revision {revision} is of no model; give --clip one")
+    check_kinds(exclude, has_scorer=bool(clip))
+    scorer = ClipScorer(clip, revision) if clip else None
+    with tqdm(total=manifest.num_samples, unit="img", disable=None) as bar:
+        found = audit_clone(clone, scorer, batch_size=batch_size, num_threads=workers, on_images=bar.update)
+    found.write(target)
+    if not output:
+        storage.write(CARD, clone_card(storage, manifest))
+    summary = found.summary()
+    for kind, count in summary["found"].items():
+        print(f"{kind:11}{count:>10,}  {count / manifest.num_samples:>7.2%}  {KINDS[kind]}")
+    if not clip:
+        print("labels, senses, backgrounds and media were not looked at: give --clip a model")
+    elif summary["note"]:
+        print(summary["note"])
+    print(f"{target.url('audit.json')}")
+    if write_exclude:
+        keys = found.keys(exclude or [kind for kind in SKIPPED if kind in summary["found"]])
+        write_exclude.write_text("".join(f"{key}\n" for key in keys), encoding="utf-8")
+        print(f"{write_exclude}: {len(keys):,} keys; fakeit-train CONFIG --data {clone} --exclude {write_exclude}")
 
 
 def redo(
@@ -483,6 +563,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "grid": grid,
     "compare": compare,
     "gallery": gallery,
+    "audit": audit,
 }
 
 

@@ -43,6 +43,15 @@ def read_synset(text: str) -> Synset:
     )
 
 
+def noun_senses(name: str) -> list[Synset]:
+    """All noun synsets that a name is a lemma of, the most frequent first; none where WordNet does not have it.
+
+    Raises:
+        UserError: nltk or its WordNet data are missing.
+    """
+    return [read_synset(_wnid(synset)) for synset in _wordnet().synsets(name.replace(" ", "_"), pos="n")]
+
+
 def parent_lemmas(synset: Synset) -> list[list[str]]:
     """The lemmas of each parent."""
     return [read_synset(parent).lemmas for parent in synset.parents]

@@ -10,7 +10,7 @@ from builders.format.errors import UserError, missing_extra
 
 OPTIONAL_MODULES = {
     "datasets", "diffusers", "transformers", "torch", "torchvision", "timm", "cv2", "sklearn", "optuna", "matplotlib",
-    "huggingface_hub", "safetensors", "nltk", "scipy", "cachetools", "tokenizers",
+    "huggingface_hub", "safetensors", "nltk", "scipy", "cachetools", "tokenizers", "imagehash", "faiss",
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from builders.format.manifest import (
 from builders.format.schema import METADATA_SCHEMA
 from builders.making.output import FINALISING, OLD_MANIFEST, FinishedShard, Output
 from builders.making.shard import has_sidecar
-from builders.publishing.card import render_card
+from builders.publishing.card import clone_card
 
 
 def finalise(output: Output) -> Manifest:
@@ -51,7 +51,7 @@ def finalise(output: Output) -> Manifest:
             storage.move(tar, shard_name(plan.recipe.split, shard))
     manifest = _build_manifest(output, [shard for shard in shards if shard], metadata)
     storage.write(TIMM_INDEX, timm_index(manifest))
-    storage.write(CARD, render_card(manifest, plan.recipe).encode())
+    storage.write(CARD, clone_card(storage, manifest))
     storage.remove_temporaries()
     storage.write(MANIFEST, manifest.to_json())
     for name in storage.names(MAKING):

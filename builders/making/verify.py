@@ -28,9 +28,9 @@ from builders.format.manifest import (
 from builders.format.storage import Storage
 from builders.making.output import FINALISING
 from builders.making.plan import Plan
-from builders.making.recipe import Recipe, recipe_from_dict
+from builders.making.recipe import recipe_from_dict
 from builders.making.verify_shard import Fault, ShardVerifier
-from builders.publishing.card import render_card
+from builders.publishing.card import clone_card
 
 BYTES_PER_WORKER = {False: 1 << 30, True: 1 << 27}
 """Less, without and with decoding, is not worth the start of a process."""
@@ -116,7 +116,7 @@ def _verify_files(manifest: Manifest, plan: Plan, storage: Storage) -> Iterator[
     if storage.exists(FINALISING):
         yield Fault(FINALISING, "left over from finalising; run 'fakeit-build make' again")
     yield from _verify_manifest(manifest, plan)
-    for name, expected in _derived_files(manifest, plan.recipe):
+    for name, expected in _derived_files(manifest, storage):
         if not storage.exists(name):
             yield Fault(name, "missing")
         elif storage.read(name) != expected:
@@ -153,9 +153,9 @@ def _verify_manifest(manifest: Manifest, plan: Plan) -> Iterator[Fault]:
             )
 
 
-def _derived_files(manifest: Manifest, recipe: Recipe) -> Iterator[tuple[str, bytes]]:
+def _derived_files(manifest: Manifest, storage: Storage) -> Iterator[tuple[str, bytes]]:
     yield TIMM_INDEX, timm_index(manifest)
     try:
-        yield CARD, render_card(manifest, recipe).encode()
+        yield CARD, clone_card(storage, manifest)
     except (UserError, IndexError, KeyError):  # of a manifest that does not fit its recipe, which is told above
         return

@@ -1,6 +1,6 @@
 """The dataset card: YAML that tells stock `datasets` what is where, and a page for people.
 
-Invariant: a card is a pure function of the plan and, once the clone is made, of its manifest.
+Invariant: a card is a pure function of the plan and, once the clone is made, of its manifest and what lies beside it.
 """
 
 import csv
@@ -15,13 +15,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from builders.classes.scenes import scene_phrase
 from builders.format.manifest import Manifest
 from builders.format.schema import card_features
+from builders.format.storage import Storage
 from builders.making.plan import Plan, Sample
 from builders.making.prompt_warnings import same_prompts
 from builders.making.prompts import template_fields
-from builders.making.recipe import Recipe
+from builders.making.recipe import Recipe, recipe_from_dict
+from builders.publishing.beside import Beside, read_beside
 
 CONFIG_NAME = "default"
 NUM_EXAMPLES = 6
+NUM_WORST = 10
+"""Classes that an audit's section names."""
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 """The model whose failures the paper lists."""
 
@@ -51,14 +55,19 @@ def card_metadata(recipe: Recipe, manifest: Manifest | None) -> dict[str, Any]:
     }
 
 
-def render_card(manifest: Manifest, recipe: Recipe) -> str:
+def render_card(manifest: Manifest, recipe: Recipe, beside: Beside) -> str:
     """The whole README.md of a clone."""
-    return _render(Plan(recipe, manifest.num_rounds), manifest)
+    return _render(Plan(recipe, manifest.num_rounds), manifest, beside)
+
+
+def clone_card(storage: Storage, manifest: Manifest) -> bytes:
+    """The README.md that a clone should have, what lies beside it included."""
+    return render_card(manifest, recipe_from_dict(manifest.recipe), read_beside(storage, manifest)).encode()
 
 
 def render_recipe_card(recipe: Recipe) -> str:
     """The card of a recipe whose 1x clone is still to be made."""
-    return _render(Plan(recipe, recipe.default_rounds), None)
+    return _render(Plan(recipe, recipe.default_rounds), None, Beside())
 
 
 def model_licence(model: str) -> str:
@@ -76,7 +85,7 @@ def known_failures(recipe: Recipe) -> list[tuple[str, str, str]]:
     return [(row["wnid"], names[row["wnid"]], row["failure"]) for row in rows]
 
 
-def _render(plan: Plan, manifest: Manifest | None) -> str:
+def _render(plan: Plan, manifest: Manifest | None, beside: Beside) -> str:
     recipe = plan.recipe
     metadata = yaml.safe_dump(card_metadata(recipe, manifest), sort_keys=False, allow_unicode=True, width=1000)
     return _template().render(
@@ -92,7 +101,16 @@ def _render(plan: Plan, manifest: Manifest | None) -> str:
         safety=manifest.safety_totals() if manifest else None,
         failures=known_failures(recipe),
         same_prompts=same_prompts(recipe) if recipe.engine == "diffusion" else [],
+        sheets=beside.sheets,
+        audit=beside.audit,
+        worst=_worst_classes(beside.audit) if beside.audit else [],
     )
+
+
+def _worst_classes(audit: dict[str, Any]) -> list[dict[str, Any]]:
+    """The classes whose images the scorer takes for the class least often."""
+    scored = [found for found in audit["classes"] if "share" in found]
+    return sorted(scored, key=lambda found: (found["share"], found["wnid"]))[:NUM_WORST]
 
 
 @cache

@@ -21,6 +21,7 @@ from builders.format.manifest import (
 )
 from builders.format.storage import Storage
 from builders.making.verify import verify_clone
+from builders.publishing.beside import BESIDE, names_beside
 
 PUSHING = f"{MAKING}/pushing.json"
 """At a URL: which clone is being pushed, and which files of an earlier one stay."""
@@ -50,8 +51,8 @@ def checked_clone(root: str) -> tuple[Storage, Manifest]:
 
 
 def clone_files(storage: Storage, manifest: Manifest) -> list[FileEntry]:
-    """Shards and metadata, then the index files, the manifest last."""
-    contents = [(name, storage.read(name)) for name in INDEX_FILES]
+    """Shards and metadata, what lies beside them, then the index files, the manifest last."""
+    contents = [(name, storage.read(name)) for name in (*names_beside(storage), *INDEX_FILES)]
     index = [FileEntry(name=n, num_bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in contents]
     return [*manifest.shards, *manifest.metadata, *index]
 
@@ -77,7 +78,7 @@ def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, n
         is_whole = there.get(file.name) == file.num_bytes
         if file.name == MANIFEST and (lacking := _lacking(target, files[:-1])):
             raise UserError(f"'{lacking}' is not at '{url}' as it was put there; run the push again")
-        if not is_whole or file.name in INDEX_FILES:
+        if not is_whole or file.name in (*BESIDE, *INDEX_FILES):
             target.upload(Path(source.path(file.name)), file.name)
         on_progress(1, file.num_bytes)
     target.remove(PUSHING)

@@ -4,9 +4,10 @@ fakeit-build gallery CLONE -o DIR          # then open DIR/index.html
 
     index.html  assets/        one page, its script and its style
     data/index.js              classes, settings, scenes
-    data/<class>.js            metadata of a class's images, fetched when the class is opened
-    sprites/<class>.webp       a few thumbnails of a class, for the list
-    sprites/<class>-<n>.webp   all of them, 50 a file
+    data/audit.js              what an audit says of classes and groups, fetched when its page is opened
+    data/classes/<class>.js    metadata of a class's images, fetched when the class is opened
+    sprites/<class>/list.webp  a few thumbnails of a class, for the list
+    sprites/<class>/…-<n>.webp all of them, 50 a file
     images/…                   the pictures as they are in the clone
 
 Data are scripts, because a page that is opened from a disk may not fetch files. What a clone says is data, never markup: it is
@@ -25,6 +26,8 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
@@ -32,6 +35,8 @@ from builders.format.errors import UserError
 from builders.format.images import FORMATS, decode_foreign_image, decode_sample
 from builders.format.manifest import MANIFEST
 from builders.format.open_clone import Clone, open_clone
+from builders.format.storage import Storage
+from builders.publishing.beside import AUDIT, AUDIT_PICTURES, read_audit
 
 THUMBNAIL = 96
 """Side in pixels."""
@@ -78,9 +83,11 @@ class Source:
         names = ("name", "prompt", "model", "guidance_scale", "num_inference_steps")
         return {name: recipe[name] for name in names if name in recipe}
 
-    def pictures(self, class_id: str, count: int) -> Iterator[Picture]:
+    def pictures(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[Picture]:
+        """A stable random choice of a class's images, and after them those with some keys."""
         extension = str(self.clone.manifest.recipe.get("image_format", "jpg"))
-        for number in self.numbers.get(class_id, [])[:count]:
+        chosen = self.numbers.get(class_id, [])[:count]
+        for number in dict.fromkeys([*chosen, *map(self.clone.find, keys)]):
             sample = self.clone[number]
             shard, row = self.clone.locate(number)
             about = {name: values[row] for name, values in self._metadata(shard).items()}
@@ -106,7 +113,7 @@ class Folders(Source):
     def settings(self) -> dict[str, Any]:
         return {"name": "class folders"}
 
-    def pictures(self, class_id: str, count: int) -> Iterator[Picture]:
+    def pictures(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[Picture]:
         for path in self.paths.get(class_id, [])[:count]:
             yield Picture(key=path.stem, content=path.read_bytes(), extension=path.suffix.lstrip(".").lower(), about={})
 
@@ -121,14 +128,17 @@ def open_source(root: str, title: str) -> Source:
     return Folders(root, title) if is_folders else Source(root, title)
 
 
-def write_gallery(clone: str, out: Path, *, real: str = "", beside: str = "", per_class: int = 60) -> Path:
+def write_gallery(
+    clone: str, out: Path, *, real: str = "", beside: str = "", audit: str = "", per_class: int = 60
+) -> Path:
     """Writes the site; its first page.
 
     Args:
         clone: Directory or URL of the clone.
         real: Real images beside it: class folders or a clone.
         beside: Another clone, joined on key, such as the same with another guidance.
-        per_class: Images of a class on its page, chosen by the hash of their keys.
+        audit: Folder of an audit of the clone; by default one that lies in the clone.
+        per_class: Images of a class on its page, chosen by the hash of their keys; an audit adds as many of its findings.
 
     Raises:
         UserError: a clone cannot be opened, or `out` holds something else.
@@ -139,9 +149,10 @@ def write_gallery(clone: str, out: Path, *, real: str = "", beside: str = "", pe
     sources += [Source(beside, "beside")] if beside else []
     sources += [open_source(real, "real")] if real else []
     names = {entry["wnid"]: str(entry["name"]) for entry in sources[0].clone.manifest.recipe["classes"]}
+    audited = _read_audit(sources[0].clone, audit)
     _copy_assets(out)
     entries = [
-        _write_class(class_id, names.get(class_id, class_id), sources, out, per_class)
+        _write_class(class_id, names.get(class_id, class_id), sources, out, per_class, audited)
         for class_id in tqdm(sources[0].classes, unit="class", disable=None, leave=False)
     ]
     index = {
@@ -150,25 +161,29 @@ def write_gallery(clone: str, out: Path, *, real: str = "", beside: str = "", pe
         "thumbnail": THUMBNAIL,
         "columns": COLUMNS,
         "perSprite": PER_SPRITE,
+        "audit": {name: audited.summary[name] for name in ("scorer", "note", "found")} if audited else None,
     }
+    if audited:
+        _write_data(out / "data" / "audit.js", "audit", {name: audited.summary[name] for name in ("classes", "groups")})
     _write_data(out / "data" / "index.js", "index", index)
     page = jinja2.Environment(autoescape=True).from_string(_asset("index.html.j2"))
     (out / "index.html").write_text(page.render(title=str(sources[0].settings["name"])), encoding="utf-8")
     return out / "index.html"
 
 
-def _write_class(class_id: str, name: str, sources: Sequence[Source], out: Path, per_class: int) -> dict[str, Any]:
+def _write_class(
+    class_id: str, name: str, sources: Sequence[Source], out: Path, per_class: int, audited: "_Audited | None"
+) -> dict[str, Any]:
     """A class's sprites, pictures and metadata; its entry in the list."""
     listed: list[Image.Image] = []
     parts, words = [], dict[str, None]()
     for source in sources:
-        found = list(source.pictures(class_id, per_class))
+        findings = audited.findings.get(class_id, {}) if audited and source is sources[0] else {}
+        found = list(source.pictures(class_id, per_class, list(findings)[:per_class]))
         thumbnails = [_thumbnail(picture) for picture in found]
-        stem = f"{class_id}-{source.title}"
         for number in range(0, len(thumbnails), PER_SPRITE):
-            _save_sprite(
-                thumbnails[number : number + PER_SPRITE], out / "sprites" / f"{stem}-{number // PER_SPRITE}.webp"
-            )
+            sprite = f"{source.title}-{number // PER_SPRITE}.webp"
+            _save_sprite(thumbnails[number : number + PER_SPRITE], out / "sprites" / class_id / sprite)
         for picture in found:
             _write_bytes(out / "images" / source.title / f"{picture.key}.{picture.extension}", picture.content)
         listed += _padded(thumbnails[:IN_LIST])
@@ -177,13 +192,49 @@ def _write_class(class_id: str, name: str, sources: Sequence[Source], out: Path,
         parts.append({
             "title": source.title,
             "rows": [
-                [picture.key, picture.extension, *(picture.about.get(column) for column in COLUMNS_SHOWN)] for picture in found
+                [
+                    picture.key,
+                    picture.extension,
+                    *(picture.about.get(column) for column in COLUMNS_SHOWN),
+                    findings.get(picture.key, []),
+                ]
+                for picture in found
             ],
         })  # fmt: skip
-    _save_sprite(listed, out / "sprites" / f"{class_id}.webp", columns=IN_LIST * len(sources))
-    _write_data(out / "data" / f"{class_id}.js", "receive", {"id": class_id, "columns": COLUMNS_SHOWN, "parts": parts})
+    _save_sprite(listed, out / "sprites" / class_id / "list.webp", columns=IN_LIST * len(sources))
+    _write_data(
+        out / "data" / "classes" / f"{class_id}.js",
+        "receive",
+        {"id": class_id, "columns": (*COLUMNS_SHOWN, "findings"), "parts": parts},
+    )
     counts = [source.classes.get(class_id, 0) for source in sources]
     return {"id": class_id, "name": name, "counts": counts, "words": " ".join(list(words)[:MAX_WORDS])}
+
+
+@dataclass(frozen=True)
+class _Audited:
+    summary: dict[str, Any]
+    findings: dict[str, dict[str, list[str]]]
+    """Class id to key to the kinds of what was found."""
+
+
+def _read_audit(clone: Clone, folder: str) -> _Audited | None:
+    """An audit of the clone as it is; None where none is asked for, and the clone has none or one of an earlier state."""
+    storage = Storage(folder) if folder else clone.storage
+    if not folder and not storage.exists(AUDIT):
+        return None
+    summary = read_audit(storage)
+    if summary["digest"] != clone.manifest.digest:
+        if folder:
+            raise UserError(f"the audit in '{folder}' is of another clone than '{clone.root}'; run the audit again")
+        return None
+    with storage.open(AUDIT_PICTURES) as file:
+        rows = pq.read_table(file, columns=["key", "label", "findings"])
+    rows = rows.filter(pc.greater(pc.list_value_length(rows["findings"]), 0))
+    findings: dict[str, dict[str, list[str]]] = {}
+    for row in rows.to_pylist():
+        findings.setdefault(clone.manifest.label_names[row["label"]], {})[row["key"]] = row["findings"]
+    return _Audited(summary, findings)
 
 
 def _by_class(clone: Clone) -> dict[str, list[int]]:

@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 
 from builders.format.images import decode_image, encode_image
 from builders.format.manifest import parse_manifest, timm_index
-from builders.making.recipe import recipe_from_dict
+from builders.format.storage import Storage
 from builders.making.verify import verify_clone
-from builders.publishing.card import render_card
+from builders.publishing.card import clone_card
 from tests.acceptance.record import record, run
 
 NUM_FAULTS = 200
@@ -74,7 +74,7 @@ class Place:
         manifest = replace(self.manifest, shards=shards)
         (self.root / "clone.json").write_bytes(manifest.to_json())
         (self.root / "_info.json").write_bytes(timm_index(manifest))
-        (self.root / "README.md").write_text(render_card(manifest, recipe_from_dict(manifest.recipe)))
+        (self.root / "README.md").write_text(clone_card(Storage(self.root), manifest).decode())
 
     def change(self, member: int, edit: Callable[[bytes], bytes]) -> None:
         """Edits the cls (0), picture (1) or json (2) of the chosen sample."""

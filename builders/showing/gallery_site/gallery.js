@@ -10,7 +10,7 @@ const gallery = (() => {
   };
   const classes = new Map(); // data of opened classes
   const waiting = new Map(); // class id -> callback
-  let all, opened, shown = [], place = -1;
+  let all, audit, opened, shown = [], place = -1;
 
   // --- sprites ---
 
@@ -43,7 +43,7 @@ const gallery = (() => {
       const block = make("div", { className: "block", role: "img", ariaLabel: `${Math.min(perSource, entry.counts[which])} ${source.title} images of ${entry.name}` });
       block.dataset.title = source.title;
       for (let number = 0; number < Math.min(perSource, entry.counts[which]); number++) {
-        block.append(tile(make("div", { className: "tile" }), `sprites/${encodeURIComponent(entry.id)}.webp`,
+        block.append(tile(make("div", { className: "tile" }), `sprites/${encodeURIComponent(entry.id)}/list.webp`,
           which * perSource + number, perSource * all.sources.length, 1));
       }
       blocks.append(block);
@@ -68,7 +68,7 @@ const gallery = (() => {
     if (classes.has(id)) return showClass(classes.get(id));
     $("main").replaceChildren(make("p", {}, "…"));
     waiting.set(id, showClass);
-    const script = make("script", { src: `data/${encodeURIComponent(id)}.js` });
+    const script = make("script", { src: `data/classes/${encodeURIComponent(id)}.js` });
     script.onerror = () => $("main").replaceChildren(make("p", {}, `There is no class “${id}”. `, make("a", { href: "#" }, "All classes")));
     document.head.append(script);
   }
@@ -88,6 +88,9 @@ const gallery = (() => {
     const options = (select, first, values) => select.replaceChildren(make("option", { value: "" }, first), ...values.map((value) => make("option", { value }, value)));
     options($("source"), "all sources", all.sources.map((source) => source.title));
     options($("background"), "any background", [...new Set(data.rows.map((row) => row.background).filter(Boolean))].sort());
+    const kinds = Object.entries(all.audit?.found ?? {}).filter(([, count]) => count).map(([kind]) => kind);
+    $("flag").replaceChildren(...[["", "any flag"], ["1", "flagged"], ["0", "not flagged"], ["-1", "not checked"], ...kinds.map((kind) => [kind, `audit: ${kind}`])]
+      .map(([value, text]) => make("option", { value }, text)));
     $("filters").hidden = false;
     showRows();
   }
@@ -96,20 +99,59 @@ const gallery = (() => {
     const [source, flag, background] = ["source", "flag", "background"].map((id) => $(id).value);
     const words = $("words").value.toLowerCase().split(/\s+/).filter(Boolean);
     shown = opened.rows.filter((row) => (!source || row.source === source) && (!background || row.background === background)
-      && (!flag || String(row.nsfw) === flag) && words.every((word) => (row.prompt ?? "").toLowerCase().includes(word)));
+      && (!flag || String(row.nsfw) === flag || row.findings.includes(flag)) && words.every((word) => (row.prompt ?? "").toLowerCase().includes(word)));
     const entry = all.classes.find((found) => found.id === opened.id);
     const grid = make("div", { className: "grid" }, ...shown.map((row, number) => {
       const sprite = Math.floor(row.number / all.perSprite), first = sprite * all.perSprite;
       const count = Math.min(all.perSprite, row.total - first);
-      const button = make("button", { className: row.nsfw === 1 ? "tile flagged" : "tile", type: "button",
+      const button = make("button", { className: row.nsfw === 1 || row.findings.length ? "tile flagged" : "tile", type: "button",
         ariaLabel: `${row.source}: ${row.prompt || row.key}`, title: row.prompt || row.key, onclick: () => view(number) });
-      button.fill = () => tile(button, `sprites/${encodeURIComponent(`${opened.id}-${row.source}-${sprite}`)}.webp`, row.number - first,
+      button.fill = () => tile(button, `sprites/${encodeURIComponent(opened.id)}/${encodeURIComponent(row.source)}-${sprite}.webp`, row.number - first,
         Math.min(all.columns, count), Math.ceil(count / all.columns));
       seen.observe(button);
       return button;
     }));
     $("main").replaceChildren(make("h2", {}, entry ? entry.name : opened.id, " ", make("small", {}, opened.id)), grid);
     $("count").value = `${shown.length.toLocaleString()} of ${opened.rows.length.toLocaleString()} images`;
+  }
+
+  // --- the audit ---
+
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const linked = (id) => make("a", { href: `#${encodeURIComponent(id)}` }, all.classes.find((entry) => entry.id === id)?.name.split(", ")[0] ?? id);
+
+  function openAudit() {
+    opened = null;
+    $("filters").hidden = true;
+    $("count").value = "";
+    document.title = `audit · ${all.sources[0].settings.name}`;
+    if (audit) return showAudit();
+    $("main").replaceChildren(make("p", {}, "…"));
+    document.head.append(make("script", { src: "data/audit.js" }));
+  }
+
+  function table(headings, rows, label) {
+    return make("div", { className: "wide" }, make("table", { ariaLabel: label },
+      make("thead", {}, make("tr", {}, ...headings.map((heading) => make("th", { scope: "col" }, heading)))),
+      make("tbody", {}, ...rows.map((cells) => make("tr", {}, ...cells.map((cell) => make("td", {}, ...[cell].flat())))))));
+  }
+
+  function showAudit() {
+    if (location.hash !== "#/audit") return;
+    const said = all.audit, total = audit.classes.reduce((sum, entry) => sum + entry.num_images, 0);
+    const kinds = table(["finding", "images", "share"], Object.entries(said.found).map(([kind, count]) => [kind, count.toLocaleString(), percent(count / total)]), "findings");
+    const others = (entries, text) => (entries ?? []).flatMap((entry, number) => [number ? ", " : "", ...text(entry), ` ${percent(entry.share)}`]);
+    const classes = [...audit.classes].sort((a, b) => (a.share ?? 2) - (b.share ?? 2)).map((entry) => [
+      [linked(entry.wnid)], entry.num_images.toLocaleString(), entry.share === undefined ? "" : percent(entry.share),
+      others(entry.runner_ups, (other) => [linked(other.wnid)]), others(entry.senses, (sense) => [make("span", { title: sense.definition }, `${sense.lemma} (${sense.wnid})`)]),
+      entry.diversity?.toFixed(3) ?? "", Object.entries(entry.found).map(([kind, count]) => `${kind} ${count}`).join(", ")]);
+    const groups = audit.groups.flatMap((group) => [
+      make("h3", {}, group.parent, " ", make("small", {}, `${percent(group.accuracy)} of the images look most like their own class among these`)),
+      table(["labelled as", ...group.classes.map((id) => linked(id))], group.classes.map((id, row) => [[linked(id)], ...group.confusion[row].map(String)]), `confusion within ${group.parent}`)]);
+    $("main").replaceChildren(make("h2", {}, "Audit"),
+      make("p", {}, said.scorer ? `Asked of ${said.scorer.model}. ${said.note}` : "No image-text model was asked."), kinds,
+      make("h3", {}, "Classes, the least recognised first"),
+      table(["class", "images", "recognised", "taken for", "other senses of its name", "diversity", "findings"], classes, "classes"), ...groups);
   }
 
   // --- one image ---
@@ -127,7 +169,7 @@ const gallery = (() => {
     $("pictures").replaceChildren(...[row, ...twins].sort((a, b) => a.which - b.which).map(figure));
     const flags = { "-1": "not checked", 0: "not flagged", 1: "flagged" };
     const facts = [["key", row.key], ["prompt", row.prompt], ["seed", row.seed], ["background", row.background], ["guidance", row.guidance_scale],
-      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["made again", row.attempt ? `${row.attempt} times` : ""]];
+      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["audit", row.findings.join(", ")], ["made again", row.attempt ? `${row.attempt} times` : ""]];
     twins.forEach((twin) => facts.push([`${twin.source}: prompt`, twin.prompt === row.prompt ? "the same" : twin.prompt],
       [`${twin.source}: guidance`, twin.guidance_scale], [`${twin.source}: steps`, twin.num_inference_steps]));
     $("about").replaceChildren(...facts.filter(([, value]) => value !== undefined && value !== null && value !== "")
@@ -145,7 +187,8 @@ const gallery = (() => {
   function route() {
     const id = decodeURIComponent(location.hash.slice(1));
     if ($("viewer").open) $("viewer").close();
-    if (id) open(id);
+    if (id === "/audit") openAudit();
+    else if (id) open(id);
     else showList();
     scrollTo(0, 0);
   }
@@ -155,6 +198,7 @@ const gallery = (() => {
     const said = { prompt: (value) => `prompt “${value}”`, guidance_scale: (value) => `guidance ${value}`, num_inference_steps: (value) => `${value} steps` };
     const settings = (source) => Object.entries(source.settings).map(([name, value]) => said[name]?.(value) ?? value).join(" · ");
     $("settings").textContent = all.sources.map((source) => `${source.title}: ${settings(source)}`).join("  |  ");
+    $("audit").hidden = !all.audit;
     $("search").addEventListener("input", () => {
       if (location.hash.length > 1) location.hash = "";
       else showList();
@@ -178,6 +222,7 @@ const gallery = (() => {
 
   return {
     index(content) { all = content; start(); },
+    audit(content) { audit = content; showAudit(); },
     receive(data) {
       classes.set(data.id, data);
       waiting.get(data.id)?.(data);

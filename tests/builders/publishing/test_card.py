@@ -9,6 +9,7 @@ from builders.making.catalogue import find_recipe, recipes_named
 from builders.making.models import pin_embedded
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.publishing.beside import Beside
 from builders.publishing.card import card_metadata, known_failures, model_licence, render_card, render_recipe_card
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -79,7 +80,7 @@ def test_card__what_the_checker_said_is_counted_by_class(painted: Recipe) -> Non
         recipe={}, recipe_hash="", split="train", image_format="jpg", label_names=painted.label_names, num_rounds=6,
         environments=[{"torch": "2"}], shards=[shard, shard], metadata=[],
     )  # fmt: skip
-    page = render_card(manifest, painted)
+    page = render_card(manifest, painted, Beside())
     assert "Of 14 images checked, 6 were flagged and kept" in page and "8 attempts were flagged and made again" in page
     assert (
         "| n02 | two, 2 | 6 | 0 |" in page and "| n01 | one, 1 | 0 | 8 |" in page and "| n03 | three, 3 | 0" not in page

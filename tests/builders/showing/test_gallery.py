@@ -14,9 +14,12 @@ from builders.classes.class_list import ClassEntry
 from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
+from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.showing.audit.audit import audit_clone
 from builders.showing.gallery import write_gallery
+from tests.builders.showing.audit.scorers import WordScorer
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -155,7 +158,7 @@ def test_gallery__an_unknown_class_is_told(browser: Any, hostile: Path) -> None:
 
 def test_gallery__flagged_images_are_found(browser: Any, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     write_gallery(str(finished[0]), tmp_path / "site", per_class=5)
-    path = next((tmp_path / "site" / "data").glob("n*.js"))
+    path = next((tmp_path / "site" / "data" / "classes").glob("n*.js"))
     head, _, rest = path.read_text().partition("(")
     data = json.loads(rest.rstrip(");\n"))
     data["parts"][0]["rows"][2][2 + data["columns"].index("nsfw")] = 1
@@ -191,3 +194,30 @@ def test_gallery__does_not_write_over_something_else(finished: tuple[Path, Manif
     shutil.rmtree(tmp_path / "site" / "sprites")
     write_gallery(str(finished[0]), tmp_path / "site", per_class=1)  # again
     assert (tmp_path / "site" / "sprites").exists()
+
+
+def test_gallery__audit_page_and_filter(browser: Any, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    scorer = WordScorer()
+    audit_clone(str(finished[0]), scorer, cache=tmp_path / "cache").write(Storage(tmp_path / "audit"))
+    write_gallery(str(finished[0]), tmp_path / "site", audit=str(tmp_path / "audit"), per_class=4)
+    visit = Visit(browser, tmp_path / "site")
+    page = visit.page
+    page.click("#audit")
+    page.wait_for_selector("table[aria-label=classes]")
+    rows = page.locator("table[aria-label=classes] tbody tr")
+    assert rows.count() == 10
+    recognised = [float(text.split()[0]) for text in rows.locator("td:nth-child(3)").all_inner_texts()]
+    assert recognised == sorted(recognised)
+    assert page.locator("table[aria-label='confusion within digit'] tbody tr").count() == 10
+    rows.first.locator("a").first.click()
+    page.wait_for_selector(".grid button")
+    everything = page.locator(".grid button").count()
+    page.select_option("#flag", "medium")
+    few = page.locator(".grid button").count()
+    assert 0 < few <= everything and page.locator(".grid .flagged").count() == few
+    page.locator(".grid button").first.click()
+    assert "medium" in page.locator("#about").inner_text()
+    page.keyboard.press("Escape")
+    page.click("#audit")
+    page.wait_for_selector("table[aria-label=findings]")
+    visit.check()

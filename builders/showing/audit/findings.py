@@ -1,0 +1,216 @@
+"""What an audit found: a summary by kind, class and group of siblings; a row for each picture; a list of keys to skip."""
+
+import io
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from builders.classes.class_list import ClassEntry
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.storage import Storage
+from builders.publishing.beside import AUDIT, AUDIT_FORMAT, AUDIT_PICTURES
+from builders.showing.audit.meaning import ClassMeanings, PictureMeanings
+from builders.showing.audit.questions import MEDIA
+from builders.showing.audit.scorer import Scorer
+
+KINDS = {
+    "broken": "the picture does not decode",
+    "blank": "it shows next to nothing",
+    "duplicate": "it is nearly the same as an earlier one",
+    "nsfw": "the model's safety checker flagged it",
+    "label": "the scorer takes it for another class with confidence",
+    "sense": "it looks more like another meaning of the class's name",
+    "background": "its background's text scores above its class's",
+    "medium": "it looks like an illustration, a painting or the like, no photograph",
+}
+OF_SCORER = ("label", "sense", "background", "medium")
+SKIPPED = ("broken", "blank", "duplicate", "nsfw", "label")
+"""Kinds that training skips where nobody says which."""
+NUM_SHOWN = 3
+"""Runner-up classes, and senses, of a class."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the scorer said."""
+
+    pictures: PictureMeanings
+    likely: NDArray[np.int64]
+    """The class that each picture confidently is; -1 where it is none."""
+    classes: ClassMeanings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFindings:
+    """Of each sample of a clone, in its order."""
+
+    keys: list[str]
+    labels: NDArray[np.int64]
+    is_broken: NDArray[np.bool_]
+    is_blank: NDArray[np.bool_]
+    is_nsfw: NDArray[np.bool_]
+    duplicate_of: NDArray[np.int64]
+    """The number of the earlier sample; -1 where none."""
+    answers: Answers | None
+
+    @cached_property
+    def kinds(self) -> dict[str, NDArray[np.bool_]]:
+        """Which samples are of each of `KINDS`; those of the scorer only where one was asked."""
+        found = {
+            "broken": self.is_broken,
+            "blank": self.is_blank,
+            "duplicate": self.duplicate_of >= 0,
+            "nsfw": self.is_nsfw,
+        }
+        if self.answers:
+            said, likely = self.answers.pictures, self.answers.likely
+            found |= {
+                "label": (likely >= 0) & (likely != self.labels),
+                "sense": said.sense >= 0,
+                "background": said.is_swallowed,
+                "medium": said.medium >= 0,
+            }
+        return found
+
+
+class Audit:
+    """The result, and its files."""
+
+    def __init__(
+        self, manifest: Manifest, classes: Sequence[ClassEntry], scorer: Scorer | None, pictures: PictureFindings
+    ) -> None:
+        self.manifest, self.classes, self.scorer, self.pictures = manifest, classes, scorer, pictures
+
+    def summary(self) -> dict[str, Any]:
+        """The content of audit.json."""
+        answers, scorer = self.pictures.answers, self.scorer
+        return {
+            "format": AUDIT_FORMAT,
+            "digest": self.manifest.digest,
+            "num_samples": self.manifest.num_samples,
+            "scorer": {"model": scorer.name, "revision": scorer.revision} if scorer else None,
+            "note": answers.classes.questions.note if answers else "",
+            "found": {kind: int(rows.sum()) for kind, rows in self.pictures.kinds.items()},
+            "classes": [self._describe_class(label) for label in range(len(self.classes))],
+            "groups": self._describe_groups(answers.classes) if answers else [],
+        }
+
+    def images(self) -> pa.Table:
+        """A row for each picture: the content of audit.parquet.
+
+        Columns: key, label, findings (names of `KINDS`), duplicate_of (a key or ""); with a scorer also predicted (the most
+        probable class, -1 where none), probability (of its own class, 0 to 1), sense (wnid or ""), medium ("photo" or another).
+        """
+        found, keys = self.pictures, np.array(self.pictures.keys)
+        kinds = list(found.kinds)
+        flags = np.stack(list(found.kinds.values()), axis=1)
+        columns: dict[str, Any] = {
+            "key": keys,
+            "label": found.labels,
+            "findings": [[kinds[place] for place in np.flatnonzero(row)] for row in flags],
+            "duplicate_of": np.where(found.duplicate_of >= 0, keys[found.duplicate_of], ""),
+        }
+        if found.answers:
+            said, senses = found.answers.pictures, found.answers.classes.questions.senses
+            columns |= {
+                "predicted": said.predicted,
+                "probability": said.probability,
+                "sense": [senses[x][y].wnid if y >= 0 else "" for x, y in zip(found.labels, said.sense, strict=True)],
+                "medium": np.array(["photo", *MEDIA])[said.medium + 1],
+            }
+        return pa.table(columns)
+
+    def keys(self, kinds: Collection[str]) -> list[str]:
+        """Keys of the samples that are of any of some kinds, in the clone's order.
+
+        Raises:
+            UserError: a kind is unknown, or was not looked for.
+        """
+        check_kinds(kinds, has_scorer=self.scorer is not None)
+        found = np.zeros(len(self.pictures.keys), np.bool_)
+        for kind in kinds:
+            found |= self.pictures.kinds[kind]
+        return [self.pictures.keys[number] for number in np.flatnonzero(found)]
+
+    def write(self, storage: Storage) -> None:
+        """audit.parquet, and audit.json last."""
+        buffer = io.BytesIO()
+        pq.write_table(self.images(), buffer)
+        storage.write(AUDIT_PICTURES, buffer.getvalue())
+        storage.write(AUDIT, (json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n").encode())
+
+    def _describe_class(self, label: int) -> dict[str, Any]:
+        entry, rows = self.classes[label], self.pictures.labels == label
+        found = {kind: int((rows & flags).sum()) for kind, flags in self.pictures.kinds.items()}
+        described: dict[str, Any] = {
+            "wnid": entry.wnid,
+            "name": entry.name,
+            "num_images": int(rows.sum()),
+            "found": {kind: count for kind, count in found.items() if count},
+        }
+        answers = self.pictures.answers
+        if not answers or not answers.classes.num_pictures[label]:
+            return described
+        counts, total = answers.classes.predictions[label], int(answers.classes.num_pictures[label])
+        diversity = float(answers.classes.diversity()[label])
+        others = [int(other) for other in np.argsort(-counts, kind="stable") if counts[other] and other != label]
+        senses = answers.pictures.sense[rows & (answers.pictures.sense >= 0)]
+        return described | {
+            "share": _share(counts[label], total),
+            "runner_ups": [
+                {"wnid": self.classes[other].wnid, "share": _share(counts[other], total)}
+                for other in others[:NUM_SHOWN]
+            ],
+            "senses": [
+                {
+                    "wnid": sense.wnid,
+                    "lemma": sense.lemma,
+                    "definition": sense.definition,
+                    "share": _share(count, total),
+                }
+                for count, sense in _most_frequent(senses, answers.classes.questions.senses[label])
+            ],
+            "diversity": None if np.isnan(diversity) else round(diversity, 4),
+        }
+
+    def _describe_groups(self, sums: ClassMeanings) -> list[dict[str, Any]]:
+        return [
+            {
+                "parent": name,
+                "classes": [self.classes[label].wnid for label in members],
+                "accuracy": _share(int(np.trace(sums.confusions[name])), max(int(sums.confusions[name].sum()), 1)),
+                "confusion": sums.confusions[name].tolist(),
+            }
+            for name, members in sums.groups.items()
+        ]
+
+
+def check_kinds(kinds: Collection[str], *, has_scorer: bool) -> None:
+    """Whether there are kinds of these names, and they are looked for.
+
+    Raises:
+        UserError: one is not.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"'{kind}' is no kind of finding; choose from {', '.join(KINDS)}")
+        if kind in OF_SCORER and not has_scorer:
+            raise UserError(f"'{kind}' needs an image-text model; give --clip, such as openai/clip-vit-base-patch32")
+
+
+def _most_frequent(numbers: NDArray[np.int64], senses: list[Any]) -> list[tuple[int, Any]]:
+    counts = np.bincount(numbers, minlength=len(senses))
+    order = np.argsort(-counts, kind="stable")[:NUM_SHOWN]
+    return [(int(counts[number]), senses[number]) for number in order if counts[number]]
+
+
+def _share(count: "int | np.int64", total: int) -> float:
+    return round(float(count) / total, 4)
