@@ -20,7 +20,7 @@ setup: $(READY) ## make the virtual environment .venv with everything in it
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install -q --disable-pip-version-check uv
-	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[build,train,eval,http,s3,tensorboard,trackio,wandb,dev]'
+	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[build,train,eval,http,ray,s3,tensorboard,trackio,wandb,dev]'
 	@touch $@
 
 system: ## install what the tests need from the system (WordNet 3.0, Chromium), on Debian

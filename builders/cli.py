@@ -136,27 +136,46 @@ def make(
     options: Options = RecipeOptions(),
     shards: str | None = None,
     runner: str = "local",
-    workers: int = 1,
+    workers: int = 0,
+    address: str = "",
+    print_: Annotated[bool, tyro.conf.arg(name="print")] = False,
+    tasks: int = 64,
+    sbatch: str = "",
 ) -> None:
-    """Make a clone. Run again, it goes on where it stopped; asked for more images, it grows.
+    """Make a clone. Run again, it goes on where it stopped; asked for more images, it grows. Any number of runs on any machines
+    may be at work on one OUT at the same time. Exit status 1: some shards failed, and are named; 75: stopped by a signal.
 
     Args:
         recipe: builder/config, or a recipe file such as another clone's clone.json.
         out: Directory or URL of the clone.
         shards: Make only shards A:B (B not included) and do not finalise; a run without it does.
-        runner: Who runs the shards: local.
-        workers: Worker processes on this machine.
+        runner: Who runs the shards: local, slurm or ray.
+        workers: Worker processes (of ray: actors); 0 is one for each GPU, or one, and with ray as many as the cluster holds.
+        address: Of ray: the cluster's, such as ray://HOST:10001; auto by default, local for one of this process.
+        print_: Of slurm: print the script for sbatch, and make nothing.
+        tasks: Of slurm: tasks of the array.
+        sbatch: Of slurm: more options of sbatch, such as "--partition=gpu --time=08:00:00".
     """
-    from builders.clone_builder import make_clone
+    from builders.clone_builder import FailedShardsError, StoppedError, make_clone
     from builders.making.models import pin_model
     from builders.making.prompt_warnings import fetch_tokenizers
 
     planned = _plan(recipe, options)
-    if workers < 1:
-        raise UserError(f"{workers} workers make nothing; give --workers 1 or more")
+    if workers < 0 or tasks < 1:
+        raise UserError(f"--workers {workers} --tasks {tasks} make nothing; give 0 or more workers, 1 or more tasks")
+    if (print_ or sbatch) and runner != "slurm":
+        raise UserError(f"--print and --sbatch are of --runner slurm, not of {runner}")
+    if address and runner != "ray":
+        raise UserError(f"--address is of --runner ray, not of {runner}")
     planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
     fetch_tokenizers(planned.recipe)
     _warn(planned)
+    if print_:
+        from builders.making.runners.slurm import script
+
+        name = f"fakeit-{planned.recipe.name.replace('/', '-')}"
+        print(script(planned, name, _without_print(sys.argv), tasks, sbatch), end="")
+        return
     bars: list[Any] = []
     try:
         manifest = make_clone(
@@ -165,19 +184,47 @@ def make(
             shards=_shard_range(shards, planned.num_shards),
             runner_name=runner,
             num_workers=workers,
+            address=address,
             on_start=lambda done, total: bars.append(tqdm(total=total, initial=done, unit="img", disable=None)),
             on_images=lambda num_images: bars[0].update(num_images),
         )
+    except FailedShardsError as failed:
+        for failure in failed.failures:
+            print(f"{PROGRAM}: {failure}", file=sys.stderr)
+        print(f"{PROGRAM}: all else is made; run again to try these once more", file=sys.stderr)
+        raise SystemExit(1) from None
+    except StoppedError as stopped:
+        print(f"{PROGRAM}: {stopped}", file=sys.stderr)
+        raise SystemExit(75) from None
     finally:
         for bar in bars:
             bar.close()
     if manifest is None:
-        print(
-            f"shards {shards} of {planned.num_shards} are made in {out}; run again without --shards to finish the clone"
-        )
+        done = f"shards {shards} of {planned.num_shards} are made in {out}" if shards else f"this part of {out} is made"
+        print(f"{done}; run again {'without --shards' if shards else 'when the others are done'} to finish the clone")
         return
     print(f"{out}: {manifest.num_samples:,} images in {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
     print(f"  datasets.load_dataset({out!r}, split={manifest.split!r})")
+
+
+def _without_print(argv: list[str]) -> list[str]:
+    """The command as it was given, for a script that runs it."""
+    program = [PROGRAM] if Path(argv[0]).name == PROGRAM else [sys.executable, "-m", "builders"]
+    return [*program, *(word for word in argv[1:] if word not in ("--print", "--no-print"))]
+
+
+def status(out: OutPath, /) -> None:
+    """Say how far a clone is: done, running, lost, failed, rate, time left. From any machine; exit status 1 if any failed.
+
+    Args:
+        out: Directory or URL of the clone.
+    """
+    from builders.making.status import describe, read_status
+
+    found = read_status(out)
+    print("\n".join(describe(found)))
+    if found.failures:
+        raise SystemExit(1)
 
 
 def verify(clone: ClonePath, /, deep: bool = False, workers: int = os.cpu_count() or 1) -> None:
@@ -555,6 +602,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "list": list_,
     "plan": plan,
     "make": make,
+    "status": status,
     "verify": verify,
     "card": card,
     "redo": redo,

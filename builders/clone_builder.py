@@ -14,6 +14,7 @@ To add one, write a file with a subclass of `CloneBuilder` and its `BUILDER_CONF
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -30,16 +31,18 @@ from builders.format.errors import UserError, near
 from builders.format.manifest import MAKING, Manifest
 from builders.format.schema import card_features
 from builders.format.storage import Storage
+from builders.making.claims import FINALISE, Claims
 from builders.making.engines.base import Paint, engine
-from builders.making.finalise import finalise
+from builders.making.failures import Failure
+from builders.making.finalise import clean_up, finalise
 from builders.making.models import pin_model
-from builders.making.output import TARGET, open_output, unfinished_target
+from builders.making.output import TARGET, Output, open_output, unfinished_target
 from builders.making.painting import paint_samples
 from builders.making.plan import Plan, Sample
 from builders.making.prompt_warnings import fetch_tokenizers, prompt_warnings
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
-from builders.making.runners.base import Job, runner
+from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, runner
 from builders.making.shard import encode_sample
 
 MAX_SHARD = 1 << 31
@@ -131,7 +134,7 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def plan(self) -> Plan:
         return Plan(self.config.recipe, self.config.num_rounds)
 
-    def materialize(self, out: str | Path, *, runner_name: str = "local", num_workers: int = 1) -> Manifest:
+    def materialize(self, out: str | Path, *, runner_name: str = "local", num_workers: int = 0) -> Manifest:
         """Makes the clone in a directory or at a URL; goes on where an earlier call stopped.
 
         Raises:
@@ -182,48 +185,104 @@ def paint_examples(plan: Plan, samples: list[Sample], paint: Paint) -> Iterator[
             yield key, {name: image, "cls": made.sample.label, "json": fields, "__key__": key}
 
 
+class FailedShardsError(UserError):
+    """Some shards could not be made; all others are."""
+
+    def __init__(self, failures: list[Failure]) -> None:
+        super().__init__("; ".join(map(str, failures)))
+        self.failures = failures
+
+
+class StoppedError(UserError):
+    """A signal ended the run; what was finished is kept."""
+
+
 def make_clone(
     plan: Plan,
     out: str,
     *,
     shards: range | None = None,
     runner_name: str = "local",
-    num_workers: int = 1,
+    num_workers: int = 0,
+    address: str = "",
     on_start: Callable[[int, int], object] = lambda num_done, num_samples: None,
     on_images: Callable[[int], object] = lambda num_images: None,
 ) -> Manifest | None:
     """Makes what is missing of a clone and finalises it when all shards are there; the engine behind `materialize`.
 
-    With `shards`, makes only those and leaves finalising to a call without. `on_start` hears how many images are
-    finished and how many are asked for, `on_images` of each batch.
+    Any number of these may be at work on one output, on any machines: they share the shards out by claims, and one of them
+    finalises. With `shards`, makes only those and leaves finalising to a call without; so does a runner that makes a part, if
+    the other parts are not there yet. `on_start` hears how many images are finished and how many are asked for, `on_images`
+    of each batch.
+
+    Raises:
+        FailedShardsError: some shards were given up.
+        StoppedError: a signal ended it.
+        UserError: the output holds something else or cannot be written, or no shard can be made.
     """
     storage = Storage(out)
-    if earlier := unfinished_target(plan, storage):
-        _finalise_alone(earlier, storage)
-    output = open_output(plan, storage)
-    if output.is_complete:
-        return output.old
-    asked = range(plan.num_shards) if shards is None else shards
-    missing = [shard for shard in asked if output.finished_shard(shard) is None]
-    num_missing = sum(plan.shard_length(shard) for shard in missing)
-    num_samples = sum(plan.shard_length(shard) for shard in asked)
-    on_start(num_samples - num_missing, num_samples)
-    if missing:
-        run = runner(runner_name).run
-        try:
-            run(Job(plan=plan, out=out, shards=missing, num_workers=num_workers, on_images=on_images))
-        except FileNotFoundError:  # another process finalised meanwhile, and `_making` is gone
-            if not open_output(plan, storage).is_complete:
-                raise
-    return _finalise_alone(plan, storage) if shards is None else None
-
-
-def _finalise_alone(plan: Plan, storage: Storage) -> Manifest:
-    """Finalises unless another process just did."""
-    with storage.locked():
+    makers = runner(runner_name)
+    earlier = unfinished_target(plan, storage)
+    if not earlier and (output := open_output(plan, storage)).is_complete:
+        return _tidy(output)
+    with Claims(storage, runner=runner_name, num_workers=makers.num_workers(num_workers, plan)) as claims:
+        if earlier:
+            _finalise(earlier, storage, claims)
         output = open_output(plan, storage)
-        if not (output.is_complete and output.old):
-            return finalise(output)
-        if not storage.exists(TARGET):  # what this process still made after another one had finalised
-            storage.remove_folder(MAKING)
-        return output.old
+        if output.is_complete:
+            return _tidy(output)
+        asked = range(plan.num_shards) if shards is None else shards
+        missing = output.missing_shards(asked)
+        num_missing = sum(plan.shard_length(shard) for shard in missing)
+        num_samples = sum(plan.shard_length(shard) for shard in asked)
+        on_start(num_samples - num_missing, num_samples)
+        if missing:
+            job = Job(
+                plan=plan,
+                out=out,
+                shards=missing,
+                claims=claims,
+                num_workers=num_workers,
+                address=address,
+                on_images=on_images,
+            )
+            report = makers.run(job)
+            if report.failures:
+                raise FailedShardsError(report.failures)
+            if report.is_stopped:
+                raise StoppedError("stopped by a signal; what is finished is kept, run the command again to go on")
+        output = open_output(plan, storage)
+        if not output.is_complete and (shards is not None or not output.is_all_made()):
+            return None
+        return _finalise(plan, storage, claims)
+
+
+def _finalise(plan: Plan, storage: Storage, claims: Claims) -> Manifest:
+    """Puts the clone together, or waits until another run has done so."""
+    while True:
+        output = open_output(plan, storage)
+        if output.is_complete:
+            return _tidy(output)
+        if claims.take(FINALISE):
+            try:
+                with storage.locked():
+                    output = open_output(plan, storage)
+                    if not output.is_complete:
+                        manifest = finalise(output)
+                        clean_up(storage, claims.files())
+                        return manifest
+            except FileNotFoundError:
+                # Another one finalised at the same time, and `_making` is gone.
+                if not open_output(plan, storage).is_complete:
+                    raise
+            claims.release(FINALISE)
+        else:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _tidy(output: Output) -> Manifest:
+    """Of a clone that is whole: what a run that came too late has still put into `_making` goes."""
+    assert output.old
+    if not output.storage.exists(TARGET):
+        output.storage.remove_folder(MAKING)
+    return output.old

@@ -13,7 +13,9 @@ import os
 import re
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -86,6 +88,15 @@ class Storage:
             start = len(self.root.rstrip("/")) + 1
             return sorted(path[start:] for path in self._call(folder, self.fs.find, self.path(folder)))
         return []
+
+    def times(self, folder: str) -> dict[str, datetime | None]:
+        """When each file in a folder and those in it was last written, in one listing; None where the store does not say."""
+        self._look_again()
+        with contextlib.suppress(FileNotFoundError):
+            start = len(self.root.rstrip("/")) + 1
+            found = self._call(folder, self.fs.find, self.path(folder), detail=True)
+            return {path[start:]: _time_of(info) for path, info in sorted(found.items())}
+        return {}
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every file, by its name, in one listing."""
@@ -173,6 +184,43 @@ class Storage:
             temporary.unlink(missing_ok=True)
             raise
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Puts a whole small file where there is none; False where there is one.
+
+        Of two that try at once, one succeeds, on disks and in stores that can write on condition (S3); in others both may.
+        """
+        path = self.path(name)
+        if not self.is_local:
+            return self._create_remote(name, path, content)
+        temporary = self._temporary(f"{path}-{threading.get_ident()}")
+        try:
+            temporary.write_bytes(content)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:  # a file system without links
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+                raise
+            if os.path.exists(path):
+                return False
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def _create_remote(self, name: str, path: str, content: bytes) -> bool:
+        if self.exists(name):
+            return False
+        try:
+            self._call(name, self.fs.pipe_file, path, content, mode="create")
+        except FileExistsError:
+            return False
+        except UserError as error:
+            if "Precondition" in str(error) or "exist" in str(error):
+                return False
+            raise
+        return True
+
     def put(self, source: Path, name: str) -> None:
         """Takes over a finished local file, which `scratch` named."""
         if self.is_local:
@@ -216,10 +264,26 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._call(name, self.fs.rm_file, self.path(name))
 
+    def remove_all(self, names: list[str]) -> None:
+        """Removes files, of an object store many at a time."""
+        if self.is_local:
+            for name in names:
+                self.remove(name)
+        elif names:
+            with contextlib.suppress(FileNotFoundError):
+                self._call(names[0], self.fs.rm, [self.path(name) for name in names])
+
     def remove_folder(self, folder: str) -> None:
         """Removes a folder and all that is in it, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._call(folder, self.fs.rm, self.path(folder), recursive=True)
+
+    def remove_empty_folders(self, folder: str) -> None:
+        """Removes a folder and those in it, as far as no file is there; object stores have none."""
+        if self.is_local:
+            for path, _, _ in os.walk(self.path(folder), topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
 
     def remove_temporaries(self) -> None:
         """Removes what writers that were killed left beside finished files."""
@@ -310,6 +374,14 @@ class _Ranges(io.RawIOBase):
         buffer[: len(content)] = content
         self._position = end
         return len(content)
+
+
+def _time_of(info: dict[str, Any]) -> datetime | None:
+    """Of a listing: each store has a name of its own for it."""
+    found = next((info[name] for name in ("mtime", "LastModified", "last_modified", "updated") if info.get(name)), None)
+    if isinstance(found, int | float):
+        return datetime.fromtimestamp(found, UTC)
+    return found if isinstance(found, datetime) else None
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -5,6 +5,8 @@ Killed at any point and run again, it ends in the same files.
 
 import hashlib
 import io
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 
@@ -24,41 +26,71 @@ from builders.format.manifest import (
     timm_index,
 )
 from builders.format.schema import METADATA_SCHEMA
-from builders.making.output import FINALISING, OLD_MANIFEST, FinishedShard, Output
-from builders.making.shard import has_sidecar
+from builders.format.storage import Storage
+from builders.making.output import FINALISING, NUM_READERS, OLD_MANIFEST, FinishedShard, Output
 from builders.publishing.card import clone_card
+
+NUM_MOVERS = 32
 
 
 def finalise(output: Output) -> Manifest:
-    """Turns an output whose shards are all made into a finished clone.
+    """Turns an output whose shards are all made into a finished clone; `clean_up` takes away what is left.
+
+    Two at once end in the same files, too. Memory holds a line for each shard, and one metadata file.
 
     Raises:
-        UserError: a shard is missing, or the metadata of an earlier one.
+        UserError: a shard is missing or its sidecar damaged, or the metadata of an earlier one.
     """
     plan, storage = output.plan, output.storage
-    shards = [output.finished_shard(shard) for shard in range(plan.num_shards)]
-    if not all(shards):
-        raise UserError(f"shard {shards.index(None)} of '{storage.root}' is not there; run 'fakeit-build make' again")
-    made = [shard for shard in range(plan.num_shards) if has_sidecar(plan, shard, storage)]
+    shards: list[FinishedShard] = []
+    for number, shard in enumerate(output.finished_shards()):
+        if shard is None:
+            storage.remove(making_names(plan.recipe.split, number)[1])  # if it is there, it is damaged
+            raise UserError(f"shard {number} of '{storage.root}' is not there; run 'fakeit-build make' again")
+        shards.append(shard)
+    there = set(storage.names(MAKING))
+    names = [making_names(plan.recipe.split, shard) for shard in range(plan.num_shards)]
+    made = [shard for shard, (_, sidecar) in enumerate(names) if sidecar in there]
     _check_metadata_of_kept_shards(output, made)
     storage.write(FINALISING, b"")
     if storage.exists(MANIFEST):  # a clone that grows is unfinished until its new manifest is there
         storage.move(MANIFEST, OLD_MANIFEST)
     metadata = _write_metadata(output, made)
-    for shard in made:
-        tar, _ = making_names(plan.recipe.split, shard)
-        if storage.exists(tar):
-            storage.move(tar, shard_name(plan.recipe.split, shard))
-    manifest = _build_manifest(output, [shard for shard in shards if shard], metadata)
+    _move_all(
+        storage, [(names[shard][0], shard_name(plan.recipe.split, shard)) for shard in made if names[shard][0] in there]
+    )
+    manifest = _build_manifest(output, shards, metadata)
     storage.write(TIMM_INDEX, timm_index(manifest))
     storage.write(CARD, clone_card(storage, manifest))
     storage.remove_temporaries()
     storage.write(MANIFEST, manifest.to_json())
-    for name in storage.names(MAKING):
-        if name != FINALISING:  # goes last: while it is there, a rerun removes what a kill left
-            storage.remove(name)
-    storage.remove_folder(MAKING)
     return manifest
+
+
+def clean_up(storage: Storage, kept: Collection[str]) -> None:
+    """Removes what making left behind, once the clone is whole, but for some files: the finaliser's own claim, in whose shelter
+    this happens."""
+    storage.remove_all([name for name in storage.names(MAKING) if name != FINALISING and name not in kept])
+    storage.remove(FINALISING)  # last: while it is there, a rerun removes what a kill left
+
+
+def _move_all(storage: Storage, moves: list[tuple[str, str]]) -> None:
+    """Moves shards into place; of an object store many at a time, for each is a copy there."""
+    if storage.is_local:
+        for source, target in moves:
+            _move(storage, source, target)
+        return
+    with ThreadPoolExecutor(NUM_MOVERS) as pool:
+        for _ in pool.map(lambda move: _move(storage, *move), moves):
+            pass
+
+
+def _move(storage: Storage, source: str, target: str) -> None:
+    try:
+        storage.move(source, target)
+    except FileNotFoundError:
+        if not storage.exists(target):  # another finaliser has moved it
+            raise
 
 
 def _build_manifest(output: Output, shards: list[FinishedShard], metadata: list[FileEntry]) -> Manifest:
@@ -114,9 +146,9 @@ def _write_metadata_file(output: Output, number: int) -> FileEntry:
     first = number * SHARDS_PER_METADATA_FILE
     shards = range(first, min(first + SHARDS_PER_METADATA_FILE, plan.num_shards))
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
-        for shard in shards:
-            writer.write_table(output.metadata_rows(shard), row_group_size=1 << 30)
+    with ThreadPoolExecutor(NUM_READERS) as pool, pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
+        for rows in pool.map(output.metadata_rows, shards):
+            writer.write_table(rows, row_group_size=1 << 30)
     name, content = metadata_name(plan.recipe.split, number), buffer.getvalue()
     storage.write(name, content)
     return FileEntry(name=name, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

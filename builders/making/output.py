@@ -5,7 +5,10 @@ Invariant: an output holds one recipe. Files of anything else are never touched.
 
 import io
 import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +22,7 @@ from builders.format.manifest import (
     Manifest,
     SafetyCounts,
     ShardEntry,
+    making_names,
     metadata_name,
     parse_manifest,
     shard_name,
@@ -26,12 +30,14 @@ from builders.format.manifest import (
 from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
-from builders.making.shard import read_sidecar
+from builders.making.shard import has_sidecar, read_sidecar
 
 TARGET = f"{MAKING}/recipe.json"
 """The recipe and the number of rounds that are being made."""
 FINALISING = f"{MAKING}/finalising"
 """There once `finalise` has begun to put files in place for the target; until it ends, no other target is taken up."""
+NUM_READERS = 16
+"""Small files that are read at once; an object store takes its time over each."""
 MAX_SHOWN = 4
 """Differing fields that are told of another recipe."""
 OLD_MANIFEST = f"{MAKING}/{MANIFEST}"
@@ -65,12 +71,37 @@ class Output:
             and not self.storage.exists(FINALISING)
         )
 
+    def missing_shards(self, asked: Sequence[int]) -> list[int]:
+        """Those that are still to be made. One listing, and a look at each sidecar that is there, some at a time."""
+        there = set(self.storage.names(MAKING))
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            is_made = list(pool.map(partial(self._is_made, there), asked))
+        return [shard for shard, made in zip(asked, is_made, strict=True) if not made]
+
+    def is_all_made(self) -> bool:
+        """Whether each shard has a sidecar or is kept, by one listing; `finalise` looks into them."""
+        there = set(self.storage.names(MAKING))
+        names = (making_names(self.plan.recipe.split, shard)[1] for shard in range(self.plan.num_shards))
+        return all(name in there or self._kept(shard) for shard, name in enumerate(names))
+
+    def _is_made(self, there: set[str], shard: int) -> bool:
+        if making_names(self.plan.recipe.split, shard)[1] in there and has_sidecar(self.plan, shard, self.storage):
+            return True
+        return self._kept(shard) is not None
+
+    def finished_shards(self) -> Iterator[FinishedShard | None]:
+        """All shards in their order: what is known of a finished one, None of one that is still to be made."""
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            for start in range(0, self.plan.num_shards, SHARDS_PER_METADATA_FILE):
+                stop = min(start + SHARDS_PER_METADATA_FILE, self.plan.num_shards)
+                yield from pool.map(self.finished_shard, range(start, stop))
+
     def finished_shard(self, shard: int) -> FinishedShard | None:
-        """What is known of a finished shard; None where it is still to be made."""
+        """What is known of a finished shard, whose sidecar is read in full; None where it is still to be made."""
         name = shard_name(self.plan.recipe.split, shard)
         if sidecar := read_sidecar(self.plan, shard, self.storage):
             facts, table = sidecar
-            safety = SafetyCounts.of(table.select(["wnid", "nsfw", "attempt"]).to_pylist())
+            safety = SafetyCounts(**facts["safety"])
             return FinishedShard(
                 name, table.num_rows, facts["num_bytes"], facts["sha256"], facts["environment"], safety
             )
@@ -101,6 +132,10 @@ class Output:
             raise UserError(
                 f"'{self.storage.path(name)}' cannot be read ({error}), and the clone cannot grow without it; restore it"
             ) from None
+
+    def is_kept(self, shard: int) -> bool:
+        """Whether a shard is one of the clone that was finished here earlier."""
+        return self._kept(shard) is not None
 
     def _kept(self, shard: int) -> ShardEntry | None:
         """The entry of a shard of the clone that is here, if it is the same shard in this plan."""
@@ -138,6 +173,16 @@ def open_output(plan: Plan, storage: Storage) -> Output:
     if not output.is_complete:
         _write_target(plan, storage, target)
     return output
+
+
+def open_for_reading(storage: Storage) -> Output | None:
+    """What is being made at an output, or was: its own plan; None where there is neither. Writes nothing."""
+    old_content = next((storage.read(name) for name in (MANIFEST, OLD_MANIFEST) if storage.exists(name)), None)
+    old = parse_manifest(old_content, storage.path(MANIFEST)) if old_content else None
+    target = _read_target(storage)
+    if target:
+        return Output(Plan(recipe_from_dict(target["recipe"]), target["num_rounds"]), storage, old)
+    return Output(Plan(recipe_from_dict(old.recipe), old.num_rounds), storage, old) if old else None
 
 
 def unfinished_target(plan: Plan, storage: Storage) -> Plan | None:

@@ -7,8 +7,8 @@ ones are made again together, in full batches, until none is left.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from builders.format.errors import UserError
 from builders.making.engines.base import Paint, Painted
+from builders.making.failures import ShardError
 from builders.making.plan import Plan, Sample
 
 MAX_ATTEMPTS = 10
@@ -31,7 +31,7 @@ def paint_samples(plan: Plan, samples: Sequence[Sample], paint: Paint) -> Iterat
     """Paints samples batch by batch; with `safety` drop, flagged images are not among what it yields.
 
     Raises:
-        UserError: an image was flagged at every attempt.
+        ShardError: an image was flagged at every attempt.
     """
     waiting = list(enumerate(samples))
     for _ in range(MAX_ATTEMPTS):
@@ -50,7 +50,7 @@ def paint_samples(plan: Plan, samples: Sequence[Sample], paint: Paint) -> Iterat
             return
     keys = [sample.key for _, sample in waiting]
     shown = ", ".join(keys[:MAX_SHOWN]) + (f" and {len(keys) - MAX_SHOWN} more" if len(keys) > MAX_SHOWN else "")
-    raise UserError(
+    raise ShardError(
         f"the safety checker flagged all {MAX_ATTEMPTS} attempts at {shown}; give --safety flag, or another prompt"
     )
 

@@ -9,13 +9,14 @@ import json
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builders.format.images import encode_image, read_image_header
-from builders.format.manifest import making_names, shard_name
+from builders.format.manifest import SafetyCounts, making_names, shard_name
 from builders.format.schema import METADATA_SCHEMA
 from builders.format.shards import ShardWriter
 from builders.format.storage import Storage
@@ -133,28 +134,47 @@ def make_shard(
         "num_bytes": num_bytes,
         "sha256": sha256,
         "environment": environment,
+        "safety": asdict(SafetyCounts.of(rows)),
     }
     storage.write(sidecar_name, _sidecar(rows, shard_name(recipe.split, shard), facts))
 
 
 def read_sidecar(plan: Plan, shard: int, storage: Storage) -> tuple[dict[str, Any], pa.Table] | None:
-    """A finished shard's facts and metadata rows; None where it is not made yet, or not for this plan."""
-    _, name = making_names(plan.recipe.split, shard)
-    if not storage.exists(name):
-        return None
+    """A finished shard's facts and metadata rows; None where it is not made yet, not for this plan, or damaged."""
     try:
-        table = pq.read_table(io.BytesIO(storage.read(name)))
-        facts = json.loads(table.schema.metadata[b"fakeit"])
-    except (pa.ArrowException, KeyError, TypeError, ValueError):
-        return None  # damaged, so the shard is made again
-    rounds = plan.shard_rounds(shard)
-    is_ours = facts["recipe_hash"] == plan.recipe.hash and facts["rounds"] == [rounds.start, rounds.stop]
-    return (facts, table.replace_schema_metadata(None)) if is_ours else None
+        file = _open_sidecar(plan, shard, storage)
+        facts = _facts(plan, shard, file)
+        return (facts, file.read().replace_schema_metadata(None)) if file and facts else None
+    except (pa.ArrowException, OSError):
+        return None
+
+
+def read_facts(plan: Plan, shard: int, storage: Storage) -> dict[str, Any] | None:
+    """The facts alone, which takes a look at the end of the file."""
+    return _facts(plan, shard, _open_sidecar(plan, shard, storage))
 
 
 def has_sidecar(plan: Plan, shard: int, storage: Storage) -> bool:
     """Whether a shard was made for this plan and is not yet part of a finished clone."""
-    return read_sidecar(plan, shard, storage) is not None
+    return read_facts(plan, shard, storage) is not None
+
+
+def _open_sidecar(plan: Plan, shard: int, storage: Storage) -> pq.ParquetFile | None:
+    _, name = making_names(plan.recipe.split, shard)
+    try:
+        return pq.ParquetFile(io.BytesIO(storage.read(name)))
+    except (pa.ArrowException, OSError):
+        return None  # not there, or damaged, so the shard is made again
+
+
+def _facts(plan: Plan, shard: int, file: pq.ParquetFile | None) -> dict[str, Any] | None:
+    try:
+        facts: dict[str, Any] = json.loads(file.schema_arrow.metadata[b"fakeit"]) if file else {}
+        rounds = plan.shard_rounds(shard)
+        is_ours = facts["recipe_hash"] == plan.recipe.hash and facts["rounds"] == [rounds.start, rounds.stop]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return facts if is_ours and "safety" in facts else None
 
 
 def _sidecar(rows: list[dict[str, Any]], shard: str, facts: dict[str, Any]) -> bytes:

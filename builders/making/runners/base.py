@@ -1,31 +1,99 @@
-"""What every runner is: a module with `run(job)`, which makes the shards it is given, in any order, on some machines."""
+"""What every runner is: a module with `run(job)`, which makes the shards it is given, in any order, on some machines.
 
+A runner brings an executor, which attempts shards somewhere; `drive` decides which, and what follows from how each ended.
+"""
+
+import contextlib
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Protocol, cast
 
 import builders.making.runners as runners_folder
 from builders.format.errors import UserError, near
 from builders.format.storage import Storage
+from builders.making.claims import Claims, shard_claim
 from builders.making.engines.base import engine
+from builders.making.failures import Failure, Problem, forget_failure, problem_of, write_failure
+from builders.making.output import TARGET
 from builders.making.plan import Plan
-from builders.making.shard import make_shard
+from builders.making.shard import has_sidecar, make_shard
+
+MAX_ATTEMPTS = 3
+"""At a shard, before it is given up."""
+MAX_FAILED_AT_FIRST = 3
+"""Shards that fail, with none made, before the run is given up."""
+SECONDS_BETWEEN_LOOKS = 3.0
+"""At shards that other runs have claimed."""
 
 
-@dataclass(frozen=True)
+class Dropped(BaseException):
+    """The run was told to stop at once; what is half made is dropped."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     plan: Plan
     out: str
     shards: list[int]
-    num_workers: int = 1
+    """In the order in which they are taken up."""
+    claims: Claims
+    num_workers: int = 0
+    """0 is as many as the runner finds room for."""
+    address: str = ""
+    """Of a cluster."""
+    waits_for_others: bool = True
+    """Whether to wait for shards that other runs are making, and make them should those runs end."""
     on_images: Callable[[int], object] = field(default=lambda num_images: None)
     """Called in the driving process with the number of images finished since the last call."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    failures: list[Failure] = field(default_factory=list)
+    is_stopped: bool = False
+    """Whether a signal ended the run before its work was done."""
+
+
 class Runner(Protocol):
-    def run(self, job: Job) -> None: ...
+    def num_workers(self, asked: int, plan: Plan) -> int:
+        """How many workers there will be, as far as that is known, of 0 or more that were asked for."""
+
+    def run(self, job: Job) -> Report: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt at a shard ended."""
+
+    shard: int
+    problem: Problem | None = None
+    is_fault_of_machine: bool = False
+    """It counts for nothing: a node was lost."""
+
+
+class Executor(Protocol):
+    """Attempts at shards, several at a time."""
+
+    def room(self) -> int:
+        """How many more it takes now."""
+
+    def submit(self, shard: int) -> None: ...
+
+    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
+        """Attempts that have ended; returns at the first one, and after some seconds anyway.
+
+        One that works in this very process calls `on_progress` meanwhile.
+        """
+
+    def num_images(self) -> int:
+        """Images made so far of shards that are in the making."""
 
 
 def runner(name: str) -> Runner:
@@ -36,8 +104,137 @@ def runner(name: str) -> Runner:
     return cast(Runner, importlib.import_module(f"{runners_folder.__name__}.{name}"))
 
 
-def work(plan: Plan, out: str, shard: int, on_images: Callable[[int], object]) -> None:
+def attempt(plan: Plan, out: str, shard: int, on_images: Callable[[int], object]) -> Problem | None:
     """Makes one shard in this process; what a worker of any runner does."""
     recipe = plan.recipe
-    painter = engine(recipe.engine)
-    make_shard(plan, shard, painter.load(recipe), painter.environment(recipe), Storage(out), on_images)
+    try:
+        painter = engine(recipe.engine)
+        make_shard(plan, shard, painter.load(recipe), painter.environment(recipe), Storage(out), on_images)
+    except Exception as error:
+        return problem_of(error)
+    return None
+
+
+def in_own_order(job: Job) -> Job:
+    """The shards begun at a place of the run's own, so that several runs meet late."""
+    start = int(job.claims.run.id, 16) % len(job.shards)
+    return replace(job, shards=job.shards[start:] + job.shards[:start])
+
+
+def drive(job: Job, executor: Executor) -> Report:
+    """Has an executor make the job's shards: each once if all goes well, `MAX_ATTEMPTS` times before it is given up.
+
+    Shards that another run has claimed are passed over until it has made them or is no more.
+
+    Raises:
+        UserError, OSError: something that no shard can be made with.
+    """
+    return _Drive(job, executor).to_end()
+
+
+class _Drive:
+    def __init__(self, job: Job, executor: Executor) -> None:
+        self.job, self.executor, self.storage = job, executor, Storage(job.out)
+        self.queue = deque(job.shards)
+        self.busy: set[int] = set()
+        self.attempts: Counter[int] = Counter()
+        self.failures: list[Failure] = []
+        self.num_made = self.num_images_told = self.num_images_made = 0
+        self.next_look = 0.0
+        self.is_stopping = False
+
+    def to_end(self) -> Report:
+        with _on_signals(self.stop):
+            try:
+                while self.queue or self.busy:
+                    self._hand_out()
+                    if not self.busy and self.queue and not self.job.waits_for_others:
+                        break
+                    for outcome in self.executor.wait(0.2 if self.busy else 1.0, self._tell_progress):
+                        self._take_back(outcome)
+                    self._tell_progress()
+            except Dropped:
+                self.is_stopping = True
+            except FileNotFoundError:
+                if self.storage.exists(TARGET):
+                    raise
+            finally:
+                for shard in self.busy:
+                    with contextlib.suppress(UserError, OSError):
+                        self.job.claims.release(shard_claim(shard))
+        return Report(failures=self.failures, is_stopped=self.is_stopping)
+
+    def stop(self) -> None:
+        """Takes up no more shards; those in the making are finished."""
+        self.is_stopping = True
+        self.queue.clear()
+
+    def _hand_out(self) -> None:
+        if time.monotonic() < self.next_look:
+            return
+        for _ in range(len(self.queue)):
+            if self.executor.room() <= 0:
+                return
+            shard = self.queue.popleft()
+            if has_sidecar(self.job.plan, shard, self.storage):
+                self._count_in(shard)  # another run made it
+            elif not self.job.claims.take(shard_claim(shard)):
+                self.queue.append(shard)
+            else:
+                self.busy.add(shard)
+                self.executor.submit(shard)
+        if self.queue:  # the rest is in others' hands
+            self.next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+
+    def _take_back(self, outcome: Outcome) -> None:
+        shard, problem = outcome.shard, outcome.problem
+        self.busy.discard(shard)
+        if problem is None:
+            forget_failure(self.storage, shard)
+            self._count_in(shard)
+        elif not self.storage.exists(TARGET):
+            raise FileNotFoundError(TARGET)  # another run has put the clone together meanwhile
+        elif problem.ends_run:
+            assert problem.error
+            raise problem.error
+        else:
+            self.attempts[shard] += not outcome.is_fault_of_machine
+            if problem.ends_shard or self.attempts[shard] >= MAX_ATTEMPTS:
+                self._give_up(shard, problem)
+            else:
+                self.queue.appendleft(shard)
+        self.job.claims.release(shard_claim(shard))
+
+    def _give_up(self, shard: int, problem: Problem) -> None:
+        self.failures.append(write_failure(self.storage, self.job.plan, shard, problem, self.attempts[shard]))
+        if not self.num_made and len(self.failures) >= MAX_FAILED_AT_FIRST:
+            self.queue.clear()  # and most likely every other one fails, too
+
+    def _count_in(self, shard: int) -> None:
+        self.num_made += 1
+        self.num_images_made += self.job.plan.shard_length(shard)
+
+    def _tell_progress(self) -> None:
+        now = self.num_images_made + self.executor.num_images()
+        if now > self.num_images_told:
+            self.job.on_images(now - self.num_images_told)
+            self.num_images_told = now
+
+
+@contextlib.contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGUSR1, which schedulers send ahead of a time limit, finishes what is in the making; SIGTERM drops it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def drop(number: int, frame: FrameType | None) -> None:
+        raise Dropped
+
+    handlers = {signal.SIGUSR1: lambda number, frame: stop(), signal.SIGTERM: drop}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

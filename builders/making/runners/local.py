@@ -1,60 +1,174 @@
 """The runner for one machine: shards handed out to worker processes as they get free, or made right here by one.
 
-Workers are spawned, never forked (a forked child hangs where its parent ran torch), and end with their parent.
+One worker for each GPU. Workers are spawned, never forked (a forked child hangs where its parent ran torch), and end with
+their parent. Each is an executor of its own, so the death of one touches no other; another takes its place.
 """
 
 import multiprocessing as mp
 import os
 import signal
 import threading
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.sharedctypes import RawArray
+from types import FrameType
+from typing import Any
 
-from builders.format.errors import UserError
+from builders.making.failures import Problem
 from builders.making.plan import Plan
-from builders.making.runners.base import Job, work
+from builders.making.runners.base import Dropped, Job, Outcome, Report, attempt, drive, in_own_order
 
-_progress: "SimpleQueue[int]"
+_images: Any
+_slot: int
 
 
-def run(job: Job) -> None:
-    num_workers = min(job.num_workers, len(job.shards))
-    if num_workers <= 1:
-        for shard in job.shards:
-            work(job.plan, job.out, shard, job.on_images)
-        return
-    context = mp.get_context("spawn")
-    progress: SimpleQueue[int] = context.SimpleQueue()
-    with ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(progress,)) as pool:
-        pending = {pool.submit(_work, job.plan, job.out, shard) for shard in job.shards}
+def num_workers(asked: int, plan: Plan) -> int:
+    """One for each GPU, or one, unless others are asked for."""
+    return asked or max(len(visible_gpus()) if plan.recipe.engine == "diffusion" else 0, 1)
+
+
+def run(job: Job) -> Report:
+    return run_in_order(in_own_order(job))
+
+
+def run_in_order(job: Job) -> Report:
+    """Takes the shards up in the order in which the job has them."""
+    workers = min(num_workers(job.num_workers, job.plan), len(job.shards))
+    if workers <= 1:
+        return drive(job, _Here(job))
+    with _Workers(job, workers) as executor:
+        return drive(job, executor)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them."""
+    if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in listed.split(",") if name.strip() and name.strip() != "-1"]
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return []
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+class _Here:
+    """One shard at a time, in this process."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.shard: int | None = None
+        self.made = 0
+
+    def room(self) -> int:
+        return int(self.shard is None)
+
+    def submit(self, shard: int) -> None:
+        self.shard = shard
+
+    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
+        if self.shard is None:
+            time.sleep(seconds)
+            return []
+        shard = self.shard
+
+        def tell(num_images: int) -> None:
+            self.made += num_images
+            on_progress()
+
         try:
-            while pending:
-                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                _drain(progress, job)
-                for future in done:
-                    future.result()
+            problem = attempt(self.job.plan, self.job.out, shard, tell)
+        finally:
+            self.shard, self.made = None, 0
+        return [Outcome(shard=shard, problem=problem)]
+
+    def num_images(self) -> int:
+        return self.made
+
+
+class _Workers:
+    """A process for each of some slots; a slot's process that dies is replaced."""
+
+    def __init__(self, job: Job, num_slots: int) -> None:
+        self.job, self.context = job, mp.get_context("spawn")
+        self.images = RawArray("q", num_slots)
+        """Of the shard that is in the making in each slot. Only the slot's own process writes there, so no lock is needed that
+        a killed one might keep."""
+        self.gpus = visible_gpus() if job.plan.recipe.engine == "diffusion" else []
+        self.pools: list[ProcessPoolExecutor | None] = [None] * num_slots
+        self.tasks: dict[Future[Problem | None], tuple[int, int]] = {}
+        """To slot and shard."""
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is Dropped:
+            self.drop()
+        for pool in self.pools:
+            if pool:
+                pool.shutdown(wait=True, cancel_futures=True)  # shards that are being made are finished first
+
+    def drop(self) -> None:
+        """Ends the workers at once."""
+        for process in mp.active_children():
+            process.terminate()
+
+    def room(self) -> int:
+        return len(self.pools) - len(self.tasks)
+
+    def submit(self, shard: int) -> None:
+        slot = next(iter(set(range(len(self.pools))) - {slot for slot, _ in self.tasks.values()}))
+        self.images[slot] = 0
+        pool = self.pools[slot] or self._start(slot)
+        try:
+            future = pool.submit(_work, self.job.plan, self.job.out, shard)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            future = self._start(slot).submit(_work, self.job.plan, self.job.out, shard)
+        self.tasks[future] = (slot, shard)
+
+    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
+        if not self.tasks:
+            time.sleep(seconds)
+            return []
+        done, _ = wait(self.tasks, timeout=seconds, return_when=FIRST_COMPLETED)
+        return [self._outcome(future) for future in done]
+
+    def num_images(self) -> int:
+        return sum(self.images[slot] for slot, _ in self.tasks.values())
+
+    def _outcome(self, future: "Future[Problem | None]") -> Outcome:
+        slot, shard = self.tasks.pop(future)
+        try:
+            return Outcome(shard=shard, problem=future.result())
         except BrokenProcessPool:
-            raise UserError(
-                "a worker process died, perhaps for want of memory; use fewer --workers, or run again"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # shards that are being made are finished first
-            raise
-    _drain(progress, job)
+            self.pools[slot] = None
+            cause = "the worker process died, perhaps for want of memory (then use fewer --workers)"
+            return Outcome(shard=shard, problem=Problem(cause=cause))
+
+    def _start(self, slot: int) -> ProcessPoolExecutor:
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
+        arguments = (slot, self.images, gpu)
+        pool = ProcessPoolExecutor(1, self.context, initializer=_start_worker, initargs=arguments)
+        self.pools[slot] = pool
+        return pool
 
 
-def _drain(progress: "SimpleQueue[int]", job: Job) -> None:
-    while not progress.empty():
-        job.on_images(progress.get())
-
-
-def _start_worker(progress: "SimpleQueue[int]") -> None:
-    global _progress
-    _progress = progress
+def _start_worker(slot: int, images: Any, gpu: str | None) -> None:
+    global _slot, _images
+    _slot, _images = slot, images
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch looks for any
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once and without a word
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _drop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _drop(number: int, frame: FrameType | None) -> None:
+    raise Dropped
 
 
 def _end_with_parent() -> None:
@@ -64,5 +178,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(plan: Plan, out: str, shard: int) -> None:
-    work(plan, out, shard, lambda num_images: _progress.put(num_images))
+def _work(plan: Plan, out: str, shard: int) -> Problem | None:
+    def tell(num_images: int) -> None:
+        _images[_slot] += num_images
+
+    return attempt(plan, out, shard, tell)

@@ -44,7 +44,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
         return call
 
-    for name in ("write", "put", "move", "remove", "remove_folder"):
+    for name in ("write", "create", "put", "move", "remove", "remove_all", "remove_folder", "remove_empty_folders"):
         monkeypatch.setattr(Storage, name, counted(getattr(Storage, name)))
 
 

@@ -1,0 +1,165 @@
+"""The runner for Ray: an actor for each GPU of a cluster, or each core of one without; nodes may come and go.
+
+    fakeit-build make RECIPE OUT --runner ray [--address auto|ray://HOST:10001] [--workers N]
+
+An actor loads the model once. With --workers more actors are asked for than there is room for, so that an autoscaling cluster
+grows; without, there are as many as the cluster has room for now, and more as nodes come. A shard that a lost node was making
+is made again elsewhere, and that does not count as a failure of the shard.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from builders.format.errors import UserError, missing_extra
+from builders.making.failures import Problem
+from builders.making.plan import Plan
+from builders.making.runners.base import Job, Outcome, Report, attempt, drive, in_own_order
+
+SECONDS_BETWEEN_COUNTS = 5.0
+"""Of what the cluster has."""
+
+
+def num_workers(asked: int, plan: Plan) -> int:
+    return asked
+
+
+def run(job: Job) -> Report:
+    """Makes the shards on a cluster.
+
+    Raises:
+        UserError: there is no cluster, or Ray is not installed.
+    """
+    _connect(job.address or "auto")
+    executor = _Actors(job)
+    try:
+        return drive(in_own_order(job), executor)
+    finally:
+        executor.end()
+
+
+def _connect(address: str) -> None:
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise missing_extra("ray", "ray") from None
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"no Ray cluster at '{address}' ({reason}); start one with 'ray start --head', or give --address local"
+        ) from None
+
+
+class Maker:
+    """What runs on a node: makes shards with a model that stays loaded."""
+
+    def __init__(self, plan: Plan, out: str) -> None:
+        self.plan, self.out = plan, out
+
+    def node(self) -> str:
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def make(self, shard: int) -> Problem | None:
+        return attempt(self.plan, self.out, shard, lambda num_images: None)
+
+
+@dataclass
+class _Actor:
+    handle: Any
+    ready: Any
+    """Reference to its first answer, the node that it is on."""
+    node: str = ""
+    shard: int | None = None
+
+
+@dataclass
+class _Actors:
+    """An executor."""
+
+    job: Job
+    actors: list[_Actor] = field(default_factory=list)
+    tasks: dict[Any, _Actor] = field(default_factory=dict)
+    next_count: float = 0.0
+
+    def __post_init__(self) -> None:
+        import ray
+
+        resources = ray.cluster_resources()
+        self.resource = "GPU" if resources.get("GPU", 0) and self.job.plan.recipe.engine == "diffusion" else "CPU"
+        self.plan = ray.put(self.job.plan)
+
+    def room(self) -> int:
+        self._grow()
+        self._look_for_ready()
+        return sum(bool(actor.node) and actor.shard is None for actor in self.actors)
+
+    def submit(self, shard: int) -> None:
+        actor = next(actor for actor in self.actors if actor.node and actor.shard is None)
+        actor.shard = shard
+        self.tasks[actor.handle.make.remote(shard)] = actor
+
+    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
+        import ray
+
+        if not self.tasks:
+            time.sleep(min(seconds, 0.1))
+            return []
+        done, _ = ray.wait(list(self.tasks), num_returns=1, timeout=seconds)
+        return [self._outcome(reference) for reference in done]
+
+    def num_images(self) -> int:
+        return 0
+
+    def end(self) -> None:
+        import ray
+
+        for actor in self.actors:
+            ray.kill(actor.handle)
+
+    def _outcome(self, reference: Any) -> Outcome:
+        import ray
+
+        actor = self.tasks.pop(reference)
+        shard, actor.shard = actor.shard, None
+        assert shard is not None
+        try:
+            return Outcome(shard=shard, problem=ray.get(reference))
+        except ray.exceptions.RayActorError:
+            self.actors.remove(actor)
+            is_lost = actor.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            cause = "its node was lost" if is_lost else "the worker process died, perhaps for want of memory"
+            return Outcome(shard=shard, problem=Problem(cause=cause), is_fault_of_machine=is_lost)
+
+    def _grow(self) -> None:
+        """Starts actors up to the number wanted; those that died have left room."""
+        import ray
+
+        now = time.monotonic()
+        if now < self.next_count and self.actors:
+            return
+        self.next_count = now + SECONDS_BETWEEN_COUNTS
+        has = int(ray.cluster_resources().get(self.resource, 0))
+        wanted = min(self.job.num_workers or max(has, 1), len(self.job.shards))
+        options = {"num_gpus": 1, "num_cpus": 1} if self.resource == "GPU" else {"num_cpus": 1}
+        for _ in range(len(self.actors), wanted):
+            handle = ray.remote(Maker).options(max_restarts=0, **options).remote(self.plan, self.job.out)
+            self.actors.append(_Actor(handle, handle.node.remote()))
+
+    def _look_for_ready(self) -> None:
+        import ray
+
+        waiting = {actor.ready: actor for actor in self.actors if not actor.node}
+        done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0) if waiting else ([], [])
+        for reference in done:
+            try:
+                waiting[reference].node = ray.get(reference)
+            except ray.exceptions.RayActorError:  # lost before it answered
+                self.actors.remove(waiting[reference])

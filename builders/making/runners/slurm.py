@@ -1,0 +1,97 @@
+"""The runner for Slurm: an array job, each task of which makes the shards of its index, and then helps the others.
+
+    fakeit-build make RECIPE OUT --runner slurm --print > job.sh && sbatch job.sh
+
+A node needs nothing of Slurm but its environment variables. Ahead of the time limit (SIGUSR1) a task finishes the shard that
+is in the making, when it is preempted (SIGTERM) it drops it; either way it ends with status 75 and is queued again.
+"""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+
+from builders.format.errors import UserError
+from builders.making.plan import Plan
+from builders.making.runners import local
+from builders.making.runners.base import Job, Report
+
+IS_STOPPED = 75
+"""Exit status of a run that a signal ended with work left (EX_TEMPFAIL)."""
+SECONDS_AHEAD = 600
+"""Of the time limit, at which Slurm sends SIGUSR1: more than a shard takes."""
+SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}
+#SBATCH --ntasks=1
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output={name}-%A_%a.log
+#SBATCH --signal=USR1@{seconds_ahead}
+{more}
+# {num_shards:,} shards of {shard_length:,} images over {num_tasks:,} tasks; `fakeit-build status` tells how far they are.
+srun {command}
+status=$?
+if [ "$status" -eq {is_stopped} ]; then  # stopped with work left
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+fi
+exit "$status"
+"""
+
+
+def num_workers(asked: int, plan: Plan) -> int:
+    return local.num_workers(asked, plan)
+
+
+def run(job: Job) -> Report:
+    """Makes this task's part, then what is left of the others' and nobody is at; does not wait for them.
+
+    Raises:
+        UserError: this process is no task of an array.
+    """
+    index, num_tasks = array_place()
+    ours = [shard for shard in job.shards if shard % num_tasks == index]
+    others = [shard for shard in reversed(job.shards) if shard % num_tasks != index]
+    return local.run_in_order(replace(job, shards=ours + others, waits_for_others=False))
+
+
+def array_place() -> tuple[int, int]:
+    """Index of this task, from 0, and the number of tasks.
+
+    Raises:
+        UserError: Slurm's variables are not there.
+    """
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX")
+    try:
+        task, first, last = (int(os.environ[name]) for name in names)
+    except (KeyError, ValueError):
+        raise UserError(
+            "this is no task of a Slurm array (SLURM_ARRAY_TASK_ID is not set); add --print for a script to give to sbatch"
+        ) from None
+    return task - first, last - first + 1
+
+
+def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, options: str) -> str:
+    """An sbatch script for an array of `num_tasks` tasks; `options` are more options of sbatch.
+
+    Raises:
+        UserError: the options cannot be read.
+    """
+    try:
+        given = shlex.split(options)
+    except ValueError as error:
+        raise UserError(f"--sbatch '{options}' cannot be read ({error}); write it as sbatch takes it") from None
+    num_tasks = min(num_tasks, plan.num_shards)
+    more = [] if any(option.startswith("--g") for option in given) or plan.recipe.engine == "folder" else ["--gpus=1"]
+    return SCRIPT.format(
+        name=name,
+        last=num_tasks - 1,
+        seconds_ahead=SECONDS_AHEAD,
+        more="".join(f"#SBATCH {option}\n" for option in [*more, *given]),
+        num_shards=plan.num_shards,
+        shard_length=plan.shard_length(0),
+        num_tasks=num_tasks,
+        command=shlex.join(command),
+        is_stopped=IS_STOPPED,
+    )
