@@ -17,6 +17,7 @@ from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
 from builders.format.storage import Storage
 from builders.making.plan import Plan, Sample
+from builders.making.stopping import IS_STOPPED, Dropped, Stop, on_signals
 
 PROGRAM = "fakeit-build"
 RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
@@ -154,8 +155,29 @@ def make(
         address: Of ray: the cluster's, such as ray://HOST:10001; auto by default, local for one of this process.
         print_: Of slurm: print the script for sbatch, and make nothing.
         tasks: Of slurm: tasks of the array.
-        sbatch: Of slurm: more options of sbatch, such as "--partition=gpu --time=08:00:00".
+        sbatch: Of slurm: more options of sbatch, such as --sbatch="--partition=gpu --time=08:00:00".
     """
+    with on_signals() as stop:
+        try:
+            _make(recipe, out, options, shards, runner, workers, address, (print_, tasks, sbatch), stop)
+        except Dropped:
+            told = "stopped by a signal; what is finished is kept, run the command again to go on"
+            print(f"{PROGRAM}: {told}", file=sys.stderr)
+            raise SystemExit(IS_STOPPED) from None
+
+
+def _make(
+    recipe: str,
+    out: str,
+    options: RecipeOptions,
+    shards: str | None,
+    runner: str,
+    workers: int,
+    address: str,
+    array: tuple[bool, int, str],
+    stop: Stop,
+) -> None:
+    print_, tasks, sbatch = array
     from builders.clone_builder import FailedShardsError, StoppedError, make_clone
     from builders.making.models import pin_model
     from builders.making.prompt_warnings import fetch_tokenizers
@@ -185,6 +207,7 @@ def make(
             runner_name=runner,
             num_workers=workers,
             address=address,
+            stop=stop,
             on_start=lambda done, total: bars.append(tqdm(total=total, initial=done, unit="img", disable=None)),
             on_images=lambda num_images: bars[0].update(num_images),
         )
@@ -195,7 +218,7 @@ def make(
         raise SystemExit(1) from None
     except StoppedError as stopped:
         print(f"{PROGRAM}: {stopped}", file=sys.stderr)
-        raise SystemExit(75) from None
+        raise SystemExit(IS_STOPPED) from None
     finally:
         for bar in bars:
             bar.close()

@@ -44,6 +44,7 @@ from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
 from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, runner
 from builders.making.shard import encode_sample
+from builders.making.stopping import Stop
 
 MAX_SHARD = 1 << 31
 """More samples than a shard holds."""
@@ -194,7 +195,10 @@ class FailedShardsError(UserError):
 
 
 class StoppedError(UserError):
-    """A signal ended the run; what was finished is kept."""
+    """The run was asked to end early; what was finished is kept."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped by a signal; what is finished is kept, run the command again to go on")
 
 
 def make_clone(
@@ -205,6 +209,7 @@ def make_clone(
     runner_name: str = "local",
     num_workers: int = 0,
     address: str = "",
+    stop: Stop | None = None,
     on_start: Callable[[int, int], object] = lambda num_done, num_samples: None,
     on_images: Callable[[int], object] = lambda num_images: None,
 ) -> Manifest | None:
@@ -213,7 +218,7 @@ def make_clone(
     Any number of these may be at work on one output, on any machines: they share the shards out by claims, and one of them
     finalises. With `shards`, makes only those and leaves finalising to a call without; so does a runner that makes a part, if
     the other parts are not there yet. `on_start` hears how many images are finished and how many are asked for, `on_images`
-    of each batch.
+    of each batch; `stop` may end it early.
 
     Raises:
         FailedShardsError: some shards were given up.
@@ -244,13 +249,14 @@ def make_clone(
                 claims=claims,
                 num_workers=num_workers,
                 address=address,
+                stop=stop or Stop(),
                 on_images=on_images,
             )
             report = makers.run(job)
             if report.failures:
                 raise FailedShardsError(report.failures)
             if report.is_stopped:
-                raise StoppedError("stopped by a signal; what is finished is kept, run the command again to go on")
+                raise StoppedError
         output = open_output(plan, storage)
         if not output.is_complete and (shards is not None or not output.is_all_made()):
             return None

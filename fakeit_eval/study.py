@@ -94,7 +94,7 @@ def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting
     left = [run for run in runs if not _is_finished(run, module.EVALUATIONS, setting)]
     if left:
         return None
-    return write_study(name, module, base, gather(points, setting), setting.out)
+    return write_study(name, module, base, gather(points, module.EVALUATIONS, setting), setting.out)
 
 
 def find_study(name: str) -> Any:
@@ -231,14 +231,18 @@ def _finished(run: Run, setting: Setting) -> set[str]:
     return set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()
 
 
-def gather(points: Sequence[Point], setting: Setting) -> Table:
-    """The results of finished runs as one table."""
+def gather(points: Sequence[Point], evaluations: Sequence[str], setting: Setting) -> Table:
+    """The results of finished runs as one table; those of evaluations that only other studies ask for stay out of it."""
     groups = {name: task.group for name, task in read_tasks().items()}
     rows: list[Row] = []
     for point in points:
         results = [read_result(path) for path in find_results([_run_folder(point.run, setting)])]
         rows += rows_of_results(
-            [result for result in results if result["settings"].get("trials", setting.trials) == setting.trials],
+            [
+                result
+                for result in results
+                if result["task"] in evaluations and result["settings"].get("trials", setting.trials) == setting.trials
+            ],
             series=point.series,
             x=point.x,
             seed=point.run.seed,

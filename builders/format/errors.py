@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake in what was asked, or in what lies on disk, told in one sentence."""
 
 
+class ShardError(UserError):
+    """What is wrong with a shard's own images; the others may still be made, and another try ends the same."""
+
+
 class SampleNotFoundError(UserError):
     """A clone has no sample with a key."""
 

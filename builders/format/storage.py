@@ -215,10 +215,6 @@ class Storage:
             self._call(name, self.fs.pipe_file, path, content, mode="create")
         except FileExistsError:
             return False
-        except UserError as error:
-            if "Precondition" in str(error) or "exist" in str(error):
-                return False
-            raise
         return True
 
     def put(self, source: Path, name: str) -> None:
@@ -326,6 +322,8 @@ class Storage:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(name)) from None
             if not (isinstance(error, (OSError, NotImplementedError)) or is_of_the_network(error)):
                 raise  # a mistake of ours
+            if isinstance(error, FileExistsError):
+                raise  # `create` asked for that
             if isinstance(error, NotImplementedError):
                 raise UserError(f"{self.url(name)}: this store cannot be written to; choose another one") from None
             kind = UnreachableError if is_transient(error) or is_offline(error) else UserError

@@ -93,7 +93,9 @@ class Claims:
     ) -> None:
         self._is_over.set()
         _OPEN.discard(self.run.id)
-        with contextlib.suppress(UserError, OSError):  # of a store that is gone; what is left counts as lost in a minute
+        with contextlib.suppress(
+            UserError, OSError
+        ):  # of a store that is gone; what is left counts as lost in a minute
             self.close()
 
     def beat(self) -> None:
@@ -116,22 +118,27 @@ class Claims:
 
     def take(self, name: str) -> bool:
         """Claims a shard by its number, or `FINALISE`; False where another run that is alive has it."""
-        path = f"{CLAIMS}/{name}.json"
-        content = json.dumps({"run": self.run.id, "since": self._clock()}).encode()
-        if not self.storage.create(path, content):
-            holder = self._holder(path)
-            if holder != self.run.id:
-                if holder is not None and self._is_alive(holder):
-                    return False
-                self.storage.write(path, content)
-                if self._holder(path) != self.run.id:
-                    return False
-        self._held.add(name)
-        return True
+        self._held.add(name)  # first, for a signal may end this anywhere
+        is_ours = self._take(f"{CLAIMS}/{name}.json")
+        if not is_ours:
+            self._held.discard(name)
+        return is_ours
 
     def release(self, name: str) -> None:
-        self._held.discard(name)
         self.storage.remove(f"{CLAIMS}/{name}.json")
+        self._held.discard(name)
+
+    def _take(self, path: str) -> bool:
+        content = json.dumps({"run": self.run.id, "since": self._clock()}).encode()
+        if self.storage.create(path, content):
+            return True
+        holder = self._holder(path)
+        if holder == self.run.id:
+            return True
+        if holder is not None and self._is_alive(holder):
+            return False
+        self.storage.write(path, content)
+        return self._holder(path) == self.run.id
 
     def _keep_beating(self) -> None:
         while not self._is_over.wait(BEAT):

@@ -7,17 +7,13 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 
-from builders.format.errors import UserError
+from builders.format.errors import ShardError, UserError
 from builders.format.manifest import MAKING
 from builders.format.storage import Storage
 from builders.making.claims import read_json
 from builders.making.plan import Plan
 
 FAILURES = f"{MAKING}/failures"
-
-
-class ShardError(UserError):
-    """What is wrong with a shard's own images; the others may still be made, and another try ends the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ ones are made again together, in full batches, until none is left.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from builders.format.errors import ShardError
 from builders.making.engines.base import Paint, Painted
-from builders.making.failures import ShardError
 from builders.making.plan import Plan, Sample
 
 MAX_ATTEMPTS = 10

@@ -18,6 +18,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 TEXT = 8
 """Points."""
 MEASURE_GROUPS = {**GROUPS, "transfer": "transfer"}
+OTHER_GROUPS = {"near": "near test sets", "far": "far test sets", "transfer": "transfer"}
+"""As bases without ImageNet's test sets have them."""
 
 
 def draw_curves(
@@ -75,15 +77,16 @@ def draw_bars(table: Table, x_label: str, groups: Sequence[tuple[str, str]]) -> 
     return figure
 
 
-def draw_measures(table: Table) -> Figure:
+def draw_measures(table: Table, base: Base) -> Figure:
     """Four panels, a group of bars for each group of data sets, a bar for each network."""
     figure = Figure(figsize=(2 * COLUMN, 3.6), layout="constrained", dpi=200)
     panels: Any = figure.subplots(2, 2).ravel()
+    titles = MEASURE_GROUPS if base.name.startswith("imagenet") else OTHER_GROUPS
     for panel, measure in zip(panels, MEASURES, strict=True):
         metrics = [f"{measure}, {group}" for group in MEASURE_GROUPS]
         _grouped_bars(panel, table.series, lambda name, metrics=metrics: [table.cell(name, "", m) for m in metrics])  # type: ignore[misc]
         _style(panel)
-        panel.set_xticks(range(len(MEASURE_GROUPS)), list(MEASURE_GROUPS.values()))
+        panel.set_xticks(range(len(MEASURE_GROUPS)), list(titles.values()))
         panel.set_title(measure.replace("_", " "), fontsize=TEXT)
     figure.legend(
         *panels[0].get_legend_handles_labels(),

@@ -30,4 +30,4 @@ def points(base: Base, values: list[float | str], options: Options) -> list[Poin
 
 
 def draw(table: Table, base: Base) -> Figure:
-    return draw_measures(table)
+    return draw_measures(table, base)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.classes.custom import class_id, in_order_of_ids
-from builders.format.errors import UserError
+from builders.format.errors import ShardError, UserError
 from builders.format.images import decode_image, read_image_header
 from builders.making.engines.base import Paint, Painted
 from builders.making.plan import Sample
@@ -78,4 +78,4 @@ def _read(path: Path, image_format: str) -> "NDArray[np.uint8] | bytes":
         is_ready = header.image_format == image_format and header.mode in ("RGB", "L")
         return content if is_ready else decode_image(content)
     except ValueError as error:
-        raise UserError(f"'{path}' cannot be read ({error}); repair or remove it") from None
+        raise ShardError(f"'{path}' cannot be read ({error}); repair or remove it") from None

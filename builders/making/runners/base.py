@@ -3,16 +3,12 @@
 A runner brings an executor, which attempts shards somewhere; `drive` decides which, and what follows from how each ended.
 """
 
-import contextlib
 import importlib
 import pkgutil
-import signal
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import Protocol, cast
 
 import builders.making.runners as runners_folder
@@ -24,6 +20,7 @@ from builders.making.failures import Failure, Problem, forget_failure, problem_o
 from builders.making.output import TARGET
 from builders.making.plan import Plan
 from builders.making.shard import has_sidecar, make_shard
+from builders.making.stopping import Stop
 
 MAX_ATTEMPTS = 3
 """At a shard, before it is given up."""
@@ -31,10 +28,6 @@ MAX_FAILED_AT_FIRST = 3
 """Shards that fail, with none made, before the run is given up."""
 SECONDS_BETWEEN_LOOKS = 3.0
 """At shards that other runs have claimed."""
-
-
-class Dropped(BaseException):
-    """The run was told to stop at once; what is half made is dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +41,7 @@ class Job:
     """0 is as many as the runner finds room for."""
     address: str = ""
     """Of a cluster."""
+    stop: Stop = field(default_factory=Stop)
     waits_for_others: bool = True
     """Whether to wait for shards that other runs are making, and make them should those runs end."""
     on_images: Callable[[int], object] = field(default=lambda num_images: None)
@@ -141,33 +135,22 @@ class _Drive:
         self.failures: list[Failure] = []
         self.num_made = self.num_images_told = self.num_images_made = 0
         self.next_look = 0.0
-        self.is_stopping = False
 
     def to_end(self) -> Report:
-        with _on_signals(self.stop):
-            try:
-                while self.queue or self.busy:
+        try:
+            while (self.queue and not self.job.stop.is_asked) or self.busy:
+                if not self.job.stop.is_asked:
                     self._hand_out()
-                    if not self.busy and self.queue and not self.job.waits_for_others:
-                        break
-                    for outcome in self.executor.wait(0.2 if self.busy else 1.0, self._tell_progress):
-                        self._take_back(outcome)
-                    self._tell_progress()
-            except Dropped:
-                self.is_stopping = True
-            except FileNotFoundError:
-                if self.storage.exists(TARGET):
-                    raise
-            finally:
-                for shard in self.busy:
-                    with contextlib.suppress(UserError, OSError):
-                        self.job.claims.release(shard_claim(shard))
-        return Report(failures=self.failures, is_stopped=self.is_stopping)
-
-    def stop(self) -> None:
-        """Takes up no more shards; those in the making are finished."""
-        self.is_stopping = True
-        self.queue.clear()
+                if not self.busy and self.queue and not self.job.waits_for_others:
+                    break
+                for outcome in self.executor.wait(0.2 if self.busy else 1.0, self._tell_progress):
+                    self._take_back(outcome)
+                self._tell_progress()
+        except FileNotFoundError:
+            if self.storage.exists(TARGET):
+                raise
+            self.queue.clear()
+        return Report(failures=self.failures, is_stopped=self.job.stop.is_asked and bool(self.queue))
 
     def _hand_out(self) -> None:
         if time.monotonic() < self.next_look:
@@ -219,22 +202,3 @@ class _Drive:
         if now > self.num_images_told:
             self.job.on_images(now - self.num_images_told)
             self.num_images_told = now
-
-
-@contextlib.contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGUSR1, which schedulers send ahead of a time limit, finishes what is in the making; SIGTERM drops it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def drop(number: int, frame: FrameType | None) -> None:
-        raise Dropped
-
-    handlers = {signal.SIGUSR1: lambda number, frame: stop(), signal.SIGTERM: drop}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

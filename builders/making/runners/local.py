@@ -19,7 +19,8 @@ from typing import Any
 
 from builders.making.failures import Problem
 from builders.making.plan import Plan
-from builders.making.runners.base import Dropped, Job, Outcome, Report, attempt, drive, in_own_order
+from builders.making.runners.base import Job, Outcome, Report, attempt, drive, in_own_order
+from builders.making.stopping import Dropped
 
 _images: Any
 _slot: int

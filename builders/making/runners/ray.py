@@ -8,6 +8,7 @@ is made again elsewhere, and that does not count as a failure of the shard.
 """
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from builders.making.failures import Problem
 from builders.making.plan import Plan
 from builders.making.runners.base import Job, Outcome, Report, attempt, drive, in_own_order
 
+SECONDS_TO_CONNECT = 15
 SECONDS_BETWEEN_COUNTS = 5.0
 """Of what the cluster has."""
 
@@ -48,12 +50,20 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         return
     try:
+        _reach(address)
         ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise UserError(
             f"no Ray cluster at '{address}' ({reason}); start one with 'ray start --head', or give --address local"
         ) from None
+
+
+def _reach(address: str) -> None:
+    """Whether anybody listens at HOST:PORT or ray://HOST:PORT; Ray itself would end the process where nobody does."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
 
 
 class Maker:

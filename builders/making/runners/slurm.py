@@ -15,9 +15,8 @@ from builders.format.errors import UserError
 from builders.making.plan import Plan
 from builders.making.runners import local
 from builders.making.runners.base import Job, Report
+from builders.making.stopping import IS_STOPPED
 
-IS_STOPPED = 75
-"""Exit status of a run that a signal ended with work left (EX_TEMPFAIL)."""
 SECONDS_AHEAD = 600
 """Of the time limit, at which Slurm sends SIGUSR1: more than a shard takes."""
 SCRIPT = """\

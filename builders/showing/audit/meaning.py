@@ -70,7 +70,7 @@ class ClassMeanings:
         own, best = likelihood[np.arange(len(given)), given], likelihood.argmax(axis=1)
         found.predicted[whole], found.probability[whole] = best, own
         found.sense[whole] = judgements.nearer_senses(seen, given, self.questions)
-        found.medium[whole] = judgements.other_media(seen, given, self.questions)
+        found.medium[whole] = judgements.other_media(seen, best, self.questions)  # whatever it is labelled as
         behind = [backgrounds[row] for row in whole]
         found.is_swallowed[whole] = judgements.swallowed(seen, given, behind, self.questions)
         np.add.at(self.num_pictures, given, 1)

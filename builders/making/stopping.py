@@ -1,0 +1,42 @@
+"""Signals that end a run early, as schedulers send them: SIGUSR1 ahead of a time limit, SIGTERM when the machine is taken."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+IS_STOPPED = 75
+"""Exit status of a run that a signal ended with work left (EX_TEMPFAIL)."""
+
+
+class Dropped(BaseException):
+    """The run was told to stop at once; what is half made is dropped."""
+
+
+@dataclass
+class Stop:
+    """Whether the run was asked to end once what is in the making is finished."""
+
+    is_asked: bool = False
+
+
+@contextlib.contextmanager
+def on_signals() -> Iterator[Stop]:
+    """In the main thread: SIGUSR1 asks for a stop, SIGTERM raises `Dropped`."""
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.is_asked = True
+
+    def drop(number: int, frame: FrameType | None) -> None:
+        raise Dropped
+
+    before = {
+        number: signal.signal(number, handler) for number, handler in ((signal.SIGUSR1, ask), (signal.SIGTERM, drop))
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,229 @@
+"""Workers of one machine: any number make the same files, the dead are replaced, what fails is named and the rest finished."""
+
+import hashlib
+import multiprocessing as mp
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.classes.class_options import ClassOptions
+from builders.clone_builder import FailedShardsError, StoppedError, make_clone
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.storage import Storage
+from builders.making.failures import read_failures
+from builders.making.plan import Plan
+from builders.making.recipe import Recipe
+from builders.making.runners import base, local
+from builders.making.runners.base import MAX_ATTEMPTS
+from builders.making.shard import make_shard
+from builders.making.status import describe, read_status
+from builders.making.stopping import Stop
+from builders.making.verify import verify_clone
+from builders.real_images import RealImages
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_local__three_workers_make_the_same_files(
+    real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    counts: list[int] = []
+    make_clone(real_plan, str(tmp_path / "out"), num_workers=3, on_images=counts.append)
+    assert digests(tmp_path / "out") == digests(finished[0]) and sum(counts) == real_plan.num_samples
+
+
+def test_local__killed_workers_are_replaced(painted: Recipe, tmp_path: Path) -> None:
+    plan = Plan(replace(painted, num_inference_steps=20), 4)
+    make_clone(plan, str(tmp_path / "alone"))
+    killed: list[int] = []
+    is_over = threading.Event()
+
+    def kill() -> None:
+        while not is_over.wait(0.2) and len(killed) < 2:
+            making = list((tmp_path / "out" / "_making").rglob(".*.tar.*.tmp"))
+            workers = [process.pid for process in mp.active_children() if process.pid not in killed]
+            if making and workers and workers[0]:
+                os.kill(workers[0], signal.SIGKILL)
+                killed.append(workers[0])
+                time.sleep(1)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    make_clone(plan, str(tmp_path / "out"), num_workers=2)
+    is_over.set()
+    killer.join()
+    assert killed and digests(tmp_path / "out") == digests(tmp_path / "alone")
+
+
+@pytest.fixture
+def faulty(scans: Path, tmp_path: Path) -> tuple[Plan, Path]:
+    """A plan of real images of which one shard's can never be made: a picture is none. And that picture."""
+    source = tmp_path / "source"
+    for folder in sorted((scans / "test").iterdir())[:3]:
+        (source / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:6]:
+            shutil.copy(path, source / folder.name)
+    recipe = RealImages.recipe("test", ClassOptions(source=str(source)), shard_size=3, batch_size=3)
+    from builders.making.models import pin_model
+
+    plan = Plan(pin_model(recipe), 6)
+    return plan, sorted((source / plan.shard_samples(2)[0].wnid).iterdir())[plan.shard_samples(2)[0].index]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_local__a_shard_that_always_fails_is_named_and_all_else_made(
+    faulty: tuple[Plan, Path], tmp_path: Path, workers: int
+) -> None:
+    plan, picture = faulty
+    content = picture.read_bytes()
+    picture.write_bytes(b"x" * len(content))
+    out = tmp_path / "out"
+    with pytest.raises(FailedShardsError) as failed:
+        make_clone(plan, str(out), num_workers=workers)
+    [failure] = failed.value.failures
+    samples = plan.shard_samples(2)
+    assert (failure.shard, failure.first_key, failure.last_key) == (2, samples[0].key, samples[-1].key)
+    assert failure.num_attempts == 1 and f"{picture}' cannot be read" in failure.cause  # another try would end the same
+    status = read_status(str(out))
+    assert status.num_shards_done == plan.num_shards - 1 and status.failures == [failure] and not status.running
+    assert any(samples[0].key in line and failure.cause in line for line in describe(status))
+    picture.write_bytes(content)
+    assert make_clone(plan, str(out), num_workers=workers) is not None
+    assert list(verify_clone(str(out), deep=True)) == [] and not (out / "_making").exists()
+
+
+def test_local__where_every_shard_fails_it_gives_up_early(faulty: tuple[Plan, Path], tmp_path: Path) -> None:
+    plan, picture = faulty
+    for path in picture.parent.parent.rglob("*.png"):
+        path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(FailedShardsError) as failed:
+        make_clone(plan, str(tmp_path / "out"))
+    assert len(failed.value.failures) == 3 < plan.num_shards == 6
+    assert len(read_failures(Storage(tmp_path / "out"))) == 3
+
+
+def test_local__a_mistake_that_no_shard_can_be_made_with_ends_the_run(painted: Recipe, tmp_path: Path) -> None:
+    plan = Plan(replace(painted, width=20), 6)
+    with pytest.raises(UserError):
+        make_clone(plan, str(tmp_path / "out"))
+    assert read_failures(Storage(tmp_path / "out")) == []
+
+
+OPTIONS = ("--shard-size", "20", "--batch-size", "8", "--images-per-class", "8")
+
+
+@pytest.fixture(scope="module")
+def alone(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clone of four shards that `make` with `OPTIONS` ends in when nothing happens to it."""
+    out = tmp_path_factory.mktemp("alone") / "clone"
+    make = [sys.executable, "-m", "builders", "make", "real_images/test", str(out), "--source", str(scans / "test")]
+    subprocess.run([*make, *OPTIONS], check=True, capture_output=True)
+    return out
+
+
+SLOW = """
+import sys
+from builders.making.engines import folder
+from builders.making import shard
+make = shard.encode_sample
+def slow(recipe, made):
+    import time
+    time.sleep(0.05)
+    return make(recipe, made)
+shard.encode_sample = slow
+from builders.cli import main
+main()
+"""
+
+
+def test_local__what_is_no_mistake_of_the_users_is_tried_three_times(
+    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def make(plan: Plan, shard: int, *rest: object) -> None:
+        tried.append(shard)
+        if shard == 1 or tried.count(shard) < 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more lines")
+        make_shard(plan, shard, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(base, "make_shard", make)
+    with pytest.raises(FailedShardsError) as failed:
+        make_clone(real_plan, str(tmp_path))
+    [failure] = failed.value.failures
+    assert sorted(tried) == [0, 0, 1, 1, 1, 2, 2, 3, 3] and failure.num_attempts == MAX_ATTEMPTS
+    assert failure.cause == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert "Traceback" in failure.details and str(failure).endswith(f"failed 3 times: {failure.cause}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_local__a_signal_drops_or_finishes_the_shard_and_gives_its_claim_up(
+    scans: Path, alone: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    make = [sys.executable, "-c", SLOW, "make", "real_images/test", str(out), "--source", str(scans / "test"), *OPTIONS]
+    process = subprocess.Popen(make, stderr=subprocess.PIPE, text=True)
+    while not list(out.rglob("*.parquet")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and "run the command again to go on" in said, said
+    left = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
+    assert not [name for name in left if "claims" in name or "runs" in name or name.endswith(".tmp")]
+    assert 1 <= sum(name.endswith(".parquet") for name in left) < 4
+    subprocess.run(make, check=True, stderr=subprocess.PIPE)
+    assert digests(out) == digests(alone)
+
+
+def test_local__three_runs_at_once_end_in_one_clone(scans: Path, alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make = [sys.executable, "-c", SLOW, "make", "real_images/test", str(out), "--source", str(scans / "test"), *OPTIONS]
+    runs = [subprocess.Popen(make, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for run in runs:
+        said, _ = run.communicate(timeout=120)
+        assert run.returncode == 0 and "digest" in said
+    assert digests(out) == digests(alone)
+
+
+def test_local__gpus_are_dealt_to_workers(monkeypatch: pytest.MonkeyPatch, painted: Recipe) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert local.visible_gpus() == ["3", "5"]
+    assert local.num_workers(0, Plan(painted, 6)) == 2 and local.num_workers(4, Plan(painted, 6)) == 4
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert local.visible_gpus() == [] and local.num_workers(0, Plan(painted, 6)) == 1
+
+
+def test_local__a_worker_sees_its_own_gpu_alone(tmp_path: Path) -> None:
+    code = (
+        "import os\nfrom builders.making.runners.local import _start_worker\n"
+        "import multiprocessing as mp\nmp.parent_process = lambda: type('P', (), {'sentinel': os.pipe()[0]})\n"
+        "_start_worker(1, [0, 0], '5'); print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["5"]
+
+
+def test_local__stopped_is_told_in_python(real_plan: Plan, tmp_path: Path) -> None:
+    stop = Stop()
+
+    def ask(num_images: int) -> None:
+        stop.is_asked = True
+
+    with pytest.raises(StoppedError, match="what is finished is kept"):
+        make_clone(real_plan, str(tmp_path), on_images=ask, stop=stop)
+    assert read_status(str(tmp_path)).num_shards_done == 1 and not read_status(str(tmp_path)).runs

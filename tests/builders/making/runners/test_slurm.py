@@ -1,0 +1,121 @@
+"""An array job as Slurm runs it: its script, run by bash with an `srun` that does what is given to it."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builders.clone_builder import make_clone
+from builders.format.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.storage import Storage
+from builders.making.plan import Plan
+from builders.making.runners import local, slurm
+from builders.making.runners.slurm import array_place, script
+from builders.making.stopping import IS_STOPPED
+from tests.builders.making.runners.test_local import OPTIONS, SLOW, alone, digests
+
+__all__ = ["alone"]
+
+
+def set_task(patch: pytest.MonkeyPatch, index: int, num_tasks: int) -> None:
+    patch.setenv("SLURM_ARRAY_TASK_ID", str(index))
+    patch.setenv("SLURM_ARRAY_TASK_MIN", "0")
+    patch.setenv("SLURM_ARRAY_TASK_MAX", str(num_tasks - 1))
+
+
+def test_slurm__place_in_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    with pytest.raises(UserError, match="add --print"):
+        array_place()
+    set_task(monkeypatch, 2, 5)
+    assert array_place() == (2, 5)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
+    assert array_place() == (1, 4)
+
+
+def test_slurm__a_task_makes_its_own_part_first(
+    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    monkeypatch.setattr(local, "run_in_order", lambda job: seen.append(job.shards))
+    set_task(monkeypatch, 1, 2)
+    from builders.making.claims import Claims
+    from builders.making.runners.base import Job
+
+    slurm.run(Job(plan=real_plan, out=str(tmp_path), shards=[0, 1, 2, 3], claims=Claims(Storage(tmp_path))))
+    assert seen == [[1, 3, 2, 0]]
+
+
+def test_slurm__all_tasks_together_make_the_clone_and_one_finalises(
+    real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    set_task(monkeypatch, 0, 3)
+    manifest = make_clone(real_plan, str(out), runner_name="slurm")
+    assert manifest is not None  # nobody else was there, so it made all
+    assert digests(out) == digests(finished[0])
+    set_task(monkeypatch, 1, 3)
+    assert make_clone(real_plan, str(out), runner_name="slurm") == manifest
+
+
+def printed_script(source: Path, out: Path) -> str:
+    asked = ["make", "real_images/test", str(out), "--source", str(source), *OPTIONS]
+    done = subprocess.run(
+        [sys.executable, "-m", "builders", *asked, "--runner", "slurm", "--tasks", "3", "--sbatch=--time=1:00:00",
+         "--print"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_slurm__the_script_is_run_by_bash(scans: Path, alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out with 'quotes'"
+    text = printed_script(scans / "test", out)
+    assert "#SBATCH --array=0-2\n" in text and "#SBATCH --time=1:00:00\n" in text and "--print" not in text
+    assert not out.exists()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "job.sh").write_text(text)
+    (tmp_path / "slow.py").write_text(SLOW)
+    for name, content in (
+        ("srun", f'#!/bin/bash\nshift 3\nexec "{sys.executable}" "{tmp_path}/slow.py" "$@"\n'),
+        ("scontrol", f'#!/bin/bash\necho "$@" >> "{tmp_path}/requeued"\n'),
+    ):
+        path = tmp_path / "bin" / name
+        path.write_text(content)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_ARRAY_JOB_ID": "77"}
+    environment |= {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "2"}
+
+    def start(index: int) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            ["bash", str(tmp_path / "job.sh")], env={**environment, "SLURM_ARRAY_TASK_ID": str(index)}, text=True
+        )
+
+    tasks = [start(index) for index in range(3)]
+    while not list(out.rglob(".*.tmp")) and any(task.poll() is None for task in tasks):
+        pass
+    # As Slurm does ahead of the time limit: the signal goes to the step's processes, not to the script.
+    steps = subprocess.run(
+        ["pgrep", "-P", str(tasks[1].pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    subprocess.run(["kill", "-USR1", *steps], check=bool(steps))
+    codes = [task.wait(timeout=120) for task in tasks]
+    assert codes[0] == codes[2] == 0 and codes[1] in (0, IS_STOPPED)
+    if codes[1] == IS_STOPPED:
+        assert (tmp_path / "requeued").read_text() == "requeue 77_1\n"
+        assert start(1).wait(timeout=120) == 0
+    assert digests(out) == digests(alone)
+
+
+def test_slurm__options_of_sbatch_are_lines_of_the_script(real_plan: Plan) -> None:
+    found = script(
+        real_plan, "name", ["fakeit-build", "make"], 1000, "--partition=gpu --gres=gpu:a100:1 --comment='a b'"
+    )
+    assert f"#SBATCH --array=0-{real_plan.num_shards - 1}\n" in found  # no more tasks than shards
+    assert "#SBATCH --gres=gpu:a100:1\n#SBATCH --comment=a b\n" in found and "--gpus=1" not in found
+    with pytest.raises(UserError, match="cannot be read"):
+        script(real_plan, "name", [], 3, "--comment='a")
