@@ -86,6 +86,9 @@ class Storage:
         self._look_again()
         with contextlib.suppress(FileNotFoundError):
             start = len(self.root.rstrip("/")) + 1
+            if self.is_local:  # many times as quick as fsspec
+                walked = os.walk(self.path(folder))
+                return sorted(f"{path}/{name}"[start:] for path, _, names in walked for name in names)
             return sorted(path[start:] for path in self._call(folder, self.fs.find, self.path(folder)))
         return []
 

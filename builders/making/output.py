@@ -5,7 +5,7 @@ Invariant: an output holds one recipe. Files of anything else are never touched.
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -78,11 +78,15 @@ class Output:
             is_made = list(pool.map(partial(self._is_made, there), asked))
         return [shard for shard, made in zip(asked, is_made, strict=True) if not made]
 
+    def made_shards(self, asked: Iterable[int]) -> set[int]:
+        """Those whose sidecar is there, by one listing and no look into them."""
+        there = set(self.storage.names(MAKING))
+        return {shard for shard in asked if making_names(self.plan.recipe.split, shard)[1] in there}
+
     def is_all_made(self) -> bool:
         """Whether each shard has a sidecar or is kept, by one listing; `finalise` looks into them."""
-        there = set(self.storage.names(MAKING))
-        names = (making_names(self.plan.recipe.split, shard)[1] for shard in range(self.plan.num_shards))
-        return all(name in there or self._kept(shard) for shard, name in enumerate(names))
+        made = self.made_shards(range(self.plan.num_shards))
+        return all(shard in made or self._kept(shard) for shard in range(self.plan.num_shards))
 
     def _is_made(self, there: set[str], shard: int) -> bool:
         if making_names(self.plan.recipe.split, shard)[1] in there and has_sidecar(self.plan, shard, self.storage):

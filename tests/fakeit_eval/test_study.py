@@ -74,6 +74,36 @@ def test_study__killed_goes_on_and_is_divided_and_used_again(base: str, tmp_path
     assert again == page and times(out) == after
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("guidance", ["2"]),
+        ("steps", ["1"]),
+        ("size", ["1"]),
+        ("prompts", ["c"]),
+        ("features", ["c"]),
+        ("card", ["synthetic"]),
+    ],
+)
+def test_study__each_is_killed_and_goes_on(base: str, tmp_path: Path, name: str, values: list[str]) -> None:
+    out = tmp_path / "studies"
+    asked = ["study", name, "--base", base, "--seeds", "0", "--out", str(out), "--trials", "2", "--values", *values]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fakeit_eval", *asked], start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 120
+    while not list(out.glob("clones/*/clone.json")) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = times(out)
+    assert before and not list(out.glob("*.md"))
+    page = run_study(name, base, values, Setting(out=out, trials=2, options=Options(seeds=(0,))))
+    assert page is not None and all(page.with_suffix(suffix).stat().st_size for suffix in (".csv", ".png", ".svg"))
+    after = times(out)
+    assert all(after[path] == found for path, found in before.items())
+
+
 def test_study__a_command_that_fails_is_told(base: str, tmp_path: Path) -> None:
     broken = Path(base).read_text().replace("data.num_workers=0", "data.num_workers=-1")
     Path(base).write_text(broken)

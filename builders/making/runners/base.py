@@ -17,7 +17,7 @@ from builders.format.storage import Storage
 from builders.making.claims import Claims, shard_claim
 from builders.making.engines.base import engine
 from builders.making.failures import Failure, Problem, forget_failure, problem_of, write_failure
-from builders.making.output import TARGET
+from builders.making.output import TARGET, Output
 from builders.making.plan import Plan
 from builders.making.shard import has_sidecar, make_shard
 from builders.making.stopping import Stop
@@ -26,8 +26,10 @@ MAX_ATTEMPTS = 3
 """At a shard, before it is given up."""
 MAX_FAILED_AT_FIRST = 3
 """Shards that fail, with none made, before the run is given up."""
-SECONDS_BETWEEN_LOOKS = 3.0
-"""At shards that other runs have claimed."""
+SECONDS_BETWEEN_LOOKS, PATIENCE = 3.0, 10.0
+"""At what other runs have made meanwhile; and at least so many times as long as a look takes."""
+MAX_MADE_BY_OTHERS = 10
+"""Shards found made one by one, before all are looked at together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,28 +125,31 @@ def drive(job: Job, executor: Executor) -> Report:
     Raises:
         UserError, OSError: something that no shard can be made with.
     """
-    return _Drive(job, executor).to_end()
+    return Drive(job, executor).to_end()
 
 
-class _Drive:
-    def __init__(self, job: Job, executor: Executor) -> None:
+class Drive:
+    """The run as it goes on; see `drive`."""
+
+    def __init__(self, job: Job, executor: Executor, clock: Callable[[], float] = time.monotonic) -> None:
         self.job, self.executor, self.storage = job, executor, Storage(job.out)
         self.queue = deque(job.shards)
         self.busy: set[int] = set()
         self.attempts: Counter[int] = Counter()
         self.failures: list[Failure] = []
         self.num_made = self.num_images_told = self.num_images_made = 0
-        self.next_look = 0.0
+        self.output = Output(job.plan, self.storage, None)
+        self.clock, self.next_look = clock, 0.0
 
     def to_end(self) -> Report:
         try:
             while (self.queue and not self.job.stop.is_asked) or self.busy:
                 if not self.job.stop.is_asked:
-                    self._hand_out()
+                    self.hand_out()
                 if not self.busy and self.queue and not self.job.waits_for_others:
                     break
                 for outcome in self.executor.wait(0.2 if self.busy else 1.0, self._tell_progress):
-                    self._take_back(outcome)
+                    self.take_back(outcome)
                 self._tell_progress()
         except FileNotFoundError:
             if self.storage.exists(TARGET):
@@ -152,24 +157,41 @@ class _Drive:
             self.queue.clear()
         return Report(failures=self.failures, is_stopped=self.job.stop.is_asked and bool(self.queue))
 
-    def _hand_out(self) -> None:
-        if time.monotonic() < self.next_look:
+    def hand_out(self) -> None:
+        if self.clock() < self.next_look:
             return
+        num_made = 0
         for _ in range(len(self.queue)):
             if self.executor.room() <= 0:
                 return
+            if num_made >= MAX_MADE_BY_OTHERS:
+                self._look_around()
+                num_made = 0
+                if not self.queue:
+                    return
             shard = self.queue.popleft()
             if has_sidecar(self.job.plan, shard, self.storage):
                 self._count_in(shard)  # another run made it
+                num_made += 1
             elif not self.job.claims.take(shard_claim(shard)):
                 self.queue.append(shard)
             else:
                 self.busy.add(shard)
                 self.executor.submit(shard)
         if self.queue:  # the rest is in others' hands
-            self.next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+            self._look_around()
 
-    def _take_back(self, outcome: Outcome) -> None:
+    def _look_around(self) -> None:
+        """Counts in at once what others have made, by one listing: it is dear where there are many shards, so it is rare."""
+        start = time.monotonic()
+        made = self.output.made_shards(self.queue)
+        for shard in made:
+            self._count_in(shard)
+        left = [shard for shard in self.queue if shard not in made]
+        self.queue = deque(left)
+        self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - start))
+
+    def take_back(self, outcome: Outcome) -> None:
         shard, problem = outcome.shard, outcome.problem
         self.busy.discard(shard)
         if problem is None:
