@@ -214,7 +214,8 @@ def _make(
     except FailedShardsError as failed:
         for failure in failed.failures:
             print(f"{PROGRAM}: {failure}", file=sys.stderr)
-        print(f"{PROGRAM}: all else is made; run again to try these once more", file=sys.stderr)
+        rest = "none was made, so the others were not tried" if failed.has_given_up else "all else is made"
+        print(f"{PROGRAM}: {rest}; run again to try once more", file=sys.stderr)
         raise SystemExit(1) from None
     except StoppedError as stopped:
         print(f"{PROGRAM}: {stopped}", file=sys.stderr)

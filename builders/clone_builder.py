@@ -33,7 +33,6 @@ from builders.format.schema import card_features
 from builders.format.storage import Storage
 from builders.making.claims import FINALISE, Claims
 from builders.making.engines.base import Paint, engine
-from builders.making.failures import Failure
 from builders.making.finalise import clean_up, finalise
 from builders.making.models import pin_model
 from builders.making.output import TARGET, Output, open_output, unfinished_target
@@ -42,7 +41,7 @@ from builders.making.plan import Plan, Sample
 from builders.making.prompt_warnings import fetch_tokenizers, prompt_warnings
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
-from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, runner
+from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, Report, runner
 from builders.making.shard import encode_sample
 from builders.making.stopping import Stop
 
@@ -187,11 +186,11 @@ def paint_examples(plan: Plan, samples: list[Sample], paint: Paint) -> Iterator[
 
 
 class FailedShardsError(UserError):
-    """Some shards could not be made; all others are."""
+    """Some shards could not be made; all others are, unless the run gave up."""
 
-    def __init__(self, failures: list[Failure]) -> None:
-        super().__init__("; ".join(map(str, failures)))
-        self.failures = failures
+    def __init__(self, report: Report) -> None:
+        super().__init__("; ".join(map(str, report.failures)))
+        self.failures, self.has_given_up = report.failures, report.has_given_up
 
 
 class StoppedError(UserError):
@@ -254,7 +253,7 @@ def make_clone(
             )
             report = makers.run(job)
             if report.failures:
-                raise FailedShardsError(report.failures)
+                raise FailedShardsError(report)
             if report.is_stopped:
                 raise StoppedError
         output = open_output(plan, storage)

@@ -53,6 +53,8 @@ class Job:
 @dataclass(frozen=True, kw_only=True)
 class Report:
     failures: list[Failure] = field(default_factory=list)
+    has_given_up: bool = False
+    """Whether the first shards all failed, so that the rest was not tried."""
     is_stopped: bool = False
     """Whether a signal ended the run before its work was done."""
 
@@ -140,6 +142,7 @@ class Drive:
         self.num_made = self.num_images_told = self.num_images_made = 0
         self.output = Output(job.plan, self.storage, None)
         self.clock, self.next_look = clock, 0.0
+        self.has_given_up = False
 
     def to_end(self) -> Report:
         try:
@@ -155,7 +158,8 @@ class Drive:
             if self.storage.exists(TARGET):
                 raise
             self.queue.clear()
-        return Report(failures=self.failures, is_stopped=self.job.stop.is_asked and bool(self.queue))
+        is_stopped = self.job.stop.is_asked and bool(self.queue)
+        return Report(failures=self.failures, has_given_up=self.has_given_up, is_stopped=is_stopped)
 
     def hand_out(self) -> None:
         if self.clock() < self.next_look:
@@ -213,7 +217,8 @@ class Drive:
     def _give_up(self, shard: int, problem: Problem) -> None:
         self.failures.append(write_failure(self.storage, self.job.plan, shard, problem, self.attempts[shard]))
         if not self.num_made and len(self.failures) >= MAX_FAILED_AT_FIRST:
-            self.queue.clear()  # and most likely every other one fails, too
+            self.has_given_up = True  # most likely every other one fails, too
+            self.queue.clear()
 
     def _count_in(self, shard: int) -> None:
         self.num_made += 1

@@ -113,7 +113,7 @@ def test_local__where_every_shard_fails_it_gives_up_early(faulty: tuple[Plan, Pa
         path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(FailedShardsError) as failed:
         make_clone(plan, str(tmp_path / "out"))
-    assert len(failed.value.failures) == 3 < plan.num_shards == 6
+    assert len(failed.value.failures) == 3 < plan.num_shards == 6 and failed.value.has_given_up
     assert len(read_failures(Storage(tmp_path / "out"))) == 3
 
 

@@ -1,0 +1,378 @@
+"""The same digits clone by every runner, and through every fault: all files identical. Overheads of workers and of Ray.
+
+python tests/acceptance/accept_scale.py [FOLDER]     # about 20 minutes
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from builders.format.storage import Storage
+from tests.acceptance.accept_kill import digests
+from tests.acceptance.record import ROOT, command, record, run
+
+RECIPE = "digits_sd/c_cfg2"
+OPTIONS: tuple[object, ...] = (
+    "--images-per-class", 96, "--shard-size", 40, "--batch-size", 20, "--num-inference-steps", 10,
+)  # fmt: skip
+NUM_SHARDS, NUM_IMAGES, PER_SHARD = 24, 960, 40
+NUM_ROUNDS = 3
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+def start(out: object, *options: object, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command("build", "make", RECIPE, out, *OPTIONS, *options),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**ENVIRONMENT, **environment},
+        cwd=ROOT,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    return out
+
+
+def num_made(out: Path) -> int:
+    return len(list((out / "_making").rglob("train-*.parquet")))
+
+
+def wait_for(out: Path, num_shards: int, process: "subprocess.Popen[str]") -> None:
+    while num_made(out) < num_shards and process.poll() is None:
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+
+
+# --- a Ray cluster of nodes on this machine ---
+
+
+class Cluster:
+    """Nodes of one core each, every one a process tree of its own."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.nodes: list[subprocess.Popen[str]] = []
+
+    def start_head(self) -> None:
+        self.nodes.append(self._start("--head", "--port", "0", "--include-dashboard", "false"))
+        assert self.nodes[0].stdout
+        for line in self.nodes[0].stdout:
+            if found := re.search(r"--address='([\d.:]+)'", line):
+                self.address = found[1]
+                break
+        threading.Thread(target=self.nodes[0].stdout.read, daemon=True).start()
+
+    def add(self) -> None:
+        self.nodes.append(self._start("--address", self.address))
+
+    def lose(self, number: int) -> None:
+        """As a spot machine is lost: nothing of it says good-bye."""
+        os.killpg(self.nodes[number].pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        for node in self.nodes:
+            if node.poll() is None:
+                os.killpg(node.pid, signal.SIGKILL)
+
+    def _start(self, *options: str) -> "subprocess.Popen[str]":
+        ray = str(Path(sys.executable).parent / "ray")
+        return subprocess.Popen(
+            [ray, "start", "--block", "--num-cpus", "1", *options],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=ENVIRONMENT,
+        )
+
+
+@contextmanager
+def ray_cluster(num_nodes: int) -> Iterator[Cluster]:
+    cluster = Cluster()
+    try:
+        cluster.start_head()
+        for _ in range(num_nodes - 1):
+            cluster.add()
+        time.sleep(10)
+        yield cluster
+    finally:
+        cluster.end()
+
+
+# --- the same clone ---
+
+
+def local(workers: int) -> Callable[[Path], str]:
+    return lambda out: finish(start(out, "--workers", workers))
+
+
+def array(out: Path) -> str:
+    """Three tasks of a Slurm array at once."""
+    tasks = [
+        start(
+            out,
+            "--runner",
+            "slurm",
+            SLURM_ARRAY_TASK_ID=str(index),
+            SLURM_ARRAY_TASK_MIN="0",
+            SLURM_ARRAY_TASK_MAX="2",
+        )
+        for index in range(3)
+    ]
+    return "".join([finish(task) for task in tasks])
+
+
+def on_ray(out: Path) -> str:
+    with ray_cluster(2) as cluster:
+        return finish(start(out, "--runner", "ray", "--address", cluster.address))
+
+
+# --- faults ---
+
+
+def killed_workers(out: Path) -> str:
+    """A worker killed every four seconds, at most twelve times."""
+    process, kills = start(out, "--workers", 2), 0
+    while process.poll() is None:
+        time.sleep(4)
+        found = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=False
+        ).stdout.split()
+        if found and kills < 12 and num_made(out):
+            os.kill(int(random.choice(found)), signal.SIGKILL)
+            kills += 1
+    finish(process)
+    return f"{kills} workers killed"
+
+
+def lost_node(out: Path) -> str:
+    with ray_cluster(2) as cluster:
+        process = start(out, "--runner", "ray", "--address", cluster.address)
+        wait_for(out, 4, process)
+        cluster.lose(1)
+        made = num_made(out)
+        cluster.add()
+        finish(process)
+    return f"a node lost after {made} of {NUM_SHARDS} shards, another one added"
+
+
+def killed_driver(out: Path) -> str:
+    with ray_cluster(2) as cluster:
+        process = start(out, "--runner", "ray", "--address", cluster.address)
+        wait_for(out, 4, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        made = num_made(out)
+        finish(start(out, "--runner", "ray", "--address", cluster.address))
+    return f"the driver killed after {made} of {NUM_SHARDS} shards and started again"
+
+
+def two_runs(out: Path) -> str:
+    runs = [start(out, "--workers", 1) for _ in range(2)]
+    for one in runs:
+        assert "digest" in finish(one)
+    return "two whole runs at once"
+
+
+class Faulty:
+    """An S3 server of which one request in twenty fails."""
+
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.num_requests = self.num_failed = 0
+        self.rng = random.Random(0)
+        self.server = make_server("127.0.0.1", 0, self, threaded=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        self.num_requests += 1
+        if self.rng.random() < 0.05:
+            self.num_failed += 1
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+            start_response("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+            return [body]
+        return self.app(environ, start_response)
+
+
+def on_faulty_s3(out: Path) -> str:
+    """Two runs at once, of which one begins later; the clone is fetched to `out`."""
+    import logging
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    faulty = Faulty()
+    settings = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{faulty.server.server_port}",
+    }
+    os.environ.update(settings)
+    Storage("s3://clones").fs.mkdir("clones")
+    first = start("s3://clones/x", "--workers", 1, **settings)
+    time.sleep(10)
+    second = start("s3://clones/x", "--workers", 1, **settings)
+    for one in (first, second):
+        finish(one)
+    storage = Storage("s3://clones/x")
+    for name in storage.names(""):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(storage.read(name))
+    return f"two runs at once, {faulty.num_failed} of {faulty.num_requests} requests failed"
+
+
+# --- one shard that always fails ---
+
+
+def failing_shard(work: Path) -> list[str]:
+    run(
+        "build", "make", "digits_sd/c_cfg2", work / "source-clone", "--images-per-class", 20, "--num-inference-steps", 2
+    )
+    from builders.format.open_clone import open_clone
+
+    opened = open_clone(work / "source-clone")
+    for number in range(len(opened)):
+        sample = opened[number]
+        path = work / "folders" / opened.manifest.label_names[sample.label] / f"{sample.key}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(sample.picture)
+    broken = sorted((work / "folders").rglob("*.jpg"))[7]
+    broken.write_bytes(b"x" * broken.stat().st_size)
+    asked = [
+        "make",
+        "real_images/train",
+        work / "failing",
+        "--source",
+        work / "folders",
+        "--shard-size",
+        20,
+        "--workers",
+        2,
+    ]
+    done = subprocess.run(
+        command("build", *asked), capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, check=False
+    )
+    told = subprocess.run(
+        command("build", "status", work / "failing"),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == told.returncode == 1 and broken.name in done.stderr and broken.name in told.stdout
+    clean = [line.replace(str(work), "…") for line in (done.stderr + told.stdout).splitlines() if "img/s" not in line]
+    return [
+        "```",
+        f"$ fakeit-build make … (exit status {done.returncode}), fakeit-build status … ({told.returncode})",
+        *clean,
+        "```",
+    ]
+
+
+# --- overheads ---
+
+
+def rate(out: Path, *options: object, **environment: str) -> float:
+    """Images a second from the first shard that is finished to the last: start-up is left out."""
+    shutil.rmtree(out, ignore_errors=True)
+    finish(start(out, "--shards", f"0:{NUM_SHARDS}", *options, **environment))
+    times = sorted(path.stat().st_mtime for path in (out / "_making").rglob("train-*.parquet"))
+    return PER_SHARD * (len(times) - 1) / (times[-1] - times[0])
+
+
+def overheads(work: Path) -> list[str]:
+    one, two, ray = [], [], []
+    with ray_cluster(2) as cluster:
+        for _ in range(NUM_ROUNDS):
+            one.append(rate(work / "rate", "--workers", 1))
+            two.append(rate(work / "rate", "--workers", 2))
+            ray.append(rate(work / "rate", "--runner", "ray", "--address", cluster.address, "--workers", 2))
+    scaling = [b / a for a, b in zip(one, two, strict=True)]
+    slower = [b / a for a, b in zip(two, ray, strict=True)]
+
+    def told(values: list[float]) -> str:
+        return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    return [
+        f"- two workers, of one worker's images a second (one thread each): **{told(scaling)}**",
+        f"- two actors of Ray on two nodes, of two local workers' images a second: **{told(slower)}**",
+        f"- images a second of one, two and Ray's two: {told(one)}, {told(two)}, {told(ray)}; {NUM_ROUNDS} rounds in turn",
+    ]
+
+
+def main(work: Path) -> None:
+    rows: list[str] = []
+    expected: dict[str, str] = {}
+    cases: list[tuple[str, Callable[[Path], str]]] = [
+        ("local, 1 worker", local(1)),
+        ("local, 2 workers", local(2)),
+        ("local, 3 workers", local(3)),
+        ("Slurm array of 3 tasks at once", array),
+        ("Ray, 2 nodes", on_ray),
+        ("a worker killed every four seconds", killed_workers),
+        ("a Ray node lost, one added", lost_node),
+        ("the Ray driver killed, started again", killed_driver),
+        ("two whole runs at once", two_runs),
+        ("s3, 5 % failed requests", on_faulty_s3),
+    ]
+    for name, make in cases:
+        out, begin = work / re.sub(r"\W+", "-", name), time.perf_counter()
+        told = make(out)
+        found = digests(out)
+        expected = expected or found
+        same = found == expected
+        what = "" if "digest" in told or "this part" in told else told
+        rows.append(f"| {name} | {what} | {len(found)} | {'identical' if same else 'DIFFERS'} |")
+        print(rows[-1], f"{time.perf_counter() - begin:.0f} s", flush=True)
+        assert same, sorted(set(found.items()) ^ set(expected.items()))[:6]
+        if name != cases[0][0]:
+            shutil.rmtree(out)
+    failing = failing_shard(work)
+    print("\n".join(failing), flush=True)
+    record("scale-runners", "The same clone by every runner and through every fault", [
+        f"`make {RECIPE} {' '.join(map(str, OPTIONS))}`: {NUM_IMAGES} images, {NUM_SHARDS} shards;",
+        "sha256 of every file against one local worker's.",
+        "",
+        "| run | what happened | files | |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        "## Overhead",
+        "",
+        *overheads(work),
+        "",
+        "## A shard that always fails",
+        "",
+        *failing,
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            main(Path(folder))
