@@ -196,7 +196,7 @@ def _write_class(
                     picture.key,
                     picture.extension,
                     *(picture.about.get(column) for column in COLUMNS_SHOWN),
-                    findings.get(picture.key, []),
+                    *findings.get(picture.key, ([], "")),
                 ]
                 for picture in found
             ],
@@ -211,11 +211,15 @@ def _write_class(
     return {"id": class_id, "name": name, "counts": counts, "words": " ".join(list(words)[:MAX_WORDS])}
 
 
+Finding = tuple[list[str], str]
+"""Kinds, and what is told of them."""
+
+
 @dataclass(frozen=True)
 class _Audited:
     summary: dict[str, Any]
-    findings: dict[str, dict[str, list[str]]]
-    """Class id to key to the kinds of what was found."""
+    findings: dict[str, dict[str, Finding]]
+    """Class id to key to what was found."""
 
 
 def _read_audit(clone: Clone, folder: str) -> _Audited | None:
@@ -229,11 +233,13 @@ def _read_audit(clone: Clone, folder: str) -> _Audited | None:
             raise UserError(f"the audit in '{folder}' is of another clone than '{clone.root}'; run the audit again")
         return None
     with storage.open(AUDIT_PICTURES) as file:
-        rows = pq.read_table(file, columns=["key", "label", "findings"])
-    rows = rows.filter(pc.greater(pc.list_value_length(rows["findings"]), 0))
-    findings: dict[str, dict[str, list[str]]] = {}
-    for row in rows.to_pylist():
-        findings.setdefault(clone.manifest.label_names[row["label"]], {})[row["key"]] = row["findings"]
+        table = pq.read_table(file)
+    table = table.filter(pc.greater(pc.list_value_length(table["findings"]), 0))
+    names, findings = clone.manifest.label_names, dict[str, dict[str, Finding]]()
+    for row in table.to_pylist():
+        details = {"label": f"taken for {names[row.get('predicted', -1)]}", "duplicate": f"of {row['duplicate_of']}"}
+        told = ", ".join(f"{kind} ({details[kind]})" if kind in details else kind for kind in row["findings"])
+        findings.setdefault(names[row["label"]], {})[row["key"]] = (row["findings"], told)
     return _Audited(summary, findings)
 
 

@@ -169,7 +169,7 @@ const gallery = (() => {
     $("pictures").replaceChildren(...[row, ...twins].sort((a, b) => a.which - b.which).map(figure));
     const flags = { "-1": "not checked", 0: "not flagged", 1: "flagged" };
     const facts = [["key", row.key], ["prompt", row.prompt], ["seed", row.seed], ["background", row.background], ["guidance", row.guidance_scale],
-      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["audit", row.findings.join(", ")], ["made again", row.attempt ? `${row.attempt} times` : ""]];
+      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["audit", row.audit], ["made again", row.attempt ? `${row.attempt} times` : ""]];
     twins.forEach((twin) => facts.push([`${twin.source}: prompt`, twin.prompt === row.prompt ? "the same" : twin.prompt],
       [`${twin.source}: guidance`, twin.guidance_scale], [`${twin.source}: steps`, twin.num_inference_steps]));
     $("about").replaceChildren(...facts.filter(([, value]) => value !== undefined && value !== null && value !== "")

@@ -194,7 +194,7 @@ def test_audit_command__writes_card_gallery_and_list_of_keys(
     shown = json.loads((site / "data" / "audit.js").read_text().removeprefix("gallery.audit(").removesuffix(");\n"))
     assert {entry["wnid"] for entry in shown["classes"]} == {"n13742358", "n13742573", "n13744304"}
     zeros = (site / "data" / "classes" / "n13742358.js").read_text()
-    assert all(key in zeros for key in keys) and '["blank"]' in zeros
+    assert all(key in zeros for key in keys) and '["blank"],"blank"' in zeros and '"duplicate (of ' in zeros
 
 
 def test_audit__of_an_earlier_state_is_no_longer_in_the_card(
