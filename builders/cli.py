@@ -152,7 +152,7 @@ def make(
         shards: Make only shards A:B (B not included) and do not finalise; a run without it does.
         runner: Who runs the shards: local, slurm or ray.
         workers: Worker processes (of ray: actors); 0 is one for each GPU, or one, and with ray as many as the cluster holds.
-        address: Of ray: the cluster's, such as ray://HOST:10001; auto by default, local for one of this process.
+        address: Of ray: the cluster's, such as HOST:6379, from one of its nodes; auto by default, local for one of this process.
         print_: Of slurm: print the script for sbatch, and make nothing.
         tasks: Of slurm: tasks of the array.
         sbatch: Of slurm: more options of sbatch, such as --sbatch="--partition=gpu --time=08:00:00".

@@ -1,6 +1,6 @@
 """The runner for Ray: an actor for each GPU of a cluster, or each core of one without; nodes may come and go.
 
-    fakeit-build make RECIPE OUT --runner ray [--address auto|ray://HOST:10001] [--workers N]
+    fakeit-build make RECIPE OUT --runner ray [--address auto|HOST:6379] [--workers N]
 
 An actor loads the model once. With --workers more actors are asked for than there is room for, so that an autoscaling cluster
 grows; without, there are as many as the cluster has room for now, and more as nodes come. A shard that a lost node was making
@@ -60,7 +60,7 @@ def _connect(address: str) -> None:
 
 
 def _reach(address: str) -> None:
-    """Whether anybody listens at HOST:PORT or ray://HOST:PORT; Ray itself would end the process where nobody does."""
+    """Whether anybody listens at HOST:PORT; Ray itself would end the process where nobody does."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
