@@ -104,7 +104,9 @@ class Worker:
     def __init__(self, index: int, num_workers: int, plan: Plan, out: str, clock: Clock, slowness: float) -> None:
         self.index, self.plan, self.slowness = index, plan, slowness
         self.claims = Claims(Storage(out), runner="slurm", clock=clock)
-        self.claims.run = replace(self.claims.run, host=f"node{index}")  # so that only its lease tells whether it lives
+        self.claims.run = replace(
+            self.claims.run, machine=f"node {index}"
+        )  # so that only its lease tells whether it lives
         claims_module._OPEN.add(self.claims.run.id)
         self.claims.beat()
         self.executor = Pretend()
@@ -210,7 +212,7 @@ def main(num_shards: int, num_workers: int, folder: Path) -> None:
     told = times.of("status", lambda: read_status(out))
     assert told.num_shards_done == num_shards
     manifest = times.of("finalise", lambda: finalise(open_output(plan, Storage(out))))
-    times.of("clean up", lambda: clean_up(Storage(out), []))
+    times.of("clean up", lambda: clean_up(open_output(plan, Storage(out)), []))
     assert len(manifest.shards) == num_shards
     large, large_out = plan_of(300, 1000), str(folder / "large")
     open_output(large, Storage(large_out))

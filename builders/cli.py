@@ -152,7 +152,7 @@ def make(
         shards: Make only shards A:B (B not included) and do not finalise; a run without it does.
         runner: Who runs the shards: local, slurm or ray.
         workers: Worker processes (of ray: actors); 0 is one for each GPU, or one, and with ray as many as the cluster holds.
-        address: Of ray: the cluster's, such as HOST:6379, from one of its nodes; auto by default, local for one of this process.
+        address: Of ray: the cluster's, such as HOST:6379, from one of its nodes; auto by default, local for one of this run.
         print_: Of slurm: print the script for sbatch, and make nothing.
         tasks: Of slurm: tasks of the array.
         sbatch: Of slurm: more options of sbatch, such as --sbatch="--partition=gpu --time=08:00:00".
@@ -407,6 +407,7 @@ def sheet(
 
     if per_class < 1 or output.suffix != ".png":
         raise UserError(f"--per-class {per_class} -o {output} cannot be drawn; give 1 or more, and a .png")
+    _check_card(card)
     drawn = draw_sheet(list(clones), real, per_class, list(classes))
     drawn.save(output)
     print(output)
@@ -440,10 +441,19 @@ def grid(
 
     if output.suffix != ".png":
         raise UserError(f"-o {output} is no .png; give one")
+    _check_card(card)
     drawn = draw_grid(pin_model(_plan(recipe, options).recipe), class_id, image_seed, guidance, steps)
     drawn.save(output)
     print(output)
     _put_into_card(card, "grid.png", output)
+
+
+def _check_card(clone: str) -> None:
+    """Before anything is drawn: whether there is such a clone."""
+    from builders.format.manifest import read_manifest
+
+    if clone:
+        read_manifest(Storage(clone))
 
 
 def _put_into_card(clone: str, name: str, picture: Path) -> None:

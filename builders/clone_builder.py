@@ -12,11 +12,12 @@ To add one, write a file with a subclass of `CloneBuilder` and its `BUILDER_CONF
     builder.as_streaming_dataset(split="train")        # images made as they are asked for
 """
 
+import contextlib
 import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,9 +34,9 @@ from builders.format.schema import card_features
 from builders.format.storage import Storage
 from builders.making.claims import FINALISE, Claims
 from builders.making.engines.base import Paint, engine
-from builders.making.finalise import clean_up, finalise
+from builders.making.finalise import MissingShardError, clean_up, finalise
 from builders.making.models import pin_model
-from builders.making.output import TARGET, Output, open_output, unfinished_target
+from builders.making.output import TARGET, Output, is_target, open_output, unfinished_target
 from builders.making.painting import paint_samples
 from builders.making.plan import Plan, Sample
 from builders.making.prompt_warnings import fetch_tokenizers, prompt_warnings
@@ -226,40 +227,50 @@ def make_clone(
     """
     storage = Storage(out)
     makers = runner(runner_name)
+    makers.prepare(address)
     earlier = unfinished_target(plan, storage)
     if not earlier and (output := open_output(plan, storage)).is_complete:
         return _tidy(output)
     with Claims(storage, runner=runner_name, num_workers=makers.num_workers(num_workers, plan)) as claims:
         if earlier:
-            _finalise(earlier, storage, claims)
+            with contextlib.suppress(MissingShardError):  # then it is no longer in the way
+                _finalise(earlier, storage, claims)
         output = open_output(plan, storage)
         if output.is_complete:
             return _tidy(output)
         asked = range(plan.num_shards) if shards is None else shards
-        missing = output.missing_shards(asked)
-        num_missing = sum(plan.shard_length(shard) for shard in missing)
-        num_samples = sum(plan.shard_length(shard) for shard in asked)
-        on_start(num_samples - num_missing, num_samples)
-        if missing:
-            job = Job(
-                plan=plan,
-                out=out,
-                shards=missing,
-                claims=claims,
-                num_workers=num_workers,
-                address=address,
-                stop=stop or Stop(),
-                on_images=on_images,
-            )
-            report = makers.run(job)
-            if report.failures:
-                raise FailedShardsError(report)
-            if report.is_stopped:
-                raise StoppedError
-        output = open_output(plan, storage)
-        if not output.is_complete and (shards is not None or not output.is_all_made()):
-            return None
-        return _finalise(plan, storage, claims)
+        num_made = plan_images(plan, asked) - plan_images(plan, output.missing_shards(asked))
+        on_start(num_made, plan_images(plan, asked))
+        job = Job(
+            plan=plan,
+            out=out,
+            shards=[],
+            claims=claims,
+            num_workers=num_workers,
+            address=address,
+            stop=stop or Stop(),
+            on_images=on_images,
+        )
+        while True:
+            if missing := open_output(plan, storage).missing_shards(asked):
+                _raise_for(makers.run(replace(job, shards=missing)))
+            is_all_made = shards is None and not output.missing_shards(range(plan.num_shards))
+            if not is_all_made and not open_output(plan, storage).is_complete:
+                return None
+            with contextlib.suppress(MissingShardError):  # what is damaged is made again
+                return _finalise(plan, storage, claims)
+
+
+def plan_images(plan: Plan, shards: Sequence[int]) -> int:
+    """How many images some shards have."""
+    return sum(plan.shard_length(shard) for shard in shards)
+
+
+def _raise_for(report: Report) -> None:
+    if report.is_stopped:
+        raise StoppedError
+    if report.failures:
+        raise FailedShardsError(report)
 
 
 def _finalise(plan: Plan, storage: Storage, claims: Claims) -> Manifest:
@@ -274,10 +285,10 @@ def _finalise(plan: Plan, storage: Storage, claims: Claims) -> Manifest:
                     output = open_output(plan, storage)
                     if not output.is_complete:
                         manifest = finalise(output)
-                        clean_up(storage, claims.files())
+                        clean_up(output, claims.files())
                         return manifest
-            except FileNotFoundError:
-                # Another one finalised at the same time, and `_making` is gone.
+            except (FileNotFoundError, UserError):
+                # Another one may have finalised at the same time, and `_making` is gone.
                 if not open_output(plan, storage).is_complete:
                     raise
             claims.release(FINALISE)
@@ -288,6 +299,6 @@ def _finalise(plan: Plan, storage: Storage, claims: Claims) -> Manifest:
 def _tidy(output: Output) -> Manifest:
     """Of a clone that is whole: what a run that came too late has still put into `_making` goes."""
     assert output.old
-    if not output.storage.exists(TARGET):
+    if is_target(output.plan, output.storage) or not output.storage.exists(TARGET):
         output.storage.remove_folder(MAKING)
     return output.old

@@ -87,7 +87,7 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             start = len(self.root.rstrip("/")) + 1
             if self.is_local:  # many times as quick as fsspec
-                walked = os.walk(self.path(folder))
+                walked = os.walk(self.path(folder).rstrip("/"))
                 return sorted(f"{path}/{name}"[start:] for path, _, names in walked for name in names)
             return sorted(path[start:] for path in self._call(folder, self.fs.find, self.path(folder)))
         return []
@@ -179,13 +179,18 @@ class Storage:
         if not self.is_local:
             self._call(name, self.fs.pipe_file, path, content)
             return
-        temporary = self._temporary(path)
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        for is_last in (False, False, True):
+            temporary = self._temporary(path)
+            try:
+                temporary.write_bytes(content)
+                os.replace(temporary, path)
+                return
+            except FileNotFoundError:  # another run found the folder empty, and removed it
+                if is_last:
+                    raise
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def create(self, name: str, content: bytes) -> bool:
         """Puts a whole small file where there is none; False where there is one.
@@ -199,6 +204,8 @@ class Storage:
         try:
             temporary.write_bytes(content)
             os.link(temporary, path)
+        except FileNotFoundError:  # another run found the folder empty, and removed it
+            self.write(name, content)
         except FileExistsError:
             return False
         except OSError as error:  # a file system without links
@@ -218,6 +225,12 @@ class Storage:
             self._call(name, self.fs.pipe_file, path, content, mode="create")
         except FileExistsError:
             return False
+        except UserError as error:
+            if "ConditionalRequestConflict" in str(error):  # another one's put was under way
+                return False
+            if "NotImplemented" not in str(error):
+                raise
+            self.write(name, content)  # a store without conditional puts
         return True
 
     def put(self, source: Path, name: str) -> None:
@@ -269,8 +282,11 @@ class Storage:
             for name in names:
                 self.remove(name)
         elif names:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 self._call(names[0], self.fs.rm, [self.path(name) for name in names])
+            except FileNotFoundError:  # some went meanwhile, and the store stops there
+                for name in names:
+                    self.remove(name)
 
     def remove_folder(self, folder: str) -> None:
         """Removes a folder and all that is in it, if it is there."""

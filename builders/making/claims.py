@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -39,6 +40,8 @@ SECONDS_KNOWN = 2.0
 class Run:
     id: str
     host: str
+    machine: str
+    """Which boot of which machine, and which container there: where its process can be looked for."""
     pid: int
     runner: str
     num_workers: int
@@ -47,7 +50,7 @@ class Run:
     beat: float
 
     def is_alive(self, now: float) -> bool:
-        if self.host == socket.gethostname():
+        if self.machine == this_machine():
             if self.pid == os.getpid() and self.id not in _OPEN:
                 return False
             if not _is_process(self.pid):
@@ -71,6 +74,7 @@ class Claims:
         self.run = Run(
             id=uuid.uuid4().hex[:12],
             host=socket.gethostname(),
+            machine=this_machine(),
             pid=os.getpid(),
             runner=runner,
             num_workers=num_workers,
@@ -180,6 +184,15 @@ def read_json(storage: Storage, name: str) -> dict[str, Any] | None:
 def shard_claim(shard: int) -> str:
     """The name by which a shard is claimed."""
     return f"{shard:06d}"
+
+
+def this_machine() -> str:
+    """The same in all processes that see one another, and in no others, also where names of hosts are alike."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()} {uuid.getnode()}"
 
 
 def _is_process(pid: int) -> bool:

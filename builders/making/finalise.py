@@ -5,7 +5,7 @@ Killed at any point and run again, it ends in the same files.
 
 import hashlib
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -21,18 +21,30 @@ from builders.format.manifest import (
     FileEntry,
     Manifest,
     ShardEntry,
-    making_names,
     metadata_name,
     shard_name,
     timm_index,
 )
 from builders.format.schema import METADATA_SCHEMA
 from builders.format.storage import Storage
-from builders.making.output import FINALISING, OLD_MANIFEST, FinishedShard, Output
+from builders.making.output import (
+    FINALISING,
+    OLD_MANIFEST,
+    TARGET,
+    FinishedShard,
+    Output,
+    begin_finalising,
+    is_target,
+)
+from builders.making.shard import sidecar_name, tar_name
 from builders.publishing.card import clone_card
 
 NUM_MOVERS, NUM_WRITERS, READERS_PER_WRITER = 32, 8, 4
 """Threads: most of their time they wait for the store, or for Parquet, which lets the others run."""
+
+
+class MissingShardError(UserError):
+    """A shard is not there, or was damaged and is gone; it can be made again."""
 
 
 def finalise(output: Output) -> Manifest:
@@ -41,26 +53,23 @@ def finalise(output: Output) -> Manifest:
     Two at once end in the same files, too. Memory holds a line for each shard, and one metadata file.
 
     Raises:
-        UserError: a shard is missing or its sidecar damaged, or the metadata of an earlier one.
+        MissingShardError: a shard is missing or its sidecar damaged.
+        UserError: the metadata of an earlier shard is.
     """
     plan, storage = output.plan, output.storage
-    shards: list[FinishedShard] = []
-    for number, shard in enumerate(output.finished_shards()):
-        if shard is None:
-            storage.remove(making_names(plan.recipe.split, number)[1])  # if it is there, it is damaged
-            raise UserError(f"shard {number} of '{storage.root}' is not there; run 'fakeit-build make' again")
-        shards.append(shard)
-    there = set(storage.names(MAKING))
-    names = [making_names(plan.recipe.split, shard) for shard in range(plan.num_shards)]
-    made = [shard for shard, (_, sidecar) in enumerate(names) if sidecar in there]
-    _check_metadata_of_kept_shards(output, made)
-    storage.write(FINALISING, b"")
+    begin_finalising(plan, storage)
+    made = sorted(output.made_shards(range(plan.num_shards)))
+    try:
+        shards = list(_whole_shards(output))
+        _check_metadata_of_kept_shards(output, made)
+    except UserError:  # nothing is in place yet, so the mark may go
+        storage.remove(FINALISING)
+        raise
     if storage.exists(MANIFEST):  # a clone that grows is unfinished until its new manifest is there
         storage.move(MANIFEST, OLD_MANIFEST)
     metadata = _write_metadata(output, made)
-    _move_all(
-        storage, [(names[shard][0], shard_name(plan.recipe.split, shard)) for shard in made if names[shard][0] in there]
-    )
+    split = plan.recipe.split
+    _move_all(storage, [(tar_name(plan, shard, shards[shard].sha256), shard_name(split, shard)) for shard in made])
     manifest = _build_manifest(output, shards, metadata)
     storage.write(TIMM_INDEX, timm_index(manifest))
     storage.write(CARD, clone_card(storage, manifest))
@@ -69,11 +78,35 @@ def finalise(output: Output) -> Manifest:
     return manifest
 
 
-def clean_up(storage: Storage, kept: Collection[str]) -> None:
+def _whole_shards(output: Output) -> Iterator[FinishedShard]:
+    for number, shard in enumerate(output.finished_shards()):
+        if shard is None:
+            name = sidecar_name(output.plan, number)
+            if output.storage.exists(name) and output.finished_shard(number) is None:  # it is damaged
+                output.storage.remove(name)
+            raise MissingShardError(
+                f"shard {number} of '{output.storage.root}' is not there; run 'fakeit-build make' again"
+            )
+        yield shard
+
+
+def clean_up(output: Output, kept: Collection[str]) -> None:
     """Removes what making left behind, once the clone is whole, but for some files: the finaliser's own claim, in whose shelter
-    this happens."""
-    storage.remove_all([name for name in storage.names(MAKING) if name != FINALISING and name not in kept])
+    this happens. What runs have made for a longer clone stays where one is being made."""
+    plan, storage = output.plan, output.storage
+    spared = {FINALISING, *kept}
+    if is_target(plan, storage) or not storage.exists(TARGET):
+        storage.remove_all([name for name in storage.names(MAKING) if name not in spared])
+    else:
+        stems = {sidecar_name(plan, shard).removesuffix(".parquet") for shard in range(plan.num_shards)}
+        ours = [name for name in storage.names(MAKING) if _stem_of(name) in stems]
+        storage.remove_all([name for name in [*ours, OLD_MANIFEST] if name not in spared])
     storage.remove(FINALISING)  # last: while it is there, a rerun removes what a kill left
+
+
+def _stem_of(name: str) -> str:
+    """Of a sidecar's or a tar's name."""
+    return name.removesuffix(".parquet") if name.endswith(".parquet") else name.rpartition("-")[0]
 
 
 def _move_all(storage: Storage, moves: list[tuple[str, str]]) -> None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +21,6 @@ from builders.format.manifest import (
     Manifest,
     SafetyCounts,
     ShardEntry,
-    making_names,
     metadata_name,
     parse_manifest,
     shard_name,
@@ -30,7 +28,7 @@ from builders.format.manifest import (
 from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
-from builders.making.shard import has_sidecar, read_sidecar
+from builders.making.shard import read_sidecar, sidecar_name
 
 TARGET = f"{MAKING}/recipe.json"
 """The recipe and the number of rounds that are being made."""
@@ -72,26 +70,14 @@ class Output:
         )
 
     def missing_shards(self, asked: Sequence[int]) -> list[int]:
-        """Those that are still to be made. One listing, and a look at each sidecar that is there, some at a time."""
-        there = set(self.storage.names(MAKING))
-        with ThreadPoolExecutor(NUM_READERS) as pool:
-            is_made = list(pool.map(partial(self._is_made, there), asked))
-        return [shard for shard, made in zip(asked, is_made, strict=True) if not made]
+        """Those that are still to be made, by one listing; `finalise` looks into what is there."""
+        made = self.made_shards(asked)
+        return [shard for shard in asked if shard not in made and not self.is_kept(shard)]
 
     def made_shards(self, asked: Iterable[int]) -> set[int]:
-        """Those whose sidecar is there, by one listing and no look into them."""
+        """Those whose sidecar is there, by one listing."""
         there = set(self.storage.names(MAKING))
-        return {shard for shard in asked if making_names(self.plan.recipe.split, shard)[1] in there}
-
-    def is_all_made(self) -> bool:
-        """Whether each shard has a sidecar or is kept, by one listing; `finalise` looks into them."""
-        made = self.made_shards(range(self.plan.num_shards))
-        return all(shard in made or self._kept(shard) for shard in range(self.plan.num_shards))
-
-    def _is_made(self, there: set[str], shard: int) -> bool:
-        if making_names(self.plan.recipe.split, shard)[1] in there and has_sidecar(self.plan, shard, self.storage):
-            return True
-        return self._kept(shard) is not None
+        return {shard for shard in asked if sidecar_name(self.plan, shard) in there}
 
     def finished_shards(self) -> Iterator[FinishedShard | None]:
         """All shards in their order: what is known of a finished one, None of one that is still to be made."""
@@ -157,8 +143,7 @@ def open_output(plan: Plan, storage: Storage) -> Output:
     Raises:
         UserError: it holds another recipe, a longer clone, or files that are no clone.
     """
-    old_content = next((storage.read(name) for name in (MANIFEST, OLD_MANIFEST) if storage.exists(name)), None)
-    old = parse_manifest(old_content, storage.path(MANIFEST)) if old_content else None
+    old = _read_old(storage)
     target = _read_target(storage)
     if old:
         _check_same_recipe(plan, old.recipe, storage)
@@ -174,15 +159,14 @@ def open_output(plan: Plan, storage: Storage) -> Output:
     if not old and not target and (names := _foreign_names(storage)):
         raise UserError(f"'{storage.root}' holds files but no clone ('{names[0]}'); choose an empty or new directory")
     output = Output(plan, storage, old)
-    if not output.is_complete:
+    if not output.is_complete and not storage.exists(FINALISING):
         _write_target(plan, storage, target)
     return output
 
 
 def open_for_reading(storage: Storage) -> Output | None:
     """What is being made at an output, or was: its own plan; None where there is neither. Writes nothing."""
-    old_content = next((storage.read(name) for name in (MANIFEST, OLD_MANIFEST) if storage.exists(name)), None)
-    old = parse_manifest(old_content, storage.path(MANIFEST)) if old_content else None
+    old = _read_old(storage)
     target = _read_target(storage)
     if target:
         return Output(Plan(recipe_from_dict(target["recipe"]), target["num_rounds"]), storage, old)
@@ -191,11 +175,37 @@ def open_for_reading(storage: Storage) -> Output | None:
 
 def unfinished_target(plan: Plan, storage: Storage) -> Plan | None:
     """The plan that an interrupted `finalise` was putting in place, if there is one: it must be finished first."""
-    target = _read_target(storage) if storage.exists(FINALISING) else None
-    if target is None:
+    try:
+        num_rounds = int(json.loads(storage.read(FINALISING))["num_rounds"])
+    except FileNotFoundError:
         return None
-    _check_same_recipe(plan, target["recipe"], storage)
-    return Plan(plan.recipe, target["num_rounds"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"'{storage.path(FINALISING)}' cannot be read; remove it to go on") from None
+    target, old = _read_target(storage), _read_old(storage)
+    if target or old:
+        _check_same_recipe(plan, target["recipe"] if target else old.recipe if old else {}, storage)
+    return Plan(plan.recipe, num_rounds)
+
+
+def begin_finalising(plan: Plan, storage: Storage) -> None:
+    """Marks that this plan is put in place; until the mark goes, no other target is taken up."""
+    storage.write(FINALISING, json.dumps({"num_rounds": plan.num_rounds}).encode())
+
+
+def is_target(plan: Plan, storage: Storage) -> bool:
+    """Whether the output is still to become this plan's clone, and no longer one."""
+    target = _read_target(storage)
+    return target is not None and target["num_rounds"] == plan.num_rounds
+
+
+def _read_old(storage: Storage) -> Manifest | None:
+    """The manifest of the clone that is here already; looked for twice, for a finaliser may be moving it."""
+    for name in (MANIFEST, OLD_MANIFEST, MANIFEST):
+        try:
+            return parse_manifest(storage.read(name), storage.path(MANIFEST))
+        except FileNotFoundError:
+            continue
+    return None
 
 
 def _has_sidecars(storage: Storage) -> bool:
@@ -208,10 +218,13 @@ def _foreign_names(storage: Storage) -> list[str]:
 
 
 def _read_target(storage: Storage) -> dict[str, Any] | None:
-    if not storage.exists(TARGET):
-        return None
     try:
         target = json.loads(storage.read(TARGET))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        target = None
+    try:
         return {"recipe": target["recipe"], "num_rounds": int(target["num_rounds"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(

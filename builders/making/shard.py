@@ -1,7 +1,7 @@
 """Making one shard: its samples are painted by an engine, encoded and written in their order beside the next batch.
 
-Invariant: a shard is finished exactly when its sidecar is there, and then its tar is, too. The sidecar is its metadata
-table, with what finalising needs in the table's own metadata, so that no shard is read again.
+Invariant: a shard is finished exactly when its sidecar is there, and then the tar that it names is, too. The sidecar is its
+metadata table, with what finalising needs in the table's own metadata, so that no shard is read again.
 """
 
 import io
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builders.format.images import encode_image, read_image_header
-from builders.format.manifest import SafetyCounts, making_names, shard_name
+from builders.format.manifest import SafetyCounts, making_stem, shard_name
 from builders.format.schema import METADATA_SCHEMA
 from builders.format.shards import ShardWriter
 from builders.format.storage import Storage
@@ -100,8 +100,7 @@ def make_shard(
 ) -> None:
     """Paints and writes one shard and its sidecar into `_making`; calls `on_images` with each batch's size."""
     recipe = plan.recipe
-    tar_name, sidecar_name = making_names(recipe.split, shard)
-    scratch = storage.scratch(tar_name)
+    scratch = storage.scratch(f"{_stem(plan, shard)}.tar")
     writer = ShardWriter(scratch, recipe.image_format)
     in_order = _InOrder(writer)
 
@@ -121,9 +120,7 @@ def make_shard(
                 future.result()
         rows, sha256 = writer.close()
         num_bytes = scratch.stat().st_size
-        if not has_sidecar(plan, shard, storage):
-            storage.remove(sidecar_name)  # of another length of the clone: it must not vouch for this tar
-        storage.put(scratch, tar_name)
+        storage.put(scratch, tar_name(plan, shard, sha256))
     except BaseException:
         writer.abandon()
         scratch.unlink(missing_ok=True)
@@ -136,7 +133,22 @@ def make_shard(
         "environment": environment,
         "safety": asdict(SafetyCounts.of(rows)),
     }
-    storage.write(sidecar_name, _sidecar(rows, shard_name(recipe.split, shard), facts))
+    storage.write(sidecar_name(plan, shard), _sidecar(rows, shard_name(recipe.split, shard), facts))
+
+
+def sidecar_name(plan: Plan, shard: int) -> str:
+    """Of a shard while the clone is being made."""
+    return f"{_stem(plan, shard)}.parquet"
+
+
+def tar_name(plan: Plan, shard: int, sha256: str) -> str:
+    """The same of its tar, which only the sidecar with its sha256 vouches for: on other hardware a shard may come out
+    otherwise, and two makers must not mix."""
+    return f"{_stem(plan, shard)}-{sha256[:16]}.tar"
+
+
+def _stem(plan: Plan, shard: int) -> str:
+    return making_stem(plan.recipe.split, shard, plan.recipe.hash, plan.shard_rounds(shard).stop)
 
 
 def read_sidecar(plan: Plan, shard: int, storage: Storage) -> tuple[dict[str, Any], pa.Table] | None:
@@ -160,9 +172,8 @@ def has_sidecar(plan: Plan, shard: int, storage: Storage) -> bool:
 
 
 def _open_sidecar(plan: Plan, shard: int, storage: Storage) -> pq.ParquetFile | None:
-    _, name = making_names(plan.recipe.split, shard)
     try:
-        return pq.ParquetFile(io.BytesIO(storage.read(name)))
+        return pq.ParquetFile(io.BytesIO(storage.read(sidecar_name(plan, shard))))
     except (pa.ArrowException, OSError):
         return None  # not there, or damaged, so the shard is made again
 

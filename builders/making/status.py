@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from builders.format.errors import UserError
-from builders.format.manifest import MAKING, making_names
+from builders.format.manifest import MAKING
 from builders.format.storage import Storage
 from builders.making.claims import CLAIMS, FINALISE, RUNS, Run, read_json, read_run
 from builders.making.failures import FAILURES, Failure, read_failures
 from builders.making.output import Output, open_for_reading
+from builders.making.shard import sidecar_name
 
 WINDOW = 1800.0
 """Seconds over which the rate is taken."""
@@ -68,7 +69,7 @@ def read_status(out: str, now: float | None = None) -> Status:
         raise UserError(f"'{out}' holds no clone and none is being made there; check the path")
     plan = output.plan
     listed = storage.times(MAKING)
-    names = [making_names(plan.recipe.split, shard)[1] for shard in range(plan.num_shards)]
+    names = [sidecar_name(plan, shard) for shard in range(plan.num_shards)]
     done = [shard for shard, name in enumerate(names) if name in listed or output.is_kept(shard)]
     claims = [_read_claim(storage, name, now) for name in listed if name.startswith(f"{CLAIMS}/")]
     running = sorted((claim for claim in claims if claim), key=lambda claim: claim.shard)

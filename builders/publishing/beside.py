@@ -14,6 +14,8 @@ SHEETS = {
     "sheet.png": "Images of each class",
     "grid.png": "One class and seed over guidance scales and numbers of steps",
 }
+FIELDS = {"digest", "num_samples", "scorer", "note", "found", "classes", "groups"}
+"""Of an audit's summary."""
 BESIDE = (*SHEETS, AUDIT_PICTURES, AUDIT)
 
 
@@ -28,7 +30,10 @@ class Beside:
 def read_beside(storage: Storage, manifest: Manifest) -> Beside:
     """What lies beside a clone."""
     there = names_beside(storage)
-    audit = read_audit(storage) if AUDIT in there else None
+    try:
+        audit = read_audit(storage) if AUDIT in there else None
+    except UserError:  # of another version, or not ours
+        audit = None
     return Beside(
         sheets=tuple((name, text) for name, text in SHEETS.items() if name in there),
         audit=audit if audit and audit["digest"] == manifest.digest else None,
@@ -45,7 +50,7 @@ def read_audit(storage: Storage) -> dict[str, Any]:
         found = json.loads(storage.read(AUDIT))
     except (OSError, ValueError):
         found = None
-    if not isinstance(found, dict) or found.get("format") != AUDIT_FORMAT:
+    if not isinstance(found, dict) or found.get("format") != AUDIT_FORMAT or not found.keys() >= FIELDS:
         raise UserError(f"'{storage.url(AUDIT)}' is no audit that this version reads; run 'fakeit-build audit' again")
     return found
 

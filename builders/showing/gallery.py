@@ -180,7 +180,9 @@ def _write_class(
     for source in sources:
         findings = audited.findings.get(class_id, {}) if audited and source is sources[0] else {}
         found = list(source.pictures(class_id, per_class, list(findings)[:per_class]))
-        thumbnails = [_thumbnail(picture) for picture in found]
+        thumbnails = [
+            GREY if "broken" in findings.get(picture.key, NOTHING)[0] else _thumbnail(picture) for picture in found
+        ]
         for number in range(0, len(thumbnails), PER_SPRITE):
             sprite = f"{source.title}-{number // PER_SPRITE}.webp"
             _save_sprite(thumbnails[number : number + PER_SPRITE], out / "sprites" / class_id / sprite)
@@ -196,7 +198,7 @@ def _write_class(
                     picture.key,
                     picture.extension,
                     *(picture.about.get(column) for column in COLUMNS_SHOWN),
-                    *findings.get(picture.key, ([], "")),
+                    *findings.get(picture.key, NOTHING),
                 ]
                 for picture in found
             ],
@@ -213,6 +215,9 @@ def _write_class(
 
 Finding = tuple[list[str], str]
 """Kinds, and what is told of them."""
+NOTHING: Finding = ([], "")
+GREY = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (128, 128, 128))
+"""Where there is no picture, or it does not decode."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +277,7 @@ def _thumbnail(picture: Picture) -> Image.Image:
 
 
 def _padded(thumbnails: list[Image.Image]) -> list[Image.Image]:
-    empty = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (128, 128, 128))
-    return thumbnails + [empty] * (IN_LIST - len(thumbnails))
+    return thumbnails + [GREY] * (IN_LIST - len(thumbnails))
 
 
 def _save_sprite(thumbnails: Sequence[Image.Image], path: Path, columns: int = COLUMNS) -> None:

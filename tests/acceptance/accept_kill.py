@@ -48,9 +48,10 @@ def digests(out: Path) -> dict[str, str]:
 
 def finished_shards(out: Path) -> dict[str, tuple[int, int]]:
     """Inode and modification time of every shard whose sidecar is there, or that lies in its final place."""
-    made = [path.with_suffix(".tar") for path in (out / "_making").rglob("train-*.parquet")]
+    sidecars = list((out / "_making").rglob("train-*.parquet"))
+    made = [tar for sidecar in sidecars for tar in sidecar.parent.glob(f"{sidecar.stem}-*.tar")]
     found = [path for path in [*made, *(out / "data").rglob("*.tar")] if path.exists() and path.name[0] != "."]
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+    return {path.name[: len("train-000000")]: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
 def is_painting(out: Path, since: float) -> bool:

@@ -63,6 +63,13 @@ class Runner(Protocol):
     def num_workers(self, asked: int, plan: Plan) -> int:
         """How many workers there will be, as far as that is known, of 0 or more that were asked for."""
 
+    def prepare(self, address: str) -> None:
+        """Looks whether it can run here, before anything is written.
+
+        Raises:
+            UserError: it cannot.
+        """
+
     def run(self, job: Job) -> Report: ...
 
 
@@ -135,7 +142,7 @@ class Drive:
 
     def __init__(self, job: Job, executor: Executor, clock: Callable[[], float] = time.monotonic) -> None:
         self.job, self.executor, self.storage = job, executor, Storage(job.out)
-        self.queue = deque(job.shards)
+        self.queue, self.claimed = deque(job.shards), deque[int]()
         self.busy: set[int] = set()
         self.attempts: Counter[int] = Counter()
         self.failures: list[Failure] = []
@@ -146,10 +153,10 @@ class Drive:
 
     def to_end(self) -> Report:
         try:
-            while (self.queue and not self.job.stop.is_asked) or self.busy:
+            while self.busy or ((self.queue or self.claimed) and not self.job.stop.is_asked):
                 if not self.job.stop.is_asked:
                     self.hand_out()
-                if not self.busy and self.queue and not self.job.waits_for_others:
+                if not self.busy and not self.queue and not self.job.waits_for_others:
                     break
                 for outcome in self.executor.wait(0.2 if self.busy else 1.0, self._tell_progress):
                     self.take_back(outcome)
@@ -158,49 +165,51 @@ class Drive:
             if self.storage.exists(TARGET):
                 raise
             self.queue.clear()
-        is_stopped = self.job.stop.is_asked and bool(self.queue)
+            self.claimed.clear()
+        is_stopped = self.job.stop.is_asked and bool(self.queue or self.claimed)
         return Report(failures=self.failures, has_given_up=self.has_given_up, is_stopped=is_stopped)
 
     def hand_out(self) -> None:
-        if self.clock() < self.next_look:
-            return
+        if not self.queue and self.claimed and self.clock() >= self.next_look:
+            self._look_around()
         num_made = 0
-        for _ in range(len(self.queue)):
-            if self.executor.room() <= 0:
-                return
-            if num_made >= MAX_MADE_BY_OTHERS:
-                self._look_around()
-                num_made = 0
-                if not self.queue:
-                    return
+        while self.queue and self.executor.room() > 0:
             shard = self.queue.popleft()
-            if has_sidecar(self.job.plan, shard, self.storage):
-                self._count_in(shard)  # another run made it
+            if not self.job.claims.take(shard_claim(shard)):
+                self.claimed.append(shard)
+            elif has_sidecar(self.job.plan, shard, self.storage):  # another run made it
+                self.job.claims.release(shard_claim(shard))
+                self._count_in([shard])
                 num_made += 1
-            elif not self.job.claims.take(shard_claim(shard)):
-                self.queue.append(shard)
+            elif not self.storage.exists(TARGET):
+                raise FileNotFoundError(TARGET)  # another run has put the clone together meanwhile
             else:
                 self.busy.add(shard)
                 self.executor.submit(shard)
-        if self.queue:  # the rest is in others' hands
-            self._look_around()
+            if num_made >= MAX_MADE_BY_OTHERS:
+                num_made = 0
+                self._drop_made()
 
     def _look_around(self) -> None:
-        """Counts in at once what others have made, by one listing: it is dear where there are many shards, so it is rare."""
+        """Takes up again what others had claimed and not made. Rare, for a listing of many shards is dear."""
         start = time.monotonic()
-        made = self.output.made_shards(self.queue)
-        for shard in made:
-            self._count_in(shard)
-        left = [shard for shard in self.queue if shard not in made]
-        self.queue = deque(left)
+        self.queue.extend(self.claimed)
+        self.claimed.clear()
+        self._drop_made()
         self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - start))
+
+    def _drop_made(self) -> None:
+        """Counts in at once what others have made, by one listing."""
+        made = self.output.made_shards(self.queue)
+        self._count_in(sorted(made))
+        self.queue = deque([shard for shard in self.queue if shard not in made])
 
     def take_back(self, outcome: Outcome) -> None:
         shard, problem = outcome.shard, outcome.problem
         self.busy.discard(shard)
         if problem is None:
             forget_failure(self.storage, shard)
-            self._count_in(shard)
+            self._count_in([shard])
         elif not self.storage.exists(TARGET):
             raise FileNotFoundError(TARGET)  # another run has put the clone together meanwhile
         elif problem.ends_run:
@@ -219,10 +228,11 @@ class Drive:
         if not self.num_made and len(self.failures) >= MAX_FAILED_AT_FIRST:
             self.has_given_up = True  # most likely every other one fails, too
             self.queue.clear()
+            self.claimed.clear()
 
-    def _count_in(self, shard: int) -> None:
-        self.num_made += 1
-        self.num_images_made += self.job.plan.shard_length(shard)
+    def _count_in(self, shards: list[int]) -> None:
+        self.num_made += len(shards)
+        self.num_images_made += sum(self.job.plan.shard_length(shard) for shard in shards)
 
     def _tell_progress(self) -> None:
         now = self.num_images_made + self.executor.num_images()

@@ -24,11 +24,16 @@ from builders.making.stopping import Dropped
 
 _images: Any
 _slot: int
+_is_making = False
 
 
 def num_workers(asked: int, plan: Plan) -> int:
     """One for each GPU, or one, unless others are asked for."""
     return asked or max(len(visible_gpus()) if plan.recipe.engine == "diffusion" else 0, 1)
+
+
+def prepare(address: str) -> None:
+    """Nothing is needed."""
 
 
 def run(job: Job) -> Report:
@@ -169,7 +174,9 @@ def _start_worker(slot: int, images: Any, gpu: str | None) -> None:
 
 
 def _drop(number: int, frame: FrameType | None) -> None:
-    raise Dropped
+    if _is_making:
+        raise Dropped
+    os._exit(0)
 
 
 def _end_with_parent() -> None:
@@ -183,4 +190,11 @@ def _work(plan: Plan, out: str, shard: int) -> Problem | None:
     def tell(num_images: int) -> None:
         _images[_slot] += num_images
 
-    return attempt(plan, out, shard, tell)
+    global _is_making
+    _is_making = True
+    try:
+        return attempt(plan, out, shard, tell)
+    except Dropped:  # what was half made is swept up
+        os._exit(0)
+    finally:
+        _is_making = False

@@ -20,6 +20,7 @@ from builders.making.plan import Plan
 from builders.making.runners.base import Job, Outcome, Report, attempt, drive, in_own_order
 
 SECONDS_TO_CONNECT = 15
+MAX_FAILED_STARTS = 5
 SECONDS_BETWEEN_COUNTS = 5.0
 """Of what the cluster has."""
 
@@ -28,13 +29,13 @@ def num_workers(asked: int, plan: Plan) -> int:
     return asked
 
 
-def run(job: Job) -> Report:
-    """Makes the shards on a cluster.
+def prepare(address: str) -> None:
+    """Connects to the cluster."""
+    _connect(address or "auto")
 
-    Raises:
-        UserError: there is no cluster, or Ray is not installed.
-    """
-    _connect(job.address or "auto")
+
+def run(job: Job) -> Report:
+    """Makes the shards on the cluster."""
     executor = _Actors(job)
     try:
         return drive(in_own_order(job), executor)
@@ -98,6 +99,7 @@ class _Actors:
     actors: list[_Actor] = field(default_factory=list)
     tasks: dict[Any, _Actor] = field(default_factory=dict)
     next_count: float = 0.0
+    num_failed_starts: int = 0
 
     def __post_init__(self) -> None:
         import ray
@@ -142,7 +144,7 @@ class _Actors:
         assert shard is not None
         try:
             return Outcome(shard=shard, problem=ray.get(reference))
-        except ray.exceptions.RayActorError:
+        except ray.exceptions.RayError:
             self.actors.remove(actor)
             is_lost = actor.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             cause = "its node was lost" if is_lost else "the worker process died, perhaps for want of memory"
@@ -171,5 +173,11 @@ class _Actors:
         for reference in done:
             try:
                 waiting[reference].node = ray.get(reference)
-            except ray.exceptions.RayActorError:  # lost before it answered
+            except ray.exceptions.RayError as error:  # lost before it answered, or it cannot start
                 self.actors.remove(waiting[reference])
+                self.num_failed_starts += 1
+                if self.num_failed_starts >= MAX_FAILED_STARTS and not any(actor.node for actor in self.actors):
+                    reason = str(error).strip().splitlines()[-1]
+                    raise UserError(
+                        f"no worker starts on the cluster ({reason}); install fakeit, with its extras, on the nodes"
+                    ) from None

@@ -7,6 +7,7 @@ is in the making, when it is preempted (SIGTERM) it drops it; either way it ends
 """
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ SCRIPT = """\
 #SBATCH --signal=USR1@{seconds_ahead}
 {more}
 # {num_shards:,} shards of {shard_length:,} images over {num_tasks:,} tasks; `fakeit-build status` tells how far they are.
+trap '' TERM  # of the time limit and of preemption: the task ends itself, and this goes on
 srun {command}
 status=$?
 if [ "$status" -eq {is_stopped} ]; then  # stopped with work left
@@ -41,6 +43,11 @@ exit "$status"
 
 def num_workers(asked: int, plan: Plan) -> int:
     return local.num_workers(asked, plan)
+
+
+def prepare(address: str) -> None:
+    """Whether this is a task of an array."""
+    array_place()
 
 
 def run(job: Job) -> Report:
@@ -81,13 +88,19 @@ def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, option
         given = shlex.split(options)
     except ValueError as error:
         raise UserError(f"--sbatch '{options}' cannot be read ({error}); write it as sbatch takes it") from None
+    if "\n" in options:
+        raise UserError("--sbatch has several lines; write its options in one")
     num_tasks = min(num_tasks, plan.num_shards)
-    more = [] if any(option.startswith("--g") for option in given) or plan.recipe.engine == "folder" else ["--gpus=1"]
+    more = (
+        []
+        if any(option.startswith(("--g", "-G")) for option in given) or plan.recipe.engine == "folder"
+        else ["--gpus=1"]
+    )
     return SCRIPT.format(
-        name=name,
+        name=re.sub(r"[^\w.-]+", "-", name),
         last=num_tasks - 1,
         seconds_ahead=SECONDS_AHEAD,
-        more="".join(f"#SBATCH {option}\n" for option in [*more, *given]),
+        more="".join(f"#SBATCH {line}\n" for line in [*more, options] if line),
         num_shards=plan.num_shards,
         shard_length=plan.shard_length(0),
         num_tasks=num_tasks,

@@ -45,7 +45,7 @@ class ClipScorer:
         self._network = network.eval().to(self._device)
         self._max_tokens = int(network.config.get_text_config().max_position_embeddings)
         self.name = Path(model).resolve().name if Path(model).is_dir() else model
-        self.revision = directory_digest(model) if Path(model).is_dir() else str(network.config._commit_hash)
+        self.revision = _revision(Path(model)) if Path(model).is_dir() else str(network.config._commit_hash)
         self.logit_scale = float(network.logit_scale.detach().float().exp())
 
     def embed_images(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -70,3 +70,9 @@ class ClipScorer:
             found = getattr(self._network, call)(**inputs)
             vectors = getattr(found, "pooler_output", found).float()
             return torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+
+
+def _revision(folder: Path) -> str:
+    """Pins the files of a directory; older weights (.bin) by their size and time."""
+    older = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.bin"))]
+    return directory_digest(str(folder)) + (f" {older}" if older else "")

@@ -90,6 +90,8 @@ class ClassMeanings:
             out=np.full(len(self.num_pictures), 2.0),
             where=self.num_pictures > 0,
         )
+        if not vectors.shape[1]:  # all are broken
+            return np.full(len(vectors), -1)
         found = judgements.probabilities(vectors.astype(np.float32), self.questions.classes, self.logit_scale)
         return judgements.likely_labels(found, thresholds.astype(np.float32))
 

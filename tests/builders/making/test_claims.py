@@ -60,7 +60,7 @@ def test_claims__of_a_process_that_is_gone_are_lost_at_once(tmp_path: Path) -> N
 def test_claims__of_another_host_wait_for_the_lease(tmp_path: Path) -> None:
     storage, clock = Storage(tmp_path), Clock()
     with Claims(storage, clock=clock) as first, Claims(storage, clock=clock) as second:
-        elsewhere = replace(first.run, host="elsewhere", pid=1)
+        elsewhere = replace(first.run, host="elsewhere", machine="another", pid=1)
         storage.write(f"{RUNS}/{first.run.id}.json", json.dumps(asdict(elsewhere)).encode())
         first.take("000001")
         assert not second.take("000001")

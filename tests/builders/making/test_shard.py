@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.format.manifest import making_names
 from builders.format.storage import Storage
 from builders.making.engines.base import Painted
 from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
-from builders.making.shard import make_shard, read_sidecar
+from builders.making.shard import make_shard, read_sidecar, tar_name
 
 
 def paint_seeds(samples: Sequence[Sample]) -> list[Painted]:
@@ -25,7 +24,7 @@ def test_shard__sidecar_tells_all_of_the_tar(recipe: Recipe, tmp_path: Path) -> 
     make_shard(plan, 1, paint_seeds, {"device": "none"}, storage, seen.append)
     found = read_sidecar(plan, 1, storage)
     assert found is not None and sum(seen) == found[1].num_rows == plan.shard_length(1)
-    content = (tmp_path / making_names("train", 1)[0]).read_bytes()
+    content = (tmp_path / tar_name(plan, 1, found[0]["sha256"])).read_bytes()
     assert found[0]["num_bytes"] == len(content)
     assert found[1]["key"].to_pylist() == [sample.key for sample in plan.shard_samples(1)]
 

@@ -29,7 +29,7 @@ def test_status__done_running_and_lost(real_plan: Plan, tmp_path: Path) -> None:
     with Claims(storage, runner="slurm") as ours, Claims(storage) as others:
         ours.take("000002")
         others.take("000003")
-        elsewhere = replace(others.run, host="elsewhere", beat=others.run.beat - 2 * LEASE)
+        elsewhere = replace(others.run, host="elsewhere", machine="another", beat=others.run.beat - 2 * LEASE)
         storage.write(f"{RUNS}/{others.run.id}.json", json.dumps(asdict(elsewhere)).encode())
         status = read_status(str(tmp_path))
         assert (status.num_shards_done, status.num_samples_done) == (2, 31)

@@ -116,6 +116,7 @@ def test_slurm__options_of_sbatch_are_lines_of_the_script(real_plan: Plan) -> No
         real_plan, "name", ["fakeit-build", "make"], 1000, "--partition=gpu --gres=gpu:a100:1 --comment='a b'"
     )
     assert f"#SBATCH --array=0-{real_plan.num_shards - 1}\n" in found  # no more tasks than shards
-    assert "#SBATCH --gres=gpu:a100:1\n#SBATCH --comment=a b\n" in found and "--gpus=1" not in found
+    assert "#SBATCH --partition=gpu --gres=gpu:a100:1 --comment='a b'\n" in found and "--gpus=1" not in found
+    assert "#SBATCH --job-name=a-rm-rf\n" in script(real_plan, "a\nrm -rf", [], 2, "")
     with pytest.raises(UserError, match="cannot be read"):
         script(real_plan, "name", [], 3, "--comment='a")
