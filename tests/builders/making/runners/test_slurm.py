@@ -117,6 +117,6 @@ def test_slurm__options_of_sbatch_are_lines_of_the_script(real_plan: Plan) -> No
     )
     assert f"#SBATCH --array=0-{real_plan.num_shards - 1}\n" in found  # no more tasks than shards
     assert "#SBATCH --partition=gpu --gres=gpu:a100:1 --comment='a b'\n" in found and "--gpus=1" not in found
-    assert "#SBATCH --job-name=a-rm-rf\n" in script(real_plan, "a\nrm -rf", [], 2, "")
+    assert "#SBATCH --job-name=a-rm--rf\n" in script(real_plan, "a\nrm -rf", [], 2, "")
     with pytest.raises(UserError, match="cannot be read"):
         script(real_plan, "name", [], 3, "--comment='a")
