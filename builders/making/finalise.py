@@ -73,7 +73,8 @@ def finalise(output: Output) -> Manifest:
     manifest = _build_manifest(output, shards, metadata)
     storage.write(TIMM_INDEX, timm_index(manifest))
     storage.write(CARD, clone_card(storage, manifest))
-    storage.remove_temporaries()
+    if is_target(plan, storage):  # else they may be of runs that make a longer clone
+        storage.remove_temporaries()
     storage.write(MANIFEST, manifest.to_json())
     return manifest
 

@@ -1,7 +1,7 @@
 """How far an output is, told from its files alone: from any machine that can list them, and without a server."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -71,9 +71,9 @@ def read_status(out: str, now: float | None = None) -> Status:
     listed = storage.times(MAKING)
     names = [sidecar_name(plan, shard) for shard in range(plan.num_shards)]
     done = [shard for shard, name in enumerate(names) if name in listed or output.is_kept(shard)]
-    claims = [_read_claim(storage, name, now) for name in listed if name.startswith(f"{CLAIMS}/")]
+    found = {name: read_run(storage, name) for name in map(_stem, _listed_in(listed, RUNS))}
+    claims = [_read_claim(storage, name, found, now) for name in _listed_in(listed, CLAIMS)]
     running = sorted((claim for claim in claims if claim), key=lambda claim: claim.shard)
-    found = [read_run(storage, _stem(name)) for name in listed if name.startswith(f"{RUNS}/")]
     is_complete = output.is_complete
     return Status(
         name=plan.recipe.name,
@@ -83,10 +83,10 @@ def read_status(out: str, now: float | None = None) -> Status:
         num_shards_done=len(done),
         is_complete=is_complete,
         is_finalising=f"{CLAIMS}/{FINALISE}.json" in listed and not is_complete,
-        runs=[run for run in found if run and run.is_alive(now)],
+        runs=[run for run in found.values() if run and run.is_alive(now)],
         running=[claim for claim in running if claim.run and claim.run.is_alive(now)],
         lost=[claim for claim in running if not (claim.run and claim.run.is_alive(now))],
-        failures=read_failures(storage) if any(name.startswith(f"{FAILURES}/") for name in listed) else [],
+        failures=read_failures(storage) if _listed_in(listed, FAILURES) else [],
         images_per_second=_rate(output, [listed.get(names[shard]) for shard in done], done, now),
     )
 
@@ -130,15 +130,20 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _read_claim(storage: Storage, name: str, now: float) -> Claimed | None:
+def _read_claim(storage: Storage, name: str, runs: Mapping[str, Run | None], now: float) -> Claimed | None:
     found = read_json(storage, name)
     if not found or not _stem(name).isdecimal():
         return None
     return Claimed(
         shard=int(_stem(name)),
-        run=read_run(storage, str(found.get("run"))),
+        run=runs.get(str(found.get("run"))),
         seconds=now - float(found.get("since", now)),
     )
+
+
+def _listed_in(listed: Mapping[str, object], folder: str) -> list[str]:
+    """The names in a folder."""
+    return [name for name in listed if name.startswith(f"{folder}/")]
 
 
 def _rate(output: Output, times: Sequence[datetime | None], done: Sequence[int], now: float) -> float | None:
