@@ -251,14 +251,18 @@ def make_clone(
             stop=stop or Stop(),
             on_images=on_images,
         )
-        while True:
+        for is_last in (False, False, True):
             if missing := open_output(plan, storage).missing_shards(asked):
                 _raise_for(makers.run(replace(job, shards=missing)))
             is_all_made = shards is None and not output.missing_shards(range(plan.num_shards))
             if not is_all_made and not open_output(plan, storage).is_complete:
                 return None
-            with contextlib.suppress(MissingShardError):  # what is damaged is made again
+            try:
                 return _finalise(plan, storage, claims)
+            except MissingShardError:  # what is damaged is made again
+                if is_last:
+                    raise
+        raise AssertionError("unreachable")
 
 
 def plan_images(plan: Plan, shards: Sequence[int]) -> int:

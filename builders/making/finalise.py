@@ -57,13 +57,15 @@ def finalise(output: Output) -> Manifest:
         UserError: the metadata of an earlier shard is.
     """
     plan, storage = output.plan, output.storage
+    has_begun = storage.exists(FINALISING)
     begin_finalising(plan, storage)
     made = sorted(output.made_shards(range(plan.num_shards)))
     try:
         shards = list(_whole_shards(output))
         _check_metadata_of_kept_shards(output, made)
-    except UserError:  # nothing is in place yet, so the mark may go
-        storage.remove(FINALISING)
+    except UserError:
+        if not has_begun:  # nothing is in place yet, so the mark may go
+            storage.remove(FINALISING)
         raise
     if storage.exists(MANIFEST):  # a clone that grows is unfinished until its new manifest is there
         storage.move(MANIFEST, OLD_MANIFEST)

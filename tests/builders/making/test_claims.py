@@ -134,3 +134,13 @@ def test_claims__keep_beating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                 break
             threading.Event().wait(0.02)
         assert json.loads(path.read_text())["beat"] > claims.run.beat
+
+
+def test_claims__names_of_hosts_may_be_alike(tmp_path: Path) -> None:
+    """Two containers called alike: the other's process cannot be looked for here."""
+    storage = Storage(tmp_path)
+    with Claims(storage) as first, Claims(storage) as second:
+        other = replace(first.run, machine="another", pid=2**22)
+        storage.write(f"{RUNS}/{first.run.id}.json", json.dumps(asdict(other)).encode())
+        first.take("000001")
+        assert not second.take("000001")

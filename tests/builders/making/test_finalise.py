@@ -13,7 +13,7 @@ from builders.format.errors import UserError
 from builders.format.manifest import Manifest, read_manifest
 from builders.format.storage import Storage
 from builders.making.engines import folder
-from builders.making.output import open_output
+from builders.making.output import begin_finalising, open_output, unfinished_target
 from builders.making.plan import Plan
 from builders.making.shard import make_shard
 from builders.making.verify import verify_clone
@@ -234,3 +234,37 @@ def test_output__another_recipe_is_refused_once_a_shard_is_finished(real_plan: P
     make_clone(real_plan, str(tmp_path), shards=range(1))
     with pytest.raises(UserError, match="batch_size 8, not 4"):
         make_clone(Plan(replace(real_plan.recipe, batch_size=4), real_plan.num_rounds), str(tmp_path))
+
+
+def test_finalise__a_smaller_clone_leaves_what_is_made_for_a_larger_one(real_plan: Plan, tmp_path: Path) -> None:
+    small, large, counts = Plan(real_plan.recipe, 5), Plan(real_plan.recipe, 11), list[int]()
+    make_clone(large, str(tmp_path / "expected"))
+    make_clone(large, str(tmp_path / "out"), shards=range(4, 6))
+    make_clone(small, str(tmp_path / "out"))
+    assert list(verify_clone(str(tmp_path / "out"), deep=True)) == []
+    make_clone(large, str(tmp_path / "out"), on_images=counts.append)
+    later = large.num_samples - sum(small.shard_length(shard) for shard in range(small.num_shards - 1))
+    assert sum(counts) <= later
+    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+
+
+def test_finalise__the_mark_says_what_is_put_in_place_whatever_is_the_target_since(
+    real_plan: Plan, tmp_path: Path
+) -> None:
+    small, large = Plan(real_plan.recipe, 5), Plan(real_plan.recipe, 11)
+    make_clone(large, str(tmp_path / "expected"))
+    out, storage = tmp_path / "out", Storage(tmp_path / "out")
+    make_clone(small, str(out), shards=range(small.num_shards))
+    begin_finalising(small, storage)
+    open_output(large, storage)  # another run, of a longer clone
+    assert unfinished_target(large, storage) == small
+    make_clone(large, str(out))
+    assert digests(out) == digests(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "another"}', '{"format": "fakeit-audit-1"}'])
+def test_finalise__a_clone_with_a_strange_audit_grows(real_plan: Plan, tmp_path: Path, content: str) -> None:
+    make_clone(Plan(real_plan.recipe, 5), str(tmp_path))
+    (tmp_path / "audit.json").write_text(content)
+    assert make_clone(real_plan, str(tmp_path)) is not None
+    assert list(verify_clone(str(tmp_path))) == []

@@ -167,6 +167,18 @@ def test_audit__of_a_broken_picture(finished: tuple[Path, Manifest], clone: Path
     assert broken["predicted"] == -1 and broken["duplicate_of"] == ""
 
 
+def test_audit__of_a_shard_in_which_all_is_broken_and_its_gallery(
+    finished: tuple[Path, Manifest], clone: Path, tmp_path: Path
+) -> None:
+    shard = clone / finished[1].shards[0].name
+    shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff", b"\0\0\0"))
+    found = audited(clone, WordScorer(), tmp_path)
+    assert len(found.keys(["broken"])) == finished[1].shards[0].num_samples
+    found.write(Storage(tmp_path / "audit"))
+    site = write_gallery(str(clone), tmp_path / "site", audit=str(tmp_path / "audit"), per_class=60).parent
+    assert any('"broken"' in path.read_text() for path in (site / "data" / "classes").iterdir())
+
+
 def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "builders", *map(str, arguments)], capture_output=True, text=True, check=False
