@@ -277,16 +277,13 @@ class Storage:
             self._call(name, self.fs.rm_file, self.path(name))
 
     def remove_all(self, names: list[str]) -> None:
-        """Removes files, of an object store many at a time."""
-        if self.is_local:
-            for name in names:
-                self.remove(name)
-        elif names:
-            try:
+        """Removes files, of an object store many at a time where it can."""
+        if names and self.fs.async_impl:
+            with contextlib.suppress(FileNotFoundError):  # some went meanwhile, and the store may have stopped there
                 self._call(names[0], self.fs.rm, [self.path(name) for name in names])
-            except FileNotFoundError:  # some went meanwhile, and the store stops there
-                for name in names:
-                    self.remove(name)
+                return
+        for name in names:
+            self.remove(name)
 
     def remove_folder(self, folder: str) -> None:
         """Removes a folder and all that is in it, if it is there."""

@@ -177,7 +177,7 @@ def unfinished_target(plan: Plan, storage: Storage) -> Plan | None:
     """The plan that an interrupted `finalise` was putting in place, if there is one: it must be finished first."""
     try:
         num_rounds = int(json.loads(storage.read(FINALISING))["num_rounds"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"'{storage.path(FINALISING)}' cannot be read; remove it to go on") from None
@@ -203,7 +203,7 @@ def _read_old(storage: Storage) -> Manifest | None:
     for name in (MANIFEST, OLD_MANIFEST, MANIFEST):
         try:
             return parse_manifest(storage.read(name), storage.path(MANIFEST))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
     return None
 
@@ -220,7 +220,7 @@ def _foreign_names(storage: Storage) -> list[str]:
 def _read_target(storage: Storage) -> dict[str, Any] | None:
     try:
         target = json.loads(storage.read(TARGET))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
         target = None

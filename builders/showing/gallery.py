@@ -207,7 +207,7 @@ def _write_class(
     _write_data(
         out / "data" / "classes" / f"{class_id}.js",
         "receive",
-        {"id": class_id, "columns": (*COLUMNS_SHOWN, "findings"), "parts": parts},
+        {"id": class_id, "columns": (*COLUMNS_SHOWN, "findings", "audit"), "parts": parts},
     )
     counts = [source.classes.get(class_id, 0) for source in sources]
     return {"id": class_id, "name": name, "counts": counts, "words": " ".join(list(words)[:MAX_WORDS])}
