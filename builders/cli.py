@@ -17,7 +17,7 @@ from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
 from builders.format.storage import Storage
 from builders.making.plan import Plan, Sample
-from builders.making.stopping import IS_STOPPED, Dropped, Stop, on_signals
+from builders.making.stopping import IS_STOPPED, Dropped, Stop, StoppedError, on_signals
 
 PROGRAM = "fakeit-build"
 RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
@@ -160,9 +160,8 @@ def make(
     with on_signals() as stop:
         try:
             _make(recipe, out, options, shards, runner, workers, address, (print_, tasks, sbatch), stop)
-        except Dropped:
-            told = "stopped by a signal; what is finished is kept, run the command again to go on"
-            print(f"{PROGRAM}: {told}", file=sys.stderr)
+        except (Dropped, StoppedError):
+            print(f"{PROGRAM}: {StoppedError()}", file=sys.stderr)
             raise SystemExit(IS_STOPPED) from None
 
 
@@ -178,7 +177,7 @@ def _make(
     stop: Stop,
 ) -> None:
     print_, tasks, sbatch = array
-    from builders.clone_builder import FailedShardsError, StoppedError, make_clone
+    from builders.clone_builder import FailedShardsError, make_clone
     from builders.making.models import pin_model
     from builders.making.prompt_warnings import fetch_tokenizers
 
@@ -217,9 +216,6 @@ def _make(
         rest = "none was made, so the others were not tried" if failed.has_given_up else "all else is made"
         print(f"{PROGRAM}: {rest}; run again to try once more", file=sys.stderr)
         raise SystemExit(1) from None
-    except StoppedError as stopped:
-        print(f"{PROGRAM}: {stopped}", file=sys.stderr)
-        raise SystemExit(IS_STOPPED) from None
     finally:
         for bar in bars:
             bar.close()

@@ -44,7 +44,7 @@ from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
 from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, Report, runner
 from builders.making.shard import encode_sample
-from builders.making.stopping import Stop
+from builders.making.stopping import Stop, StoppedError
 
 MAX_SHARD = 1 << 31
 """More samples than a shard holds."""
@@ -192,13 +192,6 @@ class FailedShardsError(UserError):
     def __init__(self, report: Report) -> None:
         super().__init__("; ".join(map(str, report.failures)))
         self.failures, self.has_given_up = report.failures, report.has_given_up
-
-
-class StoppedError(UserError):
-    """The run was asked to end early; what was finished is kept."""
-
-    def __init__(self) -> None:
-        super().__init__("stopped by a signal; what is finished is kept, run the command again to go on")
 
 
 def make_clone(

@@ -7,7 +7,6 @@ import hashlib
 import io
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pyarrow.parquet as pq
 
@@ -29,6 +28,7 @@ from builders.format.schema import METADATA_SCHEMA
 from builders.format.storage import Storage
 from builders.making.output import (
     FINALISING,
+    NUM_READERS,
     OLD_MANIFEST,
     TARGET,
     FinishedShard,
@@ -39,8 +39,8 @@ from builders.making.output import (
 from builders.making.shard import sidecar_name, tar_name
 from builders.publishing.card import clone_card
 
-NUM_MOVERS, NUM_WRITERS, READERS_PER_WRITER = 32, 8, 4
-"""Threads: most of their time they wait for the store, or for Parquet, which lets the others run."""
+NUM_MOVERS = 32
+"""Threads that wait for the store."""
 
 
 class MissingShardError(UserError):
@@ -175,10 +175,7 @@ def _write_metadata(output: Output, made: list[int]) -> list[FileEntry]:
     changed = {shard // SHARDS_PER_METADATA_FILE for shard in made}
     num_files = -(-output.plan.num_shards // SHARDS_PER_METADATA_FILE)
     kept = output.old.metadata if output.old else []
-    with ThreadPoolExecutor(NUM_WRITERS) as pool:
-        written = pool.map(partial(_write_metadata_file, output), sorted(changed))
-        new = dict(zip(sorted(changed), written, strict=True))
-    return [new[number] if number in new else kept[number] for number in range(num_files)]
+    return [_write_metadata_file(output, number) if number in changed else kept[number] for number in range(num_files)]
 
 
 def _write_metadata_file(output: Output, number: int) -> FileEntry:
@@ -187,7 +184,7 @@ def _write_metadata_file(output: Output, number: int) -> FileEntry:
     first = number * SHARDS_PER_METADATA_FILE
     shards = range(first, min(first + SHARDS_PER_METADATA_FILE, plan.num_shards))
     buffer = io.BytesIO()
-    with ThreadPoolExecutor(READERS_PER_WRITER) as pool, pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
+    with ThreadPoolExecutor(NUM_READERS) as pool, pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
         for rows in pool.map(output.metadata_rows, shards):
             writer.write_table(rows, row_group_size=1 << 30)
     name, content = metadata_name(plan.recipe.split, number), buffer.getvalue()

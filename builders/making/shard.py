@@ -161,14 +161,9 @@ def read_sidecar(plan: Plan, shard: int, storage: Storage) -> tuple[dict[str, An
         return None
 
 
-def read_facts(plan: Plan, shard: int, storage: Storage) -> dict[str, Any] | None:
-    """The facts alone, which takes a look at the end of the file."""
-    return _facts(plan, shard, _open_sidecar(plan, shard, storage))
-
-
 def has_sidecar(plan: Plan, shard: int, storage: Storage) -> bool:
-    """Whether a shard was made for this plan and is not yet part of a finished clone."""
-    return read_facts(plan, shard, storage) is not None
+    """Whether a shard was made for this plan and is not yet part of a finished clone; its rows are not decoded."""
+    return _facts(plan, shard, _open_sidecar(plan, shard, storage)) is not None
 
 
 def _open_sidecar(plan: Plan, shard: int, storage: Storage) -> pq.ParquetFile | None:

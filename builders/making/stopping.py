@@ -6,12 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
+from builders.format.errors import UserError
+
 IS_STOPPED = 75
 """Exit status of a run that a signal ended with work left (EX_TEMPFAIL)."""
 
 
 class Dropped(BaseException):
     """The run was told to stop at once; what is half made is dropped."""
+
+
+class StoppedError(UserError):
+    """The run was asked to end early; what was finished is kept."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped by a signal; what is finished is kept, run the command again to go on")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from builders.classes.class_options import ClassOptions
-from builders.clone_builder import FailedShardsError, StoppedError, make_clone
+from builders.clone_builder import FailedShardsError, make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.storage import Storage
@@ -26,7 +26,7 @@ from builders.making.runners import base, local
 from builders.making.runners.base import MAX_ATTEMPTS
 from builders.making.shard import make_shard
 from builders.making.status import describe, read_status
-from builders.making.stopping import Stop
+from builders.making.stopping import Stop, StoppedError
 from builders.making.verify import verify_clone
 from builders.real_images import RealImages
 
