@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from builders.format.errors import UnreachableError, UserError, missing_extra
@@ -44,14 +45,26 @@ class Storage:
     def __init__(self, root: str | Path, num_attempts: int | None = None) -> None:
         protocol = str(root).partition("://")[0] if "://" in str(root) else "file"
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(str(root), **_options(protocol))
+            self._fs, self.root = fsspec.core.url_to_fs(str(root), **_options(protocol))
         except (ImportError, ValueError) as error:
             raise UserError(f"cannot open '{root}': {error}") from None
-        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.is_local = isinstance(self._fs, LocalFileSystem)
         self._num_attempts = num_attempts or NUM_ATTEMPTS_OF_CLIENTS.get(protocol, NUM_ATTEMPTS)
         self._is_fixed = protocol == "hf" and bool(re.search("@[0-9a-f]{40}(/|$)", self.root))
         # HfFileSystem's files read five megabytes ahead, which is no use to who knows what he wants.
         self._read_options = {"cache_type": "none"} if protocol == "hf" else {}
+        self._of_threads: dict[int, AbstractFileSystem] | None = {} if protocol == "hf" and not self._is_fixed else None
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        """The file system; of the Hub each thread's own, for its listings must change in one thread alone."""
+        if self._of_threads is None:
+            return self._fs
+        thread = threading.get_ident()
+        if thread not in self._of_threads:
+            own = type(self._fs)(*self._fs.storage_args, **self._fs.storage_options, skip_instance_cache=True)
+            self._of_threads[thread] = own
+        return self._of_threads[thread]
 
     def path(self, name: str) -> str:
         """The name as the file system calls it."""
@@ -268,7 +281,8 @@ class Storage:
             os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
             os.replace(self.path(source), self.path(target))
         else:
-            self._call(source, self.fs.copy, self.path(source), self.path(target))
+            # cp_file, for copy first asks whether the target is a folder, which costs requests, and fails where one appears
+            self._call(source, self.fs.cp_file, self.path(source), self.path(target))
             self.remove(source)
 
     def remove(self, name: str) -> None:
