@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from builders.classes.class_list import MAX_CLASS_ID, ClassEntry
@@ -110,7 +111,7 @@ class Recipe:
             raise UserError(str(error)) from None
         _check_classes(self.classes)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """sha256 of the canonical JSON of all fields but `model_dir`."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
