@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from builders.classes.class_options import ClassOptions
 from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
 from builders.format.storage import Storage
+from builders.making.failures import Failure
 from builders.making.plan import Plan, Sample
 from builders.making.stopping import IS_STOPPED, Dropped, Stop, StoppedError, on_signals
 
@@ -211,10 +212,7 @@ def _make(
             on_images=lambda num_images: bars[0].update(num_images),
         )
     except FailedShardsError as failed:
-        for failure in failed.failures:
-            print(f"{PROGRAM}: {failure}", file=sys.stderr)
-        rest = "none was made, so the others were not tried" if failed.has_given_up else "all else is made"
-        print(f"{PROGRAM}: {rest}; run again to try once more", file=sys.stderr)
+        _print_failures(failed.failures, has_given_up=failed.has_given_up)
         raise SystemExit(1) from None
     finally:
         for bar in bars:
@@ -225,6 +223,13 @@ def _make(
         return
     print(f"{out}: {manifest.num_samples:,} images in {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
     print(f"  datasets.load_dataset({out!r}, split={manifest.split!r})")
+
+
+def _print_failures(failures: Sequence[Failure], *, has_given_up: bool) -> None:
+    for failure in failures:
+        print(f"{PROGRAM}: {failure}", file=sys.stderr)
+    rest = "none was made, so the others were not tried" if has_given_up else "all else is made"
+    print(f"{PROGRAM}: {rest}; run again to try once more", file=sys.stderr)
 
 
 def _without_print(argv: list[str]) -> list[str]:

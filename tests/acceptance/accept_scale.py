@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,10 +165,16 @@ def killed_workers(out: Path) -> str:
     return f"{kills} workers killed"
 
 
+def start_on_ray(out: Path, cluster: Cluster) -> "subprocess.Popen[str]":
+    """A run that has made four shards."""
+    process = start(out, "--runner", "ray", "--address", cluster.address)
+    wait_for(out, 4, process)
+    return process
+
+
 def lost_node(out: Path) -> str:
     with ray_cluster(2) as cluster:
-        process = start(out, "--runner", "ray", "--address", cluster.address)
-        wait_for(out, 4, process)
+        process = start_on_ray(out, cluster)
         cluster.lose(1)
         made = num_made(out)
         cluster.add()
@@ -177,8 +184,7 @@ def lost_node(out: Path) -> str:
 
 def killed_driver(out: Path) -> str:
     with ray_cluster(2) as cluster:
-        process = start(out, "--runner", "ray", "--address", cluster.address)
-        wait_for(out, 4, process)
+        process = start_on_ray(out, cluster)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         made = num_made(out)
@@ -193,22 +199,24 @@ def two_runs(out: Path) -> str:
     return "two whole runs at once"
 
 
-class Faulty:
-    """An S3 server of which one request in twenty fails."""
+class S3:
+    """An S3 server that counts its requests, of which a share fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, share_failing: float) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
         self.app = DomainDispatcherApplication(create_backend_app)
-        self.num_requests = self.num_failed = 0
+        self.counts: Counter[str] = Counter()
+        self.num_failed, self.share_failing = 0, share_failing
         self.rng = random.Random(0)
         self.server = make_server("127.0.0.1", 0, self, threaded=True)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
-        self.num_requests += 1
-        if self.rng.random() < 0.05:
+        is_list = "list-type" in environ.get("QUERY_STRING", "")
+        self.counts["LIST" if is_list else environ["REQUEST_METHOD"]] += 1
+        if self.rng.random() < self.share_failing:
             self.num_failed += 1
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
@@ -217,30 +225,49 @@ class Faulty:
         return self.app(environ, start_response)
 
 
-def on_faulty_s3(out: Path) -> str:
-    """Two runs at once, of which one begins later; the clone is fetched to `out`."""
+def serve_s3(share_failing: float) -> tuple[S3, dict[str, str]]:
+    """A server with an empty bucket "clones", and the environment in which it is reached."""
     import logging
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    faulty = Faulty()
+    server = S3(share_failing)
     settings = {
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "x",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{faulty.server.server_port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server.server_port}",
     }
     os.environ.update(settings)
+    Storage("s3://clones").fs.clear_instance_cache()
     Storage("s3://clones").fs.mkdir("clones")
+    return server, settings
+
+
+def fetch(url: str, out: Path) -> None:
+    storage = Storage(url)
+    for name in storage.names(""):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(storage.read(name))
+
+
+def on_s3(out: Path) -> str:
+    server, settings = serve_s3(0.0)
+    finish(start("s3://clones/x", "--workers", 1, **settings))
+    counts = sorted(server.counts.items())
+    fetch("s3://clones/x", out)
+    return "requests a shard: " + ", ".join(f"{count / NUM_SHARDS:.1f} {kind}" for kind, count in counts)
+
+
+def on_faulty_s3(out: Path) -> str:
+    """Two runs at once, of which one begins later; the clone is fetched to `out`."""
+    server, settings = serve_s3(0.05)
     first = start("s3://clones/x", "--workers", 1, **settings)
     time.sleep(10)
     second = start("s3://clones/x", "--workers", 1, **settings)
     for one in (first, second):
         finish(one)
-    storage = Storage("s3://clones/x")
-    for name in storage.names(""):
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_bytes(storage.read(name))
-    return f"two runs at once, {faulty.num_failed} of {faulty.num_requests} requests failed"
+    fetch("s3://clones/x", out)
+    return f"two runs at once, {server.num_failed} of {server.counts.total()} requests failed"
 
 
 # --- one shard that always fails ---
@@ -336,6 +363,7 @@ def main(work: Path) -> None:
         ("a Ray node lost, one added", lost_node),
         ("the Ray driver killed, started again", killed_driver),
         ("two whole runs at once", two_runs),
+        ("s3, one worker", on_s3),
         ("s3, 5 % failed requests", on_faulty_s3),
     ]
     for name, make in cases:

@@ -92,14 +92,33 @@ class Audit:
     def summary(self) -> dict[str, Any]:
         """The content of audit.json."""
         answers, scorer = self.pictures.answers, self.scorer
+        num_classes = len(self.classes)
+        num_images = np.bincount(self.pictures.labels, minlength=num_classes)
+        of_classes = {
+            kind: np.bincount(self.pictures.labels[flags], minlength=num_classes)
+            for kind, flags in self.pictures.kinds.items()
+        }
+        classes: list[dict[str, Any]] = [
+            {
+                "wnid": entry.wnid,
+                "name": entry.name,
+                "num_images": int(num_images[label]),
+                "found": {kind: int(counts[label]) for kind, counts in of_classes.items() if counts[label]},
+            }
+            for label, entry in enumerate(self.classes)
+        ]
+        if answers:
+            diversity = answers.classes.diversity()
+            for label in np.flatnonzero(answers.classes.num_pictures):
+                classes[label] |= self._describe_answers(answers, int(label), float(diversity[label]))
         return {
             "format": AUDIT_FORMAT,
             "digest": self.manifest.digest,
             "num_samples": self.manifest.num_samples,
             "scorer": {"model": scorer.name, "revision": scorer.revision} if scorer else None,
             "note": answers.classes.questions.note if answers else "",
-            "found": {kind: int(rows.sum()) for kind, rows in self.pictures.kinds.items()},
-            "classes": [self._describe_class(label) for label in range(len(self.classes))],
+            "found": {kind: int(counts.sum()) for kind, counts in of_classes.items()},
+            "classes": classes,
             "groups": self._describe_groups(answers.classes) if answers else [],
         }
 
@@ -147,23 +166,12 @@ class Audit:
         storage.write(AUDIT_PICTURES, buffer.getvalue())
         storage.write(AUDIT, (json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n").encode())
 
-    def _describe_class(self, label: int) -> dict[str, Any]:
-        entry, rows = self.classes[label], self.pictures.labels == label
-        found = {kind: int((rows & flags).sum()) for kind, flags in self.pictures.kinds.items()}
-        described: dict[str, Any] = {
-            "wnid": entry.wnid,
-            "name": entry.name,
-            "num_images": int(rows.sum()),
-            "found": {kind: count for kind, count in found.items() if count},
-        }
-        answers = self.pictures.answers
-        if not answers or not answers.classes.num_pictures[label]:
-            return described
+    def _describe_answers(self, answers: Answers, label: int, diversity: float) -> dict[str, Any]:
+        """What the scorer said of a class with pictures that decode."""
         counts, total = answers.classes.predictions[label], int(answers.classes.num_pictures[label])
-        diversity = float(answers.classes.diversity()[label])
         others = [int(other) for other in np.argsort(-counts, kind="stable") if counts[other] and other != label]
-        senses = answers.pictures.sense[rows & (answers.pictures.sense >= 0)]
-        return described | {
+        senses = answers.pictures.sense[(self.pictures.labels == label) & (answers.pictures.sense >= 0)]
+        return {
             "share": _share(counts[label], total),
             "runner_ups": [
                 {"wnid": self.classes[other].wnid, "share": _share(counts[other], total)}
