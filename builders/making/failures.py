@@ -28,6 +28,8 @@ class Problem:
     """Whether any other shard would end the same, as with a full disk or a model that is not there."""
     ends_shard: bool = False
     """Whether this shard would end the same again."""
+    is_death: bool = False
+    """Whether all that is known is that the worker is gone, of the shard or of something else."""
     error: Exception | None = None
     """What to raise, of one that ends the run."""
 

@@ -127,7 +127,8 @@ def in_own_order(job: Job) -> Job:
 
 
 def drive(job: Job, executor: Executor) -> Report:
-    """Has an executor make the job's shards: each once if all goes well, `MAX_ATTEMPTS` times before it is given up.
+    """Has an executor make the job's shards: each once if all goes well, `MAX_ATTEMPTS` times before it is given up. Deaths of
+    workers count as attempts only while nothing else is made between them.
 
     Shards that another run has claimed are passed over until it has made them or is no more.
 
@@ -145,6 +146,8 @@ class Drive:
         self.queue, self.claimed = deque(job.shards), deque[int]()
         self.busy: set[int] = set()
         self.attempts: Counter[int] = Counter()
+        self.deaths: Counter[int] = Counter()
+        """Of workers at a shard, since a shard was last made."""
         self.failures: list[Failure] = []
         self.num_made = self.num_images_told = self.num_images_made = 0
         self.output = Output(job.plan, self.storage, None)
@@ -210,21 +213,30 @@ class Drive:
         if problem is None:
             forget_failure(self.storage, shard)
             self._count_in([shard])
+            self.deaths.clear()  # workers live, so none of the shards has yet been shown to kill them
         elif not self.storage.exists(TARGET):
             raise FileNotFoundError(TARGET)  # another run has put the clone together meanwhile
         elif problem.ends_run:
             assert problem.error
             raise problem.error
         else:
-            self.attempts[shard] += not outcome.is_fault_of_machine
-            if problem.ends_shard or self.attempts[shard] >= MAX_ATTEMPTS:
+            (self.deaths if problem.is_death else self.attempts)[shard] += not outcome.is_fault_of_machine
+            if problem.ends_shard or self._num_attempts(shard) >= MAX_ATTEMPTS:
                 self._give_up(shard, problem)
+            elif (
+                problem.is_death and self.num_made
+            ):  # the others first: what kills workers at random must not end shards
+                self.queue.append(shard)
             else:
                 self.queue.appendleft(shard)
         self.job.claims.release(shard_claim(shard))
 
+    def _num_attempts(self, shard: int) -> int:
+        return self.attempts[shard] + self.deaths[shard]
+
     def _give_up(self, shard: int, problem: Problem) -> None:
-        self.failures.append(write_failure(self.storage, self.job.plan, shard, problem, self.attempts[shard]))
+        num_attempts = self._num_attempts(shard)
+        self.failures.append(write_failure(self.storage, self.job.plan, shard, problem, num_attempts))
         if not self.num_made and len(self.failures) >= MAX_FAILED_AT_FIRST:
             self.has_given_up = True  # most likely every other one fails, too
             self.queue.clear()

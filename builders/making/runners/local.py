@@ -152,7 +152,7 @@ class _Workers:
         except BrokenProcessPool:
             self.pools[slot] = None
             cause = "the worker process died, perhaps for want of memory (then use fewer --workers)"
-            return Outcome(shard=shard, problem=Problem(cause=cause))
+            return Outcome(shard=shard, problem=Problem(cause=cause, is_death=True))
 
     def _start(self, slot: int) -> ProcessPoolExecutor:
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None

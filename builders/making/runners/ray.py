@@ -148,7 +148,7 @@ class _Actors:
             self.actors.remove(actor)
             is_lost = actor.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             cause = "its node was lost" if is_lost else "the worker process died, perhaps for want of memory"
-            return Outcome(shard=shard, problem=Problem(cause=cause), is_fault_of_machine=is_lost)
+            return Outcome(shard=shard, problem=Problem(cause=cause, is_death=True), is_fault_of_machine=is_lost)
 
     def _grow(self) -> None:
         """Starts actors up to the number wanted; those that died have left room."""
