@@ -225,8 +225,8 @@ class S3:
         return self.app(environ, start_response)
 
 
-def serve_s3(share_failing: float) -> tuple[S3, dict[str, str]]:
-    """A server with an empty bucket "clones", and the environment in which it is reached."""
+def serve_s3(share_failing: float, bucket: str) -> tuple[S3, dict[str, str]]:
+    """A server with an empty bucket, and the environment in which it is reached. Servers of one process share their buckets."""
     import logging
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -238,8 +238,8 @@ def serve_s3(share_failing: float) -> tuple[S3, dict[str, str]]:
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server.server_port}",
     }
     os.environ.update(settings)
-    Storage("s3://clones").fs.clear_instance_cache()
-    Storage("s3://clones").fs.mkdir("clones")
+    Storage(f"s3://{bucket}").fs.clear_instance_cache()
+    Storage(f"s3://{bucket}").fs.mkdir(bucket)
     return server, settings
 
 
@@ -251,7 +251,7 @@ def fetch(url: str, out: Path) -> None:
 
 
 def on_s3(out: Path) -> str:
-    server, settings = serve_s3(0.0)
+    server, settings = serve_s3(0.0, "clones")
     finish(start("s3://clones/x", "--workers", 1, **settings))
     counts = sorted(server.counts.items())
     fetch("s3://clones/x", out)
@@ -260,13 +260,13 @@ def on_s3(out: Path) -> str:
 
 def on_faulty_s3(out: Path) -> str:
     """Two runs at once, of which one begins later; the clone is fetched to `out`."""
-    server, settings = serve_s3(0.05)
-    first = start("s3://clones/x", "--workers", 1, **settings)
+    server, settings = serve_s3(0.05, "faulty")
+    first = start("s3://faulty/x", "--workers", 1, **settings)
     time.sleep(10)
-    second = start("s3://clones/x", "--workers", 1, **settings)
+    second = start("s3://faulty/x", "--workers", 1, **settings)
     for one in (first, second):
         finish(one)
-    fetch("s3://clones/x", out)
+    fetch("s3://faulty/x", out)
     return f"two runs at once, {server.num_failed} of {server.counts.total()} requests failed"
 
 
