@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from builders.format.errors import UserError
 
@@ -58,6 +58,8 @@ def read_image_header(content: Buffer) -> ImageHeader:
         with Image.open(io.BytesIO(content), formats=list(FORMATS.values())) as image:
             extension = next(ext for ext, name in FORMATS.items() if name == image.format)
             header = ImageHeader(image_format=extension, width=image.width, height=image.height, mode=image.mode)
+    except UnidentifiedImageError:  # whose words name an object in memory
+        raise ValueError("not a jpg, png or webp picture") from None
     except Exception as error:  # Pillow has no one kind for what hostile files make it raise
         raise ValueError(f"not a jpg, png or webp picture ({error})") from None
     if header.width * header.height > MAX_PIXELS:
