@@ -14,6 +14,7 @@ To add one, write a file with a subclass of `CloneBuilder` and its `BUILDER_CONF
 
 import contextlib
 import hashlib
+import itertools
 import json
 import time
 import warnings
@@ -42,10 +43,12 @@ from builders.making.plan import Plan, Sample
 from builders.making.prompt_warnings import fetch_tokenizers, prompt_warnings
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
-from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, Report, runner
+from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, Report, Runner, runner
 from builders.making.shard import encode_sample
 from builders.making.stopping import Stop, StoppedError
 
+MAX_REMAKES = 2
+"""Of shards that finalising finds damaged, before that is told."""
 MAX_SHARD = 1 << 31
 """More samples than a shard holds."""
 
@@ -244,18 +247,29 @@ def make_clone(
             stop=stop or Stop(),
             on_images=on_images,
         )
-        for is_last in (False, False, True):
-            if missing := open_output(plan, storage).missing_shards(asked):
-                _raise_for(makers.run(replace(job, shards=missing)))
-            is_all_made = shards is None and not output.missing_shards(range(plan.num_shards))
-            if not is_all_made and not open_output(plan, storage).is_complete:
-                return None
+        for num_remakes in itertools.count():
             try:
-                return _finalise(plan, storage, claims)
+                return _make_and_finalise(makers, job, storage, asked, is_part=shards is not None)
             except MissingShardError:  # what is damaged is made again
-                if is_last:
+                if num_remakes == MAX_REMAKES:
                     raise
         raise AssertionError("unreachable")
+
+
+def _make_and_finalise(
+    makers: Runner, job: Job, storage: Storage, asked: Sequence[int], *, is_part: bool
+) -> Manifest | None:
+    """One pass; None where shards are left to other calls.
+
+    Raises:
+        MissingShardError: a shard turned out to be damaged, and was removed.
+    """
+    plan = job.plan
+    if missing := open_output(plan, storage).missing_shards(asked):
+        _raise_for(makers.run(replace(job, shards=missing)))
+    output = open_output(plan, storage)
+    is_all_made = not is_part and not output.missing_shards(range(plan.num_shards))
+    return _finalise(plan, storage, job.claims) if is_all_made or output.is_complete else None
 
 
 def plan_images(plan: Plan, shards: Sequence[int]) -> int:

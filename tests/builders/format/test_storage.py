@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,10 @@ def test_storage__unknown_protocols_and_unwritable_places_are_told(tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write to"):
         Storage(tmp_path / "file").write("a", b"")
+
+
+def test_storage__each_thread_has_a_client_of_the_hub_of_its_own() -> None:
+    storage = Storage("hf://buckets/user/clones")
+    with ThreadPoolExecutor(1) as pool:
+        other = [pool.submit(lambda: storage.fs).result() for _ in range(2)]
+    assert storage.fs is storage.fs is not other[0] and other[0] is other[1]
