@@ -36,6 +36,7 @@ from builders.making.output import open_output
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.making.runners.base import Drive, Job, Outcome
+from builders.making.runners.slurm import in_task_order
 from builders.making.shard import make_shard
 from builders.making.status import read_status
 from tests.acceptance.record import record
@@ -46,6 +47,9 @@ SHARE_SLOW, SLOWNESS = 0.01, 4.0
 SHARE_DYING = 0.0005
 """Of the attempts at a shard, in the midst of which the worker's node is lost."""
 SECONDS_TO_REQUEUE = 300.0
+
+PRINTED_EVERY = 1000
+"""Shards, for whoever watches."""
 
 PICTURE = encode_image(np.zeros((1, 1, 3), np.uint8), "jpg", 75)
 
@@ -77,6 +81,9 @@ class Times:
 
     def mean_ms(self, name: str) -> float:
         return 1000 * statistics.mean(self.spent[name])
+
+    def longest_ms(self, name: str) -> float:
+        return 1000 * max(self.spent[name])
 
 
 class Pretend:
@@ -110,10 +117,8 @@ class Worker:
         claims_module._OPEN.add(self.claims.run.id)
         self.claims.beat()
         self.executor = Pretend()
-        shards = range(plan.num_shards)
-        ours = [shard for shard in shards if shard % num_workers == index]
-        others = [shard for shard in reversed(shards) if shard % num_workers != index]
-        job = Job(plan=plan, out=out, shards=ours + others, claims=self.claims, waits_for_others=False)
+        shards = in_task_order(range(plan.num_shards), index, num_workers)
+        job = Job(plan=plan, out=out, shards=shards, claims=self.claims, waits_for_others=False)
         self.drive = Drive(job, self.executor, clock)
         self.is_over = False
 
@@ -127,6 +132,7 @@ class Happened:
     """On the pretend clock, in seconds, and what was counted."""
 
     makespan: float = 0.0
+    made: int = 0
     attempts: int = 0
     deaths: int = 0
 
@@ -186,6 +192,11 @@ class Simulation:
         self.times.of("make", lambda: make_shard(self.plan, shard, paint, {}, Storage(self.out), lambda _: None))
         self.times.of("finish", lambda: worker.drive.take_back(Outcome(shard=shard)))
         self.happened.makespan = self.clock.now
+        self.happened.made += 1
+        if self.happened.made % PRINTED_EVERY == 0:
+            print(
+                self.happened, *(f"{name} {self.times.mean_ms(name):.2f} ms" for name in self.times.spent), flush=True
+            )
         self.next_shard(worker, "claim")
 
 
@@ -225,6 +236,7 @@ def main(num_shards: int, num_workers: int, folder: Path) -> None:
         "nodes lost": f"{happened.deaths}",
         "attempts beyond one a shard": f"{happened.attempts - num_shards}",
         "claim, ms a shard (is it made? take it)": f"{times.mean_ms('claim'):.2f}",
+        "the longest claim, ms (looking at all shards, and at the claims that are left)": f"{times.longest_ms('claim'):.0f}",
         "finish, ms a shard (forget failures, give the claim up)": f"{times.mean_ms('finish'):.2f}",
         "claim + finish, ms a shard": f"{times.mean_ms('claim') + times.mean_ms('finish'):.2f}",
         "tar and sidecar of 10 pictures, ms": f"{times.mean_ms('make'):.2f}",

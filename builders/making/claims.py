@@ -15,7 +15,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,8 @@ from builders.format.storage import Storage
 RUNS, CLAIMS = f"{MAKING}/runs", f"{MAKING}/claims"
 BEAT, LEASE = 15.0, 60.0
 """Seconds."""
+NUM_READERS = 16
+"""Small files that are read at once; an object store takes its time over each."""
 FINALISE = "finalise"
 """What the run claims that puts the clone together."""
 _OPEN: set[str] = set()
@@ -118,18 +121,26 @@ class Claims:
 
     def files(self) -> list[str]:
         """This run's own files."""
-        return [f"{RUNS}/{self.run.id}.json", *(f"{CLAIMS}/{name}.json" for name in self._held)]
+        return [f"{RUNS}/{self.run.id}.json", *map(claim_file, self._held)]
 
     def take(self, name: str) -> bool:
         """Claims a shard by its number, or `FINALISE`; False where another run that is alive has it."""
         self._held.add(name)  # first, for a signal may end this anywhere
-        is_ours = self._take(f"{CLAIMS}/{name}.json")
+        is_ours = self._take(claim_file(name))
         if not is_ours:
             self._held.discard(name)
         return is_ours
 
+    def lost(self, names: Sequence[str]) -> list[str]:
+        """Those of some claims whose runs are not alive, in their order; all are asked about at once."""
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            holders = list(pool.map(self._holder, map(claim_file, names)))
+            runs = sorted({holder for holder in holders if holder})
+            alive = {run for run, is_alive in zip(runs, pool.map(self._is_alive, runs), strict=True) if is_alive}
+        return [name for name, holder in zip(names, holders, strict=True) if holder not in alive]
+
     def release(self, name: str) -> None:
-        self.storage.remove(f"{CLAIMS}/{name}.json")
+        self.storage.remove(claim_file(name))
         self._held.discard(name)
 
     def _take(self, path: str) -> bool:
@@ -184,6 +195,11 @@ def read_json(storage: Storage, name: str) -> dict[str, Any] | None:
 def shard_claim(shard: int) -> str:
     """The name by which a shard is claimed."""
     return f"{shard:06d}"
+
+
+def claim_file(name: str) -> str:
+    """The file of a claim."""
+    return f"{CLAIMS}/{name}.json"
 
 
 def this_machine() -> str:

@@ -26,9 +26,9 @@ from builders.format.manifest import (
 )
 from builders.format.schema import METADATA_SCHEMA
 from builders.format.storage import Storage
+from builders.making.claims import NUM_READERS
 from builders.making.output import (
     FINALISING,
-    NUM_READERS,
     OLD_MANIFEST,
     TARGET,
     FinishedShard,

@@ -26,6 +26,7 @@ from builders.format.manifest import (
     shard_name,
 )
 from builders.format.storage import Storage
+from builders.making.claims import NUM_READERS, claim_file, shard_claim
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
 from builders.making.shard import read_sidecar, sidecar_name
@@ -34,8 +35,6 @@ TARGET = f"{MAKING}/recipe.json"
 """The recipe and the number of rounds that are being made."""
 FINALISING = f"{MAKING}/finalising"
 """There once `finalise` has begun to put files in place for the target; until it ends, no other target is taken up."""
-NUM_READERS = 16
-"""Small files that are read at once; an object store takes its time over each."""
 MAX_SHOWN = 4
 """Differing fields that are told of another recipe."""
 OLD_MANIFEST = f"{MAKING}/{MANIFEST}"
@@ -50,6 +49,17 @@ class FinishedShard:
     sha256: str
     environment: dict[str, str]
     safety: SafetyCounts
+
+
+@dataclass(frozen=True)
+class Look:
+    """How far some shards were at one moment."""
+
+    made: set[int]
+    claimed: set[int]
+    """In the making, by runs that may be dead."""
+    free: list[int]
+    """Nobody is at them; in the order in which they were asked for."""
 
 
 @dataclass
@@ -76,8 +86,19 @@ class Output:
 
     def made_shards(self, asked: Iterable[int]) -> set[int]:
         """Those whose sidecar is there, by one listing."""
-        there = set(self.storage.names(MAKING))
-        return {shard for shard in asked if sidecar_name(self.plan, shard) in there}
+        return self.look(asked).made
+
+    def look(self, asked: Iterable[int]) -> "Look":
+        """How far shards are, by one listing."""
+        there, look = set(self.storage.names(MAKING)), Look(set(), set(), [])
+        for shard in asked:
+            if sidecar_name(self.plan, shard) in there:
+                look.made.add(shard)
+            elif claim_file(shard_claim(shard)) in there:
+                look.claimed.add(shard)
+            else:
+                look.free.append(shard)
+        return look
 
     def finished_shards(self) -> Iterator[FinishedShard | None]:
         """All shards in their order: what is known of a finished one, None of one that is still to be made."""

@@ -28,8 +28,8 @@ MAX_FAILED_AT_FIRST = 3
 """Shards that fail, with none made, before the run is given up."""
 SECONDS_BETWEEN_LOOKS, PATIENCE = 3.0, 10.0
 """At what other runs have made meanwhile; and at least so many times as long as a look takes."""
-MAX_MADE_BY_OTHERS = 10
-"""Shards found made one by one, before all are looked at together."""
+MAX_TAKEN_BY_OTHERS = 10
+"""Shards found made or claimed one by one, before all are looked at together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,39 +173,49 @@ class Drive:
         return Report(failures=self.failures, has_given_up=self.has_given_up, is_stopped=is_stopped)
 
     def hand_out(self) -> None:
-        if not self.queue and self.claimed and self.clock() >= self.next_look:
-            self._look_around()
-        num_made = 0
-        while self.queue and self.executor.room() > 0:
+        num_taken = 0
+        while self.executor.room() > 0:
+            is_time = not self.queue and self.claimed and self.clock() >= self.next_look
+            if is_time or num_taken >= MAX_TAKEN_BY_OTHERS:
+                self._look_around()
+                num_taken = 0
+            if not self.queue:
+                return
             shard = self.queue.popleft()
-            if not self.job.claims.take(shard_claim(shard)):
-                self.claimed.append(shard)
-            elif has_sidecar(self.job.plan, shard, self.storage):  # another run made it
-                self.job.claims.release(shard_claim(shard))
-                self._count_in([shard])
-                num_made += 1
-            elif not self.storage.exists(TARGET):
-                raise FileNotFoundError(TARGET)  # another run has put the clone together meanwhile
-            else:
+            if self._take_up(shard):
                 self.busy.add(shard)
                 self.executor.submit(shard)
-            if num_made >= MAX_MADE_BY_OTHERS:
-                num_made = 0
-                self._drop_made()
+                self.next_look = 0.0
+            else:
+                num_taken += 1
+
+    def _take_up(self, shard: int) -> bool:
+        """Whether a shard is ours to make: no other run is at it, or has made it."""
+        if not self.job.claims.take(shard_claim(shard)):
+            self.claimed.append(shard)
+            return False
+        if has_sidecar(self.job.plan, shard, self.storage):
+            self.job.claims.release(shard_claim(shard))
+            self._count_in([shard])
+            return False
+        if not self.storage.exists(TARGET):
+            raise FileNotFoundError(TARGET)  # another run has put the clone together meanwhile
+        return True
 
     def _look_around(self) -> None:
-        """Takes up again what others had claimed and not made. Rare, for a listing of many shards is dear."""
-        start = time.monotonic()
-        self.queue.extend(self.claimed)
-        self.claimed.clear()
-        self._drop_made()
-        self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - start))
+        """Sorts what is left by one listing; with none of it ours, the next look waits, for a listing of many shards is dear.
 
-    def _drop_made(self) -> None:
-        """Counts in at once what others have made, by one listing."""
-        made = self.output.made_shards(self.queue)
-        self._count_in(sorted(made))
-        self.queue = deque([shard for shard in self.queue if shard not in made])
+        Claims of the dead are looked for only where nothing is left that nobody has claimed.
+        """
+        start = time.monotonic()
+        look = self.output.look([*self.queue, *self.claimed])
+        self._count_in(sorted(look.made))
+        self.queue, self.claimed = deque(look.free), deque(sorted(look.claimed))
+        if not self.queue and self.claimed:
+            lost = {int(name) for name in self.job.claims.lost([shard_claim(shard) for shard in self.claimed])}
+            self.queue = deque(sorted(lost))
+            self.claimed = deque(shard for shard in self.claimed if shard not in lost)
+        self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - start))
 
     def take_back(self, outcome: Outcome) -> None:
         shard, problem = outcome.shard, outcome.problem

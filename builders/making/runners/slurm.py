@@ -56,10 +56,14 @@ def run(job: Job) -> Report:
     Raises:
         UserError: this process is no task of an array.
     """
-    index, num_tasks = array_place()
-    ours = [shard for shard in job.shards if shard % num_tasks == index]
-    others = [shard for shard in reversed(job.shards) if shard % num_tasks != index]
-    return local.run_in_order(replace(job, shards=ours + others, waits_for_others=False))
+    return local.run_in_order(replace(job, shards=in_task_order(job.shards, *array_place()), waits_for_others=False))
+
+
+def in_task_order(shards: Sequence[int], index: int, num_tasks: int) -> list[int]:
+    """A task's own part from its beginning, then the others' from their ends; tasks that help begin with different ones."""
+    ours = [shard for shard in shards if shard % num_tasks == index]
+    others = [shard for shard in shards if shard % num_tasks != index]
+    return ours + sorted(others, key=lambda shard: (-(shard // num_tasks), (shard - index) % num_tasks))
 
 
 def array_place() -> tuple[int, int]:

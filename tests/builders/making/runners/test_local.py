@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,11 @@ from builders.clone_builder import FailedShardsError, make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.storage import Storage
-from builders.making.claims import Claims
-from builders.making.failures import Problem, read_failures
-from builders.making.output import open_output
+from builders.making.failures import read_failures
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.making.runners import base, local
-from builders.making.runners.base import MAX_ATTEMPTS, Job, Outcome, Report, attempt, drive
+from builders.making.runners.base import MAX_ATTEMPTS
 from builders.making.shard import make_shard
 from builders.making.status import describe, read_status
 from builders.making.stopping import Stop, StoppedError
@@ -172,53 +169,6 @@ def test_local__what_is_no_mistake_of_the_users_is_tried_three_times(
     assert sorted(tried) == [0, 0, 1, 1, 1, 2, 2, 3, 3] and failure.num_attempts == MAX_ATTEMPTS
     assert failure.cause == "RuntimeError: CUDA error: an illegal memory access was encountered"
     assert "Traceback" in failure.details and str(failure).endswith(f"failed 3 times: {failure.cause}")
-
-
-class Dying:
-    """An executor with room for two shards; of each attempt a function tells whether its worker dies."""
-
-    def __init__(self, job: Job, dies: Callable[[int, int], bool]) -> None:
-        self.job, self.dies = job, dies
-        self.waiting: list[int] = []
-        self.tried: list[int] = []
-
-    def room(self) -> int:
-        return 2 - len(self.waiting)
-
-    def submit(self, shard: int) -> None:
-        self.waiting.append(shard)
-
-    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
-        shard = self.waiting.pop(0)
-        self.tried.append(shard)
-        if self.dies(shard, self.tried.count(shard)):
-            return [Outcome(shard=shard, problem=Problem(cause="the worker died", is_death=True))]
-        return [Outcome(shard=shard, problem=attempt(self.job.plan, self.job.out, shard, lambda num: None))]
-
-    def num_images(self) -> int:
-        return 0
-
-
-def drive_dying(plan: Plan, out: Path, dies: Callable[[int, int], bool]) -> tuple[Dying, Report]:
-    open_output(plan, Storage(out))
-    with Claims(Storage(out), runner="local") as claims:
-        job = Job(plan=plan, out=str(out), shards=list(range(plan.num_shards)), claims=claims)
-        executor = Dying(job, dies)
-        return executor, drive(job, executor)
-
-
-def test_local__deaths_of_workers_end_a_shard_only_where_nothing_else_is_made_between(
-    real_plan: Plan, tmp_path: Path
-) -> None:
-    assert real_plan.num_shards == 4
-    executor, report = drive_dying(real_plan, tmp_path / "some", lambda shard, attempt: shard == 0 and attempt <= 4)
-    assert executor.tried == [0, 1, 0, 2, 3, 0, 0, 0] and report.failures == []
-    executor, report = drive_dying(real_plan, tmp_path / "one", lambda shard, attempt: shard == 1)
-    [failure] = report.failures
-    assert (failure.shard, failure.num_attempts) == (1, MAX_ATTEMPTS) and not report.has_given_up
-    assert executor.tried == [0, 1, 2, 3, 1, 1, 1]
-    _, report = drive_dying(real_plan, tmp_path / "all", lambda shard, attempt: True)
-    assert report.has_given_up
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

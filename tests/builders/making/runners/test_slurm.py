@@ -14,7 +14,7 @@ from builders.format.manifest import Manifest
 from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.runners import local, slurm
-from builders.making.runners.slurm import array_place, script
+from builders.making.runners.slurm import array_place, in_task_order, script
 from builders.making.stopping import IS_STOPPED
 from tests.builders.making.runners.test_local import OPTIONS, SLOW, alone, digests
 
@@ -48,6 +48,12 @@ def test_slurm__a_task_makes_its_own_part_first(
 
     slurm.run(Job(plan=real_plan, out=str(tmp_path), shards=[0, 1, 2, 3], claims=Claims(Storage(tmp_path))))
     assert seen == [[1, 3, 2, 0]]
+
+
+def test_slurm__tasks_that_help_begin_at_the_ends_of_different_parts() -> None:
+    orders = [in_task_order(range(10), index, 4) for index in range(4)]
+    assert orders[0] == [0, 4, 8, 9, 5, 6, 7, 1, 2, 3] and orders[3] == [3, 7, 8, 9, 4, 5, 6, 0, 1, 2]
+    assert all(sorted(order) == list(range(10)) for order in orders)
 
 
 def test_slurm__all_tasks_together_make_the_clone_and_one_finalises(
