@@ -37,13 +37,18 @@ def metadata_name(split: str, number: int) -> str:
     return f"metadata/{split}-{number:05d}.parquet"
 
 
+def making_folder(shard: int) -> str:
+    """Where a shard's files lie while the clone is being made."""
+    return f"{MAKING}/{shard // SHARDS_PER_FOLDER:03d}"
+
+
 def making_stem(split: str, shard: int, recipe_hash: str, end_round: int) -> str:
     """What the names of a shard's files begin with while the clone is being made.
 
     The names say of which recipe and rounds the shard is: so a listing tells what is made, and a shard that ends a clone is
     another one than its namesake in a longer clone.
     """
-    return f"{MAKING}/{shard // SHARDS_PER_FOLDER:03d}/{split}-{shard:06d}-{end_round}-{recipe_hash[:8]}"
+    return f"{making_folder(shard)}/{split}-{shard:06d}-{end_round}-{recipe_hash[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,12 +21,13 @@ from builders.format.manifest import (
     Manifest,
     SafetyCounts,
     ShardEntry,
+    making_folder,
     metadata_name,
     parse_manifest,
     shard_name,
 )
 from builders.format.storage import Storage
-from builders.making.claims import NUM_READERS, claim_file, shard_claim
+from builders.making.claims import CLAIMS, NUM_READERS, claim_file, shard_claim
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
 from builders.making.shard import read_sidecar, sidecar_name
@@ -56,10 +57,10 @@ class Look:
     """How far some shards were at one moment."""
 
     made: set[int]
-    claimed: set[int]
-    """In the making, by runs that may be dead."""
+    claimed: list[int]
+    """In the making, by runs that may be dead; in the order in which they were asked for."""
     free: list[int]
-    """Nobody is at them; in the order in which they were asked for."""
+    """Nobody is at them; in that order, too."""
 
 
 @dataclass
@@ -80,22 +81,24 @@ class Output:
         )
 
     def missing_shards(self, asked: Sequence[int]) -> list[int]:
-        """Those that are still to be made, by one listing; `finalise` looks into what is there."""
+        """Those that are still to be made, by listing; `finalise` looks into what is there."""
         made = self.made_shards(asked)
         return [shard for shard in asked if shard not in made and not self.is_kept(shard)]
 
     def made_shards(self, asked: Iterable[int]) -> set[int]:
-        """Those whose sidecar is there, by one listing."""
+        """Those whose sidecar is there, by listing their folders."""
         return self.look(asked).made
 
     def look(self, asked: Iterable[int]) -> "Look":
-        """How far shards are, by one listing."""
-        there, look = set(self.storage.names(MAKING)), Look(set(), set(), [])
+        """How far shards are, by listing their folders and the claims."""
+        asked, look = list(asked), Look(set(), [], [])
+        folders = sorted({making_folder(shard) for shard in asked})
+        there = {name for folder in [*folders, CLAIMS] for name in self.storage.names(folder)}
         for shard in asked:
             if sidecar_name(self.plan, shard) in there:
                 look.made.add(shard)
             elif claim_file(shard_claim(shard)) in there:
-                look.claimed.add(shard)
+                look.claimed.append(shard)
             else:
                 look.free.append(shard)
         return look

@@ -29,7 +29,9 @@ MAX_FAILED_AT_FIRST = 3
 SECONDS_BETWEEN_LOOKS, PATIENCE = 3.0, 10.0
 """At what other runs have made meanwhile; and at least so many times as long as a look takes."""
 MAX_TAKEN_BY_OTHERS = 10
-"""Shards found made or claimed one by one, before all are looked at together."""
+"""Shards found made or claimed one by one, before many are looked at together."""
+LOOKED_AT = 1000
+"""Shards of the queue at a time; most often they lie in one folder or two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,7 @@ class Drive:
 
     def __init__(self, job: Job, executor: Executor, clock: Callable[[], float] = time.monotonic) -> None:
         self.job, self.executor, self.storage = job, executor, Storage(job.out)
-        self.queue, self.claimed = deque(job.shards), deque[int]()
+        self.queue, self.claimed = deque(job.shards), list[int]()
         self.busy: set[int] = set()
         self.attempts: Counter[int] = Counter()
         self.deaths: Counter[int] = Counter()
@@ -203,19 +205,33 @@ class Drive:
         return True
 
     def _look_around(self) -> None:
-        """Sorts what is left by one listing; with none of it ours, the next look waits, for a listing of many shards is dear.
+        """Finds shards that nobody is at by listing some of the queue after others, or else some whose claims are lost.
 
-        Claims of the dead are looked for only where nothing is left that nobody has claimed.
+        Where there are none, the next look waits, for listing many shards and reading many claims are dear.
         """
         start = time.monotonic()
-        look = self.output.look([*self.queue, *self.claimed])
-        self._count_in(sorted(look.made))
-        self.queue, self.claimed = deque(look.free), deque(sorted(look.claimed))
-        if not self.queue and self.claimed:
-            lost = {int(name) for name in self.job.claims.lost([shard_claim(shard) for shard in self.claimed])}
-            self.queue = deque(sorted(lost))
-            self.claimed = deque(shard for shard in self.claimed if shard not in lost)
+        free: list[int] = []
+        while self.queue and not free:
+            free = self._sort_out([self.queue.popleft() for _ in range(min(LOOKED_AT, len(self.queue)))])
+        if not free:
+            asked, self.claimed = self.claimed, []
+            free = self._sort_out(asked) or self._lost()
+        self.queue.extendleft(reversed(free))
         self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - start))
+
+    def _sort_out(self, shards: list[int]) -> list[int]:
+        """Those of some shards that nobody has made or claimed."""
+        look = self.output.look(shards)
+        self._count_in(sorted(look.made))
+        self.claimed += look.claimed
+        return look.free
+
+    def _lost(self) -> list[int]:
+        """Those of the claimed shards whose runs are not alive."""
+        lost = set(self.job.claims.lost([shard_claim(shard) for shard in self.claimed]))
+        found = [shard for shard in self.claimed if shard_claim(shard) in lost]
+        self.claimed = [shard for shard in self.claimed if shard_claim(shard) not in lost]
+        return found
 
     def take_back(self, outcome: Outcome) -> None:
         shard, problem = outcome.shard, outcome.problem
