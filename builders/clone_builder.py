@@ -235,8 +235,8 @@ def make_clone(
         if output.is_complete:
             return _tidy(output)
         asked = range(plan.num_shards) if shards is None else shards
-        num_made = plan_images(plan, asked) - plan_images(plan, output.missing_shards(asked))
-        on_start(num_made, plan_images(plan, asked))
+        num_made = plan.num_in(asked) - plan.num_in(output.missing_shards(asked))
+        on_start(num_made, plan.num_in(asked))
         job = Job(
             plan=plan,
             out=out,
@@ -270,11 +270,6 @@ def _make_and_finalise(
     output = open_output(plan, storage)
     is_all_made = not is_part and not output.missing_shards(range(plan.num_shards))
     return _finalise(plan, storage, job.claims) if is_all_made or output.is_complete else None
-
-
-def plan_images(plan: Plan, shards: Sequence[int]) -> int:
-    """How many images some shards have."""
-    return sum(plan.shard_length(shard) for shard in shards)
 
 
 def _raise_for(report: Report) -> None:

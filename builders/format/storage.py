@@ -14,7 +14,8 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
@@ -26,11 +27,14 @@ from fsspec.implementations.local import LocalFileSystem
 from builders.format.errors import UnreachableError, UserError, missing_extra
 from builders.format.retrying import http_status, is_of_the_network, is_offline, is_transient, retrying
 
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 NUM_ATTEMPTS = 12
 NUM_ATTEMPTS_OF_CLIENTS = {"hf": 3, "s3": 3}
 """Fewer where the store's own client tries again, too."""
+NUM_READERS = 16
+"""Small files that are read at once; an object store takes its time over each."""
 CHUNK_BYTES = 32 * 1024 * 1024
 """Of a large file that is fetched; what breaks off is fetched again from the last chunk's end."""
 BLOCK_BYTES = 1024 * 1024
@@ -93,6 +97,13 @@ class Storage:
         """
         self._look_again()
         return int(self._call(name, self.fs.info, self.path(name))["size"])
+
+    def each(self, call: Callable[[Argument], Result], arguments: Iterable[Argument]) -> list[Result]:
+        """What a small request answers for each of many arguments: some at once, unless this is a disk."""
+        if self.is_local:
+            return [call(argument) for argument in arguments]
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            return list(pool.map(call, arguments))
 
     def names(self, folder: str) -> list[str]:
         """Names of all files below a folder, sorted; none where there is no such folder."""

@@ -16,7 +16,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +28,6 @@ from builders.format.storage import Storage
 RUNS, CLAIMS = f"{MAKING}/runs", f"{MAKING}/claims"
 BEAT, LEASE = 15.0, 60.0
 """Seconds."""
-NUM_READERS = 16
-"""Small files that are read at once; an object store takes its time over each."""
 FINALISE = "finalise"
 """What the run claims that puts the clone together."""
 _OPEN: set[str] = set()
@@ -133,10 +130,9 @@ class Claims:
 
     def lost(self, names: Sequence[str]) -> list[str]:
         """Those of some claims whose runs are not alive, in their order; all are asked about at once."""
-        with ThreadPoolExecutor(NUM_READERS) as pool:
-            holders = list(pool.map(self._holder, map(claim_file, names)))
-            runs = sorted({holder for holder in holders if holder})
-            alive = {run for run, is_alive in zip(runs, pool.map(self._is_alive, runs), strict=True) if is_alive}
+        holders = self.storage.each(self._holder, [claim_file(name) for name in names])
+        runs = sorted({holder for holder in holders if holder})
+        alive = {run for run, is_alive in zip(runs, self.storage.each(self._is_alive, runs), strict=True) if is_alive}
         return [name for name, holder in zip(names, holders, strict=True) if holder not in alive]
 
     def release(self, name: str) -> None:

@@ -25,8 +25,7 @@ from builders.format.manifest import (
     timm_index,
 )
 from builders.format.schema import METADATA_SCHEMA
-from builders.format.storage import Storage
-from builders.making.claims import NUM_READERS
+from builders.format.storage import NUM_READERS, Storage
 from builders.making.output import (
     FINALISING,
     OLD_MANIFEST,

@@ -26,8 +26,8 @@ from builders.format.manifest import (
     parse_manifest,
     shard_name,
 )
-from builders.format.storage import Storage
-from builders.making.claims import CLAIMS, NUM_READERS, claim_file, shard_claim
+from builders.format.storage import NUM_READERS, Storage
+from builders.making.claims import CLAIMS, claim_file, shard_claim
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
 from builders.making.shard import read_sidecar, sidecar_name

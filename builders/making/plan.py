@@ -5,6 +5,7 @@ rounds. So any prefix of shards holds the classes in their proportion, and a clo
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -109,6 +110,12 @@ class Plan:
         """Number of samples in a shard."""
         rounds = self.shard_rounds(shard)
         return self.rounds.num_before(rounds.stop) - self.rounds.num_before(rounds.start)
+
+    def num_in(self, shards: Iterable[int]) -> int:
+        """Number of samples in some shards, each counted once."""
+        numbers = np.unique(np.fromiter(shards, np.int64))
+        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1) if len(numbers) else []  # of neighbours
+        return sum(self.shard_start(run[-1]) + self.shard_length(run[-1]) - self.shard_start(run[0]) for run in runs)
 
     def shard_samples(self, shard: int) -> list[Sample]:
         """All samples of a shard in their order."""

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
@@ -222,7 +222,7 @@ class Drive:
     def _sort_out(self, shards: list[int]) -> list[int]:
         """Those of some shards that nobody has made or claimed."""
         look = self.output.look(shards)
-        self._count_in(sorted(look.made))
+        self._count_in(look.made)
         self.claimed += look.claimed
         return look.free
 
@@ -268,9 +268,9 @@ class Drive:
             self.queue.clear()
             self.claimed.clear()
 
-    def _count_in(self, shards: list[int]) -> None:
+    def _count_in(self, shards: Collection[int]) -> None:
         self.num_made += len(shards)
-        self.num_images_made += sum(self.job.plan.shard_length(shard) for shard in shards)
+        self.num_images_made += self.job.plan.num_in(shards)
 
     def _tell_progress(self) -> None:
         now = self.num_images_made + self.executor.num_images()

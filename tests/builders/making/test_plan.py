@@ -48,6 +48,9 @@ def test_plan__a_sample_is_found_where_its_shard_has_it(recipe: Recipe) -> None:
     listed = [sample for shard in range(plan.num_shards) for sample in plan.shard_samples(shard)]
     assert [plan.sample_at(position) for position in range(plan.num_samples)] == listed
     assert plan.shard_start(2) == plan.shard_length(0) + plan.shard_length(1)
+    last = plan.num_shards - 1
+    for shards in ([], [1], [last], [0, 2], [2, 1, 0, last], range(plan.num_shards)):
+        assert plan.num_in(shards) == sum(plan.shard_length(shard) for shard in shards)
 
 
 def test_plan__a_longer_plan_begins_with_the_shorter(recipe: Recipe) -> None:
