@@ -228,7 +228,7 @@ def _make(
 def _print_failures(failures: Sequence[Failure], *, has_given_up: bool) -> None:
     for failure in failures:
         print(f"{PROGRAM}: {failure}", file=sys.stderr)
-    rest = "none was made, so the others were not tried" if has_given_up else "all else is made"
+    rest = "so many in a row failed that the others were not tried" if has_given_up else "all else is made"
     print(f"{PROGRAM}: {rest}; run again to try once more", file=sys.stderr)
 
 

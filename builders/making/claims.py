@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
@@ -127,6 +127,10 @@ class Claims:
         if not is_ours:
             self._held.discard(name)
         return is_ours
+
+    def taken(self) -> set[str]:
+        """All that is claimed by any run, alive or not, by one listing."""
+        return {PurePosixPath(path).stem for path in self.storage.names(CLAIMS)}
 
     def lost(self, names: Sequence[str]) -> list[str]:
         """Those of some claims whose runs are not alive, in their order; all are asked about at once."""

@@ -6,6 +6,7 @@ import socket
 import time
 import traceback
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from builders.format.errors import ShardError, UserError
 from builders.format.manifest import MAKING
@@ -32,6 +33,11 @@ class Problem:
     """Whether all that is known is that the worker is gone, of the shard or of something else."""
     error: Exception | None = None
     """What to raise, of one that ends the run."""
+
+    @property
+    def is_unexpected(self) -> bool:
+        """Whether the worker itself may be broken, as by a CUDA error, after which all that its process tries fails."""
+        return bool(self.details)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +98,7 @@ def forget_failure(storage: Storage, shard: int) -> None:
 
 def read_failures(storage: Storage) -> list[Failure]:
     """All shards that were given up and not made since, by number."""
-    found = [read_json(storage, name) for name in storage.names(FAILURES)]
+    found = storage.each(partial(read_json, storage), storage.names(FAILURES))
     return sorted((Failure(**content) for content in found if content), key=lambda failure: failure.shard)
 
 

@@ -27,7 +27,6 @@ from builders.format.manifest import (
     shard_name,
 )
 from builders.format.storage import NUM_READERS, Storage
-from builders.making.claims import CLAIMS, claim_file, shard_claim
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
 from builders.making.shard import read_sidecar, sidecar_name
@@ -50,17 +49,6 @@ class FinishedShard:
     sha256: str
     environment: dict[str, str]
     safety: SafetyCounts
-
-
-@dataclass(frozen=True)
-class Look:
-    """How far some shards were at one moment."""
-
-    made: set[int]
-    claimed: list[int]
-    """In the making, by runs that may be dead; in the order in which they were asked for."""
-    free: list[int]
-    """Nobody is at them; in that order, too."""
 
 
 @dataclass
@@ -87,21 +75,10 @@ class Output:
 
     def made_shards(self, asked: Iterable[int]) -> set[int]:
         """Those whose sidecar is there, by listing their folders."""
-        return self.look(asked).made
-
-    def look(self, asked: Iterable[int]) -> "Look":
-        """How far shards are, by listing their folders and the claims."""
-        asked, look = list(asked), Look(set(), [], [])
+        asked = list(asked)
         folders = sorted({making_folder(shard) for shard in asked})
-        there = {name for folder in [*folders, CLAIMS] for name in self.storage.names(folder)}
-        for shard in asked:
-            if sidecar_name(self.plan, shard) in there:
-                look.made.add(shard)
-            elif claim_file(shard_claim(shard)) in there:
-                look.claimed.append(shard)
-            else:
-                look.free.append(shard)
-        return look
+        there = {name for folder in folders for name in self.storage.names(folder)}
+        return {shard for shard in asked if sidecar_name(self.plan, shard) in there}
 
     def finished_shards(self) -> Iterator[FinishedShard | None]:
         """All shards in their order: what is known of a finished one, None of one that is still to be made."""

@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from pathlib import PurePosixPath
 
 from builders.format.errors import UserError
 from builders.format.manifest import MAKING
@@ -71,8 +73,9 @@ def read_status(out: str, now: float | None = None) -> Status:
     listed = storage.times(MAKING)
     names = [sidecar_name(plan, shard) for shard in range(plan.num_shards)]
     done = [shard for shard, name in enumerate(names) if name in listed or output.is_kept(shard)]
-    found = {name: read_run(storage, name) for name in map(_stem, _listed_in(listed, RUNS))}
-    claims = [_read_claim(storage, name, found, now) for name in _listed_in(listed, CLAIMS)]
+    runs = [PurePosixPath(path).stem for path in _listed_in(listed, RUNS)]
+    found = dict(zip(runs, storage.each(partial(read_run, storage), runs), strict=True))
+    claims = storage.each(lambda name: _read_claim(storage, name, found, now), _listed_in(listed, CLAIMS))
     running = sorted((claim for claim in claims if claim), key=lambda claim: claim.shard)
     is_complete = output.is_complete
     return Status(
@@ -132,10 +135,10 @@ def _duration(seconds: float) -> str:
 
 def _read_claim(storage: Storage, name: str, runs: Mapping[str, Run | None], now: float) -> Claimed | None:
     found = read_json(storage, name)
-    if not found or not _stem(name).isdecimal():
+    if not found or not PurePosixPath(name).stem.isdecimal():
         return None
     return Claimed(
-        shard=int(_stem(name)),
+        shard=int(PurePosixPath(name).stem),
         run=runs.get(str(found.get("run"))),
         seconds=now - float(found.get("since", now)),
     )
@@ -156,7 +159,3 @@ def _rate(output: Output, times: Sequence[datetime | None], done: Sequence[int],
     if len(finished) < MIN_SHARDS_FOR_RATE or finished[-1][0] <= finished[0][0]:
         return None
     return sum(length for _, length in finished[1:]) / (finished[-1][0] - finished[0][0])
-
-
-def _stem(name: str) -> str:
-    return name.rpartition("/")[2].removesuffix(".json")

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 
 import builders.making.runners as runners_folder
 from builders.format.errors import UserError, near
+from builders.format.manifest import SHARDS_PER_FOLDER
 from builders.format.storage import Storage
 from builders.making.claims import Claims, shard_claim
 from builders.making.engines.base import engine
@@ -24,14 +25,13 @@ from builders.making.stopping import Stop
 
 MAX_ATTEMPTS = 3
 """At a shard, before it is given up."""
-MAX_FAILED_AT_FIRST = 3
-"""Shards that fail, with none made, before the run is given up."""
+MAX_FAILED_IN_A_ROW = 3
+"""Shards that are given up, with none made between, before the run is: at its beginning for any cause, and later for one that
+nobody expected, for pictures that cannot be read may well lie side by side."""
 SECONDS_BETWEEN_LOOKS, PATIENCE = 3.0, 10.0
 """At what other runs have made meanwhile; and at least so many times as long as a look takes."""
 MAX_TAKEN_BY_OTHERS = 10
 """Shards found made or claimed one by one, before many are looked at together."""
-LOOKED_AT = 1000
-"""Shards of the queue at a time; most often they lie in one folder or two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Job:
 class Report:
     failures: list[Failure] = field(default_factory=list)
     has_given_up: bool = False
-    """Whether the first shards all failed, so that the rest was not tried."""
+    """Whether so many shards in a row failed that the rest was not tried."""
     is_stopped: bool = False
     """Whether a signal ended the run before its work was done."""
 
@@ -154,6 +154,7 @@ class Drive:
         self.num_made = self.num_images_told = self.num_images_made = 0
         self.output = Output(job.plan, self.storage, None)
         self.clock, self.next_look = clock, 0.0
+        self.num_failed_in_a_row = 0
         self.has_given_up = False
 
     def to_end(self) -> Report:
@@ -205,26 +206,34 @@ class Drive:
         return True
 
     def _look_around(self) -> None:
-        """Finds shards that nobody is at by listing some of the queue after others, or else some whose claims are lost.
+        """Finds shards of the queue that nobody is at, by listing a folder after the other; or else some whose claims are lost.
 
         Where there are none, the next look waits, for listing many shards and reading many claims are dear.
         """
         start = time.monotonic()
-        free: list[int] = []
+        taken, free = self.job.claims.taken(), list[int]()
         while self.queue and not free:
-            free = self._sort_out([self.queue.popleft() for _ in range(min(LOOKED_AT, len(self.queue)))])
+            free = self._sort_out(self._next_folder(), taken)
         if not free:
-            asked, self.claimed = self.claimed, []
-            free = self._sort_out(asked) or self._lost()
+            claimed, self.claimed = self.claimed, []
+            free = self._sort_out(claimed, taken) or self._lost()
         self.queue.extendleft(reversed(free))
         self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - start))
 
-    def _sort_out(self, shards: list[int]) -> list[int]:
+    def _next_folder(self) -> list[int]:
+        """Takes the next shards out of the queue that lie in one folder."""
+        folder, shards = self.queue[0] // SHARDS_PER_FOLDER, list[int]()
+        while self.queue and self.queue[0] // SHARDS_PER_FOLDER == folder:
+            shards.append(self.queue.popleft())
+        return shards
+
+    def _sort_out(self, shards: list[int], taken: Collection[str]) -> list[int]:
         """Those of some shards that nobody has made or claimed."""
-        look = self.output.look(shards)
-        self._count_in(look.made)
-        self.claimed += look.claimed
-        return look.free
+        made = self.output.made_shards(shards)
+        self._count_in(made)
+        left = [shard for shard in shards if shard not in made]
+        self.claimed += [shard for shard in left if shard_claim(shard) in taken]
+        return [shard for shard in left if shard_claim(shard) not in taken]
 
     def _lost(self) -> list[int]:
         """Those of the claimed shards whose runs are not alive."""
@@ -239,6 +248,7 @@ class Drive:
         if problem is None:
             forget_failure(self.storage, shard)
             self._count_in([shard])
+            self.num_failed_in_a_row = 0
             self.deaths.clear()  # workers live, so none of the shards has yet been shown to kill them
         elif not self.storage.exists(TARGET):
             raise FileNotFoundError(TARGET)  # another run has put the clone together meanwhile
@@ -263,7 +273,8 @@ class Drive:
     def _give_up(self, shard: int, problem: Problem) -> None:
         num_attempts = self._num_attempts(shard)
         self.failures.append(write_failure(self.storage, self.job.plan, shard, problem, num_attempts))
-        if not self.num_made and len(self.failures) >= MAX_FAILED_AT_FIRST:
+        self.num_failed_in_a_row += 1
+        if self.num_failed_in_a_row >= MAX_FAILED_IN_A_ROW and (problem.is_unexpected or not self.num_made):
             self.has_given_up = True  # most likely every other one fails, too
             self.queue.clear()
             self.claimed.clear()

@@ -1,7 +1,8 @@
 """The runner for one machine: shards handed out to worker processes as they get free, or made right here by one.
 
 One worker for each GPU. Workers are spawned, never forked (a forked child hangs where its parent ran torch), and end with
-their parent. Each is an executor of its own, so the death of one touches no other; another takes its place.
+their parent. Each is an executor of its own, so the death of one touches no other. Another takes the place of one that died,
+or that failed as nobody expected: after a CUDA error all that its process tries would fail.
 """
 
 import multiprocessing as mp
@@ -148,11 +149,20 @@ class _Workers:
     def _outcome(self, future: "Future[Problem | None]") -> Outcome:
         slot, shard = self.tasks.pop(future)
         try:
-            return Outcome(shard=shard, problem=future.result())
+            problem = future.result()
+            if problem and problem.is_unexpected:
+                self._retire(slot)
+            return Outcome(shard=shard, problem=problem)
         except BrokenProcessPool:
             self.pools[slot] = None
             cause = "the worker process died, perhaps for want of memory (then use fewer --workers)"
             return Outcome(shard=shard, problem=Problem(cause=cause, is_death=True))
+
+    def _retire(self, slot: int) -> None:
+        """Has the next shard of a slot made by another process."""
+        pool, self.pools[slot] = self.pools[slot], None
+        if pool:
+            pool.shutdown()  # waits, for the next one needs its GPU's memory
 
     def _start(self, slot: int) -> ProcessPoolExecutor:
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None

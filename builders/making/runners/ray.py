@@ -143,7 +143,11 @@ class _Actors:
         shard, actor.shard = actor.shard, None
         assert shard is not None
         try:
-            return Outcome(shard=shard, problem=ray.get(reference))
+            problem = ray.get(reference)
+            if problem and problem.is_unexpected:  # its process may be broken; another takes its place
+                self.actors.remove(actor)
+                ray.kill(actor.handle)
+            return Outcome(shard=shard, problem=problem)
         except ray.exceptions.RayError:
             self.actors.remove(actor)
             is_lost = actor.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}

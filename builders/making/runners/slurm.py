@@ -19,7 +19,9 @@ from builders.making.runners.base import Job, Report
 from builders.making.stopping import IS_STOPPED
 
 SECONDS_AHEAD = 600
-"""Of the time limit, at which Slurm sends SIGUSR1: more than a shard takes."""
+"""Of the time limit, at which Slurm sends SIGUSR1, at least: a shard that is in the making then should be finished."""
+SECONDS_AN_IMAGE = 2.0
+"""Taken for that where a diffusion model makes the images: an A100's for 50 steps of Stable Diffusion, and some more."""
 SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name={name}
@@ -95,15 +97,14 @@ def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, option
     if "\n" in options:
         raise UserError("--sbatch has several lines; write its options in one")
     num_tasks = min(num_tasks, plan.num_shards)
-    more = (
-        []
-        if any(option.startswith(("--g", "-G")) for option in given) or plan.recipe.engine == "folder"
-        else ["--gpus=1"]
-    )
+    needs_gpu = plan.recipe.engine != "folder"
+    seconds_ahead = max(SECONDS_AHEAD, needs_gpu * round(SECONDS_AN_IMAGE * plan.shard_length(0)))
+    asks_for_gpus = any(option.startswith(("--g", "-G")) for option in given)
+    more = ["--gpus=1"] if needs_gpu and not asks_for_gpus else []
     return SCRIPT.format(
         name=re.sub(r"[^\w.-]+", "-", name),
         last=num_tasks - 1,
-        seconds_ahead=SECONDS_AHEAD,
+        seconds_ahead=seconds_ahead,
         more="".join(f"#SBATCH {line}\n" for line in [*more, options] if line),
         num_shards=plan.num_shards,
         shard_length=plan.shard_length(0),

@@ -1,5 +1,6 @@
 """Workers of one machine: any number make the same files, the dead are replaced, what fails is named and the rest finished."""
 
+import contextlib
 import hashlib
 import multiprocessing as mp
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ from builders.clone_builder import FailedShardsError, make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.storage import Storage
-from builders.making.failures import read_failures
-from builders.making.plan import Plan
+from builders.making.claims import Claims
+from builders.making.failures import Problem, read_failures
+from builders.making.output import open_output
+from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
 from builders.making.runners import base, local
-from builders.making.runners.base import MAX_ATTEMPTS
+from builders.making.runners.base import MAX_ATTEMPTS, Job, Outcome
 from builders.making.shard import make_shard
 from builders.making.status import describe, read_status
 from builders.making.stopping import Stop, StoppedError
@@ -169,6 +172,58 @@ def test_local__what_is_no_mistake_of_the_users_is_tried_three_times(
     assert sorted(tried) == [0, 0, 1, 1, 1, 2, 2, 3, 3] and failure.num_attempts == MAX_ATTEMPTS
     assert failure.cause == "RuntimeError: CUDA error: an illegal memory access was encountered"
     assert "Traceback" in failure.details and str(failure).endswith(f"failed 3 times: {failure.cause}")
+
+
+@dataclass(frozen=True)
+class BreaksProcess(Plan):
+    """A plan that breaks the first process that makes a shard of it: all that this one tries fails."""
+
+    broken: str = ""
+    """A file that says which process that is."""
+
+    def shard_samples(self, shard: int) -> list[Sample]:
+        with contextlib.suppress(FileExistsError):
+            Path(self.broken).touch(exist_ok=False)
+            Path(self.broken).write_text(str(os.getpid()))
+        if Path(self.broken).read_text() == str(os.getpid()):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().shard_samples(shard)
+
+
+def test_local__a_worker_that_failed_as_nobody_expected_is_replaced(real_plan: Plan, tmp_path: Path) -> None:
+    plan, out = BreaksProcess(real_plan.recipe, real_plan.num_rounds, str(tmp_path / "broken")), tmp_path / "out"
+    open_output(plan, Storage(out))
+    job = Job(plan=plan, out=str(out), shards=[0, 1], claims=Claims(Storage(out)))
+    with local._Workers(job, 1) as workers:
+        pids, problems = list[int | None](), list[Problem | None]()
+        for shard in (0, 0, 1):
+            workers.submit(shard)
+            pids += [process.pid for process in mp.active_children()]
+            outcomes: list[Outcome] = []
+            while not outcomes:
+                outcomes = workers.wait(1.0, lambda: None)
+            problems.append(outcomes[0].problem)
+    assert [problem and problem.cause.partition(":")[0] for problem in problems] == ["RuntimeError", None, None]
+    assert pids[0] != pids[1] == pids[2] and len(pids) == 3
+
+
+def test_local__where_all_fails_from_some_shard_on_the_run_is_given_up(
+    painted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process does that a CUDA error has broken."""
+    plan, made = Plan(painted, 24), list[int]()
+
+    def make(plan: Plan, shard: int, *rest: object) -> None:
+        if len(made) >= 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        make_shard(plan, shard, *rest)  # type: ignore[arg-type]
+        made.append(shard)
+
+    monkeypatch.setattr(base, "make_shard", make)
+    assert plan.num_shards > 5
+    with pytest.raises(FailedShardsError) as failed:
+        make_clone(plan, str(tmp_path))
+    assert failed.value.has_given_up and len(failed.value.failures) == 3 and len(made) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

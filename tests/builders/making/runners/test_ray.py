@@ -16,7 +16,7 @@ from builders.clone_builder import FailedShardsError, make_clone
 from builders.format.manifest import Manifest
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
-from tests.builders.making.runners.test_local import digests, faulty
+from tests.builders.making.runners.test_local import BreaksProcess, digests, faulty
 
 __all__ = ["faulty"]
 ROOT = str(Path(__file__).parents[4])
@@ -61,6 +61,14 @@ def test_ray__a_shard_that_fails_is_named(connected: Any, faulty: tuple[Plan, Pa
         make_clone(plan, str(tmp_path / "out"), runner_name="ray", address=connected.address)
     assert [failure.shard for failure in failed.value.failures] == [2]
     assert "cannot be read" in failed.value.failures[0].cause
+
+
+def test_ray__an_actor_that_failed_as_nobody_expected_is_replaced(
+    connected: Any, real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    plan = BreaksProcess(real_plan.recipe, real_plan.num_rounds, str(tmp_path / "broken"))
+    make_clone(plan, str(tmp_path / "out"), runner_name="ray", num_workers=1, address=connected.address)
+    assert digests(tmp_path / "out") == digests(finished[0]) and (tmp_path / "broken").exists()
 
 
 def test_ray__a_node_is_lost_and_another_comes(connected: Any, painted: Recipe, tmp_path: Path) -> None:

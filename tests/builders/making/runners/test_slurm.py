@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.storage import Storage
 from builders.making.plan import Plan
+from builders.making.recipe import Recipe
 from builders.making.runners import local, slurm
 from builders.making.runners.slurm import array_place, in_task_order, script
 from builders.making.stopping import IS_STOPPED
@@ -126,3 +128,12 @@ def test_slurm__options_of_sbatch_are_lines_of_the_script(real_plan: Plan) -> No
     assert "#SBATCH --job-name=a-rm--rf\n" in script(real_plan, "a\nrm -rf", [], 2, "")
     with pytest.raises(UserError, match="cannot be read"):
         script(real_plan, "name", [], 3, "--comment='a")
+
+
+def test_slurm__the_script_leaves_a_model_the_time_for_a_shard(painted: Recipe, real_plan: Plan) -> None:
+    large = Plan(replace(painted, shard_size=1000), 1000)
+    assert 900 < large.shard_length(0) < 1100
+    found = script(large, "name", [], 3, "")
+    assert f"#SBATCH --signal=USR1@{2 * large.shard_length(0)}\n" in found and "#SBATCH --gpus=1\n" in found
+    found = script(real_plan, "name", [], 3, "")
+    assert "#SBATCH --signal=USR1@600\n" in found and "--gpus" not in found
