@@ -30,7 +30,6 @@ SCRIPT = """\
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output={name}-%A_%a.log
-#SBATCH --signal=USR1@{seconds_ahead}
 {more}
 # {num_shards:,} shards of {shard_length:,} images over {num_tasks:,} tasks; `fakeit-build status` tells how far they are.
 trap '' TERM  # of the time limit and of preemption: the task ends itself, and this goes on
@@ -99,12 +98,12 @@ def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, option
     num_tasks = min(num_tasks, plan.num_shards)
     needs_gpu = plan.recipe.engine != "folder"
     seconds_ahead = max(SECONDS_AHEAD, needs_gpu * round(SECONDS_AN_IMAGE * plan.shard_length(0)))
-    asks_for_gpus = any(option.startswith(("--g", "-G")) for option in given)
-    more = ["--gpus=1"] if needs_gpu and not asks_for_gpus else []
+    more = [] if any(option.startswith("--signal") for option in given) else [f"--signal=USR1@{seconds_ahead}"]
+    if needs_gpu and not any(option.startswith(("--g", "-G")) for option in given):
+        more.append("--gpus=1")
     return SCRIPT.format(
         name=re.sub(r"[^\w.-]+", "-", name),
         last=num_tasks - 1,
-        seconds_ahead=seconds_ahead,
         more="".join(f"#SBATCH {line}\n" for line in [*more, options] if line),
         num_shards=plan.num_shards,
         shard_length=plan.shard_length(0),

@@ -137,3 +137,4 @@ def test_slurm__the_script_leaves_a_model_the_time_for_a_shard(painted: Recipe, 
     assert f"#SBATCH --signal=USR1@{2 * large.shard_length(0)}\n" in found and "#SBATCH --gpus=1\n" in found
     found = script(real_plan, "name", [], 3, "")
     assert "#SBATCH --signal=USR1@600\n" in found and "--gpus" not in found
+    assert script(large, "name", [], 3, "--signal=USR1@5").count("--signal") == 1
