@@ -159,8 +159,8 @@ class Drive:
 
     def to_end(self) -> Report:
         try:
-            while self.busy or ((self.queue or self.claimed) and not self.job.stop.is_asked):
-                if not self.job.stop.is_asked:
+            while self.busy or ((self.queue or self.claimed) and not self._is_ending()):
+                if not self._is_ending():
                     self.hand_out()
                 if not self.busy and not self.queue and not self.job.waits_for_others:
                     break
@@ -172,8 +172,11 @@ class Drive:
                 raise
             self.queue.clear()
             self.claimed.clear()
-        is_stopped = self.job.stop.is_asked and bool(self.queue or self.claimed)
+        is_stopped = self.job.stop.is_asked and not self.has_given_up and bool(self.queue or self.claimed)
         return Report(failures=self.failures, has_given_up=self.has_given_up, is_stopped=is_stopped)
+
+    def _is_ending(self) -> bool:
+        return self.has_given_up or self.job.stop.is_asked
 
     def hand_out(self) -> None:
         num_taken = 0
@@ -261,7 +264,7 @@ class Drive:
                 self._give_up(shard, problem)
             elif (
                 problem.is_death and self.num_made
-            ):  # the others first: what kills workers at random must not end shards
+            ):  # what kills workers at random must not end shards: the others first
                 self.queue.append(shard)
             else:
                 self.queue.appendleft(shard)
@@ -276,8 +279,6 @@ class Drive:
         self.num_failed_in_a_row += 1
         if self.num_failed_in_a_row >= MAX_FAILED_IN_A_ROW and (problem.is_unexpected or not self.num_made):
             self.has_given_up = True  # most likely every other one fails, too
-            self.queue.clear()
-            self.claimed.clear()
 
     def _count_in(self, shards: Collection[int]) -> None:
         self.num_made += len(shards)

@@ -65,8 +65,9 @@ def test_drive__deaths_of_workers_end_a_shard_only_where_nothing_else_is_made_be
     [failure] = report.failures
     assert (failure.shard, failure.num_attempts) == (1, MAX_ATTEMPTS) and not report.has_given_up
     assert executor.tried == [0, 1, 2, 3, 1, 1, 1]
-    _, report = drive_dying(real_plan, tmp_path / "all", lambda shard, attempt: True)
-    assert report.has_given_up
+    many = Plan(real_plan.recipe, 40)
+    executor, report = drive_dying(many, tmp_path / "all", lambda shard, attempt: True)
+    assert report.has_given_up and len(report.failures) == 4 and len(executor.tried) == 12  # one was at work meanwhile
 
 
 class Counted(Claims):
