@@ -102,8 +102,13 @@ class Storage:
         """What a small request answers for each of many arguments: some at once, unless this is a disk."""
         if self.is_local:
             return [call(argument) for argument in arguments]
+
+        def ask(argument: Argument) -> Result:
+            self._look_again()  # of each thread's own listings
+            return call(argument)
+
         with ThreadPoolExecutor(NUM_READERS) as pool:
-            return list(pool.map(call, arguments))
+            return list(pool.map(ask, arguments))
 
     def names(self, folder: str) -> list[str]:
         """Names of all files below a folder, sorted; none where there is no such folder."""

@@ -72,10 +72,10 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _read(path: Path, image_format: str) -> "NDArray[np.uint8] | bytes":
-    content = path.read_bytes()
     try:
+        content = path.read_bytes()
         header = read_image_header(content)
         is_ready = header.image_format == image_format and header.mode in ("RGB", "L")
         return content if is_ready else decode_image(content)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ShardError(f"'{path}' cannot be read ({error}); repair or remove it") from None

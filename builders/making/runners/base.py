@@ -17,7 +17,7 @@ from builders.format.manifest import SHARDS_PER_FOLDER
 from builders.format.storage import Storage
 from builders.making.claims import Claims, shard_claim
 from builders.making.engines.base import engine
-from builders.making.failures import Failure, Problem, forget_failure, problem_of, write_failure
+from builders.making.failures import Failure, Problem, forget_failure, problem_of, read_failures, write_failure
 from builders.making.output import TARGET, Output
 from builders.making.plan import Plan
 from builders.making.shard import has_sidecar, make_shard
@@ -26,8 +26,10 @@ from builders.making.stopping import Stop
 MAX_ATTEMPTS = 3
 """At a shard, before it is given up."""
 MAX_FAILED_IN_A_ROW = 3
-"""Shards that are given up, with none made between, before the run is: at its beginning for any cause, and later for one that
-nobody expected, for pictures that cannot be read may well lie side by side."""
+"""Shards that are given up before any is made, before the run is; and attempts of a worker that fail as nobody expected, with
+none between that succeeds, before it gets nothing more."""
+MAX_DEATHS = 30
+"""Of workers, with no shard made between, before the run is given up."""
 SECONDS_BETWEEN_LOOKS, PATIENCE = 3.0, 10.0
 """At what other runs have made meanwhile; and at least so many times as long as a look takes."""
 MAX_TAKEN_BY_OTHERS = 10
@@ -56,7 +58,7 @@ class Job:
 class Report:
     failures: list[Failure] = field(default_factory=list)
     has_given_up: bool = False
-    """Whether so many shards in a row failed that the rest was not tried."""
+    """Whether so much failed that the rest was not tried."""
     is_stopped: bool = False
     """Whether a signal ended the run before its work was done."""
 
@@ -80,6 +82,8 @@ class Outcome:
     """How an attempt at a shard ended."""
 
     shard: int
+    worker: str = ""
+    """Where it was attempted: one that stays the same when a process takes another's place."""
     problem: Problem | None = None
     is_fault_of_machine: bool = False
     """It counts for nothing: a node was lost."""
@@ -101,6 +105,9 @@ class Executor(Protocol):
 
     def num_images(self) -> int:
         """Images made so far of shards that are in the making."""
+
+    def bench(self, worker: str) -> bool:
+        """Gives a worker nothing more, for all that it tries fails; tells whether there are others."""
 
 
 def runner(name: str) -> Runner:
@@ -150,19 +157,22 @@ class Drive:
         self.attempts: Counter[int] = Counter()
         self.deaths: Counter[int] = Counter()
         """Of workers at a shard, since a shard was last made."""
+        self.failed_in_a_row: Counter[str] = Counter()
+        """Of each worker."""
+        self.last_problem: dict[int, Problem] = {}
         self.failures: list[Failure] = []
-        self.num_made = self.num_images_told = self.num_images_made = 0
+        self.num_made_here = self.num_images_told = self.num_images_made = 0
         self.output = Output(job.plan, self.storage, None)
         self.clock, self.next_look = clock, 0.0
-        self.num_failed_in_a_row = 0
+        self.has_found_nothing = False
         self.has_given_up = False
 
     def to_end(self) -> Report:
         try:
-            while self.busy or ((self.queue or self.claimed) and not self._is_ending()):
+            while True:
                 if not self._is_ending():
                     self.hand_out()
-                if not self.busy and not self.queue and not self.job.waits_for_others:
+                if self.is_over():
                     break
                 for outcome in self.executor.wait(0.2 if self.busy else 1.0, self._tell_progress):
                     self.take_back(outcome)
@@ -172,26 +182,37 @@ class Drive:
                 raise
             self.queue.clear()
             self.claimed.clear()
-        is_stopped = self.job.stop.is_asked and not self.has_given_up and bool(self.queue or self.claimed)
-        return Report(failures=self.failures, has_given_up=self.has_given_up, is_stopped=is_stopped)
+        has_given_up, is_left = self.has_given_up, bool(self.queue or self.claimed)
+        is_stopped = self.job.stop.is_asked and not has_given_up and is_left
+        return Report(failures=self.failures, has_given_up=has_given_up and is_left, is_stopped=is_stopped)
 
     def _is_ending(self) -> bool:
         return self.has_given_up or self.job.stop.is_asked
 
+    def is_over(self) -> bool:
+        """Whether nothing is left to do here."""
+        if self.busy:
+            return False
+        if self._is_ending() or not (self.queue or self.claimed):
+            return True
+        return not self.queue and self.has_found_nothing and not self.job.waits_for_others
+
     def hand_out(self) -> None:
+        """Gives the executor as many shards as it has room for and are found."""
         num_taken = 0
-        while self.executor.room() > 0:
-            is_time = not self.queue and self.claimed and self.clock() >= self.next_look
-            if is_time or num_taken >= MAX_TAKEN_BY_OTHERS:
+        while self.executor.room() > 0 and (self.queue or self.claimed):
+            if not self.queue or num_taken >= MAX_TAKEN_BY_OTHERS:
+                if self.clock() < self.next_look:
+                    return
                 self._look_around()
                 num_taken = 0
-            if not self.queue:
-                return
+                if not self.queue:
+                    return
             shard = self.queue.popleft()
             if self._take_up(shard):
                 self.busy.add(shard)
                 self.executor.submit(shard)
-                self.next_look = 0.0
+                self.next_look, self.has_found_nothing = 0.0, False
             else:
                 num_taken += 1
 
@@ -211,9 +232,10 @@ class Drive:
     def _look_around(self) -> None:
         """Finds shards of the queue that nobody is at, by listing a folder after the other; or else some whose claims are lost.
 
-        Where there are none, the next look waits, for listing many shards and reading many claims are dear.
+        Until one is found to be ours the next look waits, for listing many shards and reading many claims are dear.
         """
         start = time.monotonic()
+        self._pass_over_failed()
         taken, free = self.job.claims.taken(), list[int]()
         while self.queue and not free:
             free = self._sort_out(self._next_folder(), taken)
@@ -221,7 +243,16 @@ class Drive:
             claimed, self.claimed = self.claimed, []
             free = self._sort_out(claimed, taken) or self._lost()
         self.queue.extendleft(reversed(free))
+        self.has_found_nothing = not free
         self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - start))
+
+    def _pass_over_failed(self) -> None:
+        """Reports what other runs have given up since this one began, and leaves it at that."""
+        failed = [failure for failure in read_failures(self.storage) if failure.time >= self.job.claims.run.started]
+        theirs = {failure.shard: failure for failure in failed}
+        self.failures += [theirs[shard] for shard in [*self.queue, *self.claimed] if shard in theirs]
+        self.queue = deque(shard for shard in self.queue if shard not in theirs)
+        self.claimed = [shard for shard in self.claimed if shard not in theirs]
 
     def _next_folder(self) -> list[int]:
         """Takes the next shards out of the queue that lie in one folder."""
@@ -251,7 +282,8 @@ class Drive:
         if problem is None:
             forget_failure(self.storage, shard)
             self._count_in([shard])
-            self.num_failed_in_a_row = 0
+            self.num_made_here += 1
+            self.failed_in_a_row[outcome.worker] = 0
             self.deaths.clear()  # workers live, so none of the shards has yet been shown to kill them
         elif not self.storage.exists(TARGET):
             raise FileNotFoundError(TARGET)  # another run has put the clone together meanwhile
@@ -259,29 +291,45 @@ class Drive:
             assert problem.error
             raise problem.error
         else:
-            (self.deaths if problem.is_death else self.attempts)[shard] += not outcome.is_fault_of_machine
-            if problem.ends_shard or self._num_attempts(shard) >= MAX_ATTEMPTS:
-                self._give_up(shard, problem)
-            elif (
-                problem.is_death and self.num_made
-            ):  # what kills workers at random must not end shards: the others first
-                self.queue.append(shard)
-            else:
-                self.queue.appendleft(shard)
+            self._after_failure(outcome, problem)
         self.job.claims.release(shard_claim(shard))
+
+    def _after_failure(self, outcome: Outcome, problem: Problem) -> None:
+        shard = outcome.shard
+        (self.deaths if problem.is_death else self.attempts)[shard] += not outcome.is_fault_of_machine
+        self.last_problem[shard] = problem
+        if problem.ends_shard or self._num_attempts(shard) >= MAX_ATTEMPTS:
+            self._give_up(shard)
+        elif problem.is_unexpected or self.num_made_here:
+            self.queue.append(
+                shard
+            )  # the others first: it may not be the shard's fault, and then another worker makes it
+        else:
+            self.queue.appendleft(shard)
+        if self._is_hopeless(outcome, problem):
+            self.has_given_up = True
+            for tried in [other for other in self.queue if self._num_attempts(other)]:
+                self.queue.remove(tried)
+                self._give_up(tried)
+
+    def _is_hopeless(self, outcome: Outcome, problem: Problem) -> bool:
+        """Whether most likely every other shard fails, too."""
+        if problem.is_unexpected:
+            self.failed_in_a_row[outcome.worker] += 1
+            if self.failed_in_a_row[outcome.worker] >= MAX_FAILED_IN_A_ROW:
+                return not self.executor.bench(outcome.worker)
+        if not self.num_made_here and len(self.failures) >= MAX_FAILED_IN_A_ROW:
+            return True
+        return self.deaths.total() >= MAX_DEATHS
 
     def _num_attempts(self, shard: int) -> int:
         return self.attempts[shard] + self.deaths[shard]
 
-    def _give_up(self, shard: int, problem: Problem) -> None:
-        num_attempts = self._num_attempts(shard)
+    def _give_up(self, shard: int) -> None:
+        problem, num_attempts = self.last_problem[shard], self._num_attempts(shard)
         self.failures.append(write_failure(self.storage, self.job.plan, shard, problem, num_attempts))
-        self.num_failed_in_a_row += 1
-        if self.num_failed_in_a_row >= MAX_FAILED_IN_A_ROW and (problem.is_unexpected or not self.num_made):
-            self.has_given_up = True  # most likely every other one fails, too
 
     def _count_in(self, shards: Collection[int]) -> None:
-        self.num_made += len(shards)
         self.num_images_made += self.job.plan.num_in(shards)
 
     def _tell_progress(self) -> None:

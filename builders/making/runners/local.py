@@ -30,7 +30,7 @@ _is_making = False
 
 def num_workers(asked: int, plan: Plan) -> int:
     """One for each GPU, or one, unless others are asked for."""
-    return asked or max(len(visible_gpus()) if plan.recipe.engine == "diffusion" else 0, 1)
+    return asked or max(len(_gpus(plan)), 1)
 
 
 def prepare(address: str) -> None:
@@ -44,10 +44,15 @@ def run(job: Job) -> Report:
 def run_in_order(job: Job) -> Report:
     """Takes the shards up in the order in which the job has them."""
     workers = min(num_workers(job.num_workers, job.plan), len(job.shards))
-    if workers <= 1:
+    if workers <= 1 and not _gpus(job.plan):  # a process that a GPU may break is another one, which can be replaced
         return drive(job, _Here(job))
     with _Workers(job, workers) as executor:
         return drive(job, executor)
+
+
+def _gpus(plan: Plan) -> list[str]:
+    """Those that making the plan's shards makes use of."""
+    return visible_gpus() if plan.recipe.engine == "diffusion" else []
 
 
 def visible_gpus() -> list[str]:
@@ -94,6 +99,9 @@ class _Here:
     def num_images(self) -> int:
         return self.made
 
+    def bench(self, worker: str) -> bool:
+        return False
+
 
 class _Workers:
     """A process for each of some slots; a slot's process that dies is replaced."""
@@ -103,10 +111,14 @@ class _Workers:
         self.images = RawArray("q", num_slots)
         """Of the shard that is in the making in each slot. Only the slot's own process writes there, so no lock is needed that
         a killed one might keep."""
-        self.gpus = visible_gpus() if job.plan.recipe.engine == "diffusion" else []
+        self.pids = RawArray("q", num_slots)
+        """Of each slot's process."""
+        self.gpus = _gpus(job.plan)
         self.pools: list[ProcessPoolExecutor | None] = [None] * num_slots
         self.tasks: dict[Future[Problem | None], tuple[int, int]] = {}
         """To slot and shard."""
+        self.benched: set[int] = set()
+        """Slots that get nothing more."""
 
     def __enter__(self) -> "_Workers":
         return self
@@ -124,10 +136,10 @@ class _Workers:
             process.terminate()
 
     def room(self) -> int:
-        return len(self.pools) - len(self.tasks)
+        return len(self._free_slots())
 
     def submit(self, shard: int) -> None:
-        slot = next(iter(set(range(len(self.pools))) - {slot for slot, _ in self.tasks.values()}))
+        slot = self._free_slots()[0]
         self.images[slot] = 0
         pool = self.pools[slot] or self._start(slot)
         try:
@@ -146,35 +158,45 @@ class _Workers:
     def num_images(self) -> int:
         return sum(self.images[slot] for slot, _ in self.tasks.values())
 
+    def bench(self, worker: str) -> bool:
+        self.benched.add(int(worker))
+        return len(self.benched) < len(self.pools)
+
+    def _free_slots(self) -> list[int]:
+        return sorted(set(range(len(self.pools))) - {slot for slot, _ in self.tasks.values()} - self.benched)
+
     def _outcome(self, future: "Future[Problem | None]") -> Outcome:
         slot, shard = self.tasks.pop(future)
         try:
             problem = future.result()
             if problem and problem.is_unexpected:
                 self._retire(slot)
-            return Outcome(shard=shard, problem=problem)
+            return Outcome(shard=shard, worker=str(slot), problem=problem)
         except BrokenProcessPool:
             self.pools[slot] = None
             cause = "the worker process died, perhaps for want of memory (then use fewer --workers)"
-            return Outcome(shard=shard, problem=Problem(cause=cause, is_death=True))
+            return Outcome(shard=shard, worker=str(slot), problem=Problem(cause=cause, is_death=True))
 
     def _retire(self, slot: int) -> None:
-        """Has the next shard of a slot made by another process."""
+        """Has the next shard of a slot made by another process, and kills this one: a broken one may never end by itself, and
+        the next one needs its GPU's memory."""
         pool, self.pools[slot] = self.pools[slot], None
         if pool:
-            pool.shutdown()  # waits, for the next one needs its GPU's memory
+            os.kill(self.pids[slot], signal.SIGKILL)
+            pool.shutdown()
 
     def _start(self, slot: int) -> ProcessPoolExecutor:
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
-        arguments = (slot, self.images, gpu)
+        arguments = (slot, self.images, self.pids, gpu)
         pool = ProcessPoolExecutor(1, self.context, initializer=_start_worker, initargs=arguments)
         self.pools[slot] = pool
         return pool
 
 
-def _start_worker(slot: int, images: Any, gpu: str | None) -> None:
+def _start_worker(slot: int, images: Any, pids: Any, gpu: str | None) -> None:
     global _slot, _images
     _slot, _images = slot, images
+    pids[slot] = os.getpid()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch looks for any
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once and without a word

@@ -73,10 +73,12 @@ class Maker:
     def __init__(self, plan: Plan, out: str) -> None:
         self.plan, self.out = plan, out
 
-    def node(self) -> str:
+    def place(self) -> str:
+        """Node, and GPU if there is one."""
         import ray
 
-        return str(ray.get_runtime_context().get_node_id())
+        context = ray.get_runtime_context()
+        return f"{context.get_node_id()}/{','.join(context.get_accelerator_ids().get('GPU', []))}"
 
     def make(self, shard: int) -> Problem | None:
         return attempt(self.plan, self.out, shard, lambda num_images: None)
@@ -86,8 +88,8 @@ class Maker:
 class _Actor:
     handle: Any
     ready: Any
-    """Reference to its first answer, the node that it is on."""
-    node: str = ""
+    """Reference to its first answer, its place."""
+    place: str = ""
     shard: int | None = None
 
 
@@ -100,6 +102,8 @@ class _Actors:
     tasks: dict[Any, _Actor] = field(default_factory=dict)
     next_count: float = 0.0
     num_failed_starts: int = 0
+    benched: set[str] = field(default_factory=set)
+    """Places that get nothing more; an actor that is there stays, so that no other is put there."""
 
     def __post_init__(self) -> None:
         import ray
@@ -111,10 +115,10 @@ class _Actors:
     def room(self) -> int:
         self._grow()
         self._look_for_ready()
-        return sum(bool(actor.node) and actor.shard is None for actor in self.actors)
+        return len(self._free())
 
     def submit(self, shard: int) -> None:
-        actor = next(actor for actor in self.actors if actor.node and actor.shard is None)
+        actor = self._free()[0]
         actor.shard = shard
         self.tasks[actor.handle.make.remote(shard)] = actor
 
@@ -129,6 +133,15 @@ class _Actors:
 
     def num_images(self) -> int:
         return 0
+
+    def bench(self, worker: str) -> bool:
+        self.benched.add(worker)
+        return any(actor.place not in self.benched for actor in self.actors)
+
+    def _free(self) -> list[_Actor]:
+        return [
+            actor for actor in self.actors if actor.place and actor.place not in self.benched and actor.shard is None
+        ]
 
     def end(self) -> None:
         import ray
@@ -147,12 +160,13 @@ class _Actors:
             if problem and problem.is_unexpected:  # its process may be broken; another takes its place
                 self.actors.remove(actor)
                 ray.kill(actor.handle)
-            return Outcome(shard=shard, problem=problem)
+            return Outcome(shard=shard, worker=actor.place, problem=problem)
         except ray.exceptions.RayError:
             self.actors.remove(actor)
-            is_lost = actor.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            is_lost = actor.place.partition("/")[0] not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             cause = "its node was lost" if is_lost else "the worker process died, perhaps for want of memory"
-            return Outcome(shard=shard, problem=Problem(cause=cause, is_death=True), is_fault_of_machine=is_lost)
+            problem = Problem(cause=cause, is_death=True)
+            return Outcome(shard=shard, worker=actor.place, problem=problem, is_fault_of_machine=is_lost)
 
     def _grow(self) -> None:
         """Starts actors up to the number wanted; those that died have left room."""
@@ -167,21 +181,23 @@ class _Actors:
         options = {"num_gpus": 1, "num_cpus": 1} if self.resource == "GPU" else {"num_cpus": 1}
         for _ in range(len(self.actors), wanted):
             handle = ray.remote(Maker).options(max_restarts=0, **options).remote(self.plan, self.job.out)
-            self.actors.append(_Actor(handle, handle.node.remote()))
+            self.actors.append(_Actor(handle, handle.place.remote()))
 
     def _look_for_ready(self) -> None:
         import ray
 
-        waiting = {actor.ready: actor for actor in self.actors if not actor.node}
+        waiting = {actor.ready: actor for actor in self.actors if not actor.place}
         done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0) if waiting else ([], [])
+        reason = ""
         for reference in done:
             try:
-                waiting[reference].node = ray.get(reference)
+                waiting[reference].place = ray.get(reference)
+                self.num_failed_starts = 0
             except ray.exceptions.RayError as error:  # lost before it answered, or it cannot start
                 self.actors.remove(waiting[reference])
                 self.num_failed_starts += 1
-                if self.num_failed_starts >= MAX_FAILED_STARTS and not any(actor.node for actor in self.actors):
-                    reason = str(error).strip().splitlines()[-1]
-                    raise UserError(
-                        f"no worker starts on the cluster ({reason}); install fakeit, with its extras, on the nodes"
-                    ) from None
+                reason = str(error).strip().splitlines()[-1]
+        if self.num_failed_starts >= MAX_FAILED_STARTS and not any(actor.place for actor in self.actors):
+            raise UserError(
+                f"no worker starts on the cluster ({reason}); install fakeit, with its extras, on the nodes"
+            )

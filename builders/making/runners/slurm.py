@@ -20,6 +20,8 @@ from builders.making.stopping import IS_STOPPED
 
 SECONDS_AHEAD = 600
 """Of the time limit, at which Slurm sends SIGUSR1, at least: a shard that is in the making then should be finished."""
+MAX_SECONDS_AHEAD = 65_535
+"""Slurm's own limit; half of the time limit is another one, for a task that is warned at its beginning makes nothing."""
 SECONDS_AN_IMAGE = 2.0
 """Taken for that where a diffusion model makes the images: an A100's for 50 steps of Stable Diffusion, and some more."""
 SCRIPT = """\
@@ -83,6 +85,21 @@ def array_place() -> tuple[int, int]:
     return task - first, last - first + 1
 
 
+def time_limit(options: Sequence[str]) -> int | None:
+    """Seconds of sbatch's --time: [DAYS-]HOURS[:MINUTES[:SECONDS]] with days, else MINUTES[:SECONDS] or HOURS:MINUTES:SECONDS.
+    None where there is none, or it is none of these."""
+    given = re.search(r"(?:^| )(?:--time[= ]|-t[= ]?)(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?(?= |$)", " ".join(options))
+    if not given:
+        return None
+    days, *numbers = given.groups()
+    parts = [int(number) for number in numbers if number is not None]
+    if days is not None:
+        units = (3600, 60, 1)
+    else:
+        units = (3600, 60, 1) if len(parts) == 3 else (60, 1, 0)
+    return 86400 * int(days or 0) + sum(part * unit for part, unit in zip(parts, units, strict=False))
+
+
 def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, options: str) -> str:
     """An sbatch script for an array of `num_tasks` tasks; `options` are more options of sbatch.
 
@@ -98,6 +115,7 @@ def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, option
     num_tasks = min(num_tasks, plan.num_shards)
     needs_gpu = plan.recipe.engine != "folder"
     seconds_ahead = max(SECONDS_AHEAD, needs_gpu * round(SECONDS_AN_IMAGE * plan.shard_length(0)))
+    seconds_ahead = min(seconds_ahead, MAX_SECONDS_AHEAD, (time_limit(given) or seconds_ahead * 2) // 2)
     more = [] if any(option.startswith("--signal") for option in given) else [f"--signal=USR1@{seconds_ahead}"]
     if needs_gpu and not any(option.startswith(("--g", "-G")) for option in given):
         more.append("--gpus=1")

@@ -16,7 +16,7 @@ from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.making.runners import local, slurm
-from builders.making.runners.slurm import array_place, in_task_order, script
+from builders.making.runners.slurm import array_place, in_task_order, script, time_limit
 from builders.making.stopping import IS_STOPPED
 from tests.builders.making.runners.test_local import OPTIONS, SLOW, alone, digests
 
@@ -138,3 +138,26 @@ def test_slurm__the_script_leaves_a_model_the_time_for_a_shard(painted: Recipe, 
     found = script(real_plan, "name", [], 3, "")
     assert "#SBATCH --signal=USR1@600\n" in found and "--gpus" not in found
     assert script(large, "name", [], 3, "--signal=USR1@5").count("--signal") == 1
+    assert "--signal=USR1@300\n" in script(large, "name", [], 3, "--partition=gpu --time=10:00")
+    huge = Plan(replace(painted, shard_size=40_000), 40_000)
+    assert "--signal=USR1@65535\n" in script(huge, "name", [], 3, "--time=2-0")
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ("--time=30", 1800),
+        ("--time 30:15", 1815),
+        ("-t 1:00:00", 3600),
+        ("-t12:00:00", 43_200),
+        ("--qos=a --time=2-12", 216_000),
+        ("--time=1-02:03", 93_780),
+        ("--time=1-02:03:04 -p gpu", 93_784),
+        ("--time=UNLIMITED", None),
+        ("--time-min=5", None),
+        ("--test-only", None),
+        ("", None),
+    ],
+)
+def test_slurm__time_limits_are_read_as_sbatch_reads_them(options: str, seconds: int | None) -> None:
+    assert time_limit(options.split()) == seconds
