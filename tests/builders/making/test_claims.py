@@ -12,6 +12,7 @@ import pytest
 from builders.format.storage import Storage
 from builders.making import claims as claims_module
 from builders.making.claims import LEASE, RUNS, Claims
+from tests.loopback.hub import Hub, hub_environment
 
 
 class Clock:
@@ -106,6 +107,45 @@ def test_claims__on_s3_are_held_by_one(s3: str) -> None:
         first.release("000001")
         assert second.take("000001")
     assert storage.names("_making") == []
+
+
+def test_claims__on_s3_those_of_the_dead_are_found_among_many(s3: str) -> None:
+    storage = Storage(f"{s3}/lost")
+    with Claims(storage) as living, Claims(storage) as ours:
+        dead = Claims(storage)
+        claims_module._OPEN.add(dead.run.id)
+        dead.beat()
+        names = [f"{number:06d}" for number in range(20)]
+        assert all((dead if number % 3 == 0 else living).take(name) for number, name in enumerate(names))
+        assert ours.taken() == set(names) and ours.lost(names) == []
+        claims_module._OPEN.discard(dead.run.id)
+        ours._known.clear()
+        assert ours.lost(names) == names[::3]
+        for name in names[::3]:
+            assert ours.take(name)
+
+
+ON_A_BUCKET = """
+from builders.format.storage import Storage
+from builders.making.claims import Claims
+storage = Storage("hf://buckets/user/clones/out")
+with Claims(storage) as living, Claims(storage) as ours:
+    names = [f"{number:06d}" for number in range(24)]
+    for some in (names[:8], names[8:]):
+        for name in some:
+            assert living.take(name)
+        print(ours.lost(some), ours.taken() >= set(some))
+"""
+
+
+def test_claims__in_a_bucket_are_seen_as_they_are_now(hub: Hub, tmp_path: Path) -> None:
+    """Each thread's client keeps listings of its own, which know nothing of later claims."""
+    hub.buckets["user/clones"] = {}
+    environment = hub_environment(hub, tmp_path / "home", xet=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_BUCKET], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[] True\n[] True\n", done.stderr
 
 
 def test_create__of_two_at_once_on_s3_one_succeeds(s3: str) -> None:

@@ -1,12 +1,13 @@
 """Ray on this machine: a real cluster of two nodes, of which one is lost and another one comes."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from builders.clone_builder import FailedShardsError, make_clone
 from builders.format.manifest import Manifest
-from builders.making.plan import Plan
+from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
 from tests.builders.making.runners.test_local import BreaksProcess, digests, faulty
 
@@ -69,6 +70,32 @@ def test_ray__an_actor_that_failed_as_nobody_expected_is_replaced(
     plan = BreaksProcess(real_plan.recipe, real_plan.num_rounds, str(tmp_path / "broken"))
     make_clone(plan, str(tmp_path / "out"), runner_name="ray", num_workers=1, address=connected.address)
     assert digests(tmp_path / "out") == digests(finished[0]) and (tmp_path / "broken").exists()
+
+
+@dataclass(frozen=True)
+class BreaksNode(Plan):
+    """A plan that breaks the first node that makes a shard of it."""
+
+    broken: str = ""
+    """A file that says which node that is."""
+
+    def shard_samples(self, shard: int) -> list[Sample]:
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        with contextlib.suppress(FileExistsError):
+            Path(self.broken).touch(exist_ok=False)
+            Path(self.broken).write_text(node)
+        if Path(self.broken).read_text() == node:
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        return super().shard_samples(shard)
+
+
+def test_ray__a_broken_node_is_left_alone(connected: Any, real_plan: Plan, tmp_path: Path) -> None:
+    plan = BreaksNode(real_plan.recipe, 24, str(tmp_path / "broken"))
+    make_clone(plan, str(tmp_path / "out"), runner_name="ray", address=connected.address)
+    make_clone(Plan(real_plan.recipe, 24), str(tmp_path / "alone"))
+    assert digests(tmp_path / "out") == digests(tmp_path / "alone") and (tmp_path / "broken").exists()
 
 
 def test_ray__a_node_is_lost_and_another_comes(connected: Any, painted: Recipe, tmp_path: Path) -> None:
