@@ -5,12 +5,14 @@ their parent. Each is an executor of its own, so the death of one touches no oth
 or that failed as nobody expected: after a CUDA error all that its process tries would fail.
 """
 
+import contextlib
 import multiprocessing as mp
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
@@ -142,10 +144,11 @@ class _Workers:
         slot = self._free_slots()[0]
         self.images[slot] = 0
         pool = self.pools[slot] or self._start(slot)
-        try:
-            future = pool.submit(_work, self.job.plan, self.job.out, shard)
-        except BrokenProcessPool:  # it died while it had nothing to do
-            future = self._start(slot).submit(_work, self.job.plan, self.job.out, shard)
+        with _hidden_main():
+            try:
+                future = pool.submit(_work, self.job.plan, self.job.out, shard)
+            except BrokenProcessPool:  # it died while it had nothing to do
+                future = self._start(slot).submit(_work, self.job.plan, self.job.out, shard)
         self.tasks[future] = (slot, shard)
 
     def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
@@ -191,6 +194,19 @@ class _Workers:
         pool = ProcessPoolExecutor(1, self.context, initializer=_start_worker, initargs=arguments)
         self.pools[slot] = pool
         return pool
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Has processes started within not run the user's script again, which may well lack the `if __name__ == "__main__"` that
+    multiprocessing asks for: workers need nothing of it."""
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 def _start_worker(slot: int, images: Any, pids: Any, gpu: str | None) -> None:

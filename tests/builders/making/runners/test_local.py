@@ -174,6 +174,21 @@ def test_local__what_is_no_mistake_of_the_users_is_tried_three_times(
     assert "Traceback" in failure.details and str(failure).endswith(f"failed 3 times: {failure.cause}")
 
 
+def test_local__a_script_of_the_users_needs_no_guard_for_its_workers(scans: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('begun', flush=True)\n"
+        "from builders.classes.class_options import ClassOptions\n"
+        "from builders.clone_builder import make_clone\n"
+        "from builders.making.plan import Plan\n"
+        "from builders.real_images import RealImages\n"
+        f"recipe = RealImages.recipe('test', ClassOptions(source={str(scans / 'test')!r}), shard_size=20, batch_size=8)\n"
+        f"print(make_clone(Plan(recipe, 4), {str(tmp_path / 'out')!r}, num_workers=2).num_samples, __file__)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout == f"begun\n31 {script}\n", done.stderr
+
+
 @dataclass(frozen=True)
 class BreaksProcess(Plan):
     """A plan that breaks the first process that makes a shard of it: all that this one tries fails."""
