@@ -116,8 +116,11 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             start = len(self.root.rstrip("/")) + 1
             if self.is_local:  # many times as quick as fsspec
-                walked = os.walk(self.path(folder).rstrip("/"))
-                return sorted(f"{path}/{name}"[start:] for path, _, names in walked for name in names)
+                found: list[str] = []
+                for path, _, names in os.walk(self.path(folder).rstrip("/")):
+                    prefix = f"{path}/"[start:]
+                    found += [prefix + name for name in names]
+                return sorted(found)
             return sorted(path[start:] for path in self._call(folder, self.fs.find, self.path(folder)))
         return []
 

@@ -99,8 +99,11 @@ class Plan:
 
     def shard_rounds(self, shard: int) -> range:
         """The rounds of a shard; the last shard may be cut short."""
-        start = shard * self.rounds.per_shard
-        return range(start, min(start + self.rounds.per_shard, self.num_rounds))
+        return range(shard * self.rounds.per_shard, self.shard_end(shard))
+
+    def shard_end(self, shard: int) -> int:
+        """The round after a shard's last one."""
+        return min((shard + 1) * self.rounds.per_shard, self.num_rounds)
 
     def shard_start(self, shard: int) -> int:
         """Position in the clone of a shard's first sample."""

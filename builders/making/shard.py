@@ -148,7 +148,7 @@ def tar_name(plan: Plan, shard: int, sha256: str) -> str:
 
 
 def _stem(plan: Plan, shard: int) -> str:
-    return making_stem(plan.recipe.split, shard, plan.recipe.hash, plan.shard_rounds(shard).stop)
+    return making_stem(plan.recipe.split, shard, plan.recipe.hash, plan.shard_end(shard))
 
 
 def read_sidecar(plan: Plan, shard: int, storage: Storage) -> tuple[dict[str, Any], pa.Table] | None:
