@@ -185,7 +185,8 @@ class _Workers:
         the next one needs its GPU's memory."""
         pool, self.pools[slot] = self.pools[slot], None
         if pool:
-            os.kill(self.pids[slot], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pids[slot], signal.SIGKILL)
             pool.shutdown()
 
     def _start(self, slot: int) -> ProcessPoolExecutor:
