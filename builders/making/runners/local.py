@@ -1,4 +1,4 @@
-"""The runner for one machine: shards handed out to worker processes as they get free, or made right here where there is but one and no GPU.
+"""The runner for one machine: shards handed out to worker processes as they get free, or made right here by one without a GPU.
 
 One worker for each GPU. Workers are spawned, never forked (a forked child hangs where its parent ran torch), and end with
 their parent. Each is an executor of its own, so the death of one touches no other. Another takes the place of one that died,

@@ -232,16 +232,16 @@ class BreaksGpu(Plan):
         return super().shard_samples(shard)
 
 
+@pytest.mark.parametrize(("gpus", "plan_of"), [(["0"], BreaksProcess), (["0", "1"], BreaksGpu)])
 def test_local__the_process_of_a_lone_gpu_is_replaced_and_a_broken_gpu_of_several_left_alone(
-    painted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: list[str], plan_of: type[Plan]
 ) -> None:
-    make_clone(Plan(painted, 24), str(tmp_path / "alone"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    make_clone(BreaksProcess(painted, 24, str(tmp_path / "broken")), str(tmp_path / "lone"))
-    assert (tmp_path / "broken").read_text() != str(os.getpid())
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    make_clone(BreaksGpu(painted, 24), str(tmp_path / "two"))
-    assert digests(tmp_path / "lone") == digests(tmp_path / "two") == digests(tmp_path / "alone")
+    make_clone(Plan(real_plan.recipe, 24), str(tmp_path / "alone"))
+    monkeypatch.setattr(local, "_gpus", lambda plan: gpus)
+    more = {"broken": str(tmp_path / "broken")} if plan_of is BreaksProcess else {}
+    make_clone(plan_of(real_plan.recipe, 24, **more), str(tmp_path / "out"))
+    assert digests(tmp_path / "out") == digests(tmp_path / "alone")
+    assert not more or (tmp_path / "broken").read_text() != str(os.getpid())
 
 
 def test_local__where_all_fails_from_some_shard_on_the_run_is_given_up(
