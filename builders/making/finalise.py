@@ -98,9 +98,8 @@ def clean_up(output: Output, kept: Collection[str]) -> None:
     plan, storage = output.plan, output.storage
     spared = {FINALISING, *kept}
     if is_target(plan, storage) or not storage.exists(TARGET):
-        storage.remove(
-            TARGET
-        )  # first: without it no run takes a shard whose sidecar is gone for one that is to be made
+        # First: without it no run takes a shard whose sidecar is gone for one that is to be made.
+        storage.remove(TARGET)
         storage.remove_all([name for name in storage.names(MAKING) if name not in spared])
     else:
         stems = {sidecar_name(plan, shard).removesuffix(".parquet") for shard in range(plan.num_shards)}

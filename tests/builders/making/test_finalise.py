@@ -13,7 +13,7 @@ from builders.format.errors import UserError
 from builders.format.manifest import Manifest, read_manifest
 from builders.format.storage import Storage
 from builders.making.engines import folder
-from builders.making.output import begin_finalising, open_output, unfinished_target
+from builders.making.output import TARGET, begin_finalising, open_output, unfinished_target
 from builders.making.plan import Plan
 from builders.making.shard import make_shard
 from builders.making.verify import verify_clone
@@ -268,3 +268,18 @@ def test_finalise__a_clone_with_a_strange_audit_grows(real_plan: Plan, tmp_path:
     (tmp_path / "audit.json").write_text(content)
     assert make_clone(real_plan, str(tmp_path)) is not None
     assert list(verify_clone(str(tmp_path))) == []
+
+
+def test_clean_up__the_target_goes_before_sidecars_so_that_no_waiting_run_makes_a_shard_again(
+    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    remove_all = Storage.remove_all
+
+    def watched(storage: Storage, names: list[str]) -> None:
+        seen.append(storage.exists(TARGET) and any(name.endswith(".parquet") for name in names))
+        remove_all(storage, names)
+
+    monkeypatch.setattr(Storage, "remove_all", watched)
+    assert make_clone(real_plan, str(tmp_path)) is not None
+    assert seen and not any(seen)
