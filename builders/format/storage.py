@@ -98,9 +98,12 @@ class Storage:
         self._look_again()
         return int(self._call(name, self.fs.info, self.path(name))["size"])
 
-    def each(self, call: Callable[[Argument], Result], arguments: Iterable[Argument]) -> list[Result]:
-        """What a small request answers for each of many arguments: some at once, unless this is a disk."""
-        if self.is_local:
+    def each(
+        self, call: Callable[[Argument], Result], arguments: Iterable[Argument], *, also_on_disk: bool = False
+    ) -> list[Result]:
+        """What a small request answers for each of many arguments: some at once. On a disk one after another, unless the call
+        is long enough to gain by threads, as reading Parquet is."""
+        if self.is_local and not also_on_disk:
             return [call(argument) for argument in arguments]
 
         def ask(argument: Argument) -> Result:

@@ -25,7 +25,7 @@ from builders.format.manifest import (
     timm_index,
 )
 from builders.format.schema import METADATA_SCHEMA
-from builders.format.storage import NUM_READERS, Storage
+from builders.format.storage import Storage
 from builders.making.output import (
     FINALISING,
     OLD_MANIFEST,
@@ -185,8 +185,8 @@ def _write_metadata_file(output: Output, number: int) -> FileEntry:
     first = number * SHARDS_PER_METADATA_FILE
     shards = range(first, min(first + SHARDS_PER_METADATA_FILE, plan.num_shards))
     buffer = io.BytesIO()
-    with ThreadPoolExecutor(NUM_READERS) as pool, pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
-        for rows in pool.map(output.metadata_rows, shards):
+    with pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
+        for rows in storage.each(output.metadata_rows, shards, also_on_disk=True):
             writer.write_table(rows, row_group_size=1 << 30)
     name, content = metadata_name(plan.recipe.split, number), buffer.getvalue()
     storage.write(name, content)

@@ -6,7 +6,6 @@ Invariant: an output holds one recipe. Files of anything else are never touched.
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ from builders.format.manifest import (
     parse_manifest,
     shard_name,
 )
-from builders.format.storage import NUM_READERS, Storage
+from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
 from builders.making.shard import read_sidecar, sidecar_name
@@ -82,10 +81,9 @@ class Output:
 
     def finished_shards(self) -> Iterator[FinishedShard | None]:
         """All shards in their order: what is known of a finished one, None of one that is still to be made."""
-        with ThreadPoolExecutor(NUM_READERS) as pool:
-            for start in range(0, self.plan.num_shards, SHARDS_PER_METADATA_FILE):
-                stop = min(start + SHARDS_PER_METADATA_FILE, self.plan.num_shards)
-                yield from pool.map(self.finished_shard, range(start, stop))
+        for start in range(0, self.plan.num_shards, SHARDS_PER_METADATA_FILE):
+            stop = min(start + SHARDS_PER_METADATA_FILE, self.plan.num_shards)
+            yield from self.storage.each(self.finished_shard, range(start, stop), also_on_disk=True)
 
     def finished_shard(self, shard: int) -> FinishedShard | None:
         """What is known of a finished shard, whose sidecar is read in full; None where it is still to be made."""

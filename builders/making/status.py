@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from builders.format.errors import UserError
 from builders.format.manifest import MAKING
 from builders.format.storage import Storage
-from builders.making.claims import CLAIMS, FINALISE, RUNS, Run, read_json, read_run
+from builders.making.claims import CLAIMS, FINALISE, RUNS, Run, claim_file, read_json, read_run
 from builders.making.failures import FAILURES, Failure, read_failures
 from builders.making.output import Output, open_for_reading
 from builders.making.shard import sidecar_name
@@ -85,7 +85,7 @@ def read_status(out: str, now: float | None = None) -> Status:
         num_samples_done=plan.num_in(done),
         num_shards_done=len(done),
         is_complete=is_complete,
-        is_finalising=f"{CLAIMS}/{FINALISE}.json" in listed and not is_complete,
+        is_finalising=claim_file(FINALISE) in listed and not is_complete,
         runs=[run for run in found.values() if run and run.is_alive(now)],
         running=[claim for claim in running if claim.run and claim.run.is_alive(now)],
         lost=[claim for claim in running if not (claim.run and claim.run.is_alive(now))],

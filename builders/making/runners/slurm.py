@@ -93,10 +93,7 @@ def time_limit(options: Sequence[str]) -> int | None:
         return None
     days, *numbers = given.groups()
     parts = [int(number) for number in numbers if number is not None]
-    if days is not None:
-        units = (3600, 60, 1)
-    else:
-        units = (3600, 60, 1) if len(parts) == 3 else (60, 1, 0)
+    units = (3600, 60, 1) if days is not None or len(parts) == 3 else (60, 1)
     return 86400 * int(days or 0) + sum(part * unit for part, unit in zip(parts, units, strict=False))
 
 
