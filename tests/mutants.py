@@ -1,0 +1,57 @@
+"""Checks that the tests notice a wrong sign, bound, condition or argument: each line of `mutants.tsv` is one such fault.
+
+    .venv/bin/python -m tests.mutants              # all of them; or the numbers of some, counted from 1
+
+Each fault is put into a copy of the tree, and the tests named beside it run there as `make test` runs them, to the first
+failure. A mutant that no test notices survives, and the exit status is 1.
+"""
+
+import csv
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "tests" / "mutants.tsv"
+COPIED = ("builders", "fakeit_train", "fakeit_eval", "tests", "pyproject.toml")
+
+
+def is_killed(mutant: dict[str, str], copy: Path) -> bool:
+    """Whether a test fails with the fault in place; the file in `copy` is put back."""
+    path = copy / mutant["file"]
+    right = path.read_text(encoding="utf-8")
+    if right.count(mutant["from"]) != 1:
+        raise SystemExit(f"{mutant['file']} does not hold {mutant['from']!r} once; mend the line in {TABLE}")
+    path.write_text(right.replace(mutant["from"], mutant["to"]), encoding="utf-8")
+    try:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant["tests"].split()]
+        return subprocess.run(command, cwd=copy, capture_output=True).returncode == 1
+    finally:
+        path.write_text(right, encoding="utf-8")
+
+
+def main() -> int:
+    with TABLE.open(encoding="utf-8") as file:
+        mutants = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    numbers = [int(number) for number in sys.argv[1:]] or range(1, len(mutants) + 1)
+    num_survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in COPIED:
+            source = ROOT / name
+            copied = shutil.copytree if source.is_dir() else shutil.copy
+            copied(source, Path(folder) / name)
+        for number in numbers:
+            mutant = mutants[number - 1]
+            killed = is_killed(mutant, Path(folder))
+            num_survivors += not killed
+            verdict = "killed" if killed else "SURVIVES"
+            sys.stdout.write(f"{number:3} {verdict:8} {mutant['file']}: {mutant['from']} -> {mutant['to']}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{len(numbers) - num_survivors} of {len(numbers)} killed\n")
+    return 1 if num_survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
