@@ -38,7 +38,7 @@ $(DEMO)/real-%/clone.json: | $(DEMO)/scans
 	$(BIN)/fakeit-build make real_images/$* $(@D) --source $(DEMO)/scans/$*
 
 $(DEMO)/digits/clone.json: | $(READY)
-	$(BIN)/fakeit-build make digits_sd/c_cfg2 $(@D) --images-per-class 200 --num-inference-steps 25 --workers $(WORKERS)
+	$(BIN)/fakeit-build make digits_sd/c_cfg2 $(@D) --images-per-class 200 --workers $(WORKERS)
 
 $(DEMO)/verified.txt: $(DEMO)/digits/clone.json
 	$(BIN)/fakeit-build verify $(DEMO)/digits --deep > $@

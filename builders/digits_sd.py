@@ -18,7 +18,9 @@ BASE = Recipe(
     model=EMBEDDED,
     width=32,
     height=32,
-    num_inference_steps=25,
+    # As good as PNDM at 25 steps, and seven times as fast (builders/embedded/pipeline/README.md).
+    scheduler="DPMSolverMultistepScheduler",
+    num_inference_steps=4,
     batch_size=50,
     shard_size=500,
     # The backdrops that the embedded model knows.

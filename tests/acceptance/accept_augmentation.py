@@ -25,18 +25,7 @@ def clones(folder: Path) -> dict[str, Path]:
     for part in ("train", "test"):
         run("build", "make", f"real_images/{part}", folder / f"real-{part}", "--source", folder / "scans" / part)
     made = folder / "c_cfg2-200"
-    run(
-        "build",
-        "make",
-        "digits_sd/c_cfg2",
-        made,
-        "--images-per-class",
-        200,
-        "--num-inference-steps",
-        25,
-        "--workers",
-        2,
-    )
+    run("build", "make", "digits_sd/c_cfg2", made, "--images-per-class", 200, "--workers", 2)
     return {"synthetic": made, "real": folder / "real-train", "test": folder / "real-test"}
 
 

@@ -91,8 +91,8 @@ def main(folder: Path) -> None:
         "| trained on | SVC on pixels | fakeit_train's digits network |",
         "|---|---|---|",
         f"| 1,200 real digits | {svc['real']:.2f} | {own['real']['value']:.2f} |",
-        f'| 2,000 synthetic, "c", guidance 2, 25 steps | {svc["2"]:.2f} | {own["synthetic"]["value"]:.2f} |',
-        f'| 2,000 synthetic, "c", guidance 7.5, 25 steps | {svc["7_5"]:.2f} | {own["7.5"]["value"]:.2f} |',
+        f'| 2,000 synthetic, "c", guidance 2 | {svc["2"]:.2f} | {own["synthetic"]["value"]:.2f} |',
+        f'| 2,000 synthetic, "c", guidance 7.5 | {svc["7_5"]:.2f} | {own["7.5"]["value"]:.2f} |',
         "",
         'Over guidance, 1,000 images of "c" (2,000 for 2 and 7.5), SVC: '
         + ", ".join(f"{g}: {v:.2f}" for g, v in sorted({**by_guidance, "2": svc["2"], "7.5": svc["7_5"]}.items())),

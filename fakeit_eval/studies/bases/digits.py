@@ -9,7 +9,7 @@ from fakeit_eval.studies.base import Base
 BASE = Base(
     name="digits",
     builder="digits_sd",
-    make_options=("--num-inference-steps", "25", "--shard-size", "20", "--batch-size", "20"),
+    make_options=("--shard-size", "20", "--batch-size", "20"),
     images_per_class=20,
     num_classes=10,
     recipe_images_per_class=200,
@@ -22,5 +22,6 @@ BASE = Base(
     suite="digits",
     main_set="digits_clean",
     steps=(3, 5, 10, 15, 25),
+    steps_scheduler="PNDMScheduler",
     fixed="iterations",
 )
