@@ -650,10 +650,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command line, by default the process's own."""
     with told_in_one_sentence(PROGRAM, "build"):
         tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog=PROGRAM, description=__doc__, config=(tyro.conf.DisallowNone,)
+            COMMANDS, prog=PROGRAM, description=__doc__, args=arguments, config=(tyro.conf.DisallowNone,)
         )
 
 

@@ -1,3 +1,3 @@
-from fakeit_eval.cli import main
+from fakeit_commands import evaluate
 
-main()
+evaluate()

@@ -1,3 +1,3 @@
-from fakeit_train.cli import main
+from fakeit_commands import train
 
-main()
+train()

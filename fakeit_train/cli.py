@@ -7,6 +7,7 @@ fakeit-train keys digits --data demo/digits --step 10
 
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -114,8 +115,9 @@ def keys(
         print(number, number // order.batches_per_epoch, *(mixture.key(sample) for sample, _ in batch))
 
 
-def main() -> None:
-    arguments = sys.argv[1:]
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command line, by default the process's own."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     with told_in_one_sentence(PROGRAM, "train"):
         if arguments[:1] == ["keys"]:
             tyro.cli(keys, prog=f"{PROGRAM} keys", args=arguments[1:], config=(tyro.conf.DisallowNone,))

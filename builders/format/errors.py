@@ -1,5 +1,7 @@
 """The one error that people are meant to read: a sentence with the value and the way out; commands exit with status 2."""
 
+from builders.format.distribution import DISTRIBUTION
+
 MAX_CHOICES = 60
 """Choices that are listed; of longer lists the beginning."""
 
@@ -33,4 +35,4 @@ def near(name: str, choices: list[str]) -> str:
 
 def missing_extra(module: str, extra: str) -> UserError:
     """For an import that failed because an optional part of the package is not installed."""
-    return UserError(f"'{module}' is not installed, and this command needs it: pip install 'fakeit[{extra}]'")
+    return UserError(f"'{module}' is not installed, and this command needs it: pip install '{DISTRIBUTION}[{extra}]'")

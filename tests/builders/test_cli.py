@@ -155,7 +155,7 @@ def test_cli__a_missing_extra_names_the_install_command(module: str, arguments: 
     ended = call(*(str(tmp_path / "out") if a == "OUT" else a for a in arguments), PYTHONPATH=str(tmp_path))
     assert ended.returncode == 2
     assert ended.stderr.strip() == (
-        f"fakeit-build: '{module}' is not installed, and this command needs it: pip install 'fakeit[build]'"
+        f"fakeit-build: '{module}' is not installed, and this command needs it: pip install 'fakeit-sd[build]'"
     )
 
 

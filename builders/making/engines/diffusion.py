@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from builders.format.distribution import installed_version
 from builders.format.errors import UserError
 from builders.making.engines.base import Paint, Painted
 from builders.making.pipelines.loading import borrow_pipeline, load_check, load_pipeline, out_of_memory
@@ -48,8 +49,8 @@ def environment(recipe: Recipe) -> dict[str, str]:
         device = torch.cuda.get_device_name()
     else:
         device = f"cpu {torch.backends.cpu.get_cpu_capability()}"
-    packages = ("fakeit", "torch", "diffusers", "transformers", "numpy", "pillow")
-    return {**{name: version(name) for name in packages}, "device": device}
+    packages = ("torch", "diffusers", "transformers", "numpy", "pillow")
+    return {"fakeit": installed_version(), **{name: version(name) for name in packages}, "device": device}
 
 
 def in_full_precision(recipe: Recipe) -> Recipe:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.classes.custom import class_id, in_order_of_ids
+from builders.format.distribution import installed_version
 from builders.format.errors import ShardError, UserError
 from builders.format.images import decode_image, read_image_header
 from builders.making.engines.base import Paint, Painted
@@ -64,7 +65,7 @@ def load(recipe: Recipe) -> Paint:
 
 
 def environment(recipe: Recipe) -> dict[str, str]:
-    return {"fakeit": version("fakeit"), "pillow": version("pillow"), "device": "none"}
+    return {"fakeit": installed_version(), "pillow": version("pillow"), "device": "none"}
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -55,5 +55,5 @@ def test_imagenet__timms_lemmas_and_definitions_are_wordnets(nltk_data: Path) ->
 
 def test_imagenet__without_timm_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'fakeit\[build\]'"):
+    with pytest.raises(UserError, match=r"pip install 'fakeit-sd\[build\]'"):
         imagenet.timm_info("imagenet_synsets.txt")

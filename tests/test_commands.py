@@ -1,0 +1,30 @@
+"""The commands as they are started: from their scripts, beside a foreign package named `builders`."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from builders.format.distribution import DISTRIBUTION, installed_version
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_commands__one_name_of_the_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == DISTRIBUTION and project["version"] == installed_version()
+    assert [extra.partition("[")[0] for extra in project["optional-dependencies"]["all"]] == [DISTRIBUTION]
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "fakeit_train"], ["-m", "fakeit_eval"], ["-c", "import fakeit_commands as f; f.build()"]]
+)
+def test_commands__beside_a_foreign_builders_they_say_so(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "builders").mkdir()
+    (tmp_path / "builders" / "__init__.py").write_text("raise RuntimeError('not for us')\n")
+    ended = subprocess.run([sys.executable, *command, "list"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1
+    assert f"the package 'builders' in '{tmp_path / 'builders'}' is not fakeit's" in ended.stderr
