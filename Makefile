@@ -7,9 +7,12 @@ READY := $(VENV)/.ready
 DEMO := demo
 WORKERS := $(shell nproc 2>/dev/null || echo 1)
 
+# Without bytecode every process compiles torch and diffusers again, which doubles the time they take to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system demo evaluate lint test check accept clean
+.PHONY: help setup system demo evaluate lint test test-all check accept clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -20,7 +23,7 @@ setup: $(READY) ## make the virtual environment .venv with everything in it
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install -q --disable-pip-version-check uv
-	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[build,train,eval,http,ray,s3,tensorboard,trackio,wandb,dev]'
+	@$(BIN)/python -m uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[build,train,eval,http,ray,s3,tensorboard,trackio,wandb,dev]'
 	@touch $@
 
 system: ## install what the tests need from the system (WordNet 3.0, Chromium), on Debian
@@ -75,8 +78,13 @@ lint: $(READY) ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(READY) system ## all tests
-	$(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+
+test: $(READY) system ## every behaviour that users meet, in minutes
+	$(PYTEST) -m "not long"
+
+test-all: $(READY) system ## that, and what needs a cluster, a browser, S3, a compiler or hundreds of kills
+	$(PYTEST)
 
 check: lint test ## lint, format, types and tests
 

@@ -61,7 +61,7 @@ class CropDataset(Dataset[Batch | UserError]):
             return error
 
     def _batch(self, places: list[Place]) -> Batch:
-        samples = [self.data.view(number) for number, _ in places]
+        samples = self.data.views([number for number, _ in places])
         batch = Batch(torch.tensor([sample.label for sample in samples]), [sample.key for sample in samples])
         drawn = (self._draw(sample, epoch) for sample, (_, epoch) in zip(samples, places, strict=True))
         if not self.is_for_device:
@@ -118,6 +118,8 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
         for batch in batches:
             if isinstance(batch, UserError):
                 raise batch
+            if prefetcher:
+                prefetcher.begin()
             yield batch
     finally:
         del batches  # which ends the loader's processes, that no signal ends, also while a traceback keeps this frame

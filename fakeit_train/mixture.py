@@ -5,6 +5,7 @@ Labels are those of the classes' ids: the first clone's in its order, then what 
 
 import bisect
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -45,8 +46,20 @@ class Mixture:
     def view(self, number: int) -> SampleView:
         """A sample with its label here; its key says the clone where there are several."""
         which, place = self._locate(number)
-        sample = self.clones[which].view(place)
-        return SampleView(self._name(which, sample.key), self._labels[which][sample.label], sample.picture)
+        return self._here(which, self.clones[which].view(place))
+
+    def views(self, numbers: Sequence[int]) -> list[SampleView]:
+        """The samples of a batch, those of each clone read together."""
+        located = [self._locate(number) for number in numbers]
+        views: dict[tuple[int, int], SampleView] = {}
+        for which, clone in enumerate(self.clones):
+            places = [place for clone_number, place in located if clone_number == which]
+            views |= {(which, place): view for place, view in zip(places, clone.views(places), strict=True)}
+        return [self._here(which, views[which, place]) for which, place in located]
+
+    def _here(self, which: int, view: SampleView) -> SampleView:
+        """A clone's sample with its name and its label in the mixture."""
+        return SampleView(self._name(which, view.key), self._labels[which][view.label], view.picture)
 
     def key(self, number: int) -> str:
         """The key of a sample, as `view` tells it; no picture is read."""

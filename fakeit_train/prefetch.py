@@ -1,8 +1,8 @@
 """Fetching the shards of remote clones before they are needed, by threads of the training process.
 
-They go along the training order, no further than into the next block and than the cache has room for, and leave to others
-what others are fetching.
-What fails here is not told: the loader asks for the same shard, and tells it.
+Threads go along the training order, no further than into the next block and than the cache has room for, and skip shards that
+another process is fetching. The first batch, which comes by ranges, has the network to itself. Errors are ignored here: the
+loader asks for the same shard, and raises them.
 """
 
 import contextlib
@@ -18,14 +18,15 @@ from fakeit_train.mixture import Mixture
 from fakeit_train.order import BatchOrder, rank_part
 
 NUM_THREADS = 4
-SECONDS_ALONE = 2.0
-"""The most that the first shard is fetched alone."""
+SECONDS_ALONE = 1.0
+"""The longest that the first batch has the network to itself."""
 SECONDS_BETWEEN_LOOKS = 0.2
 """At shards that another process was fetching."""
 
 
 class Prefetcher:
-    """Tell it the step by `advance`; `start` its threads once the loader's processes have been forked."""
+    """Tell it the step by `advance`; `start` its threads once the loader's processes have been forked, and say by `begin`
+    that the first batch is here."""
 
     def __init__(self, data: Mixture, order: BatchOrder, world: World, num_steps: int) -> None:
         self._data, self._order, self._num_steps = data, order, num_steps
@@ -35,7 +36,7 @@ class Prefetcher:
         self._window: list[tuple[Clone, ShardEntry]] = []
         self._rank, self._world_size = world.rank, world.size
         self._changed = threading.Condition()
-        self._has_begun = threading.Event()
+        self._is_first_here = threading.Event()
         self._is_stopped = False
 
     def advance(self, step: int) -> None:
@@ -50,17 +51,21 @@ class Prefetcher:
 
     def start(self) -> None:
         if self._is_needed:
-            for number in range(NUM_THREADS):
-                threading.Thread(target=self._run, args=(number == 0,), daemon=True).start()
+            for _ in range(NUM_THREADS):
+                threading.Thread(target=self._run, daemon=True).start()
+
+    def begin(self) -> None:
+        """The first batch is here; calls after the first do nothing."""
+        self._is_first_here.set()
 
     def stop(self) -> None:
         with self._changed:
             self._is_stopped = True
+            self._is_first_here.set()
             self._changed.notify_all()
 
-    def _run(self, is_first: bool) -> None:
-        if not is_first:  # the shard that is waited for has the network to itself
-            self._has_begun.wait(SECONDS_ALONE)
+    def _run(self) -> None:
+        self._is_first_here.wait(SECONDS_ALONE)
         while not self._is_stopped:
             window, is_all_there = self._window, True
             for clone, shard in window:
@@ -68,7 +73,6 @@ class Prefetcher:
                     break
                 with contextlib.suppress(UserError, OSError):
                     is_all_there &= _fetch(clone, shard)
-                self._has_begun.set()
             with self._changed:
                 if self._window is window and not self._is_stopped:
                     self._changed.wait(None if is_all_there else SECONDS_BETWEEN_LOOKS)

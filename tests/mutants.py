@@ -26,7 +26,8 @@ def is_killed(mutant: dict[str, str], copy: Path) -> bool:
         raise SystemExit(f"{mutant['file']} does not hold {mutant['from']!r} once; mend the line in {TABLE}")
     path.write_text(right.replace(mutant["from"], mutant["to"]), encoding="utf-8")
     try:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant["tests"].split()]
+        options = ("-x", "-q", "-m", "not long", "-p", "no:cacheprovider")
+        command = [sys.executable, "-m", "pytest", *options, *mutant["tests"].split()]
         return subprocess.run(command, cwd=copy, capture_output=True).returncode == 1
     finally:
         path.write_text(right, encoding="utf-8")

@@ -14,9 +14,9 @@ import hashlib
 import io
 import itertools
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +35,8 @@ from builders.format.shards import MAX_MEMBER_BYTES
 from builders.format.storage import Storage
 
 NUM_OPEN_SHARDS = 64
+BYTES_PAST_CACHE = 32 * 2**20
+"""Of samples that a process reads by ranges while their shards come, so that its first batches need not wait for them."""
 INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
 
 
@@ -53,6 +55,25 @@ class SampleView:
     """Of the mapped file; it keeps the file open and does not travel to other processes."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a sample's picture lies, and what its metadata says of it."""
+
+    shard: ShardEntry
+    start: int
+    end: int
+    key: str
+    label: int
+    sha256: str
+    """Of the picture; "" in a local clone, whose index has none."""
+
+    def is_of(self, picture: bytes) -> bool:
+        return hashlib.sha256(picture).hexdigest() == self.sha256
+
+    def view(self, picture: bytes) -> SampleView:
+        return SampleView(self.key, self.label, memoryview(picture))
+
+
 class Clone:
     """A finished clone, samples numbered 0 … n - 1 in shard order. Cheap to open and to send to a worker process.
 
@@ -63,6 +84,8 @@ class Clone:
         self.root, self.manifest = root, manifest
         self.storage = Storage(root)
         self.cache = None if self.storage.is_local else cache
+        self._bytes_past_cache = BYTES_PAST_CACHE
+        self._indexed: set[int] = set()
         self.shard_index = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._read_index)
         self._map = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._open_map)
 
@@ -93,16 +116,58 @@ class Clone:
 
     def view(self, number: int) -> SampleView:
         """A sample without a copy of its picture, for what is decoded at once."""
-        shard, row = self.locate(number)
-        index = self.shard_index(shard)
-        key, start, entry = index["key"][row], index["image_offset"][row], self.manifest.shards[shard]
-        end = start + index["image_size"][row]
+        place = self._place(number)
         if self.storage.is_local:
-            return SampleView(key, index["label"][row], self._read_map(entry, start, end))
-        picture = self.cache.read(self.storage, entry, start, end) if self.cache else None
-        if picture is None:
-            picture = self._read_range(entry, start, end, key, index["sha256"][row])
-        return SampleView(key, index["label"][row], memoryview(picture))
+            return SampleView(place.key, place.label, self._read_map(place.shard, place.start, place.end))
+        picture = self.cache.read(self.storage, place.shard, place.start, place.end) if self.cache else None
+        return place.view(self._read_range(place) if picture is None else picture)
+
+    def views(self, numbers: Sequence[int]) -> list[SampleView]:
+        """The samples of a batch, as `view` gives them.
+
+        Of a remote clone, samples whose shard is not in the cache come by ranges, all together. With a cache, only the first
+        `BYTES_PAST_CACHE` of a process do: shards are on their way meanwhile, and after that they are waited for.
+        """
+        found: dict[int, SampleView] = {}
+        if not self.storage.is_local:
+            self._read_indexes(numbers)
+            missing = [number for number in numbers if not self._is_in_cache(self.locate(number)[0])]
+            if missing and self._bytes_past_cache > 0 and self._has_ranges:
+                found = dict(zip(missing, self._read_ranges([self._place(n) for n in missing]), strict=True))
+                if self.cache:
+                    self._bytes_past_cache -= sum(len(view.picture) for view in found.values())
+        return [found.get(number) or self.view(number) for number in numbers]
+
+    def _place(self, number: int) -> "_Place":
+        shard, row = self.locate(number)
+        index, entry = self.shard_index(shard), self.manifest.shards[shard]
+        start = index["image_offset"][row]
+        end = start + index["image_size"][row]
+        sha256 = "" if self.storage.is_local else index["sha256"][row]
+        return _Place(entry, start, end, index["key"][row], index["label"][row], sha256)
+
+    def _is_in_cache(self, shard: int) -> bool:
+        return self.cache is not None and self.cache.has(self.manifest.shards[shard])
+
+    def _read_indexes(self, numbers: Sequence[int]) -> None:
+        """Reads the indexes of some samples' shards together, and asks meanwhile whether the server knows ranges."""
+        shards = sorted({self.locate(number)[0] for number in numbers} - self._indexed)
+        if shards:
+            asked = [partial(self.shard_index, shard) for shard in shards] + [lambda: self._has_ranges]
+            self.storage.each(lambda ask: ask(), asked)
+            self._indexed |= set(shards)
+
+    @cached_property
+    def _has_ranges(self) -> bool:
+        return self.storage.has_ranges(self.manifest.shards[0].name)
+
+    def _read_ranges(self, places: Sequence["_Place"]) -> list[SampleView]:
+        """Samples past the cache, each checked by its sha256; what fails is asked for once more by itself."""
+        contents = self.storage.read_ranges([(place.shard.name, place.start, place.end) for place in places])
+        return [
+            place.view(content if content is not None and place.is_of(content) else self._read_range(place))
+            for place, content in zip(places, contents, strict=True)
+        ]
 
     def decoded(self, number: int) -> tuple[NDArray[np.uint8], int]:
         """RGB pixels (height, width, 3) of a sample, and its label."""
@@ -205,19 +270,19 @@ class Clone:
             raise UserError(f"shard '{self.storage.path(entry.name)}' is cut; run 'fakeit-build verify {self.root}'")
         return content
 
-    def _read_range(self, entry: ShardEntry, start: int, end: int, key: str, sha256: str) -> bytes:
+    def _read_range(self, place: "_Place") -> bytes:
         """A picture by itself, which its own sha256 vouches for; fetched once more if it does not."""
         for _ in range(2):
             try:
-                picture = self.storage.read(entry.name, start, end)
+                picture = self.storage.read(place.shard.name, place.start, place.end)
             except FileNotFoundError:
                 raise UserError(
-                    f"shard '{self.storage.url(entry.name)}' is not there; run 'fakeit-build verify'"
+                    f"shard '{self.storage.url(place.shard.name)}' is not there; run 'fakeit-build verify'"
                 ) from None
-            if hashlib.sha256(picture).hexdigest() == sha256:
+            if place.is_of(picture):
                 return picture
         raise UserError(
-            f"sample '{key}' of '{self.root}' came with another sha256 than its metadata says, twice; "
+            f"sample '{place.key}' of '{self.root}' came with another sha256 than its metadata says, twice; "
             "run 'fakeit-build verify'"
         )
 

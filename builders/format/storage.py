@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -39,6 +39,8 @@ CHUNK_BYTES = 32 * 1024 * 1024
 """Of a large file that is fetched; what breaks off is fetched again from the last chunk's end."""
 BLOCK_BYTES = 1024 * 1024
 """Read ahead in files that are read in order."""
+RANGES_AT_ONCE = 64
+"""Of a batch of samples; each takes a connection of its own over http."""
 SECONDS_TO_CONNECT, SECONDS_WITHOUT_BYTES = 15, 30
 """After which a connection over http counts as stalled; the other clients have limits of their own."""
 
@@ -54,6 +56,7 @@ class Storage:
             raise UserError(f"cannot open '{root}': {error}") from None
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._num_attempts = num_attempts or NUM_ATTEMPTS_OF_CLIENTS.get(protocol, NUM_ATTEMPTS)
+        self._may_lack_ranges = protocol in ("http", "https")
         self._is_fixed = protocol == "hf" and bool(re.search("@[0-9a-f]{40}(/|$)", self.root))
         # HfFileSystem's files read five megabytes ahead, which is no use to who knows what he wants.
         self._read_options = {"cache_type": "none"} if protocol == "hf" else {}
@@ -156,6 +159,29 @@ class Storage:
         if start is None or end is None or self.is_local:
             return content
         return content[start:end] if len(content) > end - start else content
+
+    def has_ranges(self, name: str) -> bool:
+        """Whether the server sends parts of files, as this one; a plain web server may send the whole file instead."""
+        return not self._may_lack_ranges or len(self._read_at_least(name, 0, 1)) == 1
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        """The bytes [start, end) of each (name, start, end), asked for together; None for one that did not come.
+
+        What did not come may still come when it is asked for again, by `read`.
+        """
+        if not self.fs.async_impl:
+            return self.each(self._read_range_or_none, ranges)
+        names, starts, ends = ([*column] for column in zip(*ranges, strict=True))
+        found = self.fs.cat_ranges(
+            [self.path(name) for name in names], starts, ends, on_error="return", batch_size=RANGES_AT_ONCE
+        )
+        return [None if isinstance(content, BaseException) else bytes(content) for content in found]
+
+    def _read_range_or_none(self, asked: tuple[str, int, int]) -> bytes | None:
+        try:
+            return self.read(*asked)
+        except (OSError, UserError):
+            return None
 
     def download(self, name: str, target: Path, num_bytes: int) -> str:
         """Writes the first `num_bytes` of a file, which is all of it, into a local one that is there; their sha256.

@@ -1,24 +1,30 @@
-"""The commands in real processes: what they print, and how they end."""
+"""The commands: what they print, and how they end; some of them in real processes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from builders import cli
 from builders.format.manifest import Manifest
+from tests import in_process
 
 
-def call(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
+def call(*arguments: object) -> in_process.Ended:
+    return in_process.call(cli.main, *arguments)
 
+
+def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The same in a process of its own."""
     command = [sys.executable, "-m", "builders", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
 
 
 def test_cli__list_and_plan_show_recipes() -> None:
-    assert "digits_sd/c_h_inside_b_cfg2" in call("list").stdout
+    assert "digits_sd/c_h_inside_b_cfg2" in run("list").stdout
     shown = call("plan", "digits_sd/c_cfg2", "--limit", 2, "--images-per-class", 1000).stdout.splitlines()
     assert shown[0] == "digits_sd/c_cfg2: 10,000 images, 10 classes, 20 shards of 500"
     assert len(shown) == 5 and shown[1].split()[1] == "n13742358_00000000"
@@ -152,7 +158,7 @@ def test_cli__a_missing_extra_names_the_install_command(module: str, arguments: 
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Missing())\n"
     )
-    ended = call(*(str(tmp_path / "out") if a == "OUT" else a for a in arguments), PYTHONPATH=str(tmp_path))
+    ended = run(*(str(tmp_path / "out") if a == "OUT" else a for a in arguments), PYTHONPATH=str(tmp_path))
     assert ended.returncode == 2
     assert ended.stderr.strip() == (
         f"fakeit-build: '{module}' is not installed, and this command needs it: pip install 'fakeit-sd[build]'"
