@@ -89,6 +89,7 @@ def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting
     module, base = find_study(name), find_base(base_name)
     points = _points(module, base, values, setting)
     runs = list(dict.fromkeys(point.run for point in points))
+    _check_sources(runs, base)
     mine, num_parts = setting.part
     _run_all(runs[mine - 1 :: num_parts], module.EVALUATIONS, base, setting)
     left = [run for run in runs if not _is_finished(run, module.EVALUATIONS, setting)]
@@ -131,6 +132,15 @@ def _points(module: Any, base: Base, values: Sequence[str], setting: Setting) ->
     return points
 
 
+def _check_sources(runs: Sequence[Run], base: Base) -> None:
+    """Real training images must be given, but for digits, whose scans ship with the package."""
+    needed = [r.data for r in runs if r.data.recipe.startswith("real_images") and not r.data.place]
+    if not base.builder.startswith("digits") and any("--source" not in clone.options for clone in needed):
+        raise UserError(
+            f"base '{base.name}' needs its real training images; give --real DIR of class folders or a clone's URL"
+        )
+
+
 def _number(text: str) -> float | str:
     try:
         return float(text)
@@ -145,12 +155,16 @@ def _listed(values: Sequence[float | str]) -> str:
 def _run_all(runs: Sequence[Run], evaluations: Sequence[str], base: Base, setting: Setting) -> None:
     todo = [run for run in runs if not _is_finished(run, evaluations, setting)]
     with ThreadPoolExecutor(setting.jobs) as pool:
-        for future in [pool.submit(_run_one, run, evaluations, base, setting) for run in todo]:
-            future.result()
+        try:
+            for future in [pool.submit(_run_one, run, evaluations, base, setting) for run in todo]:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _run_one(run: Run, evaluations: Sequence[str], base: Base, setting: Setting) -> None:
-    data = _make(run.data, base, setting)
+    data = _make(run.data, setting)
     out = _run_folder(run, setting)
     with _locked(out):
         scale = ["--scale", f"{run.scale:g}"] if run.scale else []
@@ -165,7 +179,7 @@ def _run_one(run: Run, evaluations: Sequence[str], base: Base, setting: Setting)
         (out / FINISHED).write_text(" ".join(sorted(done)), encoding="utf-8")
 
 
-def _make(clone: Clone, base: Base, setting: Setting) -> str:
+def _make(clone: Clone, setting: Setting) -> str:
     """Where a clone is, made if it is not there."""
     if clone.place:
         return clone.place
@@ -174,17 +188,13 @@ def _make(clone: Clone, base: Base, setting: Setting) -> str:
         if not (out / "clone.json").is_file():
             options = list(clone.options)
             if clone.recipe.startswith("real_images") and "--source" not in options:
-                options += ["--source", _digits_scans(base, setting)]
+                options += ["--source", _digits_scans(setting)]
             _call("builders", ["make", clone.recipe, str(out), *options], out, setting)
     return str(out)
 
 
-def _digits_scans(base: Base, setting: Setting) -> str:
+def _digits_scans(setting: Setting) -> str:
     """Class folders of the real training digits, which ship with the package."""
-    if not base.builder.startswith("digits"):
-        raise UserError(
-            f"base '{base.name}' needs its real training images; give --real DIR of class folders or a clone's URL"
-        )
     folder = setting.out / "scans"
     with _locked(folder):
         if not (folder / FINISHED).exists():

@@ -1,17 +1,21 @@
 """A study on a tiny base, for real: made, trained, evaluated, killed, divided, gathered."""
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builders.format.errors import UserError
 from fakeit_eval.studies.base import Options
 from fakeit_eval.study import Setting, parse_part, run_study
+from tests import in_process
 
 TINY = """
 from dataclasses import replace
@@ -27,6 +31,15 @@ BASE = replace(
     batch_size=10,
 )
 """
+VALUES = {
+    "guidance": ["2"],
+    "steps": ["1"],
+    "size": ["1"],
+    "prompts": ["c"],
+    "features": ["c"],
+    "card": ["synthetic"],
+    "augmentation": ["plain", "dino"],
+}
 
 
 @pytest.fixture
@@ -40,77 +53,93 @@ def times(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name in ("clone.json", "backbone.json")}
 
 
-def test_study__killed_goes_on_and_is_divided_and_used_again(base: str, tmp_path: Path) -> None:
-    out = tmp_path / "studies"
-    command = [
-        sys.executable,
-        "-m",
-        "fakeit_eval",
-        "study",
-        "augmentation",
-        "--base",
-        base,
-        "--seeds",
-        "0",
-        "--out",
-        str(out),
-    ]
+def setting(out: Path, part: tuple[int, int] = (1, 1)) -> Setting:
+    return Setting(out=out, trials=2, options=Options(seeds=(0,)), part=part)
+
+
+def call_in_process(module: str, arguments: list[str], out: Path, setting: Setting) -> None:
+    """In place of the study's `_call`: the same commands, without processes of their own."""
+    if module in ("builders", "fakeit_train", "fakeit_eval"):
+        ended = in_process.call(importlib.import_module(f"{module}.cli").main, *arguments)
+        assert ended.returncode == 0, ended.stderr
+    else:
+        from builders.embedded.digits import write_class_folders
+
+        write_class_folders(Path(arguments[0]))
+
+
+class InOrder(Executor):
+    """In place of the study's threads, for commands handle signals, which only the main thread may."""
+
+    def submit(self, call: Any, /, *arguments: Any, **options: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        future.set_result(call(*arguments, **options))
+        return future
+
+
+def stay_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fakeit_eval.study._call", call_in_process)
+    monkeypatch.setattr("fakeit_eval.study.ThreadPoolExecutor", lambda jobs: InOrder())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of studies, which share their clones and runs."""
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_study__each_ends_in_a_table_a_page_and_a_figure(
+    name: str, base: str, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stay_in_process(monkeypatch)
+    page = run_study(name, base, VALUES[name], setting(shared))
+    assert page is not None and page.name == f"{name}-tiny.md"
+    assert all(page.with_suffix(suffix).stat().st_size for suffix in (".csv", ".json", ".png", ".svg"))
+    assert name != "augmentation" or "DINO's crops gain" in page.read_text()
+
+
+def killed_once_there_is(pattern: str, name: str, base: str, out: Path) -> None:
+    """A study in a process of its own, killed with all its commands when a file is there."""
+    asked = ["study", name, "--base", base, "--seeds", "0", "--out", str(out), "--trials", "2"]
+    command = [sys.executable, "-m", "fakeit_eval", *asked, "--values", *VALUES[name]]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while not list(out.glob("runs/*/backbone.json")) and time.monotonic() < end:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    before = times(out)
-    assert before and not list(out.glob("*.md"))
-    setting = Setting(out=out, options=Options(seeds=(0,)), part=(1, 2))
-    assert run_study("augmentation", base, [], setting) is None  # the other part is missing
-    page = run_study("augmentation", base, [], Setting(out=out, options=Options(seeds=(0,)), part=(2, 2)))
-    assert page is not None and "DINO's crops gain" in page.read_text()
-    after = times(out)
-    assert all(after[path] == found for path, found in before.items())  # what was finished was not made again
-    assert len(list(out.glob("runs/*/backbone.json"))) == 4 and len(list(out.glob("clones/*/clone.json"))) == 2
-    again = run_study("augmentation", base, [], Setting(out=out, options=Options(seeds=(0,))))
-    assert again == page and times(out) == after
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("guidance", ["2"]),
-        ("steps", ["1"]),
-        ("size", ["1"]),
-        ("prompts", ["c"]),
-        ("features", ["c"]),
-        ("card", ["synthetic"]),
-    ],
-)
-def test_study__each_is_killed_and_goes_on(base: str, tmp_path: Path, name: str, values: list[str]) -> None:
-    out = tmp_path / "studies"
-    asked = ["study", name, "--base", base, "--seeds", "0", "--out", str(out), "--trials", "2", "--values", *values]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fakeit_eval", *asked], start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    end = time.monotonic() + 120
-    while not list(out.glob("clones/*/clone.json")) and time.monotonic() < end:
+    end = time.monotonic() + 300
+    while not list(out.glob(pattern)) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def test_study__killed_goes_on(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "studies"
+    killed_once_there_is("clones/*/clone.json", "guidance", base, out)
     before = times(out)
     assert before and not list(out.glob("*.md"))
-    page = run_study(name, base, values, Setting(out=out, trials=2, options=Options(seeds=(0,))))
-    assert page is not None and all(page.with_suffix(suffix).stat().st_size for suffix in (".csv", ".png", ".svg"))
+    stay_in_process(monkeypatch)
+    page = run_study("guidance", base, VALUES["guidance"], setting(out))
+    assert page is not None and before.items() <= times(out).items()  # what was finished was not made again
+
+
+@pytest.mark.long
+def test_study__killed_between_runs_it_goes_on_and_is_divided_and_used_again(base: str, tmp_path: Path) -> None:
+    out = tmp_path / "studies"
+    killed_once_there_is("runs/*/backbone.json", "augmentation", base, out)
+    before = times(out)
+    assert before and not list(out.glob("*.md"))
+    assert run_study("augmentation", base, [], setting(out, part=(1, 2))) is None  # the other part is missing
+    page = run_study("augmentation", base, [], setting(out, part=(2, 2)))
+    assert page is not None and "DINO's crops gain" in page.read_text()
     after = times(out)
-    assert all(after[path] == found for path, found in before.items())
+    assert before.items() <= after.items()
+    assert len(list(out.glob("runs/*/backbone.json"))) == 4 and len(list(out.glob("clones/*/clone.json"))) == 2
+    assert run_study("augmentation", base, [], setting(out)) == page and times(out) == after
 
 
 def test_study__a_command_that_fails_is_told(base: str, tmp_path: Path) -> None:
-    broken = Path(base).read_text().replace("data.num_workers=0", "data.num_workers=-1")
-    Path(base).write_text(broken)
-    with pytest.raises(
-        UserError, match=r"'fakeit_train digits --data .*' ended with status 2 .*data.num_workers is -1"
-    ):
-        run_study("card", base, ["synthetic"], Setting(out=tmp_path / "studies", options=Options(seeds=(0,))))
+    Path(base).write_text(Path(base).read_text().replace('"--batch-size", "20"', '"--batch-size", "0"'))
+    with pytest.raises(UserError, match=r"'builders make digits_sd/c_d_cfg2 .*' ended with status 2 .*batch_size is 0"):
+        run_study("card", base, ["synthetic"], setting(tmp_path / "studies"))
 
 
 @pytest.mark.parametrize(

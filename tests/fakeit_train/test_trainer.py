@@ -1,5 +1,6 @@
 """Runs of a few steps on real digits, in real processes where that is the point."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -8,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +25,7 @@ from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
 from fakeit_train.checkpoint import make_state
 from fakeit_train.config import load_config
+from fakeit_train.crop_draws import draw_crops
 from fakeit_train.data import Batch
 from fakeit_train.distributed import World
 from fakeit_train.mixture import whole as whole_clone
@@ -79,7 +83,7 @@ def seen_batches(out: Path) -> list[list[str]]:
 def whole(finished: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted, in one process."""
     out = tmp_path_factory.mktemp("run") / "whole"
-    assert run(out, finished[0]).wait() == 0
+    train(load_config("digits", SETTINGS), [str(finished[0])], out)
     return out
 
 
@@ -115,7 +119,7 @@ def test_trainer__killed_and_resumed_it_ends_the_same(
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("when", ["training", "testing"])
+@pytest.mark.parametrize("when", ["training", pytest.param("testing", marks=pytest.mark.long)])
 def test_trainer__a_signal_to_stop_saves_and_ends_well(
     when: str, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
@@ -133,24 +137,19 @@ def test_trainer__a_signal_to_stop_saves_and_ends_well(
     assert json.loads((out / "checkpoint" / "latest.json").read_text())["step"] == len(losses(out))
 
 
-def test_trainer__two_processes_see_the_same_batches(
-    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
-) -> None:
-    out = tmp_path / "two"
-    assert run(out, finished[0], num_processes=2).wait() == 0
-    assert len(list(out.glob("keys-*.jsonl"))) == 2
-    assert seen_batches(out) == seen_batches(whole)
-
-
 LAYER_NORM = 'backbone.arch_options={"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "norm_layer": "layernorm2d"}'
 """Batch norm would see half of the batch each; it is synchronised on GPUs only."""
 
 
-def test_trainer__two_processes_learn_what_one_learns(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
-    outs = [tmp_path / "one", tmp_path / "two"]
-    for number, out in enumerate(outs, 1):
-        assert run(out, finished[0], LAYER_NORM, "optim.learning_rate=0.02", num_processes=number).wait() == 0
-    one, two = (losses(out) for out in outs)
+def test_trainer__two_processes_see_and_learn_what_one_does(
+    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    settings = (LAYER_NORM, "optim.learning_rate=0.02")
+    assert run(tmp_path / "two", finished[0], *settings, num_processes=2).wait() == 0
+    train(load_config("digits", [*SETTINGS, *settings]), [str(finished[0])], tmp_path / "one")
+    assert len(list((tmp_path / "two").glob("keys-*.jsonl"))) == 2
+    assert seen_batches(tmp_path / "two") == seen_batches(tmp_path / "one") == seen_batches(whole)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 9 and two == pytest.approx(one, rel=1e-4)
 
 
@@ -255,18 +254,17 @@ def test_trainer__a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path)
         assert torch.allclose(whole, parts, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
-@pytest.mark.parametrize(
-    "settings", [["precision=float16", "num_epochs=2"], ["precision=bfloat16"], ["label_smoothing=0.1"]]
-)
+@pytest.mark.parametrize("settings", [["precision=float16"], ["precision=bfloat16"], ["label_smoothing=0.1"]])
 def test_trainer__options_change_the_loss_and_resume_with_it(
     settings: list[str], finished: tuple[Path, Manifest], whole: Path, tmp_path: Path
 ) -> None:
-    config = load_config("digits", [*SETTINGS, *settings, "optim.ema=0.8"])
+    short = ["num_epochs=1", "checkpoint_every=1", "data.num_workers=0"]
+    config = load_config("digits", [*SETTINGS, *short, *settings, "optim.ema=0.8"])
     train(config, [str(finished[0])], tmp_path / "run")
-    assert losses(tmp_path / "run") != losses(whole)
+    assert losses(tmp_path / "run")[0] != losses(whole)[0]
     cut = tmp_path / "cut"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fakeit_train.trainer._Run.step", _killed_at(5))
+        patch.setattr("fakeit_train.trainer._Run.step", _killed_at(2))
         with pytest.raises(KeyboardInterrupt):
             train(config, [str(finished[0])], cut)
     train(config, [str(finished[0])], cut, resume=True)
@@ -288,6 +286,7 @@ def _killed_at(number: int) -> Callable[..., Any]:
     return step
 
 
+@pytest.mark.long
 def test_trainer__a_rank_that_dies_ends_the_run_in_seconds(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = run(out, finished[0], "num_epochs=500", num_processes=2, stderr=subprocess.PIPE)
@@ -339,27 +338,61 @@ def test_trainer__begins_with_the_weights_of_another_run(
     )
 
 
-GOLDEN = Path(__file__).parent / "golden_losses.json"  # python -m tests.fakeit_train.test_trainer writes it anew
+GOLDEN = Path(__file__).parent / "golden_run.json"  # python -m tests.fakeit_train.test_trainer writes it anew
+NUM_GOLDEN = 50
 
 
-def golden_losses(clone: Path, out: Path) -> list[float]:
-    """Of 50 steps on one CPU process."""
+def golden_run(clone: Path, out: Path) -> dict[str, Any]:
+    """Of each of 50 steps on one CPU process the keys, the learning rate, the crops' mean levels, and the loss; and what was
+    drawn for the crops of the first batch."""
     settings = ["num_epochs=100", "data.batch_size=20", "data.num_workers=0", "log_every=1", "optim.learning_rate=0.02"]
+    config = load_config("digits", settings)
+    steps: list[tuple[list[str], float, list[float], float]] = []
+    real = _Run.step
+
+    def step(self: _Run, number: int, batch: Batch) -> Any:
+        if number == NUM_GOLDEN:
+            raise KeyboardInterrupt
+        loss, rate = real(self, number, batch)
+        steps.append((batch.keys, rate, [float(group.float().mean()) for group in batch.crops], float(loss)))
+        return loss, rate
+
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fakeit_train.trainer._Run.step", _killed_at(50))
+        patch.setattr("fakeit_train.trainer._Run.step", step)
         with pytest.raises(KeyboardInterrupt):
-            train(load_config("digits", settings), [str(clone)], out)
+            train(config, [str(clone)], out)
     torch.set_num_threads(num_threads)
-    return losses(out)
+    keys, rates, levels, losses = zip(*steps, strict=True)
+    drawn = [draw_crops(32, 32, config.crops, config.data.seed, 0, key) for key in keys[0]]
+    numbers = [[round(value, 9) for value in flat(asdict(crop))] for groups in drawn for crop in chain(*groups)]
+    return {
+        "keys": hashlib.sha256(json.dumps(keys).encode()).hexdigest(),
+        "draws": hashlib.sha256(json.dumps(numbers).encode()).hexdigest(),
+        "rates": rates,
+        "levels": levels,
+        "losses": losses,
+    }
 
 
-def test_trainer__golden_losses(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
-    """Kernels differ from CPU to CPU in the last bits, and training carries them further."""
-    found, golden = golden_losses(finished[0], tmp_path / "run"), json.loads(GOLDEN.read_text())
-    assert len(found) == 50 and found[:10] == pytest.approx(golden[:10], rel=1e-3)
-    assert found == pytest.approx(golden, rel=2e-2)
+def flat(value: Any) -> list[float]:
+    """All numbers in it, in their order."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [number for one in value for number in flat(one)] if isinstance(value, list | tuple) else [float(value)]
+
+
+def test_trainer__golden_run(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    """What is ours is exact. Kernels differ from processor to processor in the last bits, which training amplifies: the first
+    losses are the golden ones, later ones on average."""
+    found, golden = golden_run(finished[0], tmp_path / "run"), json.loads(GOLDEN.read_text())
+    assert (found["keys"], found["draws"]) == (golden["keys"], golden["draws"])
+    assert found["rates"] == pytest.approx(golden["rates"], rel=1e-12)
+    assert np.abs(np.subtract(found["levels"], golden["levels"])).max() < 0.5  # of 255
+    assert found["losses"][:5] == pytest.approx(golden["losses"][:5], rel=1e-5)
+    for part in (slice(5, 20), slice(20, 50)):
+        assert np.mean(found["losses"][part]) == pytest.approx(np.mean(golden["losses"][part]), rel=0.02)
 
 
 if __name__ == "__main__":
@@ -376,4 +409,4 @@ if __name__ == "__main__":
         write_class_folders(scans)
         recipe = RealImages.recipe("test", ClassOptions(source=str(scans / "test")), shard_size=20, batch_size=8)
         make_clone(Plan(recipe, 8), f"{folder}/clone")
-        GOLDEN.write_text(json.dumps(golden_losses(Path(folder) / "clone", Path(folder) / "run"), indent=0) + "\n")
+        GOLDEN.write_text(json.dumps(golden_run(Path(folder) / "clone", Path(folder) / "run"), indent=0) + "\n")
