@@ -30,6 +30,16 @@ CLASSES = tuple(
 )
 
 
+LONG_FIXTURES = {"s3", "browser", "cluster"}
+"""What they start takes longer than most tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if LONG_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.long)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """In CI a skipped test is a missing part of the set-up, and so a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

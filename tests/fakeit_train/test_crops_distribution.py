@@ -75,7 +75,9 @@ MEASURES: dict[str, Callable[[Crops], NDArray[np.float64]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "local, all" else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
+)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_crops_distribution__is_the_references(kind: str, measure: str) -> None:
     """Kolmogorov-Smirnov distance of two samples of 2,000: above 0.061 once in a thousand draws of one distribution."""
@@ -88,12 +90,13 @@ def test_crops_distribution__is_the_references(kind: str, measure: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["global, all", "local, all"])
+@pytest.mark.parametrize("kind", [pytest.param("global, all", marks=pytest.mark.long), "local, all"])
 def test_crops_distribution__shares_of_grey_ones(kind: str) -> None:
     shares = [np.mean([np.ptp(crop, axis=2).max() == 0 for crop in crops]) for crops in both(kind)]
     assert all(abs(share - DEFAULT.grey) < 0.03 for share in shares)
 
 
+@pytest.mark.long
 def test_crops_distribution__places_and_sizes() -> None:
     """On a picture whose pixels are their own places: where crops begin and how large they are."""
     places = np.zeros((192, 256, 3), dtype=np.uint8)

@@ -1,7 +1,4 @@
 import itertools
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,10 +15,12 @@ from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
 from builders.making.plan import Plan
 from builders.publishing.push import push_to_url
+from fakeit_train import cli
 from fakeit_train.distributed import World
 from fakeit_train.mixture import whole
 from fakeit_train.order import Order
 from fakeit_train.prefetch import Prefetcher, check_cache, groups_of
+from tests import in_process
 from tests.fakeit_train.test_order import ORDERS
 from tests.fakeit_train.test_trainer import SETTINGS, seen_batches
 from tests.loopback.files import FileServer
@@ -152,9 +151,20 @@ def test_prefetch__a_cache_smaller_than_a_block_is_told(server: FileServer, tmp_
 
 
 def train(data: str, out: Path, cache: Path, *more: str) -> None:
-    command = [sys.executable, "-m", "fakeit_train", "digits", "--data", data, "--out", str(out), "--set", *SETTINGS]
-    environment = {**os.environ, "FAKEIT_CACHE": str(cache)}
-    subprocess.run([*command, "num_epochs=1", *more], env=environment, check=True)
+    ended = in_process.call(
+        cli.main,
+        "digits",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--set",
+        *SETTINGS,
+        "num_epochs=1",
+        f"data.cache_dir={cache}",
+        *more,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -36,7 +36,10 @@ def test_recipe__survives_json(recipe: Recipe) -> None:
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"image_format": "gif"}, "unknown image format 'gif'"),
         ({"image_quality": 101}, "image_quality is 101"),
+        ({"image_quality": 0}, "image_quality is 0"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**53}, "seed is 9007199254740992"),
+        ({"classes": (ClassEntry(wnid="a", name=""),) * 2}, "each there once"),
         ({"split": "tests"}, "unknown split 'tests'"),
         ({"prompt": "{C}"}, "unknown prompt field"),
         ({"classes": (ClassEntry(wnid="b", name=""), ClassEntry(wnid="a", name=""))}, "sorted"),
@@ -47,6 +50,20 @@ def test_recipe__survives_json(recipe: Recipe) -> None:
 def test_recipe__mistakes_are_told(recipe: Recipe, overrides: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         override_recipe(recipe, overrides)
+
+
+def test_recipe__another_model_has_its_own_revision_and_scheduler(recipe: Recipe) -> None:
+    fixed = override_recipe(recipe, {"revision": "abc", "scheduler": "DDIMScheduler"})
+    other = override_recipe(fixed, {"model": "user/other"})
+    assert (other.revision, other.scheduler) == ("", "")
+    assert override_recipe(fixed, {"model": fixed.model}) == fixed
+    assert override_recipe(fixed, {"model": "user/other", "scheduler": "DDIMScheduler"}).scheduler == "DDIMScheduler"
+
+
+def test_recipe__rounds_are_the_images_of_the_largest_class(recipe: Recipe) -> None:
+    assert (recipe.rounds(), recipe.rounds(4), recipe.rounds(scale=2.5)) == (6, 4, 15)
+    with pytest.raises(UserError, match="say the same; give one of them"):
+        recipe.rounds(4, 2.5)
 
 
 def test_recipe__none_leaves_a_field_and_an_int_is_a_float(recipe: Recipe) -> None:

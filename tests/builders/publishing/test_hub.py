@@ -65,7 +65,7 @@ def in_repo(hub: Hub, repo: str = "user/digits", revision: str = "main") -> dict
     return {path: content for path, content in hub.files(repo, revision).items() if path != ".gitattributes"}
 
 
-@pytest.mark.parametrize("xet", [False, True])
+@pytest.mark.parametrize("xet", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_hub__what_is_pushed_is_what_every_reader_gets(clone: Path, hub: Hub, tmp_path: Path, xet: bool) -> None:
     ended = push(hub, clone, "user/digits", "--tag", xet=xet)
     assert ended.returncode == 0, ended.stderr
@@ -81,6 +81,7 @@ def test_hub__what_is_pushed_is_what_every_reader_gets(clone: Path, hub: Hub, tm
     assert {reader for reader, samples in found.items() if samples != found["snapshot"]} == set()
 
 
+@pytest.mark.long
 def test_hub__files_in_several_parts(clone: Path, hub: Hub) -> None:
     hub.part_bytes = 7000
     assert push(hub, clone, "user/digits").returncode == 0
@@ -94,6 +95,7 @@ def test_hub__a_second_push_sends_nothing(clone: Path, hub: Hub) -> None:
     assert hub.traffic.received - before < 1000 and len(hub.repos["user/digits"].pulls) == 1
 
 
+@pytest.mark.long
 def test_hub__growing_sends_what_is_new_and_a_smaller_clone_leaves_nothing(
     real_plan: Plan, hub: Hub, tmp_path: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_hub__growing_sends_what_is_new_and_a_smaller_clone_leaves_nothing(
     assert push(hub, small, "user/digits").returncode == 0 and in_repo(hub) == contents(small)
 
 
+@pytest.mark.long
 def test_hub__several_clones_of_a_repo_are_its_configs(real_plan: Plan, hub: Hub, tmp_path: Path) -> None:
     for name, rounds in (("a", 1), ("b", 2)):
         make_clone(Plan(real_plan.recipe, rounds), str(tmp_path / name))
@@ -130,6 +133,7 @@ print(datasets.get_dataset_config_names("user/digits"))
     assert "configs (a, b); give --config" in told(push(hub, tmp_path / "a", "user/digits"))
 
 
+@pytest.mark.long
 def test_hub__another_branch(clone: Path, hub: Hub, real_plan: Plan, tmp_path: Path) -> None:
     for name, rounds in (("main", 1), ("small", 2)):
         make_clone(Plan(real_plan.recipe, rounds), str(tmp_path / name))
@@ -151,6 +155,7 @@ def test_hub__another_branch(clone: Path, hub: Hub, real_plan: Plan, tmp_path: P
         assert f"'{name}' is no branch of 'user/digits'" in told(push(hub, clone, "user/digits", "--revision", name))
 
 
+@pytest.mark.long
 def test_hub__configs_on_another_branch(real_plan: Plan, hub: Hub, tmp_path: Path) -> None:
     for name, rounds in (("a", 1), ("b", 2)):
         make_clone(Plan(real_plan.recipe, rounds), str(tmp_path / name))
@@ -161,6 +166,7 @@ def test_hub__configs_on_another_branch(real_plan: Plan, hub: Hub, tmp_path: Pat
     assert in_repo(hub) == {}
 
 
+@pytest.mark.long
 def test_hub__a_strangers_pull_request_is_not_merged(clone: Path, hub: Hub) -> None:
     push(hub, clone, "user/digits")
     repo = hub.repos["user/digits"]
@@ -176,6 +182,7 @@ def test_hub__a_strangers_pull_request_is_not_merged(clone: Path, hub: Hub) -> N
     assert [pull.status for pull in repo.pulls] == ["merged", "draft", "closed", "merged"]
 
 
+@pytest.mark.long
 def test_hub__a_clone_that_changes_while_it_is_pushed_is_told(clone: Path, hub: Hub) -> None:
     shard = next(clone.rglob("*.tar"))
     whole = shard.read_bytes()
@@ -190,6 +197,7 @@ def test_hub__a_clone_that_changes_while_it_is_pushed_is_told(clone: Path, hub: 
     assert in_repo(hub) == {}
 
 
+@pytest.mark.long
 def test_hub__a_readme_of_others_is_not_replaced(clone: Path, hub: Hub) -> None:
     push(hub, clone, "user/digits")
     repo = hub.repos["user/digits"]
@@ -216,6 +224,7 @@ def test_hub__a_network_that_fails_is_no_matter(clone: Path, hub: Hub) -> None:
     assert in_repo(hub) == contents(clone)
 
 
+@pytest.mark.long
 def test_hub__a_commit_whose_answer_is_lost_is_not_made_twice(clone: Path, hub: Hub) -> None:
     lost = iter([Fault(drop_after=0)])
     hub.traffic.choose = lambda method, path: next(lost, None) if "/commit/" in path else None
@@ -242,6 +251,7 @@ def test_hub__faulty_clones_and_foreign_repos_are_refused(
     assert "no clone at" in told(push(hub, clone, "user/new")) and "user/new" not in hub.repos
 
 
+@pytest.mark.long
 def test_hub__what_the_hub_refuses_is_one_sentence_without_the_token(
     clone: Path, hub: Hub, finished: tuple[Path, Manifest]
 ) -> None:
@@ -259,6 +269,7 @@ def test_hub__what_the_hub_refuses_is_one_sentence_without_the_token(
     assert "no repo of the Hub; leave out --private" in told(push(hub, clone, "memory://x", "--private"))
 
 
+@pytest.mark.long
 def test_hub__main_that_moved_meanwhile_is_told_and_the_next_push_lands(clone: Path, hub: Hub) -> None:
     push(hub, clone, "user/digits")
     make = hub.repos["user/digits"]
@@ -290,6 +301,7 @@ print(list(verify_clone(url)), samples(open_clone(url)) == samples(cached) == sa
 """
 
 
+@pytest.mark.long
 def test_hub__a_bucket_as_target_of_make_and_of_push(clone: Path, scans: Path, hub: Hub, tmp_path: Path) -> None:
     hub.buckets["user/clones"] = {}
     environment = hub_environment(hub, tmp_path / "home", xet=True)

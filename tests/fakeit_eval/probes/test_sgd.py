@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import optuna
 import pytest
@@ -10,27 +12,33 @@ from tests.fakeit_eval.probes.blobs import blobs
 GOOD = {"learning_rate": 5.0, "weight_decay": 1e-6}
 
 
-def plain_loop(data: ProbeData) -> float:
+def plain_loop(data: ProbeData, batch_size: int) -> float:
     """The same classifier as people write it; top-1 on val."""
     torch.manual_seed(0)
-    unit = torch.nn.functional.normalize(torch.from_numpy(data.train[0]))
+    unit, labels = torch.nn.functional.normalize(torch.from_numpy(data.train[0])), torch.from_numpy(data.train[1])
     network = torch.nn.Linear(8, 3)
     optimizer = torch.optim.SGD(network.parameters(), lr=5.0, momentum=0.9, weight_decay=1e-6)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
-    for _ in range(100):
+    shuffle = torch.Generator().manual_seed(0)
+    num_steps = 100 * math.ceil(len(labels) / batch_size)
+    for step in range(num_steps):
+        if step % math.ceil(len(labels) / batch_size) == 0:
+            batches = iter(torch.randperm(len(labels), generator=shuffle).split(batch_size))
+        rows = next(batches)
+        optimizer.param_groups[0]["lr"] = 5.0 * (1 + math.cos(math.pi * step / num_steps)) / 2
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(unit), torch.from_numpy(data.train[1])).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(network(unit[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        schedule.step()
     with torch.no_grad():
         predicted = network(torch.nn.functional.normalize(torch.from_numpy(data.val[0]))).argmax(1).numpy()
     return top1(predicted, data.val[1])
 
 
-def test_sgd__is_the_plain_loop() -> None:
-    data = blobs()
+@pytest.mark.parametrize("batch_size", [1024, 128])
+def test_sgd__is_the_plain_loop(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sgd, "BATCH_SIZE", batch_size)
+    data = blobs(noise=1.5)
     found = sgd.open_tuning(data, seed=0)(GOOD, lambda step, value: None)
-    assert found == pytest.approx(plain_loop(data), abs=1.0)
+    assert found == pytest.approx(plain_loop(data, batch_size), abs=0.4)  # one sample of 300
 
 
 def test_sgd__the_last_fit_is_of_train_and_val_and_seeded() -> None:

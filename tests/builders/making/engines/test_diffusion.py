@@ -194,12 +194,14 @@ def test_diffusion__broken_pictures_are_told_from_whole_ones() -> None:
     assert diffusion.find_broken(pictures, levels) == {1, 2, 3}
 
 
+@pytest.mark.long
 def test_diffusion__compiled_it_paints_the_same_but_for_last_bits(painted: Recipe, samples: list[Sample]) -> None:
     compiled = np.array([p.picture for p in diffusion.load(replace(painted, compile=True))(samples)], dtype=int)
     plain = np.array([p.picture for p in diffusion.load(painted)(samples)], dtype=int)
     assert np.abs(compiled - plain).max() <= 2
 
 
+@pytest.mark.long
 def test_diffusion__want_of_memory_is_told_with_a_batch_size(tiny_pipeline: Path) -> None:
     script = """
 import resource, sys

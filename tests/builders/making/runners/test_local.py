@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import cli
 from builders.classes.class_options import ClassOptions
 from builders.clone_builder import FailedShardsError, make_clone
 from builders.format.errors import UserError
@@ -32,6 +33,7 @@ from builders.making.status import describe, read_status
 from builders.making.stopping import Stop, StoppedError
 from builders.making.verify import verify_clone
 from builders.real_images import RealImages
+from tests import in_process
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -50,6 +52,7 @@ def test_local__three_workers_make_the_same_files(
     assert digests(tmp_path / "out") == digests(finished[0]) and sum(counts) == real_plan.num_samples
 
 
+@pytest.mark.long
 def test_local__killed_workers_are_replaced(painted: Recipe, tmp_path: Path) -> None:
     plan = Plan(replace(painted, num_inference_steps=20), 4)
     make_clone(plan, str(tmp_path / "alone"))
@@ -134,8 +137,8 @@ OPTIONS = ("--shard-size", "20", "--batch-size", "8", "--images-per-class", "8")
 def alone(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The clone of four shards that `make` with `OPTIONS` ends in when nothing happens to it."""
     out = tmp_path_factory.mktemp("alone") / "clone"
-    make = [sys.executable, "-m", "builders", "make", "real_images/test", str(out), "--source", str(scans / "test")]
-    subprocess.run([*make, *OPTIONS], check=True, capture_output=True)
+    made = in_process.call(cli.main, "make", "real_images/test", out, "--source", scans / "test", *OPTIONS)
+    assert made.returncode == 0, made.stderr
     return out
 
 
@@ -263,7 +266,7 @@ def test_local__where_all_fails_from_some_shard_on_the_run_is_given_up(
     assert failed.value.has_given_up and len(failed.value.failures) == 3 and len(made) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGUSR1])
 def test_local__a_signal_drops_or_finishes_the_shard_and_gives_its_claim_up(
     scans: Path, alone: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -20,6 +20,7 @@ from builders.making.recipe import Recipe
 from tests.builders.making.runners.test_local import BreaksProcess, digests, faulty
 
 __all__ = ["faulty"]
+pytestmark = pytest.mark.long
 ROOT = str(Path(__file__).parents[4])
 
 

@@ -1,8 +1,6 @@
 """Faults planted in a clone of real digits are found, told in JSON, Parquet, card and gallery, and nothing is deleted."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from builders import cli
 from builders.classes.class_options import ClassOptions
 from builders.clone_builder import make_clone
 from builders.format.errors import UserError
@@ -27,6 +26,7 @@ from builders.showing.audit.findings import Audit
 from builders.showing.audit.pictures import Reader
 from builders.showing.audit.questions import with_parents
 from builders.showing.gallery import write_gallery
+from tests import in_process
 from tests.builders.showing.audit.scorers import PrototypeScorer, WordScorer
 
 PER_CLASS = 12
@@ -179,10 +179,8 @@ def test_audit__of_a_shard_in_which_all_is_broken_and_its_gallery(
     assert any('"broken"' in path.read_text() for path in (site / "data" / "classes").iterdir())
 
 
-def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "builders", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+def command(*arguments: object) -> in_process.Ended:
+    return in_process.call(cli.main, *arguments)
 
 
 def test_audit_command__writes_card_gallery_and_list_of_keys(
