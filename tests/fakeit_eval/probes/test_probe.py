@@ -22,4 +22,4 @@ def test_probe__scores_are_scikit_learns(tmp_path: Path) -> None:
     predicted = model.predict(data.test[0])
     assert found.top1 == pytest.approx(100 * accuracy_score(data.test[1], predicted), abs=0.7)  # one image of 160
     assert found.mean_per_class == pytest.approx(100 * balanced_accuracy_score(data.test[1], predicted), abs=3.4)
-    assert found.top1 - found.mean_per_class > 20
+    assert found.top1 - found.mean_per_class > 10
