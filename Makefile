@@ -61,7 +61,7 @@ $(DEMO)/sheet.png: $(DEMO)/digits/clone.json $(DEMO)/real-train/clone.json
 	$(BIN)/fakeit-build sheet $(DEMO)/digits --real $(DEMO)/real-train -o $@
 
 $(DEMO)/report.md: $(DEMO)/run-synthetic/backbone.json $(DEMO)/run-real/backbone.json $(DEMO)/real-test/clone.json $(DEMO)/sheet.png
-	@$(BIN)/fakeit-eval test $(DEMO)/run-synthetic $(DEMO)/run-real --data $(DEMO)/real-test > $@
+	$(BIN)/fakeit-eval test $(DEMO)/run-synthetic $(DEMO)/run-real --data $(DEMO)/real-test > $@
 	@printf '\nclone %s/digits · runs %s/run-synthetic %s/run-real · pictures %s/sheet.png · this table %s\n' \
 	  $(DEMO) $(DEMO) $(DEMO) $(DEMO) $@ >> $@
 

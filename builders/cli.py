@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tqdm import tqdm
 
 from builders.classes.class_options import ClassOptions
 from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
+from builders.format.progress import progress
 from builders.format.storage import Storage
 from builders.making.failures import Failure
 from builders.making.plan import Plan, Sample
@@ -208,7 +208,7 @@ def _make(
             num_workers=workers,
             address=address,
             stop=stop,
-            on_start=lambda done, total: bars.append(tqdm(total=total, initial=done, unit="img", disable=None)),
+            on_start=lambda done, total: bars.append(progress(total, initial=done)),
             on_images=lambda num_images: bars[0].update(num_images),
         )
     except FailedShardsError as failed:
@@ -267,7 +267,7 @@ def verify(clone: ClonePath, /, deep: bool = False, workers: int = os.cpu_count(
         raise UserError(f"{workers} workers check nothing; give --workers 1 or more")
     manifest = read_manifest(Storage(clone))
     num_faults = 0
-    with tqdm(total=manifest.num_samples, unit="img", disable=None) as bar:
+    with progress(manifest.num_samples) as bar:
         for fault in verify_clone(clone, deep=deep, num_workers=workers, on_samples=bar.update):
             num_faults += 1
             bar.write(str(fault), file=sys.stdout)
@@ -374,7 +374,7 @@ def push(
 def _bytes_bar(num_bytes: int) -> Iterator[Callable[[int, int], object]]:
     """A progress bar in bytes that counts files beside them."""
     num_files = 0
-    with tqdm(total=num_bytes, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
+    with progress(num_bytes, unit="B") as bar:
 
         def on_progress(files: int, size: int) -> None:
             nonlocal num_files
@@ -557,7 +557,7 @@ def audit(
         raise UserError(f"--revision {revision} is of no model; give --clip one")
     check_kinds(exclude, has_scorer=bool(clip))
     scorer = ClipScorer(clip, revision) if clip else None
-    with tqdm(total=manifest.num_samples, unit="img", disable=None) as bar:
+    with progress(manifest.num_samples) as bar:
         found = audit_clone(clone, scorer, batch_size=batch_size, num_threads=workers, on_images=bar.update)
     found.write(target)
     if not output:

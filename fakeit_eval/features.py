@@ -16,10 +16,10 @@ from typing import Any
 import filelock
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from builders.format.cache import default_folder
 from builders.format.errors import UserError
+from builders.format.progress import progress
 from builders.format.squares import SquareBatches, as_it_is, start_worker
 from fakeit_eval.backbones import Subject
 from fakeit_eval.pictures.base import PREPROCESSING, PictureSet
@@ -143,7 +143,7 @@ def _fill(folder: Path, shape: tuple[int, int], subject: Subject, pictures: Pict
     with (folder / FEATURES).open("r+b") as file:  # a disk that is full says so here, and not by a signal in the middle
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     noted = time.monotonic()
-    with tqdm(total=shape[0], initial=num_done, desc=pictures.name, unit="img", disable=None, leave=False) as bar:
+    with progress(shape[0], initial=num_done, desc=pictures.name, leave=False) as bar:
         for batch in _batches(subject, pictures, loading, num_done):
             rows[num_done : num_done + len(batch)] = batch
             num_done += len(batch)

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from builders.format.backbone import Backbone, build_network, save_backbone
 from builders.format.errors import UserError
+from builders.format.progress import progress
 from fakeit_train.checkpoint import State, has_checkpoint, load_checkpoint, make_state, save_checkpoint
 from fakeit_train.config import TrainConfig
 from fakeit_train.crop_draws import augmentation_crops
@@ -192,7 +192,8 @@ class _Run:
                     told = self._speed(step - counted, elapsed, waited)
                     metrics(step=step, loss=value, learning_rate=rate, **told)
                     bar.set_postfix_str(
-                        f"loss {value:.3f}, waiting {told['waiting']:.0%}, memory {told['memory_gib']:.1f} GiB"
+                        f"loss {value:.3f}, waiting {told['waiting']:.0%}, memory {told['memory_gib']:.1f} GiB",
+                        refresh=False,
                     )
                     if is_tested and (scores := self._test()):
                         metrics(step=step, **scores)
@@ -290,4 +291,4 @@ class _Run:
     def _progress(self, start: int) -> Any:
         batch_size = self.config.data.batch_size
         total, initial = self.num_steps * batch_size, start * batch_size
-        return tqdm(total=total, initial=initial, unit="img", disable=None if self.world.is_main else True)
+        return progress(total, initial=initial, is_shown=self.world.is_main)

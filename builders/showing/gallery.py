@@ -29,12 +29,12 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from builders.format.errors import UserError
 from builders.format.images import FORMATS, decode_foreign_image, decode_sample
 from builders.format.manifest import MANIFEST
 from builders.format.open_clone import Clone, open_clone
+from builders.format.progress import progress
 from builders.format.storage import Storage
 from builders.publishing.beside import AUDIT, AUDIT_PICTURES, read_audit
 
@@ -151,10 +151,11 @@ def write_gallery(
     names = {entry["wnid"]: str(entry["name"]) for entry in sources[0].clone.manifest.recipe["classes"]}
     audited = _read_audit(sources[0].clone, audit)
     _copy_assets(out)
-    entries = [
-        _write_class(class_id, names.get(class_id, class_id), sources, out, per_class, audited)
-        for class_id in tqdm(sources[0].classes, unit="class", disable=None, leave=False)
-    ]
+    entries = []
+    with progress(len(sources[0].classes), unit="class", leave=False) as bar:
+        for class_id in sources[0].classes:
+            entries.append(_write_class(class_id, names.get(class_id, class_id), sources, out, per_class, audited))
+            bar.update()
     index = {
         "sources": [{"title": source.title, "settings": source.settings, "root": source.root} for source in sources],
         "classes": entries,

@@ -23,9 +23,9 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
-from tqdm import tqdm
 
 from builders.format.errors import UserError
+from builders.format.progress import progress
 from fakeit_eval.probes.base import Parameters, Report
 
 WORKER, PLACE = "worker", "place"
@@ -56,7 +56,7 @@ class Search:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._worker() as worker:
             study = self._study()
-            with tqdm(total=self.num_trials, desc="search", unit="trial", disable=None, leave=False) as bar:
+            with progress(self.num_trials, desc="search", unit="trial", leave=False) as bar:
                 while (trial := self._next(study, worker)) is not None:
                     if trial:
                         self._try(study, trial, suggest, objective)

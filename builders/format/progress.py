@@ -1,0 +1,40 @@
+"""How far something is that takes long: a bar on a terminal; elsewhere, as in a log, a line now and then."""
+
+import sys
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Nothing is said of what takes less."""
+LINE = "{n_fmt} of {total_fmt} {unit} ({percentage:.0f} %), {rate_fmt}{postfix}"
+
+
+def progress(
+    total: int, *, initial: int = 0, unit: str = "img", desc: str = "", leave: bool = True, is_shown: bool = True
+) -> "tqdm[Any]":
+    """A bar of `total` units, `initial` of which are done; `update(n)` adds to it. Bytes (unit "B") are scaled.
+
+    Without `leave` nothing of it stays on a terminal.
+    """
+    is_bytes = unit == "B"
+    options: dict[str, Any] = {"unit_scale": is_bytes, "unit_divisor": 1024 if is_bytes else 1000, "desc": desc}
+    if not sys.stderr.isatty():
+        line = f"{desc}: {LINE}" if desc else LINE
+        options |= {"file": _Lines(sys.stderr), "bar_format": line, "delay": SECONDS_BETWEEN_LINES}
+        options |= {"mininterval": SECONDS_BETWEEN_LINES, "maxinterval": SECONDS_BETWEEN_LINES}
+    return tqdm(total=total, initial=initial, unit=unit, leave=leave, disable=not is_shown, **options)
+
+
+class _Lines:
+    """A stream on which a bar that is drawn over itself becomes lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            self._stream.write(f"{line}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
