@@ -41,6 +41,7 @@ def test_mixture__labels_are_those_of_the_class_ids(turn: int, roots: list[str])
     seen = set()
     for number in range(len(mixture)):
         sample = mixture.view(number)
+        assert mixture.views([number])[0] == sample
         clone, slash, key = sample.key.partition("/")
         seen.add(clone)
         assert slash and mixture.label_names[sample.label] == key.rpartition("_")[0]

@@ -92,6 +92,7 @@ def test_prefetch__goes_ahead_as_far_as_the_cache_has_room(server: FileServer, t
     prefetcher = Prefetcher(whole(clone), order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
     prefetcher.advance(0)
     prefetcher.start()
+    prefetcher.begin()
     try:
         for step in range(0, order.batches_per_epoch, 3):
             prefetcher.advance(step)
@@ -124,6 +125,24 @@ def test_prefetch__a_small_cache_does_not_multiply_the_downloads(
         prefetcher.stop()
         sent = sum(num_bytes for path, num_bytes in server.traffic.sent_by_path.items() if path.endswith("tar"))
         assert cache.num_bytes() <= cache.max_bytes and sent <= 1.3 * manifest.num_bytes
+
+
+def test_prefetch__the_first_batch_has_the_network_to_itself(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fakeit_train.prefetch.SECONDS_ALONE", 60)
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**9))
+    order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=2)
+    prefetcher = Prefetcher(whole(clone), order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
+    prefetcher.advance(0)
+    prefetcher.start()
+    cache = clone.cache
+    assert cache is not None
+    time.sleep(0.3)
+    assert not any(path.endswith("tar") for path in server.traffic.sent_by_path)
+    prefetcher.begin()
+    wait_for(lambda: all(cache.has(shard) for shard in clone.manifest.shards))
+    prefetcher.stop()
 
 
 def test_prefetch__rests_when_all_is_there(server: FileServer, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from builders.clone_builder import make_clone
 from builders.format.cache import ShardCache
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
-from builders.format.open_clone import open_clone
+from builders.format.open_clone import Clone, open_clone
 from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.verify import verify_clone
@@ -50,6 +50,49 @@ def test_remote__all_samples_by_ranges_and_through_the_cache(
     assert samples(server.url, cache) == samples(finished[0])
     again = {path: server.traffic.sent_by_path[path] - sent[path] for path in sent}
     assert {path for path, num_bytes in again.items() if num_bytes} == {"/clone.json"}
+
+
+def viewed(clone: Clone, numbers: Iterable[int]) -> list[tuple[str, int, bytes]]:
+    return [(view.key, view.label, bytes(view.picture)) for view in clone.views(list(numbers))]
+
+
+def shard_bytes(server: FileServer) -> dict[str, int]:
+    return {path: sent for path, sent in server.traffic.sent_by_path.items() if path.endswith("tar")}
+
+
+MIXED = (41, 3, 57, 3, 60, 12)
+
+
+def test_remote__first_batches_come_by_ranges_and_then_shards_are_waited_for(
+    server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = samples(finished[0])
+    monkeypatch.setattr("builders.format.open_clone.BYTES_PAST_CACHE", 1)
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
+    assert viewed(clone, MIXED) == [expected[number] for number in MIXED]
+    asked = sum(len(expected[number][2]) for number in MIXED)
+    assert sum(shard_bytes(server).values()) == asked + 1  # a byte tells whether there are ranges
+    assert viewed(clone, MIXED) == [expected[number] for number in MIXED]
+    whole = sum(
+        shard.num_bytes
+        for shard in {clone.locate(n)[0]: clone.manifest.shards[clone.locate(n)[0]] for n in MIXED}.values()
+    )
+    assert sum(shard_bytes(server).values()) == asked + 1 + whole
+
+
+def test_remote__ranges_that_fail_or_are_corrupted_are_asked_for_again(
+    server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = samples(finished[0])
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
+    faults = [Fault(corrupt=True), Fault(status=503), Fault(drop_after=100)]
+    _ = clone.key(0), clone._has_ranges
+    server.traffic.choose = lambda method, path: faults.pop() if faults and path.endswith("tar") else None
+    assert viewed(clone, range(20)) == expected[:20] and not faults
+    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
+    server.traffic.choose = lambda method, path: Fault(corrupt=True) if path.endswith("tar") else None
+    with pytest.raises(UserError, match=r"came with another sha256 than its metadata says, twice"):
+        viewed(clone, range(20))
 
 
 def test_remote__through_a_network_that_fails(
@@ -98,6 +141,10 @@ def test_remote__a_server_without_ranges(finished: tuple[Path, Manifest], tmp_pa
         try:
             assert samples(url, ShardCache(tmp_path / "cache", 10**8)) == samples(finished[0])
             assert open_clone(url)[5] == open_clone(finished[0])[5]
+            for cache in (None, ShardCache(tmp_path / "another", 10**8)):
+                clone = open_clone(url, cache)
+                assert viewed(clone, MIXED) == viewed(open_clone(finished[0]), MIXED)
+            assert cache is not None and all(cache.has(clone.manifest.shards[clone.locate(n)[0]]) for n in MIXED)
         finally:
             process.kill()
 
