@@ -14,7 +14,7 @@ import hashlib
 import io
 import itertools
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -152,10 +152,18 @@ class Clone:
     def _read_indexes(self, numbers: Sequence[int]) -> None:
         """Reads the indexes of some samples' shards together, and asks meanwhile whether the server knows ranges."""
         shards = sorted({self.locate(number)[0] for number in numbers} - self._indexed)
-        if shards:
-            asked = [partial(self.shard_index, shard) for shard in shards] + [lambda: self._has_ranges]
-            self.storage.each(lambda ask: ask(), asked)
-            self._indexed |= set(shards)
+        if not shards:
+            return
+        asked: list[Callable[[], object]]
+        if self.cache:  # one thread for each file, or they would wait for each other's lock
+            files = {shard // SHARDS_PER_METADATA_FILE for shard in shards}
+            asked = [partial(self.cache.fetch, self.storage, self.manifest.metadata[number]) for number in files]
+        else:
+            asked = [partial(self.shard_index, shard) for shard in shards]
+        self.storage.each(lambda ask: ask(), [*asked, lambda: self._has_ranges])
+        for shard in shards:
+            self.shard_index(shard)
+        self._indexed |= set(shards)
 
     @cached_property
     def _has_ranges(self) -> bool:
