@@ -102,8 +102,8 @@ def list_() -> None:
     from builders.making.catalogue import builder_names, find_builder
 
     for name in builder_names():
-        for config in find_builder(name).BUILDER_CONFIGS:
-            print(f"{name}/{config.name:24} {config.description}")
+        for config, recipe in find_builder(name).RECIPES.items():
+            print(f"{name}/{config:24} {recipe.description}")
 
 
 def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int = 10, at: tuple[int, ...] = ()) -> None:

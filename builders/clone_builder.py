@@ -4,7 +4,7 @@
     plan    ->  shards          painted by an engine, made by a runner  making/shard.py, making/engines, making/runners
     shards  ->  clone           moved into place, clone.json last       making/finalise.py
 
-To add one, write a file with a subclass of `CloneBuilder` and its `BUILDER_CONFIGS`; the file's name is its name.
+To add one, write a file with a subclass of `CloneBuilder` and its `RECIPES`; the file's name is its name.
 
     from builders.digits_sd import DigitsSD
     builder = DigitsSD(config_name="c_cfg2", images_per_class=200)
@@ -13,86 +13,67 @@ To add one, write a file with a subclass of `CloneBuilder` and its `BUILDER_CONF
 """
 
 import contextlib
-import hashlib
 import itertools
-import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
-
-import datasets
-import yaml
-from datasets.features.features import Features
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions, with_counts
-from builders.format.errors import UserError, near
+from builders.format.errors import UserError, missing_extra, near
 from builders.format.manifest import MAKING, Manifest
-from builders.format.schema import card_features
 from builders.format.storage import Storage
 from builders.making.claims import FINALISE, Claims
-from builders.making.engines.base import Paint, engine
 from builders.making.finalise import MissingShardError, clean_up, finalise
 from builders.making.models import pin_model
 from builders.making.output import TARGET, Output, is_target, open_output, unfinished_target
-from builders.making.painting import paint_samples
-from builders.making.plan import Plan, Sample
+from builders.making.plan import Plan
 from builders.making.prompt_warnings import fetch_tokenizers, prompt_warnings
 from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
 from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, Report, Runner, runner
-from builders.making.shard import encode_sample
 from builders.making.stopping import Stop, StoppedError
 
 MAX_REMAKES = 2
 """Of shards that finalising finds damaged, before that is told."""
-MAX_SHARD = 1 << 31
-"""More samples than a shard holds."""
 
 
-@dataclass
-class CloneConfig(datasets.BuilderConfig):  # type: ignore[misc]
-    """A named recipe. `datasets` sets attributes on configs, so all that matters is in one frozen field."""
-
-    recipe: Recipe | None = None
-    num_rounds: int = 0
-
-    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
-        """Name of the cache: it changes with the recipe, the length and the versions that pixels depend on."""
-        assert self.recipe is not None
-        facts = [self.recipe.hash, self.num_rounds, engine(self.recipe.engine).environment(self.recipe)]
-        return f"{self.name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+def paper_recipes(base: Recipe) -> dict[str, Recipe]:
+    """A recipe for each prompt of the paper at guidance 7.5 and at 2: c_cfg7_5, c_cfg2, c_h_cfg7_5, …"""
+    found = {}
+    for prompt, template in TEMPLATES.items():
+        for scale in (7.5, 2.0):
+            config = f"{prompt}_cfg{str(scale).removesuffix('.0').replace('.', '_')}"
+            found[config] = replace(base, name=f"{base.name}/{config}", prompt=template, guidance_scale=scale)
+    return found
 
 
-def paper_configs(base: Recipe) -> list[CloneConfig]:
-    """A config for each prompt of the paper at guidance 7.5 and at 2: c_cfg7_5, c_cfg2, c_h_cfg7_5, …"""
-    return [
-        CloneConfig(
-            name=f"{prompt}_cfg{str(scale).removesuffix('.0').replace('.', '_')}",
-            version=datasets.Version("1.0.0"),
-            description=f'prompt "{template}", guidance {scale:g}',
-            recipe=replace(
-                base,
-                name=f"{base.name}/{prompt}_cfg{str(scale).removesuffix('.0').replace('.', '_')}",
-                prompt=template,
-                guidance_scale=scale,
-            ),
-        )
-        for prompt, template in TEMPLATES.items()
-        for scale in (7.5, 2.0)
-    ]
+class CloneBuilder:
+    """A `datasets` builder whose examples are painted. Keyword arguments override fields of the recipe.
 
+    The classes of builders know nothing of `datasets`, which takes most of a second to import: recipes are listed, planned and
+    made without it. An instance is of a class that is derived from `datasets.GeneratorBasedBuilder` as well (`dataset.py`).
+    """
 
-class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
-    """A `datasets` builder whose examples are painted. Keyword arguments override fields of the recipe."""
-
-    BUILDER_CONFIG_CLASS = CloneConfig
-    BUILDER_CONFIGS: ClassVar[list[CloneConfig]] = []
+    RECIPES: ClassVar[dict[str, Recipe]] = {}
+    """By the name of the config."""
     TAKES_SOURCE: ClassVar[bool] = False
     """Whether the classes come from a file or folder of the user's."""
+
+    if TYPE_CHECKING:  # an instance has all that `datasets` gives its builders
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        try:
+            from builders.dataset import as_dataset_builder
+        except ModuleNotFoundError as error:
+            raise missing_extra(error.name or "datasets", "build") from None
+        made: Self = super().__new__(as_dataset_builder(cls))  # type: ignore[arg-type]
+        return made
 
     def __init__(
         self,
@@ -105,8 +86,10 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     ) -> None:
         options = ClassOptions(**{f.name: overrides.pop(f.name) for f in fields(ClassOptions) if f.name in overrides})
         recipe = pin_model(self.recipe(config_name, options, **overrides))
-        plan = Plan(recipe, recipe.rounds(images_per_class, scale))
-        super().__init__(cache_dir=cache_dir, config_name=config_name, recipe=plan.recipe, num_rounds=plan.num_rounds)
+        self.plan = Plan(recipe, recipe.rounds(images_per_class, scale))
+        super().__init__(  # type: ignore[call-arg]
+            cache_dir=cache_dir, config_name=config_name, recipe=self.plan.recipe, num_rounds=self.plan.num_rounds
+        )
 
     @classmethod
     def recipe(cls, config_name: str | None, options: ClassOptions = ClassOptions(), **overrides: Any) -> Recipe:
@@ -115,15 +98,12 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         Raises:
             UserError: unknown config or field, or a value out of range.
         """
-        configs = {config.name: config for config in cls.BUILDER_CONFIGS}
         builder_name = cls.__module__.rsplit(".", 1)[-1]
-        if config_name not in configs:
+        if config_name not in cls.RECIPES:
             raise UserError(
-                f"unknown config '{config_name}' of '{builder_name}'; {near(str(config_name), list(configs))}"
+                f"unknown config '{config_name}' of '{builder_name}'; {near(str(config_name), list(cls.RECIPES))}"
             )
-        base = configs[config_name].recipe
-        assert base is not None
-        recipe = override_recipe(base, overrides)
+        recipe = override_recipe(cls.RECIPES[config_name], overrides)
         if options.source and not cls.TAKES_SOURCE:
             raise UserError(f"'{builder_name}' has its own classes; leave out --source, or use custom_sd")
         classes = recipe.classes or cls.classes(options)
@@ -133,10 +113,6 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def classes(cls, options: ClassOptions) -> tuple[ClassEntry, ...]:
         """What this builder paints, in sorted-wnid order."""
         raise NotImplementedError
-
-    @property
-    def plan(self) -> Plan:
-        return Plan(self.config.recipe, self.config.num_rounds)
 
     def materialize(self, out: str | Path, *, runner_name: str = "local", num_workers: int = 0) -> Manifest:
         """Makes the clone in a directory or at a URL; goes on where an earlier call stopped.
@@ -150,43 +126,6 @@ class CloneBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         manifest = make_clone(self.plan, str(out), runner_name=runner_name, num_workers=num_workers)
         assert manifest is not None
         return manifest
-
-    # What `datasets` asks of a builder.
-
-    def _info(self) -> datasets.DatasetInfo:
-        recipe: Recipe = self.config.recipe
-        listed = yaml.safe_load(yaml.safe_dump(card_features(recipe.image_format, recipe.label_names)))
-        return datasets.DatasetInfo(
-            description=self.config.description or "", features=Features._from_yaml_list(listed)
-        )
-
-    def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
-        plan = self.plan
-        # A batch each, so that a stream that goes on loses one at most; a whole shard where flagged images wait for its end.
-        stride = plan.recipe.batch_size if plan.recipe.safety != "drop" else MAX_SHARD
-        places = [
-            (shard, start, start + stride)
-            for shard in range(plan.num_shards)
-            for start in range(0, plan.shard_length(shard), stride)
-        ]
-        return [datasets.SplitGenerator(name=plan.recipe.split, gen_kwargs={"places": places})]
-
-    def _generate_examples(self, places: list[tuple[int, int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        plan = self.plan
-        paint = engine(plan.recipe.engine).load(plan.recipe)
-        for shard, start, stop in places:
-            yield from paint_examples(plan, plan.shard_samples(shard)[start:stop], paint)
-
-
-def paint_examples(plan: Plan, samples: list[Sample], paint: Paint) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Samples as `datasets` examples, equal to what the clone holds; images made again come last."""
-    for batch in paint_samples(plan, samples, paint):
-        for made in batch:
-            picture, fields = encode_sample(plan.recipe, made)
-            fields["sha256"] = hashlib.sha256(picture).hexdigest()
-            key, name = made.sample.key, plan.recipe.image_format
-            image = {"bytes": picture, "path": f"{key}.{name}"}
-            yield key, {name: image, "cls": made.sample.label, "json": fields, "__key__": key}
 
 
 class FailedShardsError(UserError):

@@ -6,12 +6,12 @@ fakeit-build make custom_sd/c_cfg2 OUT --source classes.txt
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions
 from builders.classes.custom import custom_classes
-from builders.clone_builder import CloneBuilder, paper_configs
+from builders.clone_builder import CloneBuilder, paper_recipes
 from builders.making.paper import stable_diffusion_v1_4
 
 
 class CustomSD(CloneBuilder):
-    BUILDER_CONFIGS = paper_configs(stable_diffusion_v1_4("custom_sd"))
+    RECIPES = paper_recipes(stable_diffusion_v1_4("custom_sd"))
     TAKES_SOURCE = True
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from builders.classes.class_list import ClassEntry, read_class_table
 from builders.classes.class_options import ClassOptions
-from builders.clone_builder import CloneBuilder, paper_configs
+from builders.clone_builder import CloneBuilder, paper_recipes
 from builders.making.models import EMBEDDED
 from builders.making.recipe import Recipe
 
@@ -29,7 +29,7 @@ BASE = Recipe(
 
 
 class DigitsSD(CloneBuilder):
-    BUILDER_CONFIGS = paper_configs(BASE)
+    RECIPES = paper_recipes(BASE)
 
     @classmethod
     def classes(cls, options: ClassOptions) -> tuple[ClassEntry, ...]:

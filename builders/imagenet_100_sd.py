@@ -6,12 +6,12 @@ fakeit-build make imagenet_100_sd/c_cfg2 OUT
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions
 from builders.classes.imagenet import imagenet_classes, read_imagenet100_wnids
-from builders.clone_builder import CloneBuilder, paper_configs
+from builders.clone_builder import CloneBuilder, paper_recipes
 from builders.making.paper import stable_diffusion_v1_4
 
 
 class ImageNet100SD(CloneBuilder):
-    BUILDER_CONFIGS = paper_configs(stable_diffusion_v1_4("imagenet_100_sd"))
+    RECIPES = paper_recipes(stable_diffusion_v1_4("imagenet_100_sd"))
 
     @classmethod
     def classes(cls, options: ClassOptions) -> tuple[ClassEntry, ...]:

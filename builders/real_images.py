@@ -6,12 +6,10 @@ fakeit-build make real_images/train OUT --source imagenet/train
 from dataclasses import replace
 from typing import Any
 
-import datasets
-
 from builders.classes.class_list import ClassEntry, read_class_table
 from builders.classes.class_options import ClassOptions
 from builders.classes.imagenet import imagenet_names
-from builders.clone_builder import CloneBuilder, CloneConfig
+from builders.clone_builder import CloneBuilder
 from builders.format.errors import UserError
 from builders.making.engines.folder import list_class_folders
 from builders.making.recipe import Recipe
@@ -33,15 +31,9 @@ BASE = Recipe(
 
 class RealImages(CloneBuilder):
     TAKES_SOURCE = True
-    BUILDER_CONFIGS = [
-        CloneConfig(
-            name=split,
-            version=datasets.Version("1.0.0"),
-            description=f"real images of the {split} split, from --source",
-            recipe=replace(BASE, name=f"real_images/{split}", split=split),
-        )
-        for split in ("train", "validation", "test")
-    ]
+    RECIPES = {
+        split: replace(BASE, name=f"real_images/{split}", split=split) for split in ("train", "validation", "test")
+    }
 
     @classmethod
     def recipe(cls, config_name: str | None, options: ClassOptions = ClassOptions(), **overrides: Any) -> Recipe:

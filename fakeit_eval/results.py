@@ -8,16 +8,16 @@ import json
 import re
 import uuid
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+from builders.format.distribution import versions
 from builders.format.errors import UserError
 from fakeit_eval.analysis.analyse import MEASURES
 from fakeit_eval.pictures.base import PREPROCESSING, PictureSet
 
 NUMBERS = ("top5", "mean_per_class", "top1_spread")
-PACKAGES = ("fakeit", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scipy", "optuna")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scipy", "optuna")
 
 
 class Evaluated(Protocol):
@@ -98,7 +98,7 @@ def write_result(
         "data": data,
         "settings": settings,
         **more,
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions(*PACKAGES),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{uuid.uuid4().hex}.tmp")

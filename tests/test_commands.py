@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from builders.format.distribution import DISTRIBUTION, installed_version
+from builders.format.distribution import DISTRIBUTION, versions
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_commands__one_name_of_the_distribution() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["name"] == DISTRIBUTION and project["version"] == installed_version()
+    assert project["name"] == DISTRIBUTION and project["version"] == versions()["fakeit"]
     assert [extra.partition("[")[0] for extra in project["optional-dependencies"]["all"]] == [DISTRIBUTION]
 
 

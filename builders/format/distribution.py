@@ -5,6 +5,6 @@ from importlib.metadata import version
 DISTRIBUTION = "fakeit-sd"
 
 
-def installed_version() -> str:
-    """The version of this project, which shards record under the key "fakeit"."""
-    return version(DISTRIBUTION)
+def versions(*packages: str) -> dict[str, str]:
+    """The installed versions of this project, under the key "fakeit" whatever its distribution is called, and of packages."""
+    return {"fakeit": version(DISTRIBUTION), **{name: version(name) for name in packages}}

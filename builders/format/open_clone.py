@@ -160,7 +160,7 @@ class Clone:
             asked = [partial(self.cache.fetch, self.storage, self.manifest.metadata[number]) for number in files]
         else:
             asked = [partial(self.shard_index, shard) for shard in shards]
-        self.storage.each(lambda ask: ask(), [*asked, lambda: self._has_ranges])
+        self.storage.each(_call, [*asked, lambda: self._has_ranges])
         for shard in shards:
             self.shard_index(shard)
         self._indexed |= set(shards)
@@ -297,6 +297,10 @@ class Clone:
     def _open_map(self, name: str) -> memoryview:
         with open(self.storage.path(name), "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _call(ask: Callable[[], object]) -> object:
+    return ask()
 
 
 def open_clone(root: str | Path, cache: ShardCache | None = None) -> Clone:

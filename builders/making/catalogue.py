@@ -16,7 +16,7 @@ from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
 if TYPE_CHECKING:
     from builders.clone_builder import CloneBuilder
 
-NOT_BUILDERS = ("__main__", "cli", "clone_builder")
+NOT_BUILDERS = ("__main__", "cli", "clone_builder", "dataset")
 
 
 def builder_names() -> list[str]:
@@ -51,7 +51,7 @@ def recipes_named(name: str) -> list[str]:
     builder, slash, _ = name.partition("/")
     if builder not in builder_names():
         return []
-    return [name] if slash else [f"{builder}/{config.name}" for config in find_builder(builder).BUILDER_CONFIGS]
+    return [name] if slash else [f"{builder}/{config}" for config in find_builder(builder).RECIPES]
 
 
 def find_recipe(recipe: str, overrides: dict[str, Any], options: ClassOptions = ClassOptions()) -> Recipe:

@@ -117,6 +117,13 @@ class Recipe:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
+    def description(self) -> str:
+        """A line for lists of recipes."""
+        if self.engine == "folder":
+            return f"real images of the {self.split} split, from --source"
+        return f'prompt "{self.prompt}", guidance {self.guidance_scale:g}'
+
+    @property
     def label_names(self) -> list[str]:
         """Wnid (or slug) of each label."""
         return [entry.wnid for entry in self.classes]

@@ -147,7 +147,7 @@ def test_cli__wrong_types_are_status_2_and_near_options_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("module", "arguments"),
-    [("datasets", ["plan", "digits_sd/c_cfg2"]), ("diffusers", ["make", "digits_sd/c_cfg2", "OUT"])],
+    [("diffusers", ["make", "digits_sd/c_cfg2", "OUT"])],
 )
 def test_cli__a_missing_extra_names_the_install_command(module: str, arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(

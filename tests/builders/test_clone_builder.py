@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from builders.making.prompts import TEMPLATES
 
 
 def test_clone_builder__digits_has_every_prompt_of_the_paper_at_both_guidances() -> None:
-    recipes = [config.recipe for config in DigitsSD.BUILDER_CONFIGS if config.recipe]
+    recipes = list(DigitsSD.RECIPES.values())
     assert {(r.prompt, r.guidance_scale) for r in recipes} == {(t, g) for t in TEMPLATES.values() for g in (7.5, 2.0)}
     assert len({r.name for r in recipes}) == len(recipes) == 12
 
@@ -40,7 +42,25 @@ def test_clone_builder__embedded_digits_are_made_streamed_and_equal(tmp_path: Pa
     made = clone.metadata(0, ["key", "sha256", "background", "prompt", "scheduler"]).to_pylist()
     assert streamed == {row["key"]: row["sha256"] for row in made}
     assert all(row["background"] and " inside " in row["prompt"] for row in made)
-    assert {row["scheduler"] for row in made} == {"PNDMScheduler"}
+    assert {row["scheduler"] for row in made} == {"DPMSolverMultistepScheduler"}
+
+
+def test_clone_builder__is_a_builder_of_datasets_and_prepared_by_two_processes(tmp_path: Path) -> None:
+    import datasets
+
+    builder = DigitsSD("c_cfg2", images_per_class=2, num_inference_steps=1, batch_size=5, cache_dir=str(tmp_path))
+    assert isinstance(builder, datasets.GeneratorBasedBuilder) and isinstance(builder, DigitsSD)
+    assert builder.name == "digits_sd" and list(builder.builder_configs) == list(DigitsSD.RECIPES)
+    builder.download_and_prepare(num_proc=2)
+    prepared = builder.as_dataset(split="train")
+    streamed = {row["__key__"]: row["json"] for row in builder.as_streaming_dataset(split="train")}
+    assert len(prepared) == 20 and {row["__key__"]: row["json"] for row in prepared} == streamed
+
+
+def test_clone_builder__recipes_are_read_without_datasets() -> None:
+    code = "import sys\nfrom builders.digits_sd import DigitsSD\nDigitsSD.recipe('c_cfg2')\nprint('datasets' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_clone_builder__a_clone_made_from_another_ones_manifest_is_the_same(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.tiny_pipeline import write_tiny_pipeline
 
 @pytest.mark.parametrize("builder", [ImageNet100SD, ImageNet1KSD, CustomSD])
 def test_imagenet_sd__every_prompt_of_the_paper_at_both_guidances(builder: type[CloneBuilder]) -> None:
-    recipes = [config.recipe for config in builder.BUILDER_CONFIGS if config.recipe]
+    recipes = list(builder.RECIPES.values())
     assert {(r.prompt, r.guidance_scale) for r in recipes} == {(t, g) for t in TEMPLATES.values() for g in (7.5, 2.0)}
     assert {(r.model, r.scheduler, r.num_inference_steps, r.width, r.height, r.image_quality) for r in recipes} == {
         ("CompVis/stable-diffusion-v1-4", "PNDMScheduler", 50, 512, 384, 95)

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from builders.format.distribution import installed_version
+from builders.format.distribution import versions
 from builders.format.errors import UserError
 from builders.making.engines.base import Paint, Painted
 from builders.making.pipelines.loading import borrow_pipeline, load_check, load_pipeline, out_of_memory
@@ -49,8 +48,7 @@ def environment(recipe: Recipe) -> dict[str, str]:
         device = torch.cuda.get_device_name()
     else:
         device = f"cpu {torch.backends.cpu.get_cpu_capability()}"
-    packages = ("torch", "diffusers", "transformers", "numpy", "pillow")
-    return {"fakeit": installed_version(), **{name: version(name) for name in packages}, "device": device}
+    return {**versions("torch", "diffusers", "transformers", "numpy", "pillow"), "device": device}
 
 
 def in_full_precision(recipe: Recipe) -> Recipe:

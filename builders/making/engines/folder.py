@@ -6,14 +6,13 @@ A file that already has the clone's format is kept byte for byte; any other is d
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builders.classes.custom import class_id, in_order_of_ids
-from builders.format.distribution import installed_version
+from builders.format.distribution import versions
 from builders.format.errors import ShardError, UserError
 from builders.format.images import decode_image, read_image_header
 from builders.making.engines.base import Paint, Painted
@@ -65,7 +64,7 @@ def load(recipe: Recipe) -> Paint:
 
 
 def environment(recipe: Recipe) -> dict[str, str]:
-    return {"fakeit": installed_version(), "pillow": version("pillow"), "device": "none"}
+    return {**versions("pillow"), "device": "none"}
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -1,0 +1,89 @@
+"""The side of a builder that `datasets` sees: images made as they are asked for.
+
+Invariant: its examples are what the clone holds, field for field.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import datasets
+import yaml
+from datasets.features.features import Features
+
+from builders.format.schema import card_features
+from builders.making.engines.base import Paint, engine
+from builders.making.painting import paint_samples
+from builders.making.plan import Plan, Sample
+from builders.making.recipe import Recipe
+from builders.making.shard import encode_sample
+
+MAX_SHARD = 1 << 31
+"""More samples than a shard holds."""
+
+
+@dataclass
+class CloneConfig(datasets.BuilderConfig):  # type: ignore[misc]
+    """A named recipe. `datasets` sets attributes on configs, so all that matters is in one frozen field."""
+
+    recipe: Recipe | None = None
+    num_rounds: int = 0
+
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
+        """Name of the cache: it changes with the recipe, the length and the versions that pixels depend on."""
+        assert self.recipe is not None
+        facts = [self.recipe.hash, self.num_rounds, engine(self.recipe.engine).environment(self.recipe)]
+        return f"{self.name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+
+
+class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
+    """What `datasets` asks of a builder, answered from its plan."""
+
+    BUILDER_CONFIG_CLASS = CloneConfig
+    plan: Plan
+
+    def _info(self) -> datasets.DatasetInfo:
+        recipe = self.config.recipe
+        listed = yaml.safe_load(yaml.safe_dump(card_features(recipe.image_format, recipe.label_names)))
+        return datasets.DatasetInfo(description=recipe.description, features=Features._from_yaml_list(listed))
+
+    def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
+        plan = self.plan
+        # A batch each, so that a stream that goes on loses one at most; a whole shard where flagged images wait for its end.
+        stride = plan.recipe.batch_size if plan.recipe.safety != "drop" else MAX_SHARD
+        places = [
+            (shard, start, start + stride)
+            for shard in range(plan.num_shards)
+            for start in range(0, plan.shard_length(shard), stride)
+        ]
+        return [datasets.SplitGenerator(name=plan.recipe.split, gen_kwargs={"places": places})]
+
+    def _generate_examples(self, places: list[tuple[int, int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        paint = engine(self.plan.recipe.engine).load(self.plan.recipe)
+        for shard, start, stop in places:
+            yield from paint_examples(self.plan, self.plan.shard_samples(shard)[start:stop], paint)
+
+
+@cache
+def as_dataset_builder(builder: Any) -> Any:
+    """A subclass of a `CloneBuilder`, with its name and module, that is a `datasets` builder as well."""
+    configs = [
+        CloneConfig(name=name, version=datasets.Version("1.0.0"), description=recipe.description, recipe=recipe)
+        for name, recipe in builder.RECIPES.items()
+    ]
+    fields = {"__module__": builder.__module__, "__doc__": builder.__doc__, "BUILDER_CONFIGS": configs}
+    return type(builder.__name__, (builder, PlanDataset), fields)
+
+
+def paint_examples(plan: Plan, samples: list[Sample], paint: Paint) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Samples as `datasets` examples, equal to what the clone holds; images made again come last."""
+    for batch in paint_samples(plan, samples, paint):
+        for made in batch:
+            picture, fields = encode_sample(plan.recipe, made)
+            fields["sha256"] = hashlib.sha256(picture).hexdigest()
+            key, name = made.sample.key, plan.recipe.image_format
+            image = {"bytes": picture, "path": f"{key}.{name}"}
+            yield key, {name: image, "cls": made.sample.label, "json": fields, "__key__": key}
