@@ -60,16 +60,17 @@ def fakeit_http(data: str, work: str, start: float) -> Pictures:
     from fakeit_train.order import Order
     from fakeit_train.prefetch import Prefetcher
 
-    clone = open_clone(data, ShardCache(Path(work) / "cache", 1 << 40))
-    order = Order(tuple(shard.num_samples for shard in clone.manifest.shards), BATCH_SIZE)
-    prefetcher = Prefetcher(whole(clone), order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
+    mixture = whole(open_clone(data, ShardCache(Path(work) / "cache", 1 << 40)))
+    order = Order(tuple(shard.num_samples for shard in mixture.clones[0].manifest.shards), BATCH_SIZE)
+    prefetcher = Prefetcher(mixture, order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
     first = round(start * order.batches_per_epoch)
     prefetcher.advance(first)
     prefetcher.start()
     for step in range(first, order.batches_per_epoch):
         prefetcher.advance(step)
-        for number, _ in order.global_batch(step):
-            yield clone[number].picture
+        views = mixture.views([number for number, _ in order.global_batch(step)])
+        prefetcher.begin()
+        yield from (bytes(view.picture) for view in views)
 
 
 # --- webdataset: in sequence; it has no resume but reading on ---
