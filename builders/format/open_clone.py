@@ -252,7 +252,7 @@ class Clone:
         try:
             with self._open_metadata(entry) as file:
                 rows = read_rows(file, shard % SHARDS_PER_METADATA_FILE, columns)
-        except (OSError, KeyError, IndexError, OverflowError, pa.ArrowException) as error:
+        except (OSError, KeyError, IndexError, OverflowError, UnicodeError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"'{self.storage.url(entry.name)}' cannot be read ({reason}); run 'fakeit-build verify'"
