@@ -5,11 +5,10 @@ outside the packages, and says so in one sentence.
 """
 
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
-
-OURS = "format/distribution.py"
 
 
 def build() -> None:
@@ -25,12 +24,30 @@ def evaluate() -> None:
 
 
 def _start(program: str, module: str) -> None:
-    spec = importlib.util.find_spec("builders")
-    places = [Path(place) for place in (spec and spec.submodule_search_locations) or []]
-    if spec and not any((place / OURS).is_file() for place in places):
+    if place := _foreign_builders():
         sys.stderr.write(
-            f"{program}: the package 'builders' in '{places[0] if places else spec.origin}' is not fakeit's, and hides it; "
-            "if pip installed it, run 'pip uninstall builders' and install fakeit again, or else start elsewhere\n"
+            f"{program}: the package 'builders' in '{place}' is not fakeit's, or lies over it; if pip installed it, run "
+            "'pip uninstall builders' and install fakeit again, or else start elsewhere\n"
         )
         raise SystemExit(2)
     importlib.import_module(module).main()
+
+
+def _foreign_builders() -> str | None:
+    """Where Python finds a package `builders` that is not ours alone."""
+    spec = importlib.util.find_spec("builders")
+    places = [Path(place) for place in (spec and spec.submodule_search_locations) or []]
+    if not spec:
+        return None
+    try:
+        ours = importlib.util.find_spec("builders.format.distribution")
+    except Exception:  # whatever another package does when it is imported
+        ours = None
+    found = Path(ours.origin) if ours and ours.origin else None
+    if not any(found and found.is_relative_to(place) for place in places):
+        return str(places[0] if places else spec.origin)
+    try:
+        other = Path(str(importlib.metadata.distribution("builders").locate_file("builders"))).resolve()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return str(other) if other in [place.resolve() for place in places] else None

@@ -55,7 +55,7 @@ class CloneBuilder:
     """A `datasets` builder whose examples are painted. Keyword arguments override fields of the recipe.
 
     The classes of builders know nothing of `datasets`, which takes most of a second to import: recipes are listed, planned and
-    made without it. An instance is of a class that is derived from `datasets.GeneratorBasedBuilder` as well (`dataset.py`).
+    made without it. An instance is of a class that is derived from `datasets.GeneratorBasedBuilder` as well (`making/dataset_builder.py`).
     """
 
     RECIPES: ClassVar[dict[str, Recipe]] = {}
@@ -69,7 +69,7 @@ class CloneBuilder:
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         try:
-            from builders.dataset import as_dataset_builder
+            from builders.making.dataset_builder import as_dataset_builder
         except ModuleNotFoundError as error:
             raise missing_extra(error.name or "datasets", "build") from None
         made: Self = super().__new__(as_dataset_builder(cls))  # type: ignore[arg-type]

@@ -155,12 +155,8 @@ def _listed(values: Sequence[float | str]) -> str:
 def _run_all(runs: Sequence[Run], evaluations: Sequence[str], base: Base, setting: Setting) -> None:
     todo = [run for run in runs if not _is_finished(run, evaluations, setting)]
     with ThreadPoolExecutor(setting.jobs) as pool:
-        try:
-            for future in [pool.submit(_run_one, run, evaluations, base, setting) for run in todo]:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for future in [pool.submit(_run_one, run, evaluations, base, setting) for run in todo]:
+            future.result()
 
 
 def _run_one(run: Run, evaluations: Sequence[str], base: Base, setting: Setting) -> None:

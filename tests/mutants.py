@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.mutants              # all of them; or the numbers of some, counted from 1
 
-Each fault is put into a copy of the tree, and the tests named beside it run there as `make test` runs them, to the first
-failure. A mutant that no test notices survives, and the exit status is 1.
+Each fault is put into a copy of the tree, and the tests named beside it run there, those marked long left out, to the first
+failure. They have to pass without the fault. A mutant that no test notices survives, and the exit status is 1.
 """
 
 import csv
@@ -15,7 +15,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "tests" / "mutants.tsv"
-COPIED = ("builders", "fakeit_train", "fakeit_eval", "tests", "pyproject.toml")
+COPIED = ("fakeit_commands.py", "builders", "fakeit_train", "fakeit_eval", "tests", "pyproject.toml")
+
+
+def passes(tests: str, copy: Path) -> bool:
+    options = ("-x", "-q", "-m", "not long", "-p", "no:cacheprovider")
+    status = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *tests.split()], cwd=copy, capture_output=True
+    ).returncode
+    if status not in (0, 1):
+        raise SystemExit(f"'{tests}' cannot be run (pytest's status {status}); mend its lines in {TABLE}")
+    return status == 0
 
 
 def is_killed(mutant: dict[str, str], copy: Path) -> bool:
@@ -26,9 +36,7 @@ def is_killed(mutant: dict[str, str], copy: Path) -> bool:
         raise SystemExit(f"{mutant['file']} does not hold {mutant['from']!r} once; mend the line in {TABLE}")
     path.write_text(right.replace(mutant["from"], mutant["to"]), encoding="utf-8")
     try:
-        options = ("-x", "-q", "-m", "not long", "-p", "no:cacheprovider")
-        command = [sys.executable, "-m", "pytest", *options, *mutant["tests"].split()]
-        return subprocess.run(command, cwd=copy, capture_output=True).returncode == 1
+        return not passes(mutant["tests"], copy)
     finally:
         path.write_text(right, encoding="utf-8")
 
@@ -43,6 +51,9 @@ def main() -> int:
             source = ROOT / name
             copied = shutil.copytree if source.is_dir() else shutil.copy
             copied(source, Path(folder) / name)
+        for tests in dict.fromkeys(mutants[number - 1]["tests"] for number in numbers):
+            if not passes(tests, Path(folder)):
+                raise SystemExit(f"'{tests}' fails without a fault")
         for number in numbers:
             mutant = mutants[number - 1]
             killed = is_killed(mutant, Path(folder))

@@ -1,5 +1,7 @@
 """The commands as they are started: from their scripts, beside a foreign package named `builders`."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -28,3 +30,28 @@ def test_commands__beside_a_foreign_builders_they_say_so(command: list[str], tmp
     assert ended.returncode == 2 and ended.stdout == ""
     assert len(ended.stderr.splitlines()) == 1
     assert f"the package 'builders' in '{tmp_path / 'builders'}' is not fakeit's" in ended.stderr
+
+
+def test_commands__beneath_a_foreign_builders_in_the_same_place_they_say_so(tmp_path: Path) -> None:
+    """As pip leaves it where both are installed."""
+    shutil.copytree(ROOT / "builders", tmp_path / "builders")
+    (tmp_path / "builders-1.2.8.dist-info").mkdir()
+    (tmp_path / "builders-1.2.8.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: builders\nVersion: 1.2.8\n"
+    )
+    code = "import fakeit_commands as f; f.build()"
+    ended = subprocess.run([sys.executable, "-c", code, "list"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2 and "run 'pip uninstall builders' and install fakeit again" in ended.stderr
+
+
+def test_commands__run_from_a_zip(tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "packages"), "zip", ROOT, "builders")
+    code = "import fakeit_commands as f; print(f._foreign_builders())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": archive},
+    )
+    assert ended.stdout == "None\n", ended.stderr

@@ -67,6 +67,10 @@ class _Place:
     sha256: str
     """Of the picture; "" in a local clone, whose index has none."""
 
+    @property
+    def num_bytes(self) -> int:
+        return self.end - self.start
+
     def is_of(self, picture: bytes) -> bool:
         return hashlib.sha256(picture).hexdigest() == self.sha256
 
@@ -86,6 +90,7 @@ class Clone:
         self.cache = None if self.storage.is_local else cache
         self._bytes_past_cache = BYTES_PAST_CACHE
         self._indexed: set[int] = set()
+        self._has_ranges: bool | None = None
         self.shard_index = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._read_index)
         self._map = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._open_map)
 
@@ -126,17 +131,36 @@ class Clone:
         """The samples of a batch, as `view` gives them.
 
         Of a remote clone, samples whose shard is not in the cache come by ranges, all together. With a cache, only the first
-        `BYTES_PAST_CACHE` of a process do: shards are on their way meanwhile, and after that they are waited for.
+        `BYTES_PAST_CACHE` of a process do, and none after one has failed: the prefetcher brings shards, which are waited for.
         """
-        found: dict[int, SampleView] = {}
-        if not self.storage.is_local:
-            self._read_indexes(numbers)
-            missing = [number for number in numbers if not self._is_in_cache(self.locate(number)[0])]
-            if missing and self._bytes_past_cache > 0 and self._has_ranges:
-                found = dict(zip(missing, self._read_ranges([self._place(n) for n in missing]), strict=True))
-                if self.cache:
-                    self._bytes_past_cache -= sum(len(view.picture) for view in found.values())
+        found = {} if self.storage.is_local else self._views_past_cache(numbers)
         return [found.get(number) or self.view(number) for number in numbers]
+
+    def _views_past_cache(self, numbers: Sequence[int]) -> dict[int, SampleView]:
+        """What comes by ranges of some samples; `view` has the others."""
+        missing = [number for number in numbers if not self._is_in_cache(self.locate(number)[0])]
+        shards = [self.manifest.shards[self.locate(number)[0]].name for number in missing[:1]]
+        is_asked = bool(missing) and self._bytes_past_cache > 0 and self._has_ranges is not False
+        self._read_indexes(numbers, shards[0] if is_asked else None)
+        if not is_asked or not self._has_ranges:
+            return {}
+        places = {number: self._place(number) for number in missing}
+        if self.cache:
+            ends = itertools.accumulate(place.num_bytes for place in places.values())
+            fitting = sum(end <= self._bytes_past_cache for end in ends)
+            places = dict(itertools.islice(places.items(), fitting))
+        contents = self.storage.read_ranges([(place.shard.name, place.start, place.end) for place in places.values()])
+        found = {
+            number: place.view(content)
+            for (number, place), content in zip(places.items(), contents, strict=True)
+            if content is not None and place.is_of(content)
+        }
+        if self.cache:
+            is_over = len(found) < len(missing)
+            self._bytes_past_cache = (
+                0 if is_over else self._bytes_past_cache - sum(p.num_bytes for p in places.values())
+            )
+        return found
 
     def _place(self, number: int) -> "_Place":
         shard, row = self.locate(number)
@@ -149,33 +173,24 @@ class Clone:
     def _is_in_cache(self, shard: int) -> bool:
         return self.cache is not None and self.cache.has(self.manifest.shards[shard])
 
-    def _read_indexes(self, numbers: Sequence[int]) -> None:
-        """Reads the indexes of some samples' shards together, and asks meanwhile whether the server knows ranges."""
+    def _read_indexes(self, numbers: Sequence[int], shard_to_try: str | None) -> None:
+        """Reads the indexes of some samples' shards together, and finds out meanwhile whether the server knows ranges."""
+        asked: list[Callable[[], object]] = []
         shards = sorted({self.locate(number)[0] for number in numbers} - self._indexed)
-        if not shards:
-            return
-        asked: list[Callable[[], object]]
         if self.cache:  # one thread for each file, or they would wait for each other's lock
             files = {shard // SHARDS_PER_METADATA_FILE for shard in shards}
-            asked = [partial(self.cache.fetch, self.storage, self.manifest.metadata[number]) for number in files]
+            asked += [partial(self.cache.fetch, self.storage, self.manifest.metadata[number]) for number in files]
         else:
-            asked = [partial(self.shard_index, shard) for shard in shards]
-        self.storage.each(_call, [*asked, lambda: self._has_ranges])
+            asked += [partial(self.shard_index, shard) for shard in shards]
+        if shard_to_try and self._has_ranges is None:
+            asked.append(partial(self._try_ranges, shard_to_try))
+        self.storage.each(lambda ask: ask(), asked)
         for shard in shards:
             self.shard_index(shard)
         self._indexed |= set(shards)
 
-    @cached_property
-    def _has_ranges(self) -> bool:
-        return self.storage.has_ranges(self.manifest.shards[0].name)
-
-    def _read_ranges(self, places: Sequence["_Place"]) -> list[SampleView]:
-        """Samples past the cache, each checked by its sha256; what fails is asked for once more by itself."""
-        contents = self.storage.read_ranges([(place.shard.name, place.start, place.end) for place in places])
-        return [
-            place.view(content if content is not None and place.is_of(content) else self._read_range(place))
-            for place, content in zip(places, contents, strict=True)
-        ]
+    def _try_ranges(self, shard: str) -> None:
+        self._has_ranges = self.storage.has_ranges(shard)
 
     def decoded(self, number: int) -> tuple[NDArray[np.uint8], int]:
         """RGB pixels (height, width, 3) of a sample, and its label."""
@@ -297,10 +312,6 @@ class Clone:
     def _open_map(self, name: str) -> memoryview:
         with open(self.storage.path(name), "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _call(ask: Callable[[], object]) -> object:
-    return ask()
 
 
 def open_clone(root: str | Path, cache: ShardCache | None = None) -> Clone:

@@ -1,4 +1,4 @@
-"""How far something is that takes long: a bar on a terminal; elsewhere, as in a log, a line now and then."""
+"""Shows how far a long command is: a bar on a terminal; elsewhere, as in a log, a line now and then."""
 
 import sys
 from typing import Any, TextIO
@@ -6,8 +6,10 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
-"""Nothing is said of what takes less."""
+"""A log gets no line of a command that takes less."""
 LINE = "{n_fmt} of {total_fmt} {unit} ({percentage:.0f} %), {rate_fmt}{postfix}"
+UP = "\x1b[A"
+"""With which tqdm returns from an inner bar to an outer one."""
 
 
 def progress(
@@ -19,8 +21,9 @@ def progress(
     """
     is_bytes = unit == "B"
     options: dict[str, Any] = {"unit_scale": is_bytes, "unit_divisor": 1024 if is_bytes else 1000, "desc": desc}
-    if not sys.stderr.isatty():
-        line = f"{desc}: {LINE}" if desc else LINE
+    if not getattr(sys.stderr, "isatty", bool)():
+        words = desc.replace("{", "{{").replace("}", "}}")
+        line = f"{words}: {LINE}" if desc else LINE
         options |= {"file": _Lines(sys.stderr), "bar_format": line, "delay": SECONDS_BETWEEN_LINES}
         options |= {"mininterval": SECONDS_BETWEEN_LINES, "maxinterval": SECONDS_BETWEEN_LINES}
     return tqdm(total=total, initial=initial, unit=unit, leave=leave, disable=not is_shown, **options)
@@ -33,7 +36,7 @@ class _Lines:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        if line := text.strip():
+        if line := text.replace(UP, "").strip():
             self._stream.write(f"{line}\n")
 
     def flush(self) -> None:

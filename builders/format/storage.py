@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
+import fsspec.asyn
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
@@ -161,8 +162,16 @@ class Storage:
         return content[start:end] if len(content) > end - start else content
 
     def has_ranges(self, name: str) -> bool:
-        """Whether the server sends parts of files, as this one; a plain web server may send the whole file instead."""
-        return not self._may_lack_ranges or len(self._read_at_least(name, 0, 1)) == 1
+        """Whether the server sends parts of files, as this one; a plain web server may send the whole file instead.
+
+        False, too, where the file cannot be had; nothing of it is read.
+        """
+        if not self._may_lack_ranges:
+            return True
+        try:
+            return bool(fsspec.asyn.sync(self.fs.loop, _has_ranges, self.fs, self.path(name)))
+        except Exception:  # of any kind that the store has; whoever reads the file will say what is wrong
+            return False
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """The bytes [start, end) of each (name, start, end), asked for together; None for one that did not come.
@@ -419,6 +428,13 @@ class Storage:
         except OSError as error:
             raise UserError(f"cannot write to '{folder}': {error.strerror}; choose another output") from None
         return Path(folder) / f".{name}.{socket.gethostname()}-{os.getpid()}.tmp"
+
+
+async def _has_ranges(fs: Any, url: str) -> bool:
+    session = await fs.set_session()
+    headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
+    async with session.get(fs.encode_url(url), **{**fs.kwargs, "headers": headers}) as response:
+        return bool(response.status == 206)
 
 
 class _Ranges(io.RawIOBase):

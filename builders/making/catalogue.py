@@ -16,7 +16,7 @@ from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
 if TYPE_CHECKING:
     from builders.clone_builder import CloneBuilder
 
-NOT_BUILDERS = ("__main__", "cli", "clone_builder", "dataset")
+NOT_BUILDERS = ("__main__", "cli", "clone_builder")
 
 
 def builder_names() -> list[str]:

@@ -99,7 +99,7 @@ class Base:
     steps: tuple[float, ...]
     """Numbers of diffusion steps that are compared."""
     steps_scheduler: str = ""
-    """Sampler that they are compared with; "" for the recipe's own."""
+    """Scheduler that they are compared with; "" for the recipe's own."""
     fixed: str
     """What stays the same over sizes where nothing is said: the paper does not tell."""
 

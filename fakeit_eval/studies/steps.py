@@ -16,11 +16,11 @@ def default_values(base: Base) -> list[float | str]:
 
 
 def points(base: Base, values: list[float | str], options: Options) -> list[Point]:
-    sampler = ("--scheduler", base.steps_scheduler) if base.steps_scheduler else ()
+    scheduler = ("--scheduler", base.steps_scheduler) if base.steps_scheduler else ()
     return [
         Point(series=base.name, x=value, run=run)
         for value in values
-        for run in base.runs(base.synthetic("c_d_cfg7_5", *sampler, "--num-inference-steps", f"{value:g}"), options)
+        for run in base.runs(base.synthetic("c_d_cfg7_5", *scheduler, "--num-inference-steps", f"{value:g}"), options)
     ]
 
 

@@ -1,3 +1,5 @@
+import copy
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -55,6 +57,20 @@ def test_clone_builder__is_a_builder_of_datasets_and_prepared_by_two_processes(t
     prepared = builder.as_dataset(split="train")
     streamed = {row["__key__"]: row["json"] for row in builder.as_streaming_dataset(split="train")}
     assert len(prepared) == 20 and {row["__key__"]: row["json"] for row in prepared} == streamed
+
+
+def test_clone_builder__and_its_streams_are_pickled(tmp_path: Path) -> None:
+    builder = DigitsSD("c_cfg2", images_per_class=1, num_inference_steps=1, cache_dir=str(tmp_path))
+    for again in (pickle.loads(pickle.dumps(builder)), copy.copy(builder)):
+        assert type(again) is type(builder) and again.plan == builder.plan and again.cache_dir == builder.cache_dir
+    stream = builder.as_streaming_dataset(split="train")
+    assert [row["__key__"] for row in pickle.loads(pickle.dumps(stream))] == [row["__key__"] for row in stream]
+
+
+def test_clone_builder__without_datasets_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "builders.making.dataset_builder", None)
+    with pytest.raises(UserError, match=r"pip install 'fakeit-sd\[build\]'"):
+        DigitsSD("c_cfg2")
 
 
 def test_clone_builder__recipes_are_read_without_datasets() -> None:

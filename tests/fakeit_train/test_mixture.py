@@ -41,12 +41,17 @@ def test_mixture__labels_are_those_of_the_class_ids(turn: int, roots: list[str])
     seen = set()
     for number in range(len(mixture)):
         sample = mixture.view(number)
-        assert mixture.views([number])[0] == sample
         clone, slash, key = sample.key.partition("/")
         seen.add(clone)
         assert slash and mixture.label_names[sample.label] == key.rpartition("_")[0]
         assert mixture.key(number) == sample.key
     assert seen == {"1", "2"} and len(mixture.label_names) == len(set(mixture.label_names))
+
+
+def test_mixture__a_batch_is_its_samples_in_their_order(roots: list[str]) -> None:
+    mixture = open_mixture(roots, DataConfig())
+    numbers = [len(mixture) - 1, 0, 5, len(mixture) - 2, 5, 1]
+    assert mixture.views(numbers) == [mixture.view(number) for number in numbers]
 
 
 def test_mixture__one_clone_is_itself(roots: list[str]) -> None:

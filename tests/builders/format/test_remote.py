@@ -67,32 +67,43 @@ def test_remote__first_batches_come_by_ranges_and_then_shards_are_waited_for(
     server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = samples(finished[0])
-    monkeypatch.setattr("builders.format.open_clone.BYTES_PAST_CACHE", 1)
+    budget = sum(len(expected[number][2]) for number in {*MIXED, 5})
+    monkeypatch.setattr("builders.format.open_clone.BYTES_PAST_CACHE", budget - 1)
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
     assert viewed(clone, MIXED) == [expected[number] for number in MIXED]
-    asked = sum(len(expected[number][2]) for number in MIXED)
+    asked = sum(len(expected[number][2]) for number in set(MIXED))
     assert sum(shard_bytes(server).values()) == asked + 1  # a byte tells whether there are ranges
-    assert viewed(clone, MIXED) == [expected[number] for number in MIXED]
-    whole = sum(
-        shard.num_bytes
-        for shard in {clone.locate(n)[0]: clone.manifest.shards[clone.locate(n)[0]] for n in MIXED}.values()
-    )
-    assert sum(shard_bytes(server).values()) == asked + 1 + whole
+    shards = clone.manifest.shards
+    assert viewed(clone, [5, *MIXED]) == [expected[number] for number in (5, *MIXED)]
+    whole = sum(shards[shard].num_bytes for shard in {clone.locate(number)[0] for number in (5, *MIXED)})
+    assert asked + 1 + whole <= sum(shard_bytes(server).values()) <= asked + 1 + whole + budget
 
 
-def test_remote__ranges_that_fail_or_are_corrupted_are_asked_for_again(
-    server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", [Fault(corrupt=True), Fault(status=503), Fault(drop_after=100)])
+def test_remote__where_a_range_fails_the_shard_is_fetched(
+    server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, fault: Fault
 ) -> None:
     expected = samples(finished[0])
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
-    faults = [Fault(corrupt=True), Fault(status=503), Fault(drop_after=100)]
-    _ = clone.key(0), clone._has_ranges
+    assert viewed(clone, [0]) == expected[:1]
+    faults = [fault]
     server.traffic.choose = lambda method, path: faults.pop() if faults and path.endswith("tar") else None
-    assert viewed(clone, range(20)) == expected[:20] and not faults
-    clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
-    server.traffic.choose = lambda method, path: Fault(corrupt=True) if path.endswith("tar") else None
-    with pytest.raises(UserError, match=r"came with another sha256 than its metadata says, twice"):
-        viewed(clone, range(20))
+    assert viewed(clone, range(20)) == expected[:20] and not faults and any(map(clone._is_in_cache, range(2)))
+    without = open_clone(server.url)
+    faults.append(fault)
+    assert viewed(without, range(20)) == expected[:20] and not faults
+
+
+def test_remote__a_shard_that_is_gone_is_told(
+    server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    server.traffic.choose = lambda method, path: Fault(status=404) if path.endswith("000000.tar") else None
+    for cache in (None, ShardCache(tmp_path / "cache", 10**8)):
+        clone = open_clone(server.url, cache)
+        last = len(clone) - 1
+        assert viewed(clone, [last]) == samples(finished[0])[last:]
+        with pytest.raises(UserError, match=r"000000\.tar.* is not there"):
+            clone.views([last, 0])
 
 
 def test_remote__through_a_network_that_fails(
@@ -121,6 +132,7 @@ def test_remote__offline_with_a_warm_cache(
     server.traffic.choose = lambda method, path: Fault(drop_after=0)
     with pytest.warns(UserWarning, match="the version that the cache saw last is read"):
         assert samples(server.url, cache) == samples(finished[0])
+        assert viewed(open_clone(server.url, cache), MIXED) == viewed(open_clone(finished[0]), MIXED)
     server.traffic.choose = lambda method, path: Fault(status=404)
     with pytest.raises(UserError, match="no clone at"):  # which is no matter of the network
         open_clone(server.url, cache)

@@ -44,6 +44,12 @@ class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     BUILDER_CONFIG_CLASS = CloneConfig
     plan: Plan
+    builder: Any
+    """The class that users see."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By that class, for its subclass here cannot be imported by its name."""
+        return _restore, (self.builder, self.__getstate__())
 
     def _info(self) -> datasets.DatasetInfo:
         recipe = self.config.recipe
@@ -70,12 +76,25 @@ class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 @cache
 def as_dataset_builder(builder: Any) -> Any:
     """A subclass of a `CloneBuilder`, with its name and module, that is a `datasets` builder as well."""
+    if issubclass(builder, PlanDataset):
+        return builder
     configs = [
         CloneConfig(name=name, version=datasets.Version("1.0.0"), description=recipe.description, recipe=recipe)
         for name, recipe in builder.RECIPES.items()
     ]
-    fields = {"__module__": builder.__module__, "__doc__": builder.__doc__, "BUILDER_CONFIGS": configs}
+    fields = {
+        "__module__": builder.__module__,
+        "__doc__": builder.__doc__,
+        "BUILDER_CONFIGS": configs,
+        "builder": builder,
+    }
     return type(builder.__name__, (builder, PlanDataset), fields)
+
+
+def _restore(builder: Any, state: dict[str, Any]) -> Any:
+    made = builder.__new__(builder)
+    made.__setstate__(state)
+    return made
 
 
 def paint_examples(plan: Plan, samples: list[Sample], paint: Paint) -> Iterator[tuple[str, dict[str, Any]]]:
