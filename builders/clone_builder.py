@@ -52,10 +52,10 @@ def paper_recipes(base: Recipe) -> dict[str, Recipe]:
 
 
 class CloneBuilder:
-    """A `datasets` builder whose examples are painted. Keyword arguments override fields of the recipe.
+    """A `datasets` builder whose examples are generated. Keyword arguments override fields of the recipe.
 
-    The classes of builders know nothing of `datasets`, which takes most of a second to import: recipes are listed, planned and
-    made without it. An instance is of a class that is derived from `datasets.GeneratorBasedBuilder` as well (`making/dataset_builder.py`).
+    A builder's class knows nothing of `datasets`, which takes most of a second to import, so recipes are listed, planned and
+    made without it. An instance is a `datasets.GeneratorBasedBuilder` as well (`making/dataset_builder.py`).
     """
 
     RECIPES: ClassVar[dict[str, Recipe]] = {}
