@@ -86,7 +86,7 @@ test: $(READY) system ## every behaviour that users meet, in minutes
 test-all: $(READY) system ## that, and what needs a cluster, a browser, S3, a compiler or hundreds of kills
 	$(PYTEST)
 
-check: lint test ## lint, format, types and tests
+check: lint test ## lint, and the tests of what users meet
 
 accept: $(READY) system ## the long proofs, one script each in tests/acceptance; each writes a dated file into benchmarks/results
 	@for proof in tests/acceptance/accept_*.py; do echo "== $$proof"; $(BIN)/python $$proof || exit 1; done
