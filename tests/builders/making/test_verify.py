@@ -195,8 +195,12 @@ def test_verify__damaged_files_are_found(clone: Path, damage: Callable[[Path], o
     assert words in faults(clone)
 
 
+def die(*arguments: object) -> None:
+    os._exit(1)
+
+
 def test_verify__a_worker_that_dies_is_told(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builders.making.verify.BYTES_PER_WORKER", {False: 1, True: 1})
-    monkeypatch.setattr("builders.making.verify._work", os._exit)
+    monkeypatch.setattr("builders.making.verify._work", die)
     with pytest.raises(UserError, match="a worker process died"):
         list(verify_clone(str(clone), num_workers=2))
