@@ -1,10 +1,13 @@
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builders.classes.class_options import ClassOptions
 from builders.format.errors import UserError
+from builders.format.manifest import Manifest
 from builders.making.catalogue import find_recipe
 from builders.making.models import pin_model
 from builders.making.recipe import Recipe
@@ -48,3 +51,18 @@ def test_catalogue__damaged_recipe_files_are_told(
 ) -> None:
     with pytest.raises(UserError, match=words):
         find_recipe(write(tmp_path, painted, **changes), {})
+
+
+def test_catalogue__real_images_have_a_source_and_no_counts(
+    finished: tuple[Path, Manifest], scans: Path, tmp_path: Path
+) -> None:
+    path = str(finished[0] / "clone.json")
+    assert find_recipe(path, {}, ClassOptions(source=str(scans / "test"))).model_dir == str(scans / "test")
+    with pytest.raises(UserError, match="real images are counted by their folders"):
+        find_recipe(path, {}, ClassOptions(source=str(scans / "test"), counts="counts.txt"))
+
+
+def test_catalogue__a_builder_that_lacks_a_library_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "builders.digits_sd", None)
+    with pytest.raises(UserError, match=r"pip install 'fakeit-sd\[build\]'"):
+        find_recipe("digits_sd/c_cfg2", {})

@@ -45,3 +45,10 @@ def test_models__a_model_without_a_scheduler_is_told(recipe: Recipe, tmp_path: P
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(UserError, match="give --scheduler its class"):
         pin_model(replace(recipe, model=str(tmp_path), scheduler=""))
+
+
+def test_models__of_the_hub_is_pinned_by_its_commit_and_asked_for_its_scheduler(recipe: Recipe) -> None:
+    asked = replace(recipe, model="nobody/nothing", revision="a" * 40, scheduler="DDIMScheduler")
+    assert pin_model(asked) == asked
+    with pytest.raises(UserError, match=r"cannot read which scheduler 'nobody/nothing' has .*give --scheduler"):
+        pin_model(replace(asked, scheduler=""))

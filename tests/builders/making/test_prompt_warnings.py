@@ -1,4 +1,5 @@
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from builders.imagenet_1k_sd import ImageNet1KSD
 from builders.making.models import EMBEDDED, embedded_dir
 from builders.making.plan import Plan
-from builders.making.prompt_warnings import prompt_warnings, read_tokenizer
+from builders.making.prompt_warnings import fetch_tokenizers, prompt_warnings, read_tokenizer
 from builders.making.prompts import render_prompt
 from builders.making.recipe import Recipe
 
@@ -92,3 +93,13 @@ def test_prompt_warnings__every_text_encoder_is_asked(recipe: Recipe, tmp_path: 
     asked = replace(recipe, model=str(tmp_path / "sd3"), prompt="{c} " + LONG * 3)
     found = "\n".join(prompt_warnings(Plan(asked, 1)))
     assert (f"its {name.replace('tokenizer', 'text encoder')} reads" in found) == (name == "tokenizer_2")
+
+
+def test_prompt_warnings__a_tokenizer_that_cannot_be_had_is_no_obstacle(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(recipe, model="nobody/nothing", revision="a" * 40)
+    fetch_tokenizers(asked)
+    assert "the tokenizer of 'nobody/nothing' is not on this machine" in "".join(prompt_warnings(Plan(asked, 1)))
+    monkeypatch.setitem(sys.modules, "huggingface_hub.constants", None)
+    assert "the tokenizer of 'nobody/nothing' is not on this machine" in "".join(prompt_warnings(Plan(asked, 1)))
