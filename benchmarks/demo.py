@@ -46,7 +46,7 @@ def make_demo(folder: Path, processor: list[str]) -> tuple[float, list[tuple[str
 
 
 def top1(folder: Path, run: str, seed: int, processor: list[str]) -> float:
-    """Of a network of the demo on the real test digits, in %."""
+    """Top-1 in % of a network of the demo on the real test digits."""
     out = folder / f"run-{run}" if seed == 0 else folder / f"run-{run}-{seed}"
     commands = [
         [

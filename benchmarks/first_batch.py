@@ -18,17 +18,19 @@ import time
 import urllib.request
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from benchmarks.pairs import call_alone, in_turns, spread
+from benchmarks.stream_arms import fakeit_http, webdataset
 from tests.acceptance.record import ROOT, record
 from tests.loopback.server import free_port
 
 ROUND_TRIP = 0.03
 BYTES_PER_SECOND = 50e6
-"""Of a connection."""
+"""The rate of one connection."""
 PIECE = 250_000
 BATCH_SIZE = 64
 RESUME_AT = 0.9
@@ -70,41 +72,10 @@ def serve(root: Path, port: int) -> None:
     web.run_app(application, host="127.0.0.1", port=port, print=None, handle_signals=False)
 
 
-def fakeit(url: str, work: str, start: float) -> Iterator[bytes]:
-    """As training reads: whole batches of the shuffled order, while the prefetcher fetches shards."""
-    import torch
-
-    from builders.format.cache import ShardCache
-    from builders.format.open_clone import open_clone
-    from fakeit_train.distributed import World
-    from fakeit_train.mixture import whole
-    from fakeit_train.order import Order
-    from fakeit_train.prefetch import Prefetcher
-
-    mixture = whole(open_clone(url, ShardCache(Path(work) / "cache", 1 << 40)))
-    order = Order(tuple(shard.num_samples for shard in mixture.clones[0].manifest.shards), BATCH_SIZE)
-    prefetcher = Prefetcher(mixture, order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
-    first = round(start * order.batches_per_epoch)
-    prefetcher.advance(first)
-    prefetcher.start()
-    for step in range(first, order.batches_per_epoch):
-        prefetcher.advance(step)
-        views = mixture.views([number for number, _ in order.global_batch(step)])
-        prefetcher.begin()
-        yield from (bytes(view.picture) for view in views)
-
-
-def webdataset(url: str, work: str, start: float) -> Iterator[bytes]:
-    """It has no resume but reading on to where it was."""
-    import webdataset as wds
-
-    urls = json.loads((Path(work) / "urls.json").read_text())
-    samples = wds.WebDataset([f"pipe:curl -s {one}" for one in urls], shardshuffle=False, empty_check=False)
-    total = int((Path(work) / "num_samples").read_text())
-    return (sample["jpg"] for sample in islice(samples, round(start * total), None))
-
-
-READERS: dict[str, Callable[[str, str, float], Iterator[bytes]]] = {"fakeit": fakeit, "webdataset": webdataset}
+READERS: dict[str, Callable[[str, str, float], Iterator[bytes]]] = {
+    "fakeit": partial(fakeit_http, batch_size=BATCH_SIZE),
+    "webdataset": webdataset,
+}
 IMPORTS = {"fakeit": ("torch", "aiohttp", "fakeit_train.prefetch"), "webdataset": ("webdataset",)}
 
 
@@ -137,7 +108,9 @@ def main() -> None:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_for(f"{url}/clone.json")
-            (work / "urls.json").write_text(json.dumps([f"{url}/{shard.name}" for shard in clone.manifest.shards]))
+            (work / "urls.json").write_text(
+                json.dumps([f"pipe:curl -s {url}/{shard.name}" for shard in clone.manifest.shards])
+            )
             found: dict[tuple[str, float], list[float]] = {(arm, at): [] for arm in READERS for at in (0.0, RESUME_AT)}
             for number, arm in in_turns(READERS, NUM_ROUNDS):
                 for at in (0.0, RESUME_AT):

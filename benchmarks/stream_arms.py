@@ -50,7 +50,7 @@ def fakeit_views(data: str, work: str, start: float) -> Iterator[Any]:
             yield clone.view(number).picture
 
 
-def fakeit_http(data: str, work: str, start: float) -> Pictures:
+def fakeit_http(data: str, work: str, start: float, batch_size: int = BATCH_SIZE) -> Pictures:
     import torch
 
     from builders.format.cache import ShardCache
@@ -61,7 +61,7 @@ def fakeit_http(data: str, work: str, start: float) -> Pictures:
     from fakeit_train.prefetch import Prefetcher
 
     mixture = whole(open_clone(data, ShardCache(Path(work) / "cache", 1 << 40)))
-    order = Order(tuple(shard.num_samples for shard in mixture.clones[0].manifest.shards), BATCH_SIZE)
+    order = Order(tuple(shard.num_samples for shard in mixture.clones[0].manifest.shards), batch_size)
     prefetcher = Prefetcher(mixture, order, World(0, 1, torch.device("cpu")), order.batches_per_epoch)
     first = round(start * order.batches_per_epoch)
     prefetcher.advance(first)

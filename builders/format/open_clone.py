@@ -36,7 +36,7 @@ from builders.format.storage import Storage
 
 NUM_OPEN_SHARDS = 64
 BYTES_PAST_CACHE = 32 * 2**20
-"""Of samples that a process reads by ranges while their shards come, so that its first batches need not wait for them."""
+"""How much each process reads by ranges while shards are fetched, so that its first batches need not wait for them."""
 INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
 
 

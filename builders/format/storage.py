@@ -41,7 +41,7 @@ CHUNK_BYTES = 32 * 1024 * 1024
 BLOCK_BYTES = 1024 * 1024
 """Read ahead in files that are read in order."""
 RANGES_AT_ONCE = 64
-"""Of a batch of samples; each takes a connection of its own over http."""
+"""Ranges that are asked for at the same time; over http each takes a connection of its own."""
 SECONDS_TO_CONNECT, SECONDS_WITHOUT_BYTES = 15, 30
 """After which a connection over http counts as stalled; the other clients have limits of their own."""
 

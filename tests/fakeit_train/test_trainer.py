@@ -409,4 +409,6 @@ if __name__ == "__main__":
         write_class_folders(scans)
         recipe = RealImages.recipe("test", ClassOptions(source=str(scans / "test")), shard_size=20, batch_size=8)
         make_clone(Plan(recipe, 8), f"{folder}/clone")
-        GOLDEN.write_text(json.dumps(golden_run(Path(folder) / "clone", Path(folder) / "run"), indent=0) + "\n")
+        golden = golden_run(Path(folder) / "clone", Path(folder) / "run")
+        lines = [f"{json.dumps(name)}: {json.dumps(values)}" for name, values in golden.items()]
+        GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
