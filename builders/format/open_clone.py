@@ -138,10 +138,11 @@ class Clone:
 
     def _views_past_cache(self, numbers: Sequence[int]) -> dict[int, SampleView]:
         """What comes by ranges of some samples; `view` has the others."""
-        missing = [number for number in numbers if not self._is_in_cache(self.locate(number)[0])]
-        shards = [self.manifest.shards[self.locate(number)[0]].name for number in missing[:1]]
+        shards = {number: self.locate(number)[0] for number in numbers}
+        absent = {shard for shard in set(shards.values()) if not self._is_in_cache(shard)}
+        missing = [number for number, shard in shards.items() if shard in absent]
         is_asked = bool(missing) and self._bytes_past_cache > 0 and self._has_ranges is not False
-        self._read_indexes(numbers, shards[0] if is_asked else None)
+        self._read_indexes(set(shards.values()), self.manifest.shards[min(absent)].name if is_asked else None)
         if not is_asked or not self._has_ranges:
             return {}
         places = {number: self._place(number) for number in missing}
@@ -173,10 +174,10 @@ class Clone:
     def _is_in_cache(self, shard: int) -> bool:
         return self.cache is not None and self.cache.has(self.manifest.shards[shard])
 
-    def _read_indexes(self, numbers: Sequence[int], shard_to_try: str | None) -> None:
-        """Reads the indexes of some samples' shards together, and finds out meanwhile whether the server knows ranges."""
+    def _read_indexes(self, shards: set[int], shard_to_try: str | None) -> None:
+        """Reads the indexes of some shards together, and finds out meanwhile whether the server knows ranges."""
         asked: list[Callable[[], object]] = []
-        shards = sorted({self.locate(number)[0] for number in numbers} - self._indexed)
+        shards = shards - self._indexed
         if self.cache:  # one thread for each file, or they would wait for each other's lock
             files = {shard // SHARDS_PER_METADATA_FILE for shard in shards}
             asked += [partial(self.cache.fetch, self.storage, self.manifest.metadata[number]) for number in files]
@@ -184,10 +185,11 @@ class Clone:
             asked += [partial(self.shard_index, shard) for shard in shards]
         if shard_to_try and self._has_ranges is None:
             asked.append(partial(self._try_ranges, shard_to_try))
-        self.storage.each(lambda ask: ask(), asked)
+        if asked:
+            self.storage.each(lambda ask: ask(), asked)
         for shard in shards:
             self.shard_index(shard)
-        self._indexed |= set(shards)
+        self._indexed |= shards
 
     def _try_ranges(self, shard: str) -> None:
         self._has_ranges = self.storage.has_ranges(shard)
