@@ -178,7 +178,7 @@ class Storage:
 
         What did not come may still come when it is asked for again, by `read`.
         """
-        if not self.fs.async_impl:
+        if not (ranges and self.fs.async_impl):
             return self.each(self._read_range_or_none, ranges)
         names, starts, ends = ([*column] for column in zip(*ranges, strict=True))
         found = self.fs.cat_ranges(
