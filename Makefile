@@ -78,7 +78,8 @@ lint: $(READY) ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+# A worker that crashes ends the run, for a scope that lost its worker is waited for without end.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0
 
 test: $(READY) system ## every behaviour that users meet, in minutes
 	$(PYTEST) -m "not long"

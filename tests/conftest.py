@@ -10,6 +10,8 @@ from pathlib import Path
 # Before anything imports them: caches of their own, and no look at the network.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="fakeit-hf-")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# torch.compile keeps its kernels for all runs of a user, and those of another processor's setting crash.
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="fakeit-inductor-")
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
