@@ -52,14 +52,6 @@ def test_recipe__mistakes_are_told(recipe: Recipe, overrides: dict[str, Any], wo
         override_recipe(recipe, overrides)
 
 
-def test_recipe__another_model_has_its_own_revision_and_scheduler(recipe: Recipe) -> None:
-    fixed = override_recipe(recipe, {"revision": "abc", "scheduler": "DDIMScheduler"})
-    other = override_recipe(fixed, {"model": "user/other"})
-    assert (other.revision, other.scheduler) == ("", "")
-    assert override_recipe(fixed, {"model": fixed.model}) == fixed
-    assert override_recipe(fixed, {"model": "user/other", "scheduler": "DDIMScheduler"}).scheduler == "DDIMScheduler"
-
-
 def test_recipe__rounds_are_the_images_of_the_largest_class(recipe: Recipe) -> None:
     assert (recipe.rounds(), recipe.rounds(4), recipe.rounds(scale=2.5)) == (6, 4, 15)
     with pytest.raises(UserError, match="say the same; give one of them"):
