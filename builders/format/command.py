@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from builders.format.errors import UserError, missing_extra
+from builders.format.interrupts import interrupts_after_imports
 
 OPTIONAL_MODULES = {
     "datasets", "diffusers", "transformers", "torch", "torchvision", "timm", "cv2", "sklearn", "optuna", "matplotlib",
@@ -25,7 +26,8 @@ TOLD = (
 def told_in_one_sentence(program: str, extra: str) -> Iterator[None]:
     """Runs a command; `extra` is the optional part of the package that it may miss."""
     try:
-        yield
+        with interrupts_after_imports():
+            yield
     except UserError as error:
         _exit(program, str(error), 2)
     except ModuleNotFoundError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from builders.format.errors import UserError
+from builders.format.interrupts import after_imports
 
 IS_STOPPED = 75
 """Exit status of a run that a signal ended with work left (EX_TEMPFAIL)."""
@@ -42,7 +43,8 @@ def on_signals() -> Iterator[Stop]:
         raise Dropped
 
     before = {
-        number: signal.signal(number, handler) for number, handler in ((signal.SIGUSR1, ask), (signal.SIGTERM, drop))
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGUSR1, ask), (signal.SIGTERM, after_imports(drop)))
     }
     try:
         yield stop

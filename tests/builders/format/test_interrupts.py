@@ -1,0 +1,39 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULE = """
+import os, signal, time
+os.kill(os.getpid(), signal.{name})
+time.sleep(0.2)
+print("imported", flush=True)
+"""
+SCRIPT = """
+import signal, sys, time
+from builders.format.command import told_in_one_sentence
+from builders.making.stopping import Dropped, on_signals
+sys.path.insert(0, sys.argv[1])
+with told_in_one_sentence("program", ""):
+    with on_signals():
+        try:
+            import slow
+            time.sleep(20)
+        except Dropped:
+            print("dropped")
+"""
+
+
+@pytest.mark.parametrize(("name", "status", "told"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 0, "")])
+def test_interrupts__wait_for_an_import(tmp_path: Path, name: str, status: int, told: str) -> None:
+    (tmp_path / "slow.py").write_text(MODULE.format(name=name))
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert ended.returncode == status and told in ended.stderr and ended.stdout.startswith("imported")
+    assert ("dropped" in ended.stdout) == (name == "SIGTERM")
