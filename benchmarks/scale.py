@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from builders.classes.class_list import ClassEntry
-from builders.format.images import encode_image
 from builders.format.storage import Storage
+from builders.images.encode import encode_image
 from builders.making import claims as claims_module
 from builders.making.claims import LEASE, Claims
 from builders.making.engines.base import Painted

@@ -18,9 +18,13 @@ from builders.format.progress import progress
 from builders.format.storage import Storage
 from builders.making.failures import Failure
 from builders.making.plan import Plan, Sample
+from builders.making.recipe import Recipe
 from builders.making.stopping import IS_STOPPED, Dropped, Stop, StoppedError, on_signals
+from builders.publishing.card_edits import CardText
 
 PROGRAM = "fakeit-build"
+CHANGES = {"turned": "turned upright, as their EXIF says,", "converted": "of another format, mode or number of frames"}
+SKIP_BROKEN, DEFAULT_SHARE = "--skip-broken", "0.01"
 RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
 ClonePath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLONE")]
 FromRecipe = tyro.conf.arg(help_behavior_hint="(default: the recipe's)")
@@ -75,6 +79,8 @@ class RecipeOptions:
     """Seed from which every image's own is derived."""
     shard_size: Whole = None
     """About how many images a shard holds."""
+    background_color: Text = None
+    """Of real images: the color behind transparent pixels, a name or #rrggbb."""
     source: str | None = None
     """Class folders (real_images, custom_sd), or a text file with a name, synset or wnid a line (custom_sd)."""
     counts: str | None = None
@@ -83,6 +89,8 @@ class RecipeOptions:
     """Which lemmas of the parent {h_c} is: first or all."""
     hypernym_parent: int | None = None
     """Which parent {h_c} is taken from, where WordNet has several: 1, 2, …"""
+    skip_broken: float | None = None
+    """Of real images: leave out files that cannot be read, up to this share of all; 0.01 where none is given."""
 
     def overrides(self) -> dict[str, Any]:
         """Fields of the recipe that were given."""
@@ -143,6 +151,8 @@ def make(
     print_: Annotated[bool, tyro.conf.arg(name="print")] = False,
     tasks: int = 64,
     sbatch: str = "",
+    license: str = "",
+    description: str = "",
 ) -> None:
     """Make a clone. Run again, it goes on where it stopped; asked for more images, it grows. Any number of runs on any machines
     may be at work on one OUT at the same time. Exit status 1: some shards failed, and are named; 75: stopped by a signal.
@@ -157,10 +167,13 @@ def make(
         print_: Of slurm: print the script for sbatch, and make nothing.
         tasks: Of slurm: tasks of the array.
         sbatch: Of slurm: more options of sbatch, such as --sbatch="--partition=gpu --time=08:00:00".
+        license: Of the images, for the card, as the Hub calls it: cc-by-4.0, …
+        description: A paragraph about the images, for the card.
     """
     with on_signals() as stop:
         try:
-            _make(recipe, out, options, shards, runner, workers, address, (print_, tasks, sbatch), stop)
+            text = CardText(license=license, description=description)
+            _make(recipe, out, options, shards, runner, workers, address, (print_, tasks, sbatch), text, stop)
         except (Dropped, StoppedError):
             print(f"{PROGRAM}: {StoppedError()}", file=sys.stderr)
             raise SystemExit(IS_STOPPED) from None
@@ -175,6 +188,7 @@ def _make(
     workers: int,
     address: str,
     array: tuple[bool, int, str],
+    text: CardText,
     stop: Stop,
 ) -> None:
     print_, tasks, sbatch = array
@@ -192,6 +206,8 @@ def _make(
     planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
     fetch_tokenizers(planned.recipe)
     _warn(planned)
+    if planned.recipe.engine == "folder":
+        _warn_of_files(planned.recipe)
     if print_:
         from builders.making.runners.slurm import script
 
@@ -208,6 +224,7 @@ def _make(
             num_workers=workers,
             address=address,
             stop=stop,
+            text=text,
             on_start=lambda done, total: bars.append(progress(total, initial=done)),
             on_images=lambda num_images: bars[0].update(num_images),
         )
@@ -222,6 +239,8 @@ def _make(
         print(f"{done}; run again {'without --shards' if shards else 'when the others are done'} to finish the clone")
         return
     print(f"{out}: {manifest.num_samples:,} images in {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
+    for change, count in manifest.change_totals().items():
+        print(f"  {count:,} images were {CHANGES[change]} and encoded again")
     print(f"  datasets.load_dataset({out!r}, split={manifest.split!r})")
 
 
@@ -616,6 +635,16 @@ def _warn(planned: Plan) -> None:
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
 
 
+def _warn_of_files(recipe: Recipe) -> None:
+    """Names the files of a source that do not come into the clone."""
+    from builders.images.folders import list_class_folders
+
+    if note := list_class_folders(recipe.model_dir).note:
+        print(f"{PROGRAM}: {note}", file=sys.stderr)
+    if recipe.num_left_out:
+        print(f"{PROGRAM}: {recipe.num_left_out:,} files cannot be read and are left out", file=sys.stderr)
+
+
 def _print_sample(position: int, sample: Sample) -> None:
     print(f"{position:>10,}  {sample.key}  seed {sample.seed:<16}  {sample.prompt}")
 
@@ -630,6 +659,14 @@ def _shard_range(text: str | None, num_shards: int) -> range | None:
         raise UserError(f"--shards is '{text}'; write A:B, such as 0:{num_shards}") from None
     if not 0 <= found.start < found.stop <= num_shards:
         raise UserError(f"--shards {text} is not within the clone's shards 0:{num_shards}")
+    return found
+
+
+def _with_share(arguments: Sequence[str]) -> list[str]:
+    """`--skip-broken` by itself stands for its default share; tyro has no options whose value may be left out."""
+    found: list[str] = []
+    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+        found += [word, DEFAULT_SHARE] if word == SKIP_BROKEN and not after[:1].isdecimal() else [word]
     return found
 
 
@@ -653,6 +690,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line, by default the process's own."""
     with told_in_one_sentence(PROGRAM, "build"):
+        arguments = _with_share(sys.argv[1:] if arguments is None else arguments)
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog=PROGRAM, description=__doc__, args=arguments, config=(tyro.conf.DisallowNone,)
         )

@@ -36,6 +36,7 @@ from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
 from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, Report, Runner, runner
 from builders.making.stopping import Stop, StoppedError
+from builders.publishing.card_edits import CardText
 
 MAX_REMAKES = 2
 """Of shards that finalising finds damaged, before that is told."""
@@ -106,6 +107,8 @@ class CloneBuilder:
         recipe = override_recipe(cls.RECIPES[config_name], overrides)
         if options.source and not cls.TAKES_SOURCE:
             raise UserError(f"'{builder_name}' has its own classes; leave out --source, or use custom_sd")
+        if options.skip_broken and recipe.engine != "folder":
+            raise UserError(f"'{builder_name}' reads no images; leave out --skip-broken")
         classes = recipe.classes or cls.classes(options)
         return replace(recipe, classes=with_counts(classes, options.counts) if options.counts else classes)
 
@@ -145,6 +148,7 @@ def make_clone(
     num_workers: int = 0,
     address: str = "",
     stop: Stop | None = None,
+    text: CardText = CardText(),
     on_start: Callable[[int, int], object] = lambda num_done, num_samples: None,
     on_images: Callable[[int], object] = lambda num_images: None,
 ) -> Manifest | None:
@@ -152,7 +156,9 @@ def make_clone(
 
     Any number of these may be at work on one output, on any machines: they share the shards out by claims, and one of them
     finalises. With `shards`, makes only those and leaves finalising to a call without; so does a runner that makes a part, if
-    the other parts are not there yet. `on_start` hears how many images are finished and how many are asked for, `on_images`
+    the other parts are not there yet. `text` goes into the card.
+
+    `on_start` hears how many images are finished and how many are asked for, `on_images`
     of each batch; `stop` may end it early.
 
     Raises:
@@ -169,7 +175,7 @@ def make_clone(
     with Claims(storage, runner=runner_name, num_workers=makers.num_workers(num_workers, plan)) as claims:
         if earlier:
             with contextlib.suppress(MissingShardError):  # then it is no longer in the way
-                _finalise(earlier, storage, claims)
+                _finalise(earlier, storage, claims, text)
         output = open_output(plan, storage)
         if output.is_complete:
             return _tidy(output)
@@ -188,7 +194,7 @@ def make_clone(
         )
         for num_remakes in itertools.count():
             try:
-                return _make_and_finalise(makers, job, storage, asked, is_part=shards is not None)
+                return _make_and_finalise(makers, job, storage, asked, text, is_part=shards is not None)
             except MissingShardError:  # what is damaged is made again
                 if num_remakes == MAX_REMAKES:
                     raise
@@ -196,7 +202,7 @@ def make_clone(
 
 
 def _make_and_finalise(
-    makers: Runner, job: Job, storage: Storage, asked: Sequence[int], *, is_part: bool
+    makers: Runner, job: Job, storage: Storage, asked: Sequence[int], text: CardText, *, is_part: bool
 ) -> Manifest | None:
     """One pass; None where shards are left to other calls.
 
@@ -208,7 +214,7 @@ def _make_and_finalise(
         _raise_for(makers.run(replace(job, shards=missing)))
     output = open_output(plan, storage)
     is_all_made = not is_part and not output.missing_shards(range(plan.num_shards))
-    return _finalise(plan, storage, job.claims) if is_all_made or output.is_complete else None
+    return _finalise(plan, storage, job.claims, text) if is_all_made or output.is_complete else None
 
 
 def _raise_for(report: Report) -> None:
@@ -218,7 +224,7 @@ def _raise_for(report: Report) -> None:
         raise FailedShardsError(report)
 
 
-def _finalise(plan: Plan, storage: Storage, claims: Claims) -> Manifest:
+def _finalise(plan: Plan, storage: Storage, claims: Claims, text: CardText) -> Manifest:
     """Puts the clone together, or waits until another run has done so."""
     while True:
         output = open_output(plan, storage)
@@ -229,7 +235,7 @@ def _finalise(plan: Plan, storage: Storage, claims: Claims) -> Manifest:
                 with storage.locked():
                     output = open_output(plan, storage)
                     if not output.is_complete:
-                        manifest = finalise(output)
+                        manifest = finalise(output, text)
                         clean_up(output, claims.files())
                         return manifest
             except (FileNotFoundError, UserError):

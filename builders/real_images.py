@@ -6,12 +6,13 @@ fakeit-build make real_images/train OUT --source imagenet/train
 from dataclasses import replace
 from typing import Any
 
+from builders.classes.class_ids import class_ids
 from builders.classes.class_list import ClassEntry, read_class_table
 from builders.classes.class_options import ClassOptions
 from builders.classes.imagenet import imagenet_names
 from builders.clone_builder import CloneBuilder
 from builders.format.errors import UserError
-from builders.making.engines.folder import list_class_folders
+from builders.images.source import Source, read_source
 from builders.making.recipe import Recipe
 
 BASE = Recipe(
@@ -37,14 +38,31 @@ class RealImages(CloneBuilder):
 
     @classmethod
     def recipe(cls, config_name: str | None, options: ClassOptions = ClassOptions(), **overrides: Any) -> Recipe:
+        """Reads every image of the source, so that the recipe counts those that can be read, and no others."""
         if options.counts:
             raise UserError("real images are counted by their folders; leave out --counts")
-        return super().recipe(config_name, options, **{**overrides, "model_dir": options.source})
+        recipe = super().recipe(config_name, replace(options, source=""), **overrides)
+        if not options.source:
+            raise UserError("real images need their source; give --source DIR, a directory of class folders")
+        source = read_source(options.source)
+        source.check_broken(options.skip_broken)
+        return replace(
+            recipe,
+            classes=_classes(source),
+            model_dir=options.source,
+            revision=recipe.revision or source.digest,
+            num_left_out=len(source.broken),
+        )
 
     @classmethod
     def classes(cls, options: ClassOptions) -> tuple[ClassEntry, ...]:
-        names = {entry.wnid: entry.name for entry in read_class_table("digits")} | imagenet_names()
-        return tuple(
-            ClassEntry(wnid=wnid, name=names.get(wnid, wnid.replace("_", " ")), base_count=len(pictures))
-            for wnid, pictures in list_class_folders(options.source).items()
-        )
+        return ()
+
+
+def _classes(source: Source) -> tuple[ClassEntry, ...]:
+    """Named as their folders are; wnids of ImageNet and of the digits have their lemmas."""
+    lemmas = {entry.wnid: entry.name for entry in read_class_table("digits")} | imagenet_names()
+    return tuple(
+        ClassEntry(wnid=identity, name=lemmas.get(identity, name), base_count=len(source.images[name]))
+        for name, identity in class_ids(source.images).items()
+    )

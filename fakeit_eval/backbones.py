@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builders.classes.imagenet import read_imagenet100_wnids, read_parents
+from builders.classes.imagenet import imagenet_names, read_imagenet100_wnids, read_parents
 from builders.format.backbone import (
     DESCRIPTION,
     LIBRARIES,
@@ -60,7 +60,22 @@ class Subject:
         return self.load().eval()
 
 
-def open_subject(spec: str, out: Path | None = None, arch: str = ARCH) -> Subject:
+@dataclass(frozen=True, kw_only=True)
+class FileNetwork:
+    """What a state dict in a file does not say of its network."""
+
+    arch: str = ARCH
+    """torchvision/NAME or timm/NAME."""
+    head: str = "linear"
+    """Its classifier: linear, or cosine (of feature and class vector, over a temperature)."""
+    temperature: float = 0.1
+    """Of a cosine classifier."""
+
+    def __post_init__(self) -> None:
+        Backbone(library="", arch="", head=self.head, temperature=self.temperature)  # checks both
+
+
+def open_subject(spec: str, out: Path | None = None, network: FileNetwork = FileNetwork()) -> Subject:
     """What `spec` names; `out` is where results go, by default the run itself, or `evaluations/<name>`.
 
     Raises:
@@ -71,7 +86,7 @@ def open_subject(spec: str, out: Path | None = None, arch: str = ARCH) -> Subjec
     if library in LIBRARIES and name and not path.exists():
         return _of_library(spec, library, name, out)
     if path.is_file():
-        return _of_file(path, arch, out)
+        return _of_file(path, network, out)
     return _of_run(path, out)
 
 
@@ -101,6 +116,7 @@ def _of_library(spec: str, library: str, name: str, out: Path | None) -> Subject
         head_bias=head.bias is not None,
         feature_size=head.in_features,
         classes=_classes(head.out_features),
+        class_names=_class_names(_classes(head.out_features)),
         **preprocessing,
         trained_on=f"{library}'s {weights or 'weights'}",
     )
@@ -108,19 +124,26 @@ def _of_library(spec: str, library: str, name: str, out: Path | None) -> Subject
     return Subject(spec, backbone, _identity(sha256, backbone), out or _folder(spec), lambda: network)
 
 
-def _of_file(path: Path, arch: str, out: Path | None) -> Subject:
-    library, _, name = arch.partition("/")
+def _of_file(path: Path, described: FileNetwork, out: Path | None) -> Subject:
+    library, _, name = described.arch.partition("/")
     found = read_state_dict(path)
     plain = build_network(Backbone(library=library, arch=name, classes=("",)))
     head, old = head_of(plain)
     weight = found.get(f"{head}.weight")
     num_classes = len(weight) if weight is not None and weight.dim() == 2 else 0
+    has_bias = f"{head}.bias" in found
+    if described.head == "cosine" and has_bias:
+        raise UserError(f"'{path}' has a classifier with a bias, which a cosine one has not; leave out --head cosine")
+    classes = _classes(num_classes)
     backbone = Backbone(
         library=library,
         arch=name,
-        head_bias=f"{head}.bias" in found,
+        head=described.head,
+        temperature=described.temperature,
+        head_bias=has_bias,
         feature_size=old.in_features,
-        classes=_classes(num_classes),
+        classes=classes,
+        class_names=_class_names(classes),
         trained_on=path.stem,
     )
     with warnings.catch_warnings():
@@ -129,7 +152,9 @@ def _of_file(path: Path, arch: str, out: Path | None) -> Subject:
     expected = network.state_dict()
     missing_head = [f"{head}.weight"] if not num_classes else []
     if reason := misfit(found, expected, missing_head):
-        raise UserError(f"'{path}' does not fit {arch}: {reason}; name the network with --arch torchvision/… or timm/…")
+        raise UserError(
+            f"'{path}' does not fit {described.arch}: {reason}; name the network with --arch torchvision/… or timm/…"
+        )
     network.load_state_dict({**expected, **found})
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -140,6 +165,11 @@ def _classes(num_outputs: int) -> tuple[str, ...]:
     """By the number of outputs; without a name for what is neither of ImageNet's lists, which features do not need."""
     known = {1000: list(read_parents()), 100: sorted(read_imagenet100_wnids())}
     return tuple(known.get(num_outputs, [f"output_{number}" for number in range(num_outputs)]))
+
+
+def _class_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    names = imagenet_names()
+    return tuple(names.get(identity, identity) for identity in classes)
 
 
 def _identity(weights_sha256: str, backbone: Backbone) -> str:

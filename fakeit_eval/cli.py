@@ -3,7 +3,8 @@
 Features, searches and results are kept: the same command again reads them.
 """
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from fakeit_eval.features import Loading
 
 PROGRAM = "fakeit-eval"
+MAX_NAMED = 20
+"""Classes that a line names."""
 WHOM = "Run directories of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME[@WEIGHTS], or state dicts (.pth, .safetensors)."
 Subjects = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SUBJECT", help=WHOM)]
 RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
@@ -37,6 +40,14 @@ class Common:
     """Folder whose results/ is written to; by default the run itself, or evaluations/<name>."""
     arch: str = "torchvision/resnet50"
     """Network of a state dict in a file."""
+    head: str = "linear"
+    """Classifier of a state dict in a file: linear or cosine."""
+    temperature: float = 0.1
+    """Of a cosine classifier; the cosine is divided by it."""
+    as_published: bool = False
+    """Read all images as benchmarks' authors do: not turned by EXIF, cut files as far as they go. Sets by name are anyway."""
+    as_seen: bool = False
+    """Read all images as a viewer shows them: upright, transparent ones over white. Pictures of one's own are anyway."""
     batch_size: int = 256
     """Images per forward."""
     workers: int = 0
@@ -52,6 +63,15 @@ class Common:
         from fakeit_eval.report import check_format
 
         check_format(self.format)
+        if self.as_published and self.as_seen:
+            raise UserError("--as-published and --as-seen exclude each other; give one of them")
+
+    @property
+    def policy(self) -> str:
+        """How all images are read; "" leaves it to each set."""
+        from builders.images.read import AS_PUBLISHED, AS_SEEN
+
+        return AS_PUBLISHED if self.as_published else AS_SEEN if self.as_seen else ""
 
     def loading(self) -> "Loading":
         from fakeit_eval.features import Loading
@@ -61,7 +81,7 @@ class Common:
 
     def subjects(self, specs: tuple[str, ...]) -> "list[Subject]":
         """Those that were named; each with a folder of its own below --out where there are several."""
-        from fakeit_eval.backbones import open_subject
+        from fakeit_eval.backbones import FileNetwork, open_subject
         from fakeit_eval.results import as_file_name
 
         if not specs:
@@ -71,7 +91,8 @@ class Common:
         outs = (
             [self.out] if len(specs) == 1 else [self.out / as_file_name(spec) if self.out else None for spec in specs]
         )
-        return [open_subject(spec, out, self.arch) for spec, out in zip(specs, outs, strict=True)]
+        network = FileNetwork(arch=self.arch, head=self.head, temperature=self.temperature)
+        return [open_subject(spec, out, network) for spec, out in zip(specs, outs, strict=True)]
 
 
 CommonOptions = Annotated[Common, tyro.conf.arg(name="")]
@@ -110,7 +131,7 @@ def test(subjects: Subjects, /, data: Data, common: CommonOptions = Common()) ->
     from fakeit_eval.test_sets.open_sets import open_test_sets
 
     loading, opened = common.loading(), common.subjects(subjects)
-    sets = open_test_sets(_given(data), common.root)
+    sets = open_test_sets(_given(data), common.root, common.policy)
     _print([test_subject(subject, one, loading, again=common.again) for subject in opened for one in sets], common)
 
 
@@ -152,9 +173,9 @@ def probe(
     if bool(train) != bool(test) or (val and not train) or not (data or train):
         raise UserError("a probe needs --data TASK, or --train and --test (and perhaps --val) with pictures")
     opened = common.subjects(subjects)
-    tasks = open_tasks(data, Place(root=common.root, download=download))
+    tasks = open_tasks(data, Place(root=common.root, download=download), common.policy)
     if train:
-        tasks.append(open_own({"train": train, "val": val, "test": test}))
+        tasks.append(open_own({"train": train, "val": val, "test": test}, common.policy))
     _print([probe_subject(s, task, loading, settings, again=common.again) for s in opened for task in tasks], common)
 
 
@@ -186,8 +207,8 @@ def analyze(
         _print([analyze_features(file, file.parts, reading, again=common.again)], common)
         return
     loading, opened = common.loading(), common.subjects(subjects)
-    sets = open_test_sets([spec for spec in _given(data) if not is_task(spec)], common.root)
-    tasks = open_tasks([spec for spec in data if is_task(spec)], Place(root=common.root))
+    sets = open_test_sets([spec for spec in _given(data) if not is_task(spec)], common.root, common.policy)
+    tasks = open_tasks([spec for spec in data if is_task(spec)], Place(root=common.root), common.policy)
     _print(
         [
             path
@@ -299,7 +320,21 @@ def _print(paths: list[Path], common: Common) -> None:
     from fakeit_eval.report import render
     from fakeit_eval.results import read_result
 
-    print(render([read_result(path) for path in paths], common.format))
+    results = [read_result(path) for path in paths]
+    for line in dict.fromkeys(line for result in results for line in _notes(result["data"])):
+        print(f"{PROGRAM}: {line}", file=sys.stderr)
+    print(render(results, common.format))
+
+
+def _notes(data: dict[str, Any]) -> Iterator[str]:
+    """What people should know of the pictures that a result is of."""
+    if unknown := data.get("unknown_classes"):
+        shown = ", ".join(f"'{name}'" for name in unknown[:MAX_NAMED]) + (", …" if len(unknown) > MAX_NAMED else "")
+        yield f"{len(unknown)} classes of '{data['path']}' are none of the model's and are left out: {shown}"
+    if data.get("cut_files"):
+        yield f"{data['cut_files']:,} files of '{data['name']}' end early and are read as far as they go"
+    if data.get("note"):
+        yield str(data["note"])
 
 
 def _feature_file(path: Path, common: Common) -> Any:

@@ -6,17 +6,18 @@ A result that is there already, of the same weights, data and settings, is not m
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from builders.classes.matching import match_classes
 from builders.format.errors import UserError, near
 from fakeit_eval.backbones import Subject
 from fakeit_eval.classify import classify, shared_rows
-from fakeit_eval.features import Loading, class_scores, extract
+from fakeit_eval.features import Loading, StoredFeatures, class_scores, extract
 from fakeit_eval.intervals import interval
 from fakeit_eval.pictures.base import Labels, PictureSet
 from fakeit_eval.probes.base import probe_names
@@ -68,13 +69,14 @@ def test_subject(subject: Subject, opened: OpenedSet, loading: Loading, *, again
     backbone = subject.backbone
     if not backbone.classes:
         raise UserError(f"'{subject.name}' has no classifier to test; use 'fakeit-eval probe'")
-    pictures = _of_known_classes(subject, opened)
-    data = _describe_set(opened, pictures)
+    known, unknown = _of_known_classes(subject, opened)
+    pictures, data = known, _describe_set(opened, known, unknown)
     settings = {"input_size": backbone.input_size}
     path = result_path(subject, "test", data, settings)
     if is_known(subject, path, data) and not again:
         return path
-    logits = class_scores(subject, extract(subject, pictures, loading))
+    features = extract(subject, pictures, loading)
+    logits = class_scores(subject, features)
     score = classify(logits, pictures.labels, pictures.class_names, backbone.classes)
     write_result(
         subject,
@@ -82,7 +84,7 @@ def test_subject(subject: Subject, opened: OpenedSet, loading: Loading, *, again
         task="test",
         value=score.top1,
         unit="% top-1",
-        data=data,
+        data={**data, **_cut([features])},
         settings=settings,
         **score.fields(),
     )
@@ -104,6 +106,7 @@ def probe_subject(
     if is_known(subject, plan.path, data) and not again:
         return plan.path
     features = {part: extract(subject, pictures, loading) for part, pictures in opened.parts.items()}
+    plan = replace(plan, data={**data, **_cut(list(features.values()))})
     return _probe(plan, features, labels, again)
 
 
@@ -150,7 +153,8 @@ def analyze_subject(
     path = result_path(subject, "analyze", data, _analysis_settings(group, reading))
     if is_known(subject, path, data) and not again:
         return path
-    rows = Stacked([extract(subject, pictures, loading) for pictures in parts])
+    found = [extract(subject, pictures, loading) for pictures in parts]
+    data, rows = {**data, **_cut(found)}, Stacked(found)
     return _analyze(subject, path, data, rows, np.concatenate([part.labels for part in parts]), group, reading)
 
 
@@ -176,7 +180,8 @@ def analyze_test_set(
     subject: Subject, opened: OpenedSet, loading: Loading, reading: str, *, again: bool = False
 ) -> Path:
     """`analyze_subject` for a test set: the images of classes that the network knows, as the paper's are of ImageNet-100."""
-    pictures = _of_known_classes(subject, opened) if opened.row and subject.backbone.classes else opened.pictures
+    is_matched = opened.row and subject.backbone.classes
+    pictures = _of_known_classes(subject, opened)[0] if is_matched else opened.pictures
     group = opened.row.group if opened.row else ""
     return analyze_subject(
         subject, pictures.name, group, [pictures], loading, reading, difference=opened.difference, again=again
@@ -292,13 +297,29 @@ def _check_total(opened: OpenedTask) -> str:
     return f"{found:,} images instead of {expected:,}" if expected and found != expected else ""
 
 
-def _of_known_classes(subject: Subject, opened: OpenedSet) -> PictureSet:
-    pictures = opened.pictures
-    return pictures.subset(shared_rows(pictures.labels, pictures.class_names, subject.backbone.classes))
+def _of_known_classes(subject: Subject, opened: OpenedSet) -> tuple[PictureSet, list[str]]:
+    """The images of classes that the model has, by the model's class ids; and the classes that it has not."""
+    pictures, backbone = opened.pictures, subject.backbone
+    names = pictures.class_names
+    found = match_classes(names, pictures.called, backbone.classes, backbone.class_names, where=pictures.place)
+    ids = tuple(name if label is None else backbone.classes[label] for name, label in zip(names, found, strict=True))
+    unknown = [name for name, label in zip(pictures.called or names, found, strict=True) if label is None]
+    known = pictures.subset(shared_rows(pictures.labels, ids, backbone.classes))
+    return replace(known, class_names=ids), unknown
 
 
-def _describe_set(opened: OpenedSet, tested: PictureSet) -> dict[str, Any]:
+def _cut(features: Sequence[StoredFeatures]) -> dict[str, int]:
+    """How many files were read as far as they go, for a result; nothing where none was."""
+    num_cut = sum(some.num_cut for some in features)
+    return {"cut_files": num_cut} if num_cut else {}
+
+
+def _describe_set(opened: OpenedSet, tested: PictureSet, unknown: list[str]) -> dict[str, Any]:
     data = describe_data(opened.pictures.name, [tested], opened.difference)
+    if opened.row is None and unknown:  # of a table's set it is known which classes a model may have
+        data["unknown_classes"] = unknown
+    if opened.pictures.note:
+        data["note"] = opened.pictures.note
     num_classes, left_out = len(np.unique(tested.labels)), len(opened.pictures) - len(tested)
     stands_for = {"stands_for": opened.row.stands_for} if opened.row and opened.row.stands_for else {}
     return {**data, "num_classes": num_classes, **({"left_out": left_out} if left_out else {}), **stands_for}

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from builders.format.cache import default_folder
 from builders.format.errors import UserError
 from builders.format.progress import progress
-from builders.format.squares import SquareBatches, as_it_is, start_worker
+from builders.images.center_crop import PREPROCESSING, CroppedBatches, as_it_is, start_worker
 from fakeit_eval.backbones import Subject
-from fakeit_eval.pictures.base import PREPROCESSING, PictureSet
+from fakeit_eval.pictures.base import PictureSet
 
 SECONDS_BETWEEN_NOTES = 5.0
 FEATURES, PROGRESS = "features.npy", "progress.json"
@@ -52,6 +52,8 @@ class StoredFeatures:
     shape: tuple[int, int]
     offset: int
     """Of the first row in the file."""
+    num_cut: int = 0
+    """Files that ended early and were read as far as they go."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -84,7 +86,7 @@ def extract(subject: Subject, pictures: PictureSet, loading: Loading) -> StoredF
     Raises:
         UserError: a picture is broken, or the network gives no features.
     """
-    depends_on = [subject.sha256, pictures.digest, pictures.state, PREPROCESSING]
+    depends_on = [subject.sha256, pictures.digest, pictures.state, pictures.policy, PREPROCESSING]
     key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()
     folder = loading.cache / "features" / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,15 +114,16 @@ def class_scores(subject: Subject, features: StoredFeatures) -> NDArray[np.float
 
 
 def _finished(folder: Path, shape: tuple[int, int]) -> StoredFeatures | None:
-    return _stored(folder, shape) if _num_done(folder, shape) == shape[0] else None
+    return _stored(folder, shape) if _progress(folder, shape)[0] == shape[0] else None
 
 
 def _stored(folder: Path, shape: tuple[int, int]) -> StoredFeatures:
-    return StoredFeatures(folder / FEATURES, shape, os.stat(folder / FEATURES).st_size - 4 * shape[0] * shape[1])
+    offset = os.stat(folder / FEATURES).st_size - 4 * shape[0] * shape[1]
+    return StoredFeatures(folder / FEATURES, shape, offset, _progress(folder, shape)[1])
 
 
-def _num_done(folder: Path, shape: tuple[int, int]) -> int:
-    """How many rows are there; 0 where the files are not of this shape."""
+def _progress(folder: Path, shape: tuple[int, int]) -> tuple[int, int]:
+    """How many rows are there, and how many of their files were cut; 0 where the files are not of this shape."""
     try:
         progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         with (folder / FEATURES).open("rb") as file:
@@ -128,14 +131,15 @@ def _num_done(folder: Path, shape: tuple[int, int]) -> int:
             found, _, kind = np.lib.format.read_array_header_1_0(file)
             num_bytes = os.fstat(file.fileno()).st_size - file.tell()
         fits = found == shape and kind == np.dtype("<f4") and num_bytes == 4 * shape[0] * shape[1]
-        num_done = progress["num_done"]
-        return num_done if fits and type(num_done) is int and 0 <= num_done <= shape[0] else 0
+        num_done, num_cut = progress["num_done"], progress["num_cut"]
+        is_whole = fits and type(num_done) is type(num_cut) is int and 0 <= num_cut <= num_done <= shape[0]
+        return (num_done, num_cut) if is_whole else (0, 0)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0
+        return 0, 0
 
 
 def _fill(folder: Path, shape: tuple[int, int], subject: Subject, pictures: PictureSet, loading: Loading) -> None:
-    num_done = _num_done(folder, shape)
+    num_done, num_cut = _progress(folder, shape)
     if not num_done:
         (folder / PROGRESS).unlink(missing_ok=True)
     mode: Any = "r+" if num_done else "w+"
@@ -144,23 +148,27 @@ def _fill(folder: Path, shape: tuple[int, int], subject: Subject, pictures: Pict
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     noted = time.monotonic()
     with progress(shape[0], initial=num_done, desc=pictures.name, leave=False) as bar:
-        for batch in _batches(subject, pictures, loading, num_done):
+        for batch, num_cut_here in _batches(subject, pictures, loading, num_done):
+            num_cut += num_cut_here
             rows[num_done : num_done + len(batch)] = batch
             num_done += len(batch)
             bar.update(len(batch))
             if time.monotonic() - noted > SECONDS_BETWEEN_NOTES or num_done == shape[0]:
                 rows.flush()
-                _note(folder, num_done)
+                _note(folder, num_done, num_cut)
                 noted = time.monotonic()
 
 
-def _note(folder: Path, num_done: int) -> None:
+def _note(folder: Path, num_done: int, num_cut: int) -> None:
     scratch = folder / f".{PROGRESS}.tmp"
-    scratch.write_text(json.dumps({"num_done": num_done}), encoding="utf-8")
+    scratch.write_text(json.dumps({"num_done": num_done, "num_cut": num_cut}), encoding="utf-8")
     scratch.replace(folder / PROGRESS)
 
 
-def _batches(subject: Subject, pictures: PictureSet, loading: Loading, start: int) -> Iterator[NDArray[np.float32]]:
+def _batches(
+    subject: Subject, pictures: PictureSet, loading: Loading, start: int
+) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Features of each batch, and how many of its files were cut."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -170,7 +178,7 @@ def _batches(subject: Subject, pictures: PictureSet, loading: Loading, start: in
         list(numbers[first : first + loading.batch_size]) for first in range(0, len(numbers), loading.batch_size)
     ]
     loader: DataLoader[Any] = DataLoader(
-        SquareBatches(pictures, backbone.input_size),  # type: ignore[arg-type]
+        CroppedBatches(pictures, backbone.input_size),  # type: ignore[arg-type]
         batch_sampler=batches,
         num_workers=loading.workers,
         collate_fn=as_it_is,
@@ -181,8 +189,8 @@ def _batches(subject: Subject, pictures: PictureSet, loading: Loading, start: in
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
-        squares, _ = batch
-        yield forward(torch.from_numpy(squares).to(device))
+        crops, _, num_cut = batch
+        yield forward(crops.to(device)), num_cut
 
 
 class _Forward:
@@ -199,14 +207,15 @@ class _Forward:
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (backbone.mean, backbone.std))
         self.is_checked = False
 
-    def __call__(self, squares: Any) -> NDArray[np.float32]:
+    def __call__(self, crops: Any) -> NDArray[np.float32]:
         import torch
 
         seen: list[torch.Tensor] = []
         hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             with torch.inference_mode():
-                pixels = squares.permute(0, 3, 1, 2).float() / 255
+                # Contiguous, as ToTensor makes them: another memory format gives other last bits.
+                pixels = crops.permute(0, 3, 1, 2).contiguous().float() / 255
                 scores = self._scores((pixels - self.mean) / self.std)
                 features = seen[0] if seen else torch.empty(0)
                 self._check(features, scores)

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from builders.format.distribution import versions
 from builders.format.errors import UserError
+from builders.images.center_crop import PREPROCESSING
 from fakeit_eval.analysis.analyse import MEASURES
-from fakeit_eval.pictures.base import PREPROCESSING, PictureSet
+from fakeit_eval.pictures.base import PictureSet
 
 NUMBERS = ("top5", "mean_per_class", "top1_spread")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scipy", "optuna")
@@ -41,7 +42,8 @@ def as_file_name(name: str) -> str:
 def describe_data(name: str, parts: Sequence[PictureSet], difference: str = "") -> dict[str, Any]:
     """What was evaluated on, by name and content; `state` tells changed files and other preprocessing apart."""
     digests = [part.digest for part in parts]
-    states = [PREPROCESSING, *(part.state for part in parts)]
+    policies = sorted({part.policy for part in parts})
+    states = [PREPROCESSING, *policies, *(part.state for part in parts)]
     return {
         "name": name,
         "path": parts[0].place,
@@ -51,13 +53,17 @@ def describe_data(name: str, parts: Sequence[PictureSet], difference: str = "") 
         "state": hashlib.sha256("\n".join(states).encode()).hexdigest()[:16],
         "num_samples": sum(len(part) for part in parts),
         "num_classes": len(parts[0].class_names),
+        "read": " and ".join(policies),
+        "preprocessing": PREPROCESSING,
         **({"difference": difference} if difference else {}),
     }
 
 
 def result_path(subject: Evaluated, task: str, data: dict[str, Any], settings: dict[str, Any]) -> Path:
     """A file name that tells a task, its data and its settings apart from others."""
-    digest = hashlib.sha256(json.dumps([data["digest"], settings], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(
+        json.dumps([data["digest"], data.get("read", ""), settings], sort_keys=True).encode()
+    ).hexdigest()
     return subject.out / "results" / f"{task}-{as_file_name(data['name'])}-{digest[:8]}.json"
 
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from builders.format.images import Buffer, decode_sample, read_image_header
+from builders.images.read import Buffer, decode_sample, read_image_header
 from fakeit_train.crops import Pixels
 
 END_OF_IMAGE = b"\xff\xd9"
@@ -13,7 +13,8 @@ FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 def decode(key: str, content: Buffer) -> Pixels:
     """A sample's picture as writable RGB pixels (height, width, 3).
 
-    What is no whole JPEG of grey or RGB goes to Pillow, which says what is wrong with it: OpenCV fills up what is missing.
+    What is no whole, upright JPEG of grey or RGB goes to Pillow, which turns it, or says what is wrong with it: OpenCV fills up
+    what is missing.
 
     Raises:
         UserError: it cannot be decoded.
@@ -30,4 +31,4 @@ def _is_plain_jpeg(content: Buffer) -> bool:
         header = read_image_header(content)
     except ValueError:
         return False
-    return header.image_format == "jpg" and header.mode in ("RGB", "L")
+    return header.image_format == "jpg" and header.is_plain

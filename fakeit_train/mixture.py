@@ -26,6 +26,15 @@ class Mixture:
     excluded: str = ""
     """Digest of the list of keys that were left out."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What people call the class of each label: as the first clone that has it says."""
+        found: dict[str, str] = {}
+        for clone in self.clones:
+            for identity, name in zip(clone.manifest.label_names, clone.class_names, strict=True):
+                found.setdefault(identity, name)
+        return tuple(found[identity] for identity in self.label_names)
+
     @cached_property
     def _all(self) -> list[tuple[int, Piece]]:
         return [(number, piece) for number, pieces in enumerate(self.pieces) for piece in pieces]

@@ -109,7 +109,9 @@ def _open_data(data: list[str], config: TrainConfig, world: World) -> Mixture:
 
 def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
     names = [clone.manifest.recipe["name"] for clone in mixture.clones]
-    return replace(config.backbone, classes=mixture.label_names, trained_on=" + ".join(names))
+    return replace(
+        config.backbone, classes=mixture.label_names, class_names=mixture.class_names, trained_on=" + ".join(names)
+    )
 
 
 def _prepare_torch(config: TrainConfig, world: World) -> None:

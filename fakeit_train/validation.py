@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from builders.classes.matching import match_classes
 from builders.format.backbone import Backbone
 from builders.format.errors import UserError
 from builders.format.open_clone import Clone, open_clone
-from builders.format.squares import SquareBatches, as_it_is, start_worker
+from builders.images.center_crop import CroppedBatches, as_it_is, start_worker
 from fakeit_train.config import TrainConfig
 from fakeit_train.distributed import World
 from fakeit_train.model import normalise
@@ -27,7 +28,7 @@ class Validation:
         numbers, size = range(world.rank, len(clone), world.size), config.validation.batch_size
         num_workers = config.data.num_workers
         self.loader: DataLoader[Any] | None = DataLoader(
-            SquareBatches(clone, config.backbone.input_size),  # type: ignore[arg-type]
+            CroppedBatches(clone, config.backbone.input_size),  # type: ignore[arg-type]
             batch_sampler=[list(numbers[start : start + size]) for start in range(0, len(numbers), size)],
             num_workers=num_workers,
             collate_fn=as_it_is,
@@ -60,8 +61,8 @@ class Validation:
             if signals:
                 sums[4] = 1
                 break
-            pictures, labels = batch
-            pixels = normalise(torch.from_numpy(pictures).to(self.world.device), self.backbone)
+            crops, labels, _ = batch
+            pixels = normalise(crops.to(self.world.device), self.backbone)
             sums[:4] += _sums(network(pixels).float().cpu(), self.labels[labels])
         network.train(was_training)
         top1, top5, loss, count, is_cut = self.world.sum(sums).tolist()
@@ -87,14 +88,14 @@ def open_validation(config: TrainConfig, world: World) -> Validation | None:
 
 def _labels(clone: Clone, backbone: Backbone) -> list[int]:
     """For each label of the clone the network's output."""
-    known = {name: label for label, name in enumerate(backbone.classes)}
-    unknown = [name for name in clone.manifest.label_names if name not in known]
-    if unknown:
+    ids, names = clone.manifest.label_names, clone.class_names
+    found = match_classes(ids, names, backbone.classes, backbone.class_names, where=clone.root)
+    if None in found:
         raise UserError(
-            f"class '{unknown[0]}' of the validation clone '{clone.root}' is none of the {len(known)} that are trained; "
-            "give one with the same classes"
+            f"class '{ids[found.index(None)]}' of the validation clone '{clone.root}' is none of the "
+            f"{len(backbone.classes)} that are trained; give one with the same classes"
         )
-    return [known[name] for name in clone.manifest.label_names]
+    return [label for label in found if label is not None]
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:

@@ -29,7 +29,9 @@ def files_of(folder: str) -> list[Path]:
 def test_arrows__train_and_eval_see_only_the_format_the_classes_and_themselves(package: str) -> None:
     for path in files_of(package):
         for name in imports_of(path):
-            assert name.startswith((package, "builders.format", "builders.classes")), f"{path} imports {name}"
+            assert name.startswith((package, "builders.format", "builders.classes", "builders.images")), (
+                f"{path} imports {name}"
+            )
 
 
 def test_arrows__builders_see_neither_training_nor_evaluation() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from builders.classes.class_list import ClassEntry
 from builders.format.errors import UserError
+from builders.format.text_list import read_list
 
 LEMMA_CHOICES = ("first", "all")
 
@@ -18,12 +19,16 @@ class ClassOptions:
     """h_c is the parent's first lemma, or all of them joined by ", "."""
     hypernym_parent: int = 1
     """Which parent h_c is taken from, where WordNet gives several; a class with fewer takes its last one."""
+    skip_broken: float = 0.0
+    """Share of real images that may be left out because they cannot be read; 0 leaves out none."""
 
     def __post_init__(self) -> None:
         if self.hypernym_lemmas not in LEMMA_CHOICES:
             raise UserError(f"hypernym_lemmas is '{self.hypernym_lemmas}'; choose from {', '.join(LEMMA_CHOICES)}")
         if self.hypernym_parent < 1:
             raise UserError(f"hypernym_parent is {self.hypernym_parent}, but parents are numbered from 1")
+        if not 0 <= self.skip_broken < 1:
+            raise UserError(f"skip_broken is {self.skip_broken}, but must be a share from 0 to below 1, such as 0.01")
 
     def hypernym(self, parents: list[list[str]]) -> str:
         """h_c of a class with these parents, each a list of lemmas; "" where there is none."""
@@ -54,32 +59,15 @@ def with_counts(classes: tuple[ClassEntry, ...], path: str) -> tuple[ClassEntry,
 
 def _read_counts(path: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    for line in read_list(path, "a line 'class id, count' for each class"):
         try:
-            wnid, count = line.replace(",", " ").split()
+            wnid, count = line.text.replace(",", " ").split()
             number_of = int(count)
         except ValueError:
-            raise UserError(f"'{path}', line {number}: '{line}' is not 'class id, count'") from None
+            raise UserError(f"'{path}', line {line.number}: '{line.text}' is not 'class id, count'") from None
         if wnid in counts:
-            raise UserError(f"'{path}', line {number}: class '{wnid}' is counted twice")
+            raise UserError(f"'{path}', line {line.number}: class '{wnid}' is counted twice")
+        if number_of < 1:
+            raise UserError(f"'{path}', line {line.number}: class '{wnid}' has {count} images; give it 1 or more")
         counts[wnid] = number_of
-        if counts[wnid] < 1:
-            raise UserError(f"'{path}', line {number}: class '{wnid}' has {count} images; give it 1 or more")
     return counts
-
-
-def read_lines(path: str) -> list[str]:
-    """The lines of a text file, stripped, without empty ones and "#" comments.
-
-    Raises:
-        UserError: it cannot be read, or has no lines.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read ({error}); give a text file in UTF-8") from None
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if not lines:
-        raise UserError(f"'{path}' is empty; give it a line for each class")
-    return lines

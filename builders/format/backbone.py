@@ -46,6 +46,8 @@ class Backbone:
     """Divided by, after."""
     classes: tuple[str, ...] = ()
     """Class id (wnid) of each output."""
+    class_names: tuple[str, ...] = ()
+    """What people call the class of each output; () where nothing is known."""
     trained_on: str = ""
     """Name of the clone's recipe, for people to read."""
 
@@ -162,8 +164,8 @@ def load_backbone(run: Path) -> "tuple[Backbone, nn.Module]":
 def read_description(text: str) -> Backbone:
     """The inverse of `backbone.json`."""
     fields = json.loads(text)
-    for name in ("mean", "std", "classes"):
-        fields[name] = tuple(fields[name])
+    for name in ("mean", "std", "classes", "class_names"):
+        fields[name] = tuple(fields.get(name, ()))
     return Backbone(**fields)
 
 

@@ -25,30 +25,39 @@ TOLD = (
 @contextmanager
 def told_in_one_sentence(program: str, extra: str) -> Iterator[None]:
     """Runs a command; `extra` is the optional part of the package that it may miss."""
-    try:
-        with interrupts_after_imports():
+    with interrupts_after_imports() as interrupts:
+        try:
             yield
-    except UserError as error:
-        _exit(program, str(error), 2)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in OPTIONAL_MODULES:
+        except KeyboardInterrupt:
+            _interrupted(program)
+        except Exception as error:
+            if interrupts.have_come:
+                _interrupted(program)
+            _tell(program, extra, error)
             raise
+
+
+def _interrupted(program: str) -> None:
+    _exit(program, "interrupted; what is finished is kept, run the command again to go on", 130)
+
+
+def _tell(program: str, extra: str, error: Exception) -> None:
+    """Ends the program with a sentence, where the error is no fault of ours."""
+    if isinstance(error, UserError):
+        _exit(program, str(error), 2)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in OPTIONAL_MODULES:
         _exit(program, str(missing_extra(error.name, extra)), 2)
-    except BrokenPipeError:  # whoever read the output has seen enough
+    if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         raise SystemExit(0) from None
-    except OSError as error:
-        if error.errno not in TOLD:
-            raise
+    if isinstance(error, OSError) and error.errno in TOLD:
         place = f" at '{error.filename}'" if error.filename else ""
         _exit(
             program, f"{error.strerror}{place}; what is finished is kept, run the command again when that is mended", 2
         )
-    except KeyboardInterrupt:
-        _exit(program, "interrupted; what is finished is kept, run the command again to go on", 130)
 
 
 def _exit(program: str, sentence: str, status: int) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"{program}: {sentence}\n")
-    raise SystemExit(status)
+    raise SystemExit(status) from None

@@ -90,6 +90,8 @@ class ShardEntry(FileEntry):
     environment: int
     """Position in `Manifest.environments` of the versions and the device it was made with."""
     safety: SafetyCounts = SafetyCounts()
+    changes: dict[str, int] = field(default_factory=dict)
+    """How many of a real set's images were turned upright or converted; nothing for images kept as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,13 @@ class Manifest:
             flagged=dict(sorted(flagged.items())),
             dropped=dict(sorted(dropped.items())),
         )
+
+    def change_totals(self) -> dict[str, int]:
+        """The shards' counts of changed images added up."""
+        total: Counter[str] = Counter()
+        for shard in self.shards:
+            total.update(shard.changes)
+        return dict(sorted(total.items()))
 
     @property
     def digest(self) -> str:
@@ -166,7 +175,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     for name, value in totals.items():
         if found[name] != value:
             raise UserError(
-                f"'{where}' says {name} {value}, but its shards add up to {found[name]}; make the clone again"
+                f"'{where}' says {name} {value!r}, but its shards add up to {found[name]}; make the clone again"
             )
     return manifest
 
@@ -200,8 +209,9 @@ def _check_types(manifest: Manifest) -> None:
         if any(type(number) is not int or not 0 <= number <= MAX_SAMPLES for number in numbers):
             raise TypeError("a shard's fields are not of their types")
         counts = [*shard.safety.flagged.values(), *shard.safety.dropped.values(), shard.safety.num_unchecked]
+        counts += shard.changes.values()
         if any(type(count) is not int for count in counts):
-            raise TypeError(f"the safety counts of shard '{shard.name}' are no numbers")
+            raise TypeError(f"the counts of shard '{shard.name}' are no numbers")
         if not 0 <= shard.environment < len(manifest.environments):
             raise TypeError(f"shard '{shard.name}' points to no environment")
     if not all(isinstance(manifest.recipe.get(name), str) for name in ("name", "engine")):

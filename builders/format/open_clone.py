@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 
 from builders.format.cache import ShardCache
 from builders.format.errors import SampleNotFoundError, UserError
-from builders.format.images import decode_sample
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest, ShardEntry
 from builders.format.metadata import read_rows
 from builders.format.opening import open_manifest
 from builders.format.rounds import MAX_COUNT, Rounds
 from builders.format.shards import MAX_MEMBER_BYTES
 from builders.format.storage import Storage
+from builders.images.read import AS_SEEN, ReadImage, decode_sample, read_image
 
 NUM_OPEN_SHARDS = 64
 BYTES_PAST_CACHE = 32 * 2**20
@@ -195,9 +195,23 @@ class Clone:
         self._has_ranges = self.storage.has_ranges(shard)
 
     def decoded(self, number: int) -> tuple[NDArray[np.uint8], int]:
-        """RGB pixels (height, width, 3) of a sample, and its label."""
+        """RGB pixels (height, width, 3) of a sample, as they are seen, and its label."""
         sample = self.view(number)
         return decode_sample(sample.key, sample.picture), sample.label
+
+    def read_labeled(self, number: int, policy: str = AS_SEEN) -> tuple[ReadImage, int]:
+        """A sample's image, read by either policy, and its label.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        sample = self.view(number)
+        try:
+            return read_image(sample.picture, policy), sample.label
+        except ValueError as error:
+            raise UserError(
+                f"sample '{sample.key}' of '{self.root}' cannot be read ({error}); run 'fakeit-build verify --deep'"
+            ) from None
 
     def __iter__(self) -> Iterator[EncodedSample]:
         return (self[number] for number in range(len(self)))
@@ -220,6 +234,12 @@ class Clone:
             if key in keys:
                 return self.shard_starts[shard] + keys.index(key)
         raise SampleNotFoundError(f"'{self.root}' has no sample '{key}'; its first one is '{self.key(0)}'")
+
+    @property
+    def class_names(self) -> list[str]:
+        """What people call the class of each label; its id where the recipe does not say."""
+        names = {entry.get("wnid"): str(entry.get("name")) for entry in self.manifest.recipe.get("classes", [])}
+        return [names.get(identity, identity) for identity in self.manifest.label_names]
 
     @cached_property
     def _labels(self) -> dict[str, int]:

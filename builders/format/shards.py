@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from builders.format.images import FORMATS
 from builders.format.schema import JSON_FIELDS
+from builders.images.read import CLONE_FORMATS
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
 """Larger members are refused by the readers."""
@@ -114,8 +114,8 @@ def _read_member(file: BinaryIO, info: tarfile.TarInfo) -> Member:
     key, dot, extension = info.name.rpartition(".")
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.linkname:  # extended headers and sparse files, too
         raise ValueError(f"member {info.name!r} is no plain file")
-    if not dot or extension not in (*FORMATS, "cls", "json"):
-        raise ValueError(f"member {info.name!r} is none of cls, {', '.join(FORMATS)}, json")
+    if not dot or extension not in (*CLONE_FORMATS, "cls", "json"):
+        raise ValueError(f"member {info.name!r} is none of cls, {', '.join(CLONE_FORMATS)}, json")
     if not KEY.fullmatch(key):
         raise ValueError(
             f"member {info.name!r} has a key with other characters than letters, digits, '_', '-' and dots"

@@ -84,7 +84,7 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
     recipe = override_recipe(recipe, overrides)
     if recipe.engine == "folder" and options.source:
         recipe = replace(recipe, model_dir=options.source)
-    elif replace(options, counts="") != ClassOptions():
+    elif replace(options, counts="", skip_broken=0.0) != ClassOptions():
         raise UserError(f"recipe file '{path}' lists its classes already; leave out --source and --hypernym-…")
     if recipe.engine == "folder" and options.counts:
         raise UserError("real images are counted by their folders; leave out --counts")

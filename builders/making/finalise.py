@@ -37,6 +37,7 @@ from builders.making.output import (
 )
 from builders.making.shard import sidecar_name, tar_name
 from builders.publishing.card import clone_card
+from builders.publishing.card_edits import CardText
 
 NUM_MOVERS = 32
 """Threads that wait for the store."""
@@ -46,7 +47,7 @@ class MissingShardError(UserError):
     """A shard is not there, or was damaged and is gone; it can be made again."""
 
 
-def finalise(output: Output) -> Manifest:
+def finalise(output: Output, text: CardText = CardText()) -> Manifest:
     """Turns an output whose shards are all made into a finished clone; `clean_up` takes away what is left.
 
     Two at once end in the same files, too. Memory holds a line for each shard, and one metadata file.
@@ -73,7 +74,7 @@ def finalise(output: Output) -> Manifest:
     _move_all(storage, [(tar_name(plan, shard, shards[shard].sha256), shard_name(split, shard)) for shard in made])
     manifest = _build_manifest(output, shards, metadata)
     storage.write(TIMM_INDEX, timm_index(manifest))
-    storage.write(CARD, clone_card(storage, manifest))
+    storage.write(CARD, clone_card(storage, manifest, text))
     if is_target(plan, storage):  # else they may be of runs that make a longer clone
         storage.remove_temporaries()
     storage.write(MANIFEST, manifest.to_json())
@@ -154,6 +155,7 @@ def _build_manifest(output: Output, shards: list[FinishedShard], metadata: list[
                 sha256=shard.sha256,
                 environment=environments.index(shard.environment),
                 safety=shard.safety,
+                changes=shard.changes,
             )
             for shard in shards
         ],

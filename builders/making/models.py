@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from builders.format.errors import UserError
-from builders.making.engines.folder import listing_digest
+from builders.images.source import read_source
 from builders.making.recipe import Recipe
 
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -35,7 +35,7 @@ def pin_model(recipe: Recipe) -> Recipe:
     """The recipe with `revision`, `model_dir` and `scheduler` filled in: a directory is pinned by its content, a Hub id by
     its commit.
 
-    Real images are pinned by the names and sizes of their files.
+    Real images are pinned by their files' names and contents.
 
     Raises:
         UserError: the directory is no pipeline or differs from the recipe's revision, or the Hub cannot say the commit.
@@ -64,12 +64,16 @@ def pin_model(recipe: Recipe) -> Recipe:
 
 
 def _pin_source(recipe: Recipe) -> Recipe:
-    digest = listing_digest(recipe.model_dir)
-    if recipe.revision and recipe.revision != digest:
+    if not recipe.model_dir:
+        raise UserError("real images need their source; give --source DIR, a directory of class folders")
+    source = read_source(recipe.model_dir)
+    source.check_broken(1.0 if recipe.num_left_out else 0.0)
+    if recipe.revision and recipe.revision != source.digest:
         raise UserError(
-            f"the pictures in '{recipe.model_dir}' are {digest}, but the recipe was made with {recipe.revision}"
+            f"the images in '{recipe.model_dir}' are {source.digest}, but the recipe was made with {recipe.revision}; "
+            "give --source the images that it was made of, or make another clone"
         )
-    return replace(recipe, revision=digest)
+    return replace(recipe, revision=source.digest)
 
 
 @lru_cache(maxsize=4)

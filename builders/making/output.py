@@ -48,6 +48,7 @@ class FinishedShard:
     sha256: str
     environment: dict[str, str]
     safety: SafetyCounts
+    changes: dict[str, int]
 
 
 @dataclass
@@ -92,7 +93,13 @@ class Output:
             facts, table = sidecar
             safety = SafetyCounts(**facts["safety"])
             return FinishedShard(
-                name, table.num_rows, facts["num_bytes"], facts["sha256"], facts["environment"], safety
+                name,
+                table.num_rows,
+                facts["num_bytes"],
+                facts["sha256"],
+                facts["environment"],
+                safety,
+                facts["changes"],
             )
         if (entry := self._kept(shard)) and self.old:
             return FinishedShard(
@@ -102,6 +109,7 @@ class Output:
                 entry.sha256,
                 self.old.environments[entry.environment],
                 entry.safety,
+                entry.changes,
             )
         return None
 

@@ -31,9 +31,10 @@ def paint_samples(plan: Plan, samples: Sequence[Sample], paint: Paint) -> Iterat
     """Paints samples batch by batch; with `safety` drop, flagged images are not among what it yields.
 
     Raises:
-        ShardError: an image was flagged at every attempt.
+        ShardError: an image was flagged at every attempt, or files cannot be read; all of them are named.
     """
     waiting = list(enumerate(samples))
+    problems: list[str] = []
     for _ in range(MAX_ATTEMPTS):
         flagged: list[tuple[int, Sample]] = []
         for start in range(0, len(waiting), plan.recipe.batch_size):
@@ -44,8 +45,12 @@ def paint_samples(plan: Plan, samples: Sequence[Sample], paint: Paint) -> Iterat
                 for slot, ((position, sample), painted) in enumerate(zip(batch, pictures, strict=True))
             ]
             flagged += [(one.position, _next_attempt(plan, one.sample)) for one in made if _is_dropped(plan, one)]
-            yield [one for one in made if not _is_dropped(plan, one)]
+            problems += [one.painted.problem for one in made if one.painted.problem]
+            if not problems:
+                yield [one for one in made if not _is_dropped(plan, one)]
         waiting = flagged
+        if problems:
+            raise ShardError(f"{'; '.join(problems)}; repair or remove {'it' if len(problems) == 1 else 'them'}")
         if not waiting:
             return
     keys = [sample.key for _, sample in waiting]

@@ -13,12 +13,15 @@ from typing import Any
 
 from builders.classes.class_list import MAX_CLASS_ID, ClassEntry
 from builders.format.errors import UserError, near
-from builders.format.images import check_format
 from builders.format.rounds import MAX_COUNT
+from builders.images.encode import check_format
+from builders.images.read import WHITE, check_color
 from builders.making.prompts import template_fields
 
 SAFETY = ("off", "flag", "drop")
 DTYPES = ("float32", "float16", "bfloat16")
+NEUTRAL = {"background_color": WHITE, "num_left_out": 0}
+"""Fields that a recipe only names where they are not at their default, so that older hashes hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,10 @@ class Recipe:
     """What is painted, in sorted-wnid order."""
     scenes: tuple[str, ...] = ()
     """Places categories that {b} is drawn from."""
+    background_color: str = WHITE
+    """Color behind the transparent pixels of real images, a name or #rrggbb."""
+    num_left_out: int = 0
+    """Files of a real set that could not be read and were left out."""
     model_dir: str = field(default="", compare=False)
     """Where the model, or the tree of real images, lies on this machine; no part of the recipe."""
 
@@ -105,6 +112,11 @@ class Recipe:
         if not 0 <= self.seed < 2**53:
             raise UserError(f"seed is {self.seed}, but must be 0 to 2**53 - 1")
         check_format(self.image_format)
+        check_color(self.background_color)
+        if self.engine == "diffusion" and self.background_color != WHITE:
+            raise UserError(
+                f"background_color is '{self.background_color}', but only real images have transparent pixels"
+            )
         try:
             template_fields(self.prompt)
         except ValueError as error:
@@ -148,9 +160,12 @@ class Recipe:
         return self.default_rounds if images_per_class is None else images_per_class
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values, `model_dir` left out."""
+        """The fields as plain JSON values; left out are `model_dir`, and fields of `NEUTRAL` at their default."""
         fields = asdict(self)
         del fields["model_dir"]
+        for name, default in NEUTRAL.items():
+            if fields[name] == default:
+                del fields[name]
         return {**fields, "classes": list(fields["classes"]), "scenes": list(fields["scenes"])}
 
 

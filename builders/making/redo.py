@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from builders.format.errors import UserError
-from builders.format.images import decode_sample
 from builders.format.open_clone import Clone
+from builders.images.read import decode_sample
 from builders.making.engines.base import engine
 from builders.making.models import pin_model
 from builders.making.painting import PaintedSample

@@ -6,7 +6,7 @@ metadata table, with what finalising needs in the table's own metadata, so that 
 
 import io
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builders.format.images import encode_image, read_image_header
 from builders.format.manifest import SafetyCounts, making_stem, shard_name
 from builders.format.schema import METADATA_SCHEMA
 from builders.format.shards import ShardWriter
 from builders.format.storage import Storage
+from builders.images.encode import encode_image
+from builders.images.read import read_image_header
 from builders.making.engines.base import Paint
 from builders.making.painting import PaintedSample, paint_samples
 from builders.making.plan import Plan, Sample
@@ -103,10 +104,12 @@ def make_shard(
     scratch = storage.scratch(f"{_stem(plan, shard)}.tar")
     writer = ShardWriter(scratch, recipe.image_format)
     in_order = _InOrder(writer)
+    changes: Counter[str] = Counter()
 
     def write(batch: list[PaintedSample]) -> None:
         for made in batch:
             in_order.write((made, *encode_sample(recipe, made)))
+            changes.update([made.painted.change] if made.painted.change else [])
         on_images(len(batch))
 
     try:
@@ -132,6 +135,7 @@ def make_shard(
         "sha256": sha256,
         "environment": environment,
         "safety": asdict(SafetyCounts.of(rows)),
+        "changes": dict(sorted(changes.items())),
     }
     storage.write(sidecar_name(plan, shard), _sidecar(rows, shard_name(recipe.split, shard), facts))
 
@@ -180,7 +184,7 @@ def _facts(plan: Plan, shard: int, file: pq.ParquetFile | None) -> dict[str, Any
         is_ours = facts["recipe_hash"] == plan.recipe.hash and facts["rounds"] == [rounds.start, rounds.stop]
     except (KeyError, TypeError, ValueError):
         return None
-    return facts if is_ours and "safety" in facts else None
+    return facts if is_ours and {"safety", "changes"} <= facts.keys() else None
 
 
 def _sidecar(rows: list[dict[str, Any]], shard: str, facts: dict[str, Any]) -> bytes:

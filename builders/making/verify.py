@@ -30,7 +30,7 @@ from builders.making.output import FINALISING
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
 from builders.making.verify_shard import Fault, ShardVerifier
-from builders.publishing.card import clone_card
+from builders.publishing.card import card_faults
 
 BYTES_PER_WORKER = {False: 1 << 30, True: 1 << 27}
 """Less, without and with decoding, is not worth the start of a process."""
@@ -116,11 +116,11 @@ def _verify_files(manifest: Manifest, plan: Plan, storage: Storage) -> Iterator[
     if storage.exists(FINALISING):
         yield Fault(FINALISING, "left over from finalising; run 'fakeit-build make' again")
     yield from _verify_manifest(manifest, plan)
-    for name, expected in _derived_files(manifest, storage):
-        if not storage.exists(name):
-            yield Fault(name, "missing")
-        elif storage.read(name) != expected:
-            yield Fault(name, "stale: it does not say what clone.json says")
+    if not storage.exists(TIMM_INDEX):
+        yield Fault(TIMM_INDEX, "missing")
+    elif storage.read(TIMM_INDEX) != timm_index(manifest):
+        yield Fault(TIMM_INDEX, "stale: it does not say what clone.json says")
+    yield from _verify_card(manifest, storage)
 
 
 def _verify_metadata(manifest: Manifest, storage: Storage, name: str, number: int) -> Iterator[Fault]:
@@ -153,9 +153,13 @@ def _verify_manifest(manifest: Manifest, plan: Plan) -> Iterator[Fault]:
             )
 
 
-def _derived_files(manifest: Manifest, storage: Storage) -> Iterator[tuple[str, bytes]]:
-    yield TIMM_INDEX, timm_index(manifest)
-    try:
-        yield CARD, clone_card(storage, manifest)
-    except (UserError, IndexError, KeyError):  # of a manifest that does not fit its recipe, which is told above
+def _verify_card(manifest: Manifest, storage: Storage) -> Iterator[Fault]:
+    if not storage.exists(CARD):
+        yield Fault(CARD, "missing")
         return
+    try:
+        stale = card_faults(storage, manifest)
+    except (IndexError, KeyError):  # of a manifest that does not fit its recipe, which is told above
+        return
+    if stale:
+        yield Fault(CARD, f"stale: {', '.join(stale)} do not say what clone.json says; run 'fakeit-build card'")

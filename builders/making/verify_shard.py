@@ -9,12 +9,12 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from builders.format.images import decode_image, read_image_header
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, SafetyCounts, metadata_name
 from builders.format.metadata import read_rows
 from builders.format.schema import MEMBERS, METADATA_SCHEMA, json_faults
 from builders.format.shards import Member, read_members
 from builders.format.storage import Storage
+from builders.images.read import decode_image, read_image_header
 from builders.making.painting import MAX_ATTEMPTS
 from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe

@@ -13,7 +13,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from builders.classes.scenes import scene_phrase
-from builders.format.manifest import Manifest
+from builders.format.errors import UserError
+from builders.format.manifest import CARD, Manifest
 from builders.format.schema import card_features
 from builders.format.storage import Storage
 from builders.making.plan import Plan, Sample
@@ -21,6 +22,7 @@ from builders.making.prompt_warnings import same_prompts
 from builders.making.prompts import template_fields
 from builders.making.recipe import Recipe, recipe_from_dict
 from builders.publishing.beside import Beside, read_beside
+from builders.publishing.card_edits import CardText, merge_card, stale_parts, with_text
 
 CONFIG_NAME = "default"
 NUM_EXAMPLES = 6
@@ -60,9 +62,30 @@ def render_card(manifest: Manifest, recipe: Recipe, beside: Beside) -> str:
     return _render(Plan(recipe, manifest.num_rounds), manifest, beside)
 
 
-def clone_card(storage: Storage, manifest: Manifest) -> bytes:
-    """The README.md that a clone should have, what lies beside it included."""
-    return render_card(manifest, recipe_from_dict(manifest.recipe), read_beside(storage, manifest)).encode()
+def clone_card(storage: Storage, manifest: Manifest, text: CardText = CardText()) -> bytes:
+    """The README.md that a clone should have: what lies beside it included, and what people wrote in the one that is there.
+
+    Raises:
+        UserError: the YAML of the card that is there cannot be read.
+    """
+    card = fresh_card(storage, manifest)
+    if storage.exists(CARD):
+        card = merge_card(storage.read(CARD).decode(errors="replace"), card, storage.url(CARD))
+    return with_text(card, text).encode()
+
+
+def fresh_card(storage: Storage, manifest: Manifest) -> str:
+    """The README.md of a clone that nobody has edited."""
+    return render_card(manifest, recipe_from_dict(manifest.recipe), read_beside(storage, manifest))
+
+
+def card_faults(storage: Storage, manifest: Manifest) -> list[str]:
+    """What a clone's card says otherwise than its manifest, in the parts that are not the user's."""
+    try:
+        card = storage.read(CARD).decode(errors="replace")
+        return stale_parts(card, fresh_card(storage, manifest), storage.url(CARD))
+    except UserError as error:
+        return [str(error)]
 
 
 def render_recipe_card(recipe: Recipe) -> str:

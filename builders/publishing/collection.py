@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from builders.format.errors import UserError
+from builders.publishing.card_edits import split_card
 
 
 def render_collection(repo_id: str, cards: dict[str, str]) -> str:
@@ -41,12 +42,11 @@ def card_yaml(card: str, where: str) -> dict[str, Any]:
     Raises:
         UserError: it has none.
     """
-    parts = card.split("---\n", 2)
     try:
-        found = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict) or not {"configs", "dataset_info", "license", "tags", "pretty_name"} <= found.keys():
+        found, _ = split_card(card, where)
+    except UserError:
+        found = {}
+    if not {"configs", "dataset_info", "license", "tags", "pretty_name"} <= found.keys():
         raise UserError(f"the card of '{where}' has no YAML of a clone; write it anew with 'fakeit-build card'")
     return found
 

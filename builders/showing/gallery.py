@@ -16,6 +16,7 @@ set as text.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,17 +26,19 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from builders.classes.class_ids import class_ids
 from builders.format.errors import UserError
-from builders.format.images import FORMATS, decode_foreign_image, decode_sample
 from builders.format.manifest import MANIFEST
 from builders.format.open_clone import Clone, open_clone
 from builders.format.progress import progress
 from builders.format.storage import Storage
+from builders.images.encode import as_shown
+from builders.images.folders import list_class_folders, readable
+from builders.images.read import decode_sample
 from builders.publishing.beside import AUDIT, AUDIT_PICTURES, read_audit
 
 THUMBNAIL = 96
@@ -98,11 +101,10 @@ class Folders(Source):
     """The same of class folders of real images."""
 
     def __init__(self, root: str, title: str) -> None:
-        from builders.making.engines.folder import list_class_folders
-
-        self.root, self.title = root, title
+        self.root, self.title, self.folders = root, title, list_class_folders(root)
         self.paths = {
-            name: sorted(paths, key=lambda path: _order(path.name)) for name, paths in list_class_folders(root).items()
+            identity: sorted(self.folders.images[name], key=lambda path: _order(path.rpartition("/")[2]))
+            for name, identity in class_ids(self.folders.images).items()
         }
 
     @property
@@ -114,8 +116,13 @@ class Folders(Source):
         return {"name": "class folders"}
 
     def pictures(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[Picture]:
-        for path in self.paths.get(class_id, [])[:count]:
-            yield Picture(key=path.stem, content=path.read_bytes(), extension=path.suffix.lstrip(".").lower(), about={})
+        for name in self.paths.get(class_id, [])[:count]:
+            path = Path(self.folders.path(name))
+            try:
+                content, extension = as_shown(path.read_bytes())
+            except (ValueError, OSError) as error:
+                raise UserError(f"'{path}' cannot be read ({error}); repair or remove it") from None
+            yield Picture(key=readable(path.stem), content=content, extension=extension, about={})
 
 
 def open_source(root: str, title: str) -> Source:
@@ -263,18 +270,12 @@ def _by_class(clone: Clone) -> dict[str, list[int]]:
 
 
 def _order(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(os.fsencode(key)).digest()
 
 
 def _thumbnail(picture: Picture) -> Image.Image:
-    if picture.extension in FORMATS:
-        pixels = decode_sample(picture.key, picture.content)
-    else:
-        try:
-            pixels = decode_foreign_image(picture.content)
-        except ValueError as error:
-            raise UserError(f"'{picture.key}' cannot be read ({error}); repair or remove it") from None
-    return ImageOps.fit(Image.fromarray(np.asarray(pixels)), (THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+    pixels = decode_sample(picture.key, picture.content)
+    return ImageOps.fit(Image.fromarray(pixels), (THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
 
 
 def _padded(thumbnails: list[Image.Image]) -> list[Image.Image]:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from builders.classes.class_ids import class_ids
 from builders.format.errors import UserError, near
-from builders.format.images import decode_sample
 from builders.format.manifest import MANIFEST
 from builders.format.open_clone import open_clone
+from builders.images.folders import list_class_folders
+from builders.images.read import decode_sample, read_image
 
 Pictures = dict[str, list[Image.Image]]
 """Class id to its first pictures."""
@@ -40,13 +42,19 @@ def read_clone_pictures(root: str, num_per_class: int, classes: Collection[str])
 
 def read_folder_pictures(root: str, num_per_class: int, classes: Collection[str]) -> Pictures:
     """The first pictures of some class folders."""
-    from builders.making.engines.folder import list_class_folders
-
+    folders = list_class_folders(root)
     return {
-        name: [Image.fromarray(decode_sample(str(path), path.read_bytes())) for path in paths[:num_per_class]]
-        for name, paths in list_class_folders(root).items()
-        if name in classes
+        identity: [_read_file(folders.path(path)) for path in folders.images[name][:num_per_class]]
+        for name, identity in class_ids(folders.images).items()
+        if identity in classes
     }
+
+
+def _read_file(path: str) -> Image.Image:
+    try:
+        return Image.fromarray(read_image(Path(path).read_bytes()).pixels)
+    except (ValueError, OSError) as error:
+        raise UserError(f"'{path}' cannot be read ({error}); repair or remove it") from None
 
 
 def read_pictures(root: str, num_per_class: int, classes: Collection[str]) -> Pictures:

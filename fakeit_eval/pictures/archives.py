@@ -21,9 +21,10 @@ import numpy as np
 
 from builders.format.cache import default_folder
 from builders.format.errors import UserError
-from builders.format.images import decode_foreign_image
 from builders.format.shards import MAX_MEMBER_BYTES
-from fakeit_eval.pictures.base import PictureSet, Pixels, digest_of, is_picture
+from builders.images.folders import is_image, is_visible
+from builders.images.read import ReadImage, read_image
+from fakeit_eval.pictures.base import PictureSet, digest_of
 
 TARS, COMPRESSED, ZIPS = (".tar",), (".tar.gz", ".tgz"), (".zip",)
 
@@ -85,10 +86,10 @@ class _ReadMembers:
     members: tuple[_Member, ...]
     read_at: Callable[[_Member], bytes]
 
-    def __call__(self, number: int) -> Pixels:
+    def __call__(self, number: int, policy: str) -> ReadImage:
         member = self.members[number]
         try:
-            return decode_foreign_image(self.read_at(member))
+            return read_image(self.read_at(member), policy)
         except BROKEN as error:
             raise UserError(
                 f"'{member.name}' in '{self.path}' cannot be read ({error}); download the archive again"
@@ -124,7 +125,7 @@ def _list_tar(path: str) -> tuple[list[_Member], Callable[[_Member], bytes]]:
         found = [
             _Member(member.name, member.offset_data, member.size)
             for member in tar
-            if member.isreg() and not member.issparse() and is_picture(member.name)
+            if member.isreg() and not member.issparse() and _is_image(member.name)
         ]
     size = os.stat(path).st_size
     return [_checked(member, size) for member in found], _InTar(path)
@@ -132,8 +133,12 @@ def _list_tar(path: str) -> tuple[list[_Member], Callable[[_Member], bytes]]:
 
 def _list_zip(path: str) -> tuple[list[_Member], Callable[[_Member], bytes]]:
     with zipfile.ZipFile(path) as file:
-        found = [_Member(info.filename, 0, info.file_size) for info in file.infolist() if is_picture(info.filename)]
+        found = [_Member(info.filename, 0, info.file_size) for info in file.infolist() if _is_image(info.filename)]
     return [_checked(member, MAX_MEMBER_BYTES) for member in found], _InZip(path)
+
+
+def _is_image(name: str) -> bool:
+    return is_image(name) and all(part == "." or is_visible(part) for part in name.split("/"))
 
 
 def _checked(member: _Member, end: int) -> _Member:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeit_eval.pictures.base import Labels, PictureSet, Pixels
+from builders.images.read import ReadImage
+from fakeit_eval.pictures.base import Labels, PictureSet
 
 
 def open_arrays(pictures: NDArray[np.uint8], labels: Labels, class_names: tuple[str, ...], *, name: str) -> PictureSet:
@@ -26,5 +27,5 @@ def open_arrays(pictures: NDArray[np.uint8], labels: Labels, class_names: tuple[
 class _ReadArrays:
     pictures: NDArray[np.uint8]
 
-    def __call__(self, number: int) -> Pixels:
-        return self.pictures[number]
+    def __call__(self, number: int, policy: str) -> ReadImage:
+        return ReadImage(self.pictures[number])

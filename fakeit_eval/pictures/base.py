@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-PREPROCESSING = "bicubic to the shortest side, middle square, 1"
-"""What every picture goes through (`squares.middle_square`); the number changes with its pixels."""
+from builders.images.read import AS_SEEN, Pixels, ReadImage
+
 Labels = NDArray[np.int64]
-Pixels = NDArray[np.uint8]
-"""(height, width, 3), RGB."""
-Read = Callable[[int], Pixels]
-"""From a picture's number to its pixels; a copy of it shares no open file with the original."""
+Read = Callable[[int, str], ReadImage]
+"""From a picture's number and a policy (`AS_SEEN` or `AS_PUBLISHED`) to its pixels; a copy of it shares no open file with the
+original. It raises UserError where the picture is gone or broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +26,20 @@ class PictureSet:
     place: str
     """Directory, archive or URL, for people."""
     class_names: tuple[str, ...]
-    """Wnids wherever the set has them."""
+    """Class ids wherever the set has them, else what its folders are called."""
+    called: tuple[str, ...] = ()
+    """What people call the classes, where that is known beside their ids."""
     labels: Labels
     """(n,), numbers into `class_names`."""
     digest: str
     """Which pictures these are: the same wherever they lie."""
     state: str = ""
     """Tells pictures with the same digest apart that may have changed, such as files' times; for caches alone."""
+    policy: str = AS_SEEN
+    """How files are read: `AS_SEEN`, or `AS_PUBLISHED` for sets whose numbers are compared with published ones."""
     read: Read
+    note: str = ""
+    """A sentence about files that were left out; "" without any."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,13 +47,18 @@ class PictureSet:
     def __copy__(self) -> "PictureSet":
         return replace(self, read=copy.copy(self.read))
 
-    def decoded(self, number: int) -> tuple[Pixels, int]:
-        """RGB pixels (height, width, 3) and label.
+    def read_labeled(self, number: int) -> tuple[ReadImage, int]:
+        """A picture and its label.
 
         Raises:
             UserError: the picture is gone or broken.
         """
-        return self.read(number), int(self.labels[number])
+        return self.read(number, self.policy), int(self.labels[number])
+
+    def decoded(self, number: int) -> tuple[Pixels, int]:
+        """`read_labeled` without what is known of the file: RGB pixels (height, width, 3) and label."""
+        image, label = self.read_labeled(number)
+        return image.pixels, label
 
     def subset(self, rows: NDArray[np.int64]) -> "PictureSet":
         """Some of the pictures, in the order of their numbers `rows`; classes and labels stay."""
@@ -63,8 +73,8 @@ class _ReadRows:
     read: Read
     rows: NDArray[np.int64]
 
-    def __call__(self, number: int) -> Pixels:
-        return self.read(int(self.rows[number]))
+    def __call__(self, number: int, policy: str) -> ReadImage:
+        return self.read(int(self.rows[number]), policy)
 
     def __copy__(self) -> "_ReadRows":
         return _ReadRows(copy.copy(self.read), self.rows)
@@ -73,12 +83,3 @@ class _ReadRows:
 def digest_of(lines: Sequence[str]) -> str:
     """sha256 of a listing."""
     return "sha256:" + hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file's name is one of a picture; hidden files are none."""
-    base = name.rpartition("/")[2]
-    return base[:1] != "." and base.lower().endswith(EXTENSIONS)
-
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")

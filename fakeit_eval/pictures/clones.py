@@ -7,7 +7,8 @@ import numpy as np
 
 from builders.format.cache import default_cache
 from builders.format.open_clone import Clone, open_clone
-from fakeit_eval.pictures.base import PictureSet, Pixels
+from builders.images.read import ReadImage
+from fakeit_eval.pictures.base import PictureSet
 
 
 def open_clone_pictures(root: str) -> PictureSet:
@@ -23,6 +24,7 @@ def open_clone_pictures(root: str) -> PictureSet:
         name=str(manifest.recipe["name"]),
         place=root,
         class_names=tuple(manifest.label_names),
+        called=tuple(clone.class_names),
         labels=np.concatenate([np.array(some, dtype=np.int64) for some in labels]),
         digest=manifest.digest,
         read=_ReadClone(clone),
@@ -33,8 +35,8 @@ def open_clone_pictures(root: str) -> PictureSet:
 class _ReadClone:
     clone: Clone
 
-    def __call__(self, number: int) -> Pixels:
-        return self.clone.decoded(number)[0]
+    def __call__(self, number: int, policy: str) -> ReadImage:
+        return self.clone.read_labeled(number, policy)[0]
 
     def __copy__(self) -> "_ReadClone":
         return _ReadClone(copy.copy(self.clone))

@@ -3,32 +3,28 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from builders.format.errors import UserError
-from builders.format.images import decode_foreign_image
-from fakeit_eval.pictures.base import Labels, PictureSet, Pixels, digest_of, is_picture
+from builders.images.folders import list_class_folders
+from builders.images.read import ReadImage, read_image
+from fakeit_eval.pictures.base import Labels, PictureSet, digest_of
 
 
 def open_folder(root: str, name: str = "") -> PictureSet:
     """Class folders; a class's pictures may lie in folders of its own.
 
     Raises:
-        UserError: it is no directory, or has no class folder with pictures.
+        UserError: it is no directory, has no class folders, or one of them holds no picture.
     """
-    if not Path(root).is_dir():
-        raise UserError(f"'{root}' is no directory; give a directory of class folders, an archive, or a clone")
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
-    found = {folder: _pictures_below(os.path.join(root, folder)) for folder in folders}
-    found = {folder: paths for folder, paths in found.items() if paths}
-    if not found:
-        raise UserError(f"'{root}' has no class folders with pictures; it should hold one folder of pictures a class")
-    paths = [path for some in found.values() for path in some]
-    labels = np.repeat(np.arange(len(found)), [len(some) for some in found.values()])
-    return open_files(paths, labels, tuple(found), root=root, name=name or Path(root).resolve().name)
+    folders = list_class_folders(root)
+    paths = [folders.path(path) for some in folders.images.values() for path in some]
+    labels = np.repeat(np.arange(len(folders.images)), [len(some) for some in folders.images.values()])
+    found = open_files(paths, labels, tuple(folders.images), root=root, name=name or Path(root).resolve().name)
+    return replace(found, note=folders.note)
 
 
 def open_files(
@@ -66,17 +62,9 @@ def open_files(
 class _ReadFiles:
     paths: tuple[str, ...]
 
-    def __call__(self, number: int) -> Pixels:
+    def __call__(self, number: int, policy: str) -> ReadImage:
         path = self.paths[number]
         try:
-            return decode_foreign_image(Path(path).read_bytes())
+            return read_image(Path(path).read_bytes(), policy)
         except (ValueError, OSError) as error:
             raise UserError(f"'{path}' cannot be read ({error}); unpack the data set again") from None
-
-
-def _pictures_below(folder: str) -> list[str]:
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        found += [os.path.join(parent, name) for name in sorted(files) if is_picture(name)]
-    return sorted(found)

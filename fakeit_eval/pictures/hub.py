@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from builders.format.errors import UserError, near
-from builders.format.images import decode_foreign_image
-from fakeit_eval.pictures.base import PictureSet, Pixels
+from builders.images.read import ReadImage, read_image
+from fakeit_eval.pictures.base import PictureSet
 
 PREFIX = "hub:"
 TEST_SPLITS = ("test", "validation", "val", "valid")
@@ -95,9 +95,9 @@ class _ReadRows:
     rows: Any
     column: str
 
-    def __call__(self, number: int) -> Pixels:
+    def __call__(self, number: int, policy: str) -> ReadImage:
         picture = self.rows[number][self.column]
         try:
-            return decode_foreign_image(picture["bytes"] or Path(picture["path"]).read_bytes())
+            return read_image(picture["bytes"] or Path(picture["path"]).read_bytes(), policy)
         except (ValueError, OSError, TypeError) as error:
             raise UserError(f"picture {number} of '{self.rows.info.dataset_name}' cannot be read ({error})") from None

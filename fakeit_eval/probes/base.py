@@ -6,8 +6,8 @@ Each probe is a module of this folder with
     open_tuning(data, seed) -> Callable[[dict, Report], float]      top-1 on val in percent, of a classifier fitted on train
     open_final(data, seed) -> Callable[[dict], predicted labels]    of the test part, of one fitted on train and val
 
-A module may keep a `PRUNER`, which ends bad trials early by what they report, and `CANDIDATES` where there are only so many
-points to try.
+A module may keep a `PRUNER`, which ends bad trials early by what they report, `SAMPLER`, options of TPE, and `CANDIDATES` where
+there are only so many points to try.
 """
 
 import pkgutil
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 import fakeit_eval.probes as probes_folder
 
 Features = NDArray[np.float32]
+"""(n, d)."""
 Labels = NDArray[np.int64]
+"""(n,), from 0."""
 Part = tuple[Features, Labels]
 Parameters = dict[str, float]
 Report = Callable[[int, float], None]

@@ -31,7 +31,8 @@ def run_probe(name: str, data: ProbeData, *, num_trials: int, seed: int, study: 
     module = importlib.import_module(f"{probes_folder.__name__}.{name}")
     candidates = getattr(module, "CANDIDATES", ())
     num_trials = len(candidates) or num_trials
-    search = Search(study, num_trials, seed, getattr(module, "PRUNER", optuna.pruners.NopPruner()), candidates)
+    pruner, sampler = getattr(module, "PRUNER", optuna.pruners.NopPruner()), getattr(module, "SAMPLER", {})
+    search = Search(study, num_trials, seed, pruner, sampler, candidates)
     trials = search.run(module.suggest, module.open_tuning(data, seed))
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     best = max(finished, key=lambda trial: (trial.value or 0.0, -trial.number)).params

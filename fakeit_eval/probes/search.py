@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Search:
     """Finished ones, bad ones that were ended early among them."""
     seed: int
     pruner: optuna.pruners.BasePruner = field(default_factory=optuna.pruners.NopPruner)
+    sampler: Mapping[str, bool] = field(default_factory=dict)
+    """Options of TPE."""
     candidates: tuple[Parameters, ...] = ()
     """What to try, one at each place, where there are only so many; () leaves it to TPE."""
 
@@ -93,7 +95,11 @@ class Search:
 
     def _sampler(self, place: int) -> optuna.samplers.BaseSampler:
         digest = hashlib.sha256(f"{self.seed} {place}".encode()).digest()
-        return optuna.samplers.TPESampler(seed=int.from_bytes(digest[:4], "little"), constant_liar=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `multivariate` has been since 2020
+            return optuna.samplers.TPESampler(
+                seed=int.from_bytes(digest[:4], "little"), constant_liar=True, **self.sampler
+            )
 
     def _next(self, study: optuna.Study, worker: str) -> "optuna.Trial | bool | None":
         """A new trial; False where others work on the last ones; None where all are finished."""

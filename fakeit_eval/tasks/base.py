@@ -1,8 +1,15 @@
 """The table of transfer tasks (`tasks.tsv`, the paper's Tab. 1), and the rule by which parts that are not given are drawn.
 
 A task is a row of the table and a module of this folder with `open_parts(task, place)`: picture sets by the part that they
-are published as, "train" and "test" and perhaps "val", or "all" where nothing is split. The val part of a row is drawn from
-train where the module gives none; a val of 0 says that the paper tells of none, and one is drawn to tune on.
+are published as, "train" and "test" and perhaps "val", or "all" where nothing is split. What is not given is drawn by the
+row's rule:
+
+    given               the part is published
+    class 540           so many images of every class
+    share 0.2           of every class this share, rounded down, and one at least
+    proportion          as many as the table says (of a user's own data a fifth), classes in proportion
+
+A val of 0 says that the paper tells of none, and one is drawn to tune on.
 """
 
 import csv
@@ -19,6 +26,8 @@ from fakeit_eval.pictures.base import Labels
 PARTS = ("train", "val", "test")
 TUNING_SHARE = 0.2
 """Of the training part, drawn to tune on where the paper gives no size; ours, as it does not say."""
+TEST_SHARE = 0.3
+"""Of a user's own images that come in one part."""
 Rows = NDArray[np.int64]
 GROUPS = {"small": "the eight small sets", "inaturalist": "iNaturalist", "cog": "ImageNet-CoG", "offline": "offline"}
 
@@ -36,11 +45,18 @@ class Task:
     val: int = 0
     test: int = 0
     """Images (Tab. 1 of the supplementary); 0 where none are expected."""
+    val_rule: str = "proportion"
+    test_rule: str = "proportion"
 
     @property
     def val_share(self) -> float:
         """Of train and val together, what is tuned on."""
         return self.val / (self.train + self.val) if self.val else TUNING_SHARE
+
+    @property
+    def test_share(self) -> float:
+        """Of all images, what is tested on where no part is given."""
+        return self.test / (self.train + self.val + self.test) if self.test else TEST_SHARE
 
 
 @cache
@@ -56,7 +72,7 @@ def read_tasks() -> dict[str, Task]:
 
 
 def draw_parts(task: Task, given: dict[str, Labels], seed: int) -> dict[str, list[tuple[str, Rows]]]:
-    """For train, val and test: which rows of which given part. Drawn ones are stratified, by a seed.
+    """For train, val and test: which rows of which given part. What is drawn is drawn by the task's rules and a seed.
 
     Args:
         given: Labels of the parts that are published: "all", or "train", "test" and perhaps "val".
@@ -68,17 +84,37 @@ def draw_parts(task: Task, given: dict[str, Labels], seed: int) -> dict[str, lis
     rows = np.arange(len(given[source]))
     found: dict[str, list[tuple[str, Rows]]] = {}
     if source == "all":
-        share = task.test / (task.train + task.val + task.test) if task.test else 0.3
-        rows, test = stratified(given["all"], rows, round(len(rows) * share), seed)
+        rows, test = draw(task.test_rule, given["all"], rows, task.test_share, seed)
         found["test"] = [("all", test)]
     else:
         found["test"] = [("test", np.arange(len(given["test"])))]
     if "val" in given:
         found["val"] = [("val", np.arange(len(given["val"])))]
     else:
-        rows, val = stratified(given[source], rows, round(len(rows) * task.val_share), seed)
+        rows, val = draw(task.val_rule, given[source], rows, task.val_share, seed)
         found["val"] = [(source, val)]
     return {**found, "train": [(source, rows)]}
+
+
+def draw(rule: str, labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Rows that stay and rows that are drawn, by a rule of the table; `share` is of "proportion" alone.
+
+    Raises:
+        UserError: a class has too few images.
+    """
+    name, _, number = rule.partition(" ")
+    classes, sizes = np.unique(labels[rows], return_counts=True)
+    if name == "class":
+        counts = np.full(len(classes), int(number))
+    elif name == "share":
+        counts = np.maximum(1, (sizes * float(number)).astype(int))
+    # What is not the published set, and has fewer images of a class than are drawn of it, is drawn in proportion.
+    if name not in ("class", "share") or (counts >= sizes).any():
+        return stratified(labels, rows, round(len(rows) * share), seed)
+    random = np.random.RandomState(seed)
+    of_classes = [random.permutation(rows[labels[rows] == label]) for label in classes]
+    drawn = np.sort(np.concatenate([found[:count] for found, count in zip(of_classes, counts, strict=True)]))
+    return np.setdiff1d(rows, drawn), drawn
 
 
 def stratified(labels: Labels, rows: Rows, num_drawn: int, seed: int) -> tuple[Rows, Rows]:

@@ -3,12 +3,13 @@
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import fakeit_eval.tasks as tasks_folder
 from builders.format.errors import UserError, near
+from builders.images.read import AS_PUBLISHED, AS_SEEN
 from fakeit_eval.pictures.base import PictureSet
 from fakeit_eval.pictures.hub import PREFIX, load_splits
 from fakeit_eval.pictures.open_pictures import open_pictures
@@ -35,8 +36,10 @@ class OpenedTask:
                 )
 
 
-def open_tasks(specs: Sequence[str], place: Place) -> list[OpenedTask]:
-    """The tasks that were asked for, in that order.
+def open_tasks(specs: Sequence[str], place: Place, policy: str = "") -> list[OpenedTask]:
+    """The tasks that were asked for, in that order; `policy` is how their images are read.
+
+    By default tasks by name are read as their authors read them, and a user's own as they are seen.
 
     Raises:
         UserError: one is neither in the table nor anywhere, or its files are missing or broken.
@@ -47,17 +50,22 @@ def open_tasks(specs: Sequence[str], place: Place) -> list[OpenedTask]:
         for spec in specs
         for name in ([found for found, row in table.items() if row.group == spec] if spec in GROUPS else [spec])
     ]
-    return [_open(name, place, table) for name in names]
+    opened = [_open(name, place, table) for name in names]
+    return [_read_by(task, policy or (AS_PUBLISHED if task.task.module else AS_SEEN)) for task in opened]
 
 
-def open_own(places: dict[str, str]) -> OpenedTask:
+def _read_by(opened: OpenedTask, policy: str) -> OpenedTask:
+    return replace(opened, parts={part: replace(found, policy=policy) for part, found in opened.parts.items()})
+
+
+def open_own(places: dict[str, str], policy: str = "") -> OpenedTask:
     """A task from pictures given part by part: train, test and perhaps val.
 
     Raises:
         UserError: one cannot be opened, or their classes differ.
     """
     parts = {part: open_pictures(spec) for part, spec in places.items() if spec}
-    return OpenedTask(Task(name=parts["test"].name), parts)
+    return _read_by(OpenedTask(Task(name=parts["test"].name), parts), policy or AS_SEEN)
 
 
 def is_task(spec: str) -> bool:

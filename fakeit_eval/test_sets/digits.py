@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from builders.classes.class_list import read_class_table
 from builders.classes.digits import INK, SIZE, compose, enlarge, load_digits_part
+from builders.images.read import Pixels
 from fakeit_eval.pictures.arrays import open_arrays
-from fakeit_eval.pictures.base import PictureSet, Pixels
+from fakeit_eval.pictures.base import PictureSet
 from fakeit_eval.test_sets.base import TestSet
 
 SEED = 2023

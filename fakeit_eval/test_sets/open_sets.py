@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builders.format.errors import UserError
+from builders.images.read import AS_PUBLISHED, AS_SEEN
 from fakeit_eval.pictures.base import PictureSet
 from fakeit_eval.pictures.open_pictures import open_pictures
 from fakeit_eval.test_sets.base import TestSet, read_test_sets
@@ -27,13 +28,15 @@ class OpenedSet:
         return self.row.difference(len(self.pictures), len(self.pictures.class_names))
 
 
-def open_test_sets(specs: Sequence[str], root: str) -> list[OpenedSet]:
-    """The test sets that were asked for, in that order.
+def open_test_sets(specs: Sequence[str], root: str, policy: str = "") -> list[OpenedSet]:
+    """The test sets that were asked for, in that order; `policy` is how their images are read.
+
+    By default sets of the table are read as their authors read them, and a user's own as they are seen.
 
     Raises:
         UserError: one is neither in the table nor anywhere, or its place is not known.
     """
-    return [_open(spec, root) for given in specs for spec in _of_suite(given)]
+    return [_open(spec, root, policy) for given in specs for spec in _of_suite(given)]
 
 
 def _of_suite(spec: str) -> list[str]:
@@ -42,12 +45,12 @@ def _of_suite(spec: str) -> list[str]:
     return [spec]
 
 
-def _open(spec: str, root: str) -> OpenedSet:
+def _open(spec: str, root: str, policy: str) -> OpenedSet:
     name, _, place = spec.partition("=")
     row = read_test_sets().get(name)
     if row is None:
-        return OpenedSet(open_pictures(spec), None)
+        return OpenedSet(replace(open_pictures(spec), policy=policy or AS_SEEN), None)
     if row.place and not (place or root):
         raise UserError(f"'{name}' has to be somewhere; give --root DIR, or --data {name}=PLACE")
     module = importlib.import_module(f"fakeit_eval.test_sets.{row.module}")
-    return OpenedSet(module.open_set(row, place or root), row)
+    return OpenedSet(replace(module.open_set(row, place or root), policy=policy or AS_PUBLISHED), row)

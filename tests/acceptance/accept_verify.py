@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from builders.format.images import decode_image, encode_image
 from builders.format.manifest import parse_manifest, timm_index
 from builders.format.storage import Storage
+from builders.images.encode import encode_image
+from builders.images.read import decode_image
 from builders.making.verify import verify_clone
 from builders.publishing.card import clone_card
 from tests.acceptance.record import record, run

@@ -188,8 +188,8 @@ def test_cli__an_interrupted_run_is_one_sentence(tmp_path: Path) -> None:
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     told = process.communicate()[1].strip().splitlines()
-    assert process.returncode == 130
-    assert told == ["fakeit-build: interrupted; what is finished is kept, run the command again to go on"]
+    sentence = "fakeit-build: interrupted; what is finished is kept, run the command again to go on"
+    assert (process.returncode, told) == (130, [sentence])
 
 
 def test_cli__a_half_written_clone_is_told_apart(clone: Path) -> None:

@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 
 from builders.classes.imagenet import read_imagenet100_wnids, read_parents
 from builders.format.errors import UserError
-from fakeit_eval.backbones import open_subject
+from fakeit_eval.backbones import FileNetwork, open_subject
 from fakeit_eval.features import Loading, class_scores, extract
 from fakeit_eval.pictures.arrays import open_arrays
 
 ARCH = "torchvision/resnet18"
+NETWORK = FileNetwork(arch=ARCH)
 
 
 def small_pictures() -> Any:
@@ -41,7 +42,7 @@ def released(num_classes: int = 100) -> dict[str, torch.Tensor]:
 def test_backbones__a_released_checkpoint_is_read(wrap: Any, tmp_path: Path) -> None:
     weights = released()
     torch.save(wrap(weights), tmp_path / "imagenet_100_sd.pth")
-    subject = open_subject(str(tmp_path / "imagenet_100_sd.pth"), tmp_path, ARCH)
+    subject = open_subject(str(tmp_path / "imagenet_100_sd.pth"), tmp_path, NETWORK)
     assert subject.backbone.classes == tuple(sorted(read_imagenet100_wnids()))
     pictures = small_pictures()
     features = extract(subject, pictures, Loading(cache=tmp_path))
@@ -54,7 +55,7 @@ def test_backbones__features_are_torchvisions_own(tmp_path: Path) -> None:
     """The paper's preprocessing and a plain forward, written by hand."""
     weights = released()
     save_file(weights, tmp_path / "net.safetensors")
-    subject = open_subject(str(tmp_path / "net.safetensors"), tmp_path, ARCH)
+    subject = open_subject(str(tmp_path / "net.safetensors"), tmp_path, NETWORK)
     pictures = small_pictures()
     found = extract(subject, pictures, Loading(cache=tmp_path, batch_size=2))
     network = torchvision.models.resnet18(num_classes=100)
@@ -78,13 +79,13 @@ def test_backbones__features_are_torchvisions_own(tmp_path: Path) -> None:
 def test_backbones__classes_go_by_the_number_of_outputs(tmp_path: Path) -> None:
     for num_classes, classes in ((1000, tuple(read_parents())), (7, tuple(f"output_{n}" for n in range(7)))):
         torch.save(released(num_classes), tmp_path / "net.pth")
-        assert open_subject(str(tmp_path / "net.pth"), tmp_path, ARCH).backbone.classes == classes
+        assert open_subject(str(tmp_path / "net.pth"), tmp_path, NETWORK).backbone.classes == classes
 
 
 def test_backbones__an_encoder_without_classifier_has_features(tmp_path: Path) -> None:
     weights = {name: tensor for name, tensor in released().items() if not name.startswith("fc.")}
     torch.save(weights, tmp_path / "net.pth")
-    subject = open_subject(str(tmp_path / "net.pth"), tmp_path, ARCH)
+    subject = open_subject(str(tmp_path / "net.pth"), tmp_path, NETWORK)
     assert subject.backbone.classes == ()
     assert extract(subject, small_pictures(), Loading(cache=tmp_path)).shape == (5, 512)
 
@@ -140,7 +141,7 @@ def test_backbones__weights_have_an_identity(tmp_path: Path) -> None:
     other["fc.weight"][0, 0] += 1
     torch.save(other, tmp_path / "b.pth")
     first, again, second = (
-        open_subject(str(tmp_path / name), tmp_path, ARCH).sha256 for name in ("a.pth", "a.pth", "b.pth")
+        open_subject(str(tmp_path / name), tmp_path, NETWORK).sha256 for name in ("a.pth", "a.pth", "b.pth")
     )
     assert first == again != second and len(first) == len(hashlib.sha256().hexdigest())
 
@@ -189,7 +190,7 @@ def test_backbones__hostile_files_are_refused_in_one_sentence_and_nothing_runs(
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(content)
     with pytest.raises(UserError, match=r"cannot be read as tensors alone|holds no") as told:
-        open_subject(name, arch=ARCH)
+        open_subject(name, network=NETWORK)
     assert "\n" not in str(told.value) and os.listdir() == [name]
 
 
@@ -197,7 +198,7 @@ def test_backbones__a_hostile_zip_checkpoint_runs_nothing(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": released(), "extra": Runs()}, "net.pth")
     with pytest.raises(UserError, match="cannot be read as tensors alone"):
-        open_subject("net.pth", arch=ARCH)
+        open_subject("net.pth", network=NETWORK)
     assert os.listdir() == ["net.pth"]
 
 

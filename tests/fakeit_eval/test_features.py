@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from builders.format.backbone import Backbone, build_network, head_of
 from builders.format.errors import UserError
-from builders.format.images import decode_image
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
-from builders.format.squares import middle_square
+from builders.images.read import AS_PUBLISHED, ReadImage
 from fakeit_eval.backbones import Subject
 from fakeit_eval.features import Loading, class_scores, extract
 from fakeit_eval.pictures.clones import open_clone_pictures
+from fakeit_eval.pictures.files import open_folder
 
 BACKBONE = Backbone(
     library="torchvision", arch="resnet18", input_size=32, classes=tuple("abcd"), head_bias=True, feature_size=512
@@ -56,7 +56,7 @@ def test_features__come_from_the_cache_until_anything_changes(finished: tuple[Pa
     pictures, loading = open_clone_pictures(str(finished[0])), Loading(cache=tmp_path)
     first = extract(fresh_subject(tmp_path), pictures, loading)
 
-    def read(number: int) -> np.ndarray:  # type: ignore[type-arg]
+    def read(number: int, policy: str) -> ReadImage:
         raise AssertionError("a picture was read again")
 
     unreadable = replace(pictures, read=read)
@@ -65,6 +65,7 @@ def test_features__come_from_the_cache_until_anything_changes(finished: tuple[Pa
     some = pictures.subset(np.arange(10))
     assert extract(fresh_subject(tmp_path), some, loading).path != first.path
     assert extract(fresh_subject(tmp_path), replace(pictures, state="touched"), loading).path != first.path
+    assert extract(fresh_subject(tmp_path), replace(pictures, policy=AS_PUBLISHED), loading).path != first.path
 
 
 def test_features__damaged_ones_are_made_again(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
@@ -80,10 +81,10 @@ def test_features__a_broken_picture_is_named_and_the_rest_is_kept(
 ) -> None:
     pictures = open_clone_pictures(str(finished[0]))
 
-    def read(number: int) -> np.ndarray:  # type: ignore[type-arg]
+    def read(number: int, policy: str) -> ReadImage:
         if number == 50:
             raise UserError("picture 50 is broken")
-        return pictures.read(number)
+        return pictures.read(number, policy)
 
     with pytest.raises(UserError, match="picture 50 is broken"):
         extract(fresh_subject(tmp_path), replace(pictures, read=read), Loading(cache=tmp_path, batch_size=10))
@@ -98,10 +99,10 @@ from fakeit_eval.pictures.clones import open_clone_pictures
 from tests.fakeit_eval.test_features import fresh_subject
 features.SECONDS_BETWEEN_NOTES = 0
 pictures = open_clone_pictures(sys.argv[1])
-def read(number):
+def read(number, policy):
     if number == 45:
         os.kill(os.getpid(), signal.SIGKILL)
-    return pictures.read(number)
+    return pictures.read(number, policy)
 cache = Path(sys.argv[2])
 features.extract(fresh_subject(cache), replace(pictures, read=read), features.Loading(batch_size=10, cache=cache))
 """
@@ -112,12 +113,12 @@ def test_features__killed_they_go_on_with_the_next_batch(finished: tuple[Path, M
     died = subprocess.run([sys.executable, "-c", KILLED, str(finished[0]), str(cache)], check=False)
     assert died.returncode == -signal.SIGKILL
     (progress,) = cache.glob("features/*/progress.json")
-    assert json.loads(progress.read_text()) == {"num_done": 40}
+    assert json.loads(progress.read_text()) == {"num_done": 40, "num_cut": 0}
     pictures, asked = open_clone_pictures(str(finished[0])), []
 
-    def read(number: int) -> np.ndarray:  # type: ignore[type-arg]
+    def read(number: int, policy: str) -> ReadImage:
         asked.append(number)
-        return pictures.read(number)
+        return pictures.read(number, policy)
 
     resumed = extract(fresh_subject(tmp_path), replace(pictures, read=read), Loading(batch_size=10, cache=cache))
     assert min(asked) == 40
@@ -135,31 +136,15 @@ def test_features__a_network_without_a_plain_classifier_is_told(
         extract(odd, open_clone_pictures(str(finished[0])), Loading(cache=tmp_path))
 
 
-def test_features__preprocessing_is_the_middle_of_the_shortest_side(finished: tuple[Path, Manifest]) -> None:
-    picture = decode_image(open_clone(finished[0])[0].picture)
-    assert (middle_square(picture, 32) == picture).all()
-    wide = np.concatenate([np.zeros_like(picture), picture, np.zeros_like(picture)], axis=1)
-    assert (middle_square(wide, 32) == picture).all()
-    assert middle_square(wide, 50).shape == (50, 50, 3)
-
-
-@pytest.mark.parametrize("shape", [(300, 500), (500, 300), (37, 32), (32, 33), (64, 64), (33, 1000)])
-def test_features__resizing_the_middle_alone_is_resizing_all_and_cropping(shape: tuple[int, int]) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    scale = 32 / min(shape)
-    wide, high = (max(32, round(side * scale)) for side in (shape[1], shape[0]))
-    whole = Image.fromarray(picture).resize((wide, high), Image.Resampling.BICUBIC)
-    left, top = (wide - 32) // 2, (high - 32) // 2
-    expected = np.asarray(whole.crop((left, top, left + 32, top + 32)), dtype=int)
-    assert np.abs(middle_square(picture, 32) - expected).max() <= 1
-
-
-def test_features__a_strip_without_end_takes_no_memory() -> None:
-    assert middle_square(np.zeros((1, 1_000_000, 3), dtype=np.uint8), 224).shape == (224, 224, 3)
-
-
 @pytest.mark.parametrize(
-    "text", ['{"num_done": 99}', '{"num_done": -3}', '{"num_done": Infinity}', '{"num_done": "5"}', "[]"]
+    "text",
+    [
+        '{"num_done": 99, "num_cut": 0}',
+        '{"num_done": -3, "num_cut": 0}',
+        '{"num_done": Infinity}',
+        '{"num_done": "5"}',
+        "[]",
+    ],
 )
 def test_features__whatever_progress_says_they_are_whole(
     text: str, finished: tuple[Path, Manifest], tmp_path: Path
@@ -177,3 +162,60 @@ def test_features__that_are_no_numbers_are_told(finished: tuple[Path, Manifest],
         next(subject.network.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match="features that are no numbers"):
         extract(subject, open_clone_pictures(str(finished[0])), Loading(cache=tmp_path))
+
+
+def photographs(folder: Path) -> list[Path]:
+    """The photographs that scikit-image and scikit-learn ship, as files in one class folder."""
+    import skimage.data
+    from sklearn.datasets import load_sample_images
+
+    names = ("astronaut", "coffee", "cat", "camera", "coins", "page")
+    found = [*load_sample_images().images, *(getattr(skimage.data, name)() for name in names)]
+    (folder / "photograph").mkdir(parents=True)
+    paths = [folder / "photograph" / f"{number}.png" for number in range(len(found))]
+    for path, pixels in zip(paths, found, strict=True):
+        Image.fromarray(pixels).convert("RGB").save(path)
+    return paths
+
+
+def test_features__of_torchvisions_resnet50_are_bit_equal_to_plain_torchvision(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    paths = photographs(tmp_path / "images")
+    torch.manual_seed(0)
+    backbone = Backbone(library="torchvision", arch="resnet50", classes=("a", "b"), feature_size=2048)
+    network = build_network(backbone).eval()
+    subject = Subject("resnet50", backbone, "seed 0", tmp_path, lambda: network)
+    found = extract(subject, open_folder(str(tmp_path / "images")), Loading(cache=tmp_path, batch_size=4))
+    plain = resnet50()
+    plain.fc = torch.nn.Identity()
+    plain.load_state_dict({name: value for name, value in network.state_dict().items() if not name.startswith("fc.")})
+    transform = Compose([
+        Resize(224, InterpolationMode.BICUBIC), CenterCrop(224), ToTensor(),
+        Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ])  # fmt: skip
+    pixels = [transform(Image.open(path)) for path in paths]
+    with torch.inference_mode():
+        expected = [plain.eval()(torch.stack(pixels[start : start + 4])).numpy() for start in range(0, len(pixels), 4)]
+    assert np.array_equal(found[:], np.concatenate(expected))
+
+
+def test_features__cut_files_are_read_as_published_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    for number in range(3):
+        Image.fromarray(pixels).save(tmp_path / "images" / "a" / f"{number}.jpg")
+    path = tmp_path / "images" / "a" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:2000])
+    pictures, subject = open_folder(str(tmp_path / "images")), fresh_subject(tmp_path)
+    with pytest.raises(
+        UserError, match=r"1\.jpg' cannot be read \(JPEG picture does not decode: image file is truncated"
+    ):
+        extract(subject, pictures, Loading(cache=tmp_path))
+    found = extract(subject, replace(pictures, policy=AS_PUBLISHED), Loading(cache=tmp_path, batch_size=2))
+    assert found.num_cut == 1
+    assert extract(subject, replace(pictures, policy=AS_PUBLISHED), Loading(cache=tmp_path)).num_cut == 1  # kept
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with Image.open(path) as image:
+        assert (np.asarray(image.convert("RGB")) == pictures.read(1, AS_PUBLISHED).pixels).all()

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from builders.format.errors import UserError
-from builders.format.images import decode_image
+from builders.images.read import decode_image
 from fakeit_train.decoding import decode
 from tests.fakeit_train.test_crops_distribution import photographs
 

@@ -55,7 +55,7 @@ def test_validation__processes_share_the_images(finished: tuple[Path, Manifest])
     config = config_on(finished[0], "validation.batch_size=3")
     config = replace(config, backbone=replace(config.backbone, classes=tuple(clone.manifest.label_names)))
     loaders = [Validation(clone, config, World(rank, 3, torch.device("cpu"))).loader for rank in range(3)]
-    seen = [label for loader in loaders if loader for _, labels in loader for label in labels.tolist()]
+    seen = [label for loader in loaders if loader for _, labels, _ in loader for label in labels.tolist()]
     assert sorted(seen) == sorted(sample.label for sample in clone)
 
 

@@ -27,6 +27,10 @@ class Painted:
     """Verdict of a safety checker: 1 flagged, 0 not, -1 not checked."""
     dtype: str = ""
     """Arithmetic it was made in, where that is not the recipe's."""
+    change: str = ""
+    """What was done to a real image, such as turned; "" for one that is kept as it is."""
+    problem: str = ""
+    """Why there is no picture, of a file that cannot be read."""
 
 
 Paint = Callable[[Sequence[Sample]], list[Painted]]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builders.format.errors import UserError
-from builders.format.images import decode_image
 from builders.format.open_clone import Clone
+from builders.images.read import decode_image
 from builders.showing.audit.scorer import Scorer
 
 VERSION = 1

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.format.errors import UserError
-from builders.format.images import decode_image
 from builders.format.manifest import Manifest, parse_manifest
 from builders.format.open_clone import open_clone
 from builders.format.shards import read_members
+from builders.images.read import decode_image
 from builders.making.verify import verify_clone
 from tests.builders.format.hostile import HOSTILE, UNTRUE, png, text_bomb, write
 

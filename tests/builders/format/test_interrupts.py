@@ -37,3 +37,25 @@ def test_interrupts__wait_for_an_import(tmp_path: Path, name: str, status: int, 
     )
     assert ended.returncode == status and told in ended.stderr and ended.stdout.startswith("imported")
     assert ("dropped" in ended.stdout) == (name == "SIGTERM")
+
+
+SWALLOWED = """
+import os, signal
+from builders.format.command import told_in_one_sentence
+from builders.format.errors import UserError
+with told_in_one_sentence("program", ""):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise UserError("the file cannot be read")
+"""
+
+
+def test_interrupts__are_told_whatever_a_library_makes_of_them() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SWALLOWED],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (ended.returncode, ended.stderr.split(";")[0]) == (130, "program: interrupted")

@@ -23,7 +23,7 @@ def test_manifest__survives_json(finished: tuple[Path, Manifest]) -> None:
     [
         ({"format": 2}, "format 2"),
         ({"num_samples": 3}, "num_samples 3"),
-        ({"digest": "0"}, "digest 0"),
+        ({"digest": "0"}, "digest '0'"),
         ({"shards": [{}]}, "no clone manifest"),
         ({"surprise": 1}, "no clone manifest"),
         ({"num_rounds": "x"}, "num_rounds is not of type int"),

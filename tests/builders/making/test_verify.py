@@ -15,7 +15,7 @@ import pytest
 
 from builders.clone_builder import make_clone
 from builders.format.errors import UserError
-from builders.format.images import encode_image
+from builders.images.encode import encode_image
 from builders.making.plan import Plan
 from builders.making.verify import verify_clone
 

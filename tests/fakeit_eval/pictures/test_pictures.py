@@ -60,13 +60,13 @@ def test_pictures__archives(kind: str, folder: Path, monkeypatch: pytest.MonkeyP
 def test_pictures__archives_are_read_by_forked_workers(folder: Path) -> None:
     from torch.utils.data import DataLoader
 
-    from builders.format.squares import SquareBatches, as_it_is, start_worker
+    from builders.images.center_crop import CroppedBatches, as_it_is, start_worker
 
     found = open_pictures(str(packed(folder, "zip")))
     found.decoded(0)  # opens it in this process
-    batches: Any = SquareBatches(found, 4)
+    batches: Any = CroppedBatches(found, 4)
     loader: Any = DataLoader(batches, 2, num_workers=2, collate_fn=as_it_is, worker_init_fn=start_worker)
-    assert np.concatenate([labels for _, labels in loader]).tolist() == [0, 0, 1, 1, 2, 2]
+    assert np.concatenate([labels for _, labels, _ in loader]).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_pictures__clones(finished: tuple[Path, Manifest]) -> None:
@@ -141,7 +141,7 @@ def test_pictures__a_bomb_is_not_decoded(tmp_path: Path) -> None:
     ("make", "words"),
     [
         (lambda root: root / "nowhere", "there is no clone, no directory of class folders and no archive"),
-        (lambda root: root, "has no class folders with pictures"),
+        (lambda root: root, "has no class folders"),
         (lambda root: _file(root / "x.tar", b"not a tar"), "archive '.*x.tar' cannot be read"),
         (lambda root: _file(root / "x.tar.gz", b"\x1f\x8b\x08"), "archive '.*x.tar.gz' cannot be read"),
         (lambda root: _file(root / "x.zip", b"PK\x03\x04"), "archive '.*x.zip' cannot be read"),

@@ -19,15 +19,12 @@ def plain_loop(data: ProbeData, batch_size: int) -> float:
     network = torch.nn.Linear(8, 3)
     optimizer = torch.optim.SGD(network.parameters(), lr=5.0, momentum=0.9, weight_decay=1e-6)
     shuffle = torch.Generator().manual_seed(0)
-    num_steps = 100 * math.ceil(len(labels) / batch_size)
-    for step in range(num_steps):
-        if step % math.ceil(len(labels) / batch_size) == 0:
-            batches = iter(torch.randperm(len(labels), generator=shuffle).split(batch_size))
-        rows = next(batches)
-        optimizer.param_groups[0]["lr"] = 5.0 * (1 + math.cos(math.pi * step / num_steps)) / 2
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(unit[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    for epoch in range(100):
+        for rows in torch.randperm(len(labels), generator=shuffle).split(batch_size):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(unit[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        optimizer.param_groups[0]["lr"] = 5.0 * (1 + math.cos(math.pi * epoch / 100)) / 2
     with torch.no_grad():
         predicted = network(torch.nn.functional.normalize(torch.from_numpy(data.val[0]))).argmax(1).numpy()
     return top1(predicted, data.val[1])
@@ -57,3 +54,21 @@ def test_sgd__a_bad_trial_is_left_early() -> None:
     with pytest.raises(optuna.TrialPruned):
         sgd.open_tuning(blobs(), seed=0)(GOOD, report)
     assert steps == [sgd.REPORT_EVERY]
+
+
+def test_sgd__two_epochs_run_at_the_full_rate_and_the_last_at_almost_none() -> None:
+    rates = [1.0, *(sgd.rate_after(epoch) for epoch in range(1, 100))]
+    assert rates[:2] == [1.0, 1.0] and rates[2] == pytest.approx(0.5 * (1 + math.cos(math.pi / 100)))
+    assert rates[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 98 / 100))) and rates == sorted(rates, reverse=True)
+
+
+def test_sgd__a_fit_that_diverges_ends() -> None:
+    def report(step: int, value: float) -> None:
+        steps.append(step)
+
+    steps: list[int] = []
+    found = sgd.open_tuning(blobs(), seed=0)({"learning_rate": 1e30, "weight_decay": 1e-4}, report)
+    assert 0 <= found <= 100 and len(steps) < 5
+    assert sgd.open_final(blobs(), seed=0)({"learning_rate": 1e30, "weight_decay": 1e-4}).shape == (
+        len(blobs().test[1]),
+    )

@@ -58,10 +58,40 @@ def opened(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> OpenedTask
     return found
 
 
+EUROSAT = (3000, 3000, 3000, 2500, 2500, 2000, 2500, 3000, 2500, 3000)
+"""Images of each class, in the order of their names (Helber et al., 2019)."""
+REMAINDERS = {"cog_l1": 1579, "cog_l2": 1718, "cog_l3": 1663, "cog_l4": 1553, "cog_l5": 1534}
+"""Sum over classes of n modulo 5, which Tab. 1 implies where val is a fifth of every class, rounded down."""
+
+
+def class_sizes(name: str, part: str, num_classes: int, total: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Published sizes where they can be cited, else made ones that differ by class as the real ones do."""
+    if name == "eurosat":
+        return np.array(EUROSAT)
+    if name in REMAINDERS and part == "train":  # 732 to 1,300 images a concept
+        rest = REMAINDERS[name]
+        fives = (total - rest) // 5
+        sizes = 5 * np.full(num_classes, fives // num_classes)
+        sizes[: fives % num_classes] += 5
+        sizes[::2] += 100
+        sizes[1::2] -= 100
+        return sizes + np.where(
+            np.arange(num_classes) < rest % num_classes, rest // num_classes + 1, rest // num_classes
+        )
+    is_equal = name in ("dtd", "food101", "sun397", "cog_in1k") or name.startswith("cog") or total % num_classes == 0
+    sizes = np.full(num_classes, total // num_classes)
+    if not is_equal:
+        sizes[: num_classes // 2 * 2] += np.tile([2, -2], num_classes // 2)
+    sizes[: total - sizes.sum()] += 1
+    return sizes
+
+
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_tasks__counts_of_tab_1_come_out_of_the_official_totals(name: str) -> None:
     task, (num_classes, totals) = read_tasks()[name], OFFICIAL[name]
-    given = {part: np.arange(count) % num_classes for part, count in totals.items()}
+    sizes_of = {part: class_sizes(name, part, num_classes, total) for part, total in totals.items()}
+    given = {part: np.repeat(np.arange(num_classes), sizes) for part, sizes in sizes_of.items()}
+    assert {part: len(labels) for part, labels in given.items()} == totals
     drawn = draw_parts(task, given, seed=0)
     sizes = {part: len(rows) for part, ((_, rows),) in drawn.items()}
     assert check_counts(task, sizes, num_classes) == ""
@@ -69,6 +99,33 @@ def test_tasks__counts_of_tab_1_come_out_of_the_official_totals(name: str) -> No
         train, val, test = TAB_1[name]
         assert sizes["test"] == test and (sizes["val"] == val if val else sizes["train"] + sizes["val"] == train)
         assert not val or sizes["train"] == train
+
+
+def drawn_sizes(name: str, part: str) -> list[int]:
+    """How many images of each class a task's rule draws for a part."""
+    task, (num_classes, totals) = read_tasks()[name], OFFICIAL[name]
+    given = {
+        source: np.repeat(np.arange(num_classes), class_sizes(name, source, num_classes, total))
+        for source, total in totals.items()
+    }
+    ((source, rows),) = draw_parts(task, given, seed=3)[part]
+    return np.bincount(given[source][rows], minlength=num_classes).tolist()
+
+
+def test_tasks__eurosat_is_balanced_in_test_and_val() -> None:
+    assert drawn_sizes("eurosat", "test") == [810] * 10 and drawn_sizes("eurosat", "val") == [540] * 10
+    assert drawn_sizes("eurosat", "train") == [size - 1350 for size in EUROSAT]
+
+
+@pytest.mark.parametrize(("name", "count"), [("pets", 30), ("food101", 75), ("sun397", 10)])
+def test_tasks__val_has_as_many_images_of_every_class(name: str, count: int) -> None:
+    assert set(drawn_sizes(name, "val")) == {count}
+
+
+@pytest.mark.parametrize("name", ["cog_l1", "inaturalist_2019", "inaturalist_2018"])
+def test_tasks__val_is_a_fifth_of_every_class_rounded_down(name: str) -> None:
+    train, val = np.array(drawn_sizes(name, "train")), np.array(drawn_sizes(name, "val"))
+    assert (val == np.maximum(1, (train + val) // 5)).all()
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -1,14 +1,17 @@
+import io
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from builders.classes.class_options import ClassOptions
 from builders.format.errors import UserError
-from builders.format.images import encode_image
+from builders.images.encode import encode_image
 from builders.making.engines import folder
+from builders.making.engines.base import Painted
 from builders.making.models import pin_model
 from builders.making.plan import Plan
 from builders.real_images import RealImages
@@ -34,28 +37,56 @@ def test_folder__classes_are_the_folders_and_counts_their_pictures(source: Path)
 
 def test_folder__ready_files_are_kept_and_others_encoded(source: Path) -> None:
     recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
-    plan = Plan(recipe, 2)
-    pictures = {
-        s.key: p.picture for s, p in zip(plan.shard_samples(0), folder.load(recipe)(plan.shard_samples(0)), strict=True)
-    }
-    assert pictures["cat_00000001"] == (source / "cat" / "b.JPEG").read_bytes()
-    assert np.shape(pictures["cat_00000000"]) == np.shape(pictures["ant_00000000"]) == (10, 14, 3)
+    samples = Plan(recipe, 2).shard_samples(0)
+    made = {s.key: p for s, p in zip(samples, folder.load(recipe)(samples), strict=True)}
+    assert made["cat_00000001"] == Painted((source / "cat" / "b.JPEG").read_bytes())
+    for key in ("cat_00000000", "ant_00000000"):
+        content = made[key].picture
+        assert isinstance(content, bytes) and made[key].change == "converted"
+        with Image.open(io.BytesIO(content)) as image:
+            assert (image.format, image.size) == ("JPEG", (14, 10))
+            assert JpegImagePlugin.get_sampling(image) == 0  # 4:4:4
+            assert np.abs(np.asarray(image).astype(int) - 200).max() <= 2
 
 
-def test_folder__the_digest_follows_names_and_sizes(source: Path) -> None:
-    before = folder.listing_digest(str(source))
-    (source / "cat" / "c.png").write_bytes(b"x")
-    folder.list_class_folders.cache_clear()
-    assert folder.listing_digest(str(source)) != before
+def test_folder__a_file_that_changes_with_its_size_and_time_is_noticed(source: Path) -> None:
+    path = source / "cat" / "b.JPEG"
+    before, status = RealImages.recipe("train", ClassOptions(source=str(source))), path.stat()
+    path.write_bytes(encode_image(PIXELS - 1, "jpg", 80).ljust(status.st_size, b"\0")[: status.st_size])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    [made] = [p for p in folder.load(before)(Plan(before, 2).shard_samples(0)) if p.problem]
+    assert "b.JPEG' cannot be read (it changed while the clone was made)" in made.problem
+    with pytest.raises(UserError, match="but the recipe was made with sha256:"):
+        pin_model(before)
+    assert RealImages.recipe("train", ClassOptions(source=str(source))).revision != before.revision
 
 
-def test_folder__broken_pictures_and_empty_classes_are_told(source: Path, tmp_path: Path) -> None:
+def test_folder__all_broken_pictures_are_named_before_anything_is_made(source: Path) -> None:
+    for name in ("a.jpg", "c.png", "d.gif"):
+        (source / "cat" / name).write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"3 of 5 images.*--skip-broken") as told:
+        RealImages.recipe("train", ClassOptions(source=str(source)))
+    assert all(f"{name}' (no picture" in str(told.value) for name in ("a.jpg", "c.png", "d.gif"))
+
+
+def test_folder__broken_pictures_are_left_out_up_to_a_share(source: Path) -> None:
     (source / "cat" / "a.jpg").write_bytes(b"broken")
-    recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
-    with pytest.raises(UserError, match=r"a.jpg' cannot be read"):
-        folder.load(recipe)(Plan(recipe, 2).shard_samples(0))
+    recipe = RealImages.recipe("train", ClassOptions(source=str(source), skip_broken=0.4))
+    assert [(entry.wnid, entry.base_count) for entry in recipe.classes] == [("ant", 1), ("cat", 1)]
+    assert recipe.num_left_out == 1 and not any(
+        p.problem for p in folder.load(recipe)(Plan(recipe, 1).shard_samples(0))
+    )
+    assert pin_model(recipe) == recipe
+    with pytest.raises(UserError, match=r"1 of 3 images.*more than the 10\.00% of --skip-broken"):
+        RealImages.recipe("train", ClassOptions(source=str(source), skip_broken=0.1))
+    (source / "cat" / "b.JPEG").write_bytes(b"broken")
+    with pytest.raises(UserError, match="no image of class folder"):
+        RealImages.recipe("train", ClassOptions(source=str(source), skip_broken=0.9))
+
+
+def test_folder__empty_classes_are_told(source: Path) -> None:
     (source / "empty").mkdir()
-    folder.list_class_folders.cache_clear()
     with pytest.raises(UserError, match=r"empty' holds no"):
         RealImages.recipe("train", ClassOptions(source=str(source)))
 

@@ -1,0 +1,68 @@
+"""The id of a class for what people call it: a wnid, a WordNet synset, or any name in any script.
+
+An id is lower-case ASCII with "_" between words. It stands for one name alone: where a spelling could stand for several
+(symbols, other scripts than Latin, emoji, names that are cut), six hexadecimal digits of the name's hash follow.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+from anyascii import anyascii
+
+from builders.classes.class_list import MAX_CLASS_ID
+from builders.classes.wordnet import WNID, is_synset, read_synset
+from builders.format.errors import UserError
+
+SEPARATORS = " _-.,'’()/\t"
+"""What may stand between words without making another name of it."""
+
+
+def class_id(name: str) -> str:
+    """A wnid as it is, a synset's own wnid, any other name as a slug: "Ørsted" is "orsted", "C++" is "c_d0a1b2".
+
+    Raises:
+        UserError: WordNet has no such synset or is not installed.
+    """
+    if WNID.fullmatch(name):
+        return name
+    return read_synset(name).wnid if is_synset(name) else slug(name)
+
+
+def class_ids(names: Iterable[str]) -> dict[str, str]:
+    """The id of each name, in the order of the ids. Names that differ in case or separators alone are kept apart.
+
+    Raises:
+        UserError: a name is there twice, as it is or as a synset and its wnid.
+    """
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[class_id(name)].append(name)
+    found: dict[str, str] = {}
+    for identity, called in alike.items():
+        if len(set(called)) < len(called) or (len(called) > 1 and WNID.fullmatch(identity)):
+            first, second, *_ = sorted(called)
+            raise UserError(f"'{first}' and '{second}' are both class '{identity}'; rename or remove one")
+        for name in called:
+            found[identity if len(called) == 1 or name == identity else _with_hash(identity, name)] = name
+    return {found[identity]: identity for identity in sorted(found)}
+
+
+def slug(name: str) -> str:
+    """The id of a name that is no wnid or synset."""
+    name = unicodedata.normalize("NFC", name)
+    words = "_".join(re.findall("[a-z0-9]+", anyascii(name).lower()))
+    is_clear = all(letter in SEPARATORS or _is_latin(letter) for letter in name)
+    return words if is_clear and 0 < len(words) <= MAX_CLASS_ID else _with_hash(words, name)
+
+
+def _is_latin(letter: str) -> bool:
+    """A letter of a Latin alphabet with its marks, or an ASCII digit."""
+    return letter in "0123456789" or unicodedata.combining(letter) > 0 or "LATIN" in unicodedata.name(letter, "")
+
+
+def _with_hash(words: str, name: str) -> str:
+    digest = hashlib.blake2b(unicodedata.normalize("NFC", name).encode(), digest_size=3).hexdigest()
+    return f"{words[: MAX_CLASS_ID - 1 - len(digest)].rstrip('_') or 'class'}_{digest}"

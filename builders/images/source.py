@@ -1,0 +1,228 @@
+"""A source of real images: class folders, each file read and decoded once before a clone is made of them.
+
+So every file that is broken is named before anything is made, and the clone is pinned to the files' content. What was read is
+kept in the user's cache: a file whose size, times and inode are unchanged is not read again on this machine.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.format.cache import default_folder
+from builders.format.errors import UserError
+from builders.format.progress import progress
+from builders.images.folders import ClassFolders, list_class_folders, readable
+from builders.images.read import FORMATS, read_image, read_image_header
+
+VERSION = "1"
+MAX_NAMED = 100
+"""Broken files that an error names; it says where all of them are listed."""
+FILES_AHEAD = 256
+"""Files of the pool that wait to be read, so that a million take no memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    path: str
+    """Below the root."""
+    sha256: str
+    problem: str
+    """Why it cannot be read; "" where it can."""
+
+
+@dataclass(frozen=True)
+class Source:
+    folders: ClassFolders
+    files: dict[str, SourceFile]
+    """By their path below the root."""
+
+    @property
+    def root(self) -> str:
+        return self.folders.root
+
+    @cached_property
+    def broken(self) -> list[SourceFile]:
+        return [file for file in self.files.values() if file.problem]
+
+    @cached_property
+    def images(self) -> dict[str, list[SourceFile]]:
+        """For each class, by its folder's name in sorted order, the images that can be read."""
+        found = {name: [self.files[path] for path in paths] for name, paths in self.folders.images.items()}
+        return {name: [file for file in files if not file.problem] for name, files in found.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """ "sha256:…" over the paths and contents of the images that can be read: which real images these are."""
+        total = hashlib.sha256()
+        for file in (file for files in self.images.values() for file in files):
+            total.update(os.fsencode(file.path) + b"\t" + file.sha256.encode() + b"\n")
+        return "sha256:" + total.hexdigest()
+
+    def check_broken(self, allowed_share: float) -> None:
+        """Refuses broken files beyond a share of all that may be left out; 0 allows none.
+
+        Raises:
+            UserError: there are more, or a class has no image left.
+        """
+        share = len(self.broken) / len(self.files)
+        if self.broken and share > allowed_share:
+            way_out = (
+                f"which is more than the {allowed_share:.2%} of --skip-broken; repair them or give a larger share"
+                if allowed_share
+                else "repair or remove them, or give --skip-broken to leave them out"
+            )
+            raise UserError(
+                f"{len(self.broken):,} of {len(self.files):,} images in '{self.root}' cannot be read ({share:.2%}), "
+                f"{way_out}:{self._named_broken()}"
+            )
+        empty = next((name for name, files in self.images.items() if not files), None)
+        if empty is not None:
+            raise UserError(f"no image of class folder '{os.path.join(self.root, empty)}' can be read; remove it")
+
+    def _named_broken(self) -> str:
+        """A line for each broken file; of very many the rest is written to a file, which is named."""
+        lines = [f"'{os.path.join(self.root, readable(file.path))}' ({file.problem})" for file in self.broken]
+        if len(lines) > MAX_NAMED:
+            listing = _record(self.root).with_suffix(".broken.txt")
+            listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            lines = [*lines[:MAX_NAMED], f"and {len(lines) - MAX_NAMED:,} more; all are listed in '{listing}'"]
+        return "".join(f"\n  {line}" for line in lines)
+
+
+def read_source(root: str) -> Source:
+    """Lists class folders and reads every image that this machine has not read yet.
+
+    Raises:
+        UserError: there are no class folders, or one holds no image.
+    """
+    folders = list_class_folders(root)
+    paths = [path for paths in folders.images.values() for path in paths]
+    states = [_state(folders.path(path)) for path in paths]
+    known = _read_record(root)
+    new = [path for path, state in zip(paths, states, strict=True) if (path, state) not in known]
+    read = dict(zip(new, _read_all([folders.path(path) for path in new]), strict=True))
+    found = [read.get(path) or known[path, state] for path, state in zip(paths, states, strict=True)]
+    if new or len(known) != len(paths):
+        _write_record(root, paths, states, found)
+    files = [
+        SourceFile(path=path, sha256=sha256, problem=problem)
+        for path, (sha256, problem) in zip(paths, found, strict=True)
+    ]
+    source = Source(folders, {file.path: file for file in files})
+    _keep(source)
+    return source
+
+
+def pinned_images(root: str, digest: str) -> dict[str, list[SourceFile]]:
+    """The images that a source had when it was pinned, for each class by its folder's name; so that one that changes while a
+    clone is made is noticed, and moves no other.
+
+    Raises:
+        UserError: this machine has not seen that source, and what is there now is another.
+    """
+    try:
+        rows = pq.read_table(_pinned(digest)).to_pydict()
+    except (OSError, pa.ArrowException):
+        source = read_source(root)
+        if source.digest != digest:
+            raise UserError(
+                f"the images in '{root}' are {source.digest}, but the recipe was made with {digest}"
+            ) from None
+        return source.images
+    found: dict[str, list[SourceFile]] = {}
+    for content, sha256 in zip(rows["path"], rows["sha256"], strict=True):
+        path = os.fsdecode(content)
+        folder = readable(path.partition(os.sep)[0])
+        found.setdefault(folder, []).append(SourceFile(path=path, sha256=sha256, problem=""))
+    return found
+
+
+def _keep(source: Source) -> None:
+    """Writes down what `pinned_images` reads, once for each content."""
+    path = _pinned(source.digest)
+    if not path.exists():
+        files = [file for files in source.images.values() for file in files]
+        columns = {
+            "path": pa.array([os.fsencode(file.path) for file in files], pa.binary()),
+            "sha256": [file.sha256 for file in files],
+        }
+        _write(path, pa.table(columns))
+
+
+def _pinned(digest: str) -> Path:
+    return default_folder() / "sources" / f"{digest.replace(':', '-')}.parquet"
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    pq.write_table(table, scratch, compression="zstd")
+    scratch.replace(path)
+
+
+def _read_all(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """The sha256 and the problem of each file."""
+    if not paths:
+        return []
+    with progress(len(paths), desc="reading source") as bar, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return [result for batch in _batches(paths) for result in pool.map(_read_file, batch) if bar.update(1) or True]
+
+
+def _batches(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (paths[start : start + FILES_AHEAD] for start in range(0, len(paths), FILES_AHEAD))
+
+
+def _read_file(path: str) -> tuple[str, str]:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        return "", error.strerror or type(error).__name__
+    try:
+        read_image_header(content, FORMATS)
+        read_image(content)
+    except ValueError as error:
+        return hashlib.sha256(content).hexdigest(), str(error)
+    return hashlib.sha256(content).hexdigest(), ""
+
+
+def _state(path: str) -> str:
+    """Changes whenever a file's content does: a change that keeps size and modification time still moves `st_ctime`."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def _record(root: str) -> Path:
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
+    return default_folder() / "sources" / f"{digest}.parquet"
+
+
+def _read_record(root: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """The sha256 and the problem of files that were read before, by path and state."""
+    try:
+        table = pq.read_table(_record(root))
+        if (table.schema.metadata or {}).get(b"version") != VERSION.encode():
+            return {}
+        rows = zip(*(table[name].to_pylist() for name in ("path", "state", "sha256", "problem")), strict=True)
+        return {(os.fsdecode(path), state): (sha256, problem) for path, state, sha256, problem in rows if sha256}
+    except (OSError, KeyError, pa.ArrowException):
+        return {}
+
+
+def _write_record(root: str, paths: Iterable[str], states: list[str], found: list[tuple[str, str]]) -> None:
+    columns = {
+        "path": pa.array([os.fsencode(path) for path in paths], pa.binary()),
+        "state": states,
+        "sha256": [sha256 for sha256, _ in found],
+        "problem": [problem for _, problem in found],
+    }
+    _write(_record(root), pa.table(columns).replace_schema_metadata({"version": VERSION}))

@@ -1,0 +1,112 @@
+"""What people change in a card, and what is written anew: so that a card is a file that can be edited.
+
+Written anew are the YAML keys of `GENERATED` and the sections between marks: `<!-- fakeit:NAME -->` to `<!-- /fakeit:NAME -->`.
+All else, once it is there, is the user's: other YAML keys such as `license`, the title, and every line outside of the marks.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from builders.format.errors import UserError
+
+GENERATED = ("configs", "dataset_info", "size_categories", "fakeit")
+"""YAML keys that machines read, and that the manifest determines."""
+SECTION = re.compile(r"<!-- fakeit:(\w+) -->\n.*?<!-- /fakeit:\1 -->\n", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardText:
+    """What a user says about real images when they become a clone."""
+
+    license: str = ""
+    """As the Hub calls it, such as cc-by-4.0; "" leaves what the card says."""
+    description: str = ""
+    """A paragraph below the title; "" leaves what the card says."""
+
+
+def split_card(card: str, where: str) -> tuple[dict[str, Any], str]:
+    """The YAML block of a card, {} where it has none, and the text below it.
+
+    Raises:
+        UserError: the YAML block cannot be read.
+    """
+    card = card.replace("\r\n", "\n").removeprefix("\ufeff")
+    parts = card.split("---\n", 2)
+    if len(parts) < 3 or parts[0]:
+        return {}, card
+    try:
+        found = yaml.safe_load(parts[1])
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 2}" if mark else ""
+        raise UserError(
+            f"the YAML of '{where}'{line} cannot be read ({getattr(error, 'problem', error)}); mend it"
+        ) from None
+    if not isinstance(found, dict):
+        raise UserError(f"the YAML of '{where}' holds no keys; mend it, or remove the card")
+    return found, parts[2]
+
+
+def join_card(metadata: dict[str, Any], body: str) -> str:
+    """A card of its YAML block and the text below it."""
+    header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000).strip()
+    return f"---\n{header}\n---\n{body}"
+
+
+def with_text(card: str, text: CardText) -> str:
+    """A card with a licence, and with a description below its title where it does not say that already."""
+    metadata, body = split_card(card, "README.md")
+    if text.license:
+        metadata["license"] = text.license
+    if text.description and text.description not in body:
+        title = re.search(r"^# .*\n", body, re.MULTILINE)
+        end = title.end() if title else 0
+        body = f"{body[:end]}\n{text.description}\n{body[end:]}"
+    return join_card(metadata, body)
+
+
+def merge_card(existing: str, fresh: str, where: str) -> str:
+    """`fresh` with all that is the user's in `existing`.
+
+    Raises:
+        UserError: the YAML of the existing card cannot be read.
+    """
+    old, body = split_card(existing, where)
+    new, _ = split_card(fresh, where)
+    metadata = {name: value for name, value in old.items() if name not in GENERATED or name in new}
+    metadata |= {name: value for name, value in new.items() if name in GENERATED or name not in old}
+    sections = _sections(fresh)
+    body = SECTION.sub(lambda match: sections.get(match[1], ""), body)
+    end = 0
+    for name, section in sections.items():
+        there = _find(body, name)
+        if there is None:
+            body = f"{body[:end]}\n{section}{body[end:]}" if end else f"{body.rstrip()}\n\n{section}"
+            there = _find(body, name)
+        assert there is not None
+        end = there.end()
+    return join_card(metadata, body)
+
+
+def stale_parts(existing: str, fresh: str, where: str) -> list[str]:
+    """The YAML keys and sections of a card that do not say what they should; sections that a user removed are none.
+
+    Raises:
+        UserError: the YAML of the existing card cannot be read.
+    """
+    old, body = split_card(existing, where)
+    new, _ = split_card(fresh, where)
+    sections = _sections(fresh)
+    keys = [name for name in GENERATED if old.get(name) != new.get(name)]
+    return keys + [f"section '{name}'" for name, section in _sections(body).items() if sections.get(name) != section]
+
+
+def _sections(text: str) -> dict[str, str]:
+    return {match[1]: match[0] for match in SECTION.finditer(text.replace("\r\n", "\n"))}
+
+
+def _find(body: str, name: str) -> "re.Match[str] | None":
+    return next((match for match in SECTION.finditer(body) if match[1] == name), None)

@@ -1,0 +1,28 @@
+import pytest
+
+from builders.classes.matching import match_classes
+from builders.format.errors import UserError
+
+IDS = ("new_york", "orsted", "c_d41d8c", "n02012849", "n03126707")
+NAMES = ("New York", "Ørsted", "C++", "crane", "crane")
+
+
+def match(*names: str) -> list[int | None]:
+    return match_classes(names, (), IDS, NAMES)
+
+
+def test_matching__by_id_then_name_then_slug() -> None:
+    assert match("orsted", "NEW YORK", "C++", "n03126707", "Oslo") == [1, 0, 2, 4, None]
+    assert match_classes(["x1", "x2"], ["new-york", "Orsted"], IDS, NAMES) == [0, 1]
+    assert match_classes(["new_york"], ["Ørsted"], IDS, NAMES) == [0]  # the id is what counts
+
+
+def test_matching__of_a_model_without_names() -> None:
+    assert match_classes(["New York", "C++"], (), IDS) == [0, None]
+
+
+def test_matching__what_is_two_classes_is_refused() -> None:
+    with pytest.raises(UserError, match="class 'crane' of 'the data' may be n02012849 or n03126707"):
+        match("crane")
+    with pytest.raises(UserError, match="classes 'New York' and 'new_york' of 'the data' are both class 'new_york'"):
+        match("New York", "new_york")
