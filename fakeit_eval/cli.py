@@ -265,6 +265,7 @@ def study(
     part: str = "1/1",
     jobs: int = 1,
     trials: int = 30,
+    guidance: float = 0.0,
 ) -> None:
     """Run one of the paper's studies: make, train and evaluate for every value, then a table, a page and a figure.
 
@@ -282,11 +283,12 @@ def study(
         part: This machine's share i/n of the runs; the last one to finish gathers.
         jobs: Runs side by side.
         trials: Trials of each probe's search.
+        guidance: Guidance scale of the card's synthetic images; by default 7.5. The paper does not say.
     """
     from fakeit_eval.studies.base import Options
     from fakeit_eval.study import Setting, parse_part, run_study
 
-    options = Options(seeds=seeds, fixed=fixed, real=real)
+    options = Options(seeds=seeds, fixed=fixed, real=real, guidance=guidance)
     setting = Setting(out=out, root=root, part=parse_part(part), jobs=jobs, trials=trials, options=options)
     page = run_study(name, base, values, setting)
     if page is None:

@@ -6,7 +6,7 @@ for each data set.
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,8 +14,9 @@ from typing import Any
 
 from builders.format.errors import UserError
 from fakeit_eval.analysis.analyse import MEASURES
+from fakeit_eval.averages import family, mean_of_sets
 from fakeit_eval.tasks.base import read_tasks
-from fakeit_eval.test_sets.base import GROUPS, read_test_sets
+from fakeit_eval.test_sets.base import GROUPS
 
 HEADER = ("run", "trained on", "task", "data", "images", "top-1", "95 %", "top-5", "per class", "note")
 FEATURES_HEADER = ("run", "trained on", "data", "images", "reading", *(name.replace("_", " ") for name in MEASURES))
@@ -127,27 +128,19 @@ def _features_table(results: list[dict[str, Any]]) -> Table:
 
 def _group_tables(results: list[dict[str, Any]]) -> list[Table]:
     """Averages over the data sets of a group, as the paper's Fig. 1; the variants of v2 count as one set."""
-    sums: dict[tuple[str, str, str, str], dict[str, list[dict[str, float]]]] = {}
+    sums: dict[tuple[str, str, str, str], list[tuple[str, dict[str, float]]]] = {}
     for result in results:
         group = result["settings"].get("group", "")
         if group in ALL_GROUPS:
             key = (result["run"], result["trained_on"], group, result["settings"]["reading"])
-            sums.setdefault(key, {}).setdefault(_family(result["data"]["name"]), []).append(result["measures"])
+            sums.setdefault(key, []).append((result["data"]["name"], result["measures"]))
     rows = []
-    for (run, trained_on, group, reading), families in sums.items():
-        means = [_mean([_mean([found[name] for found in family]) for family in families.values()]) for name in MEASURES]
-        rows.append((run, trained_on, ALL_GROUPS[group], str(len(families)), reading, *(f"{v:.4g}" for v in means)))
+    for (run, trained_on, group, reading), sets in sums.items():
+        means = [mean_of_sets((name, found[measure]) for name, found in sets) for measure in MEASURES]
+        num_sets = len({family(name) for name, _ in sets})
+        rows.append((run, trained_on, ALL_GROUPS[group], str(num_sets), reading, *(f"{v:.4g}" for v in means)))
     header = ("run", "trained on", "group", "sets", *FEATURES_HEADER[4:])
     return [Table("Features, averaged over the sets of a group", header, rows)] if rows else []
-
-
-def _family(name: str) -> str:
-    row = read_test_sets().get(name)
-    return row.family if row else name
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _task(result: dict[str, Any]) -> str:

@@ -91,8 +91,10 @@ def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting
     runs = list(dict.fromkeys(point.run for point in points))
     _check_sources(runs, base)
     mine, num_parts = setting.part
-    _run_all(runs[mine - 1 :: num_parts], module.EVALUATIONS, base, setting)
-    left = [run for run in runs if not _is_finished(run, module.EVALUATIONS, setting)]
+    suite = getattr(module, "suite", lambda base: base.suite)(base)
+    job = _Job(base, suite, module.EVALUATIONS, setting)
+    _run_all(runs[mine - 1 :: num_parts], job)
+    left = [run for run in runs if not job.is_finished(run)]
     if left:
         return None
     return write_study(name, module, base, gather(points, module.EVALUATIONS, setting), setting.out)
@@ -152,14 +154,34 @@ def _listed(values: Sequence[float | str]) -> str:
     return " ".join(f"'{value}'" if isinstance(value, str) else f"{value:g}" for value in values)
 
 
-def _run_all(runs: Sequence[Run], evaluations: Sequence[str], base: Base, setting: Setting) -> None:
-    todo = [run for run in runs if not _is_finished(run, evaluations, setting)]
-    with ThreadPoolExecutor(setting.jobs) as pool:
-        for future in [pool.submit(_run_one, run, evaluations, base, setting) for run in todo]:
+@dataclass(frozen=True)
+class _Job:
+    """What each run of a study goes through."""
+
+    base: Base
+    suite: str
+    evaluations: Sequence[str]
+    setting: Setting
+
+    @property
+    def wanted(self) -> set[str]:
+        """Names of finished evaluations; a suite other than the base's and a number of trials are part of them."""
+        of_suite = "" if self.suite == self.base.suite else f"-{self.suite}"
+        trials = self.setting.trials
+        return {f"probe-{trials}{of_suite}" if name == "probe" else name for name in self.evaluations}
+
+    def is_finished(self, run: Run) -> bool:
+        return self.wanted <= _finished(run, self.setting)
+
+
+def _run_all(runs: Sequence[Run], job: _Job) -> None:
+    with ThreadPoolExecutor(job.setting.jobs) as pool:
+        for future in [pool.submit(_run_one, run, job) for run in runs if not job.is_finished(run)]:
             future.result()
 
 
-def _run_one(run: Run, evaluations: Sequence[str], base: Base, setting: Setting) -> None:
+def _run_one(run: Run, job: _Job) -> None:
+    setting = job.setting
     data = _make(run.data, setting)
     out = _run_folder(run, setting)
     with _locked(out):
@@ -169,9 +191,9 @@ def _run_one(run: Run, evaluations: Sequence[str], base: Base, setting: Setting)
             arguments = [run.config, "--data", data, "--out", str(out), *scale, *settings, "--resume"]
             _call("fakeit_train", arguments, out, setting)
         root = ["--root", setting.root] if setting.root else []
-        suite = ["suite", str(out), "--suite", base.suite, "--trials", str(setting.trials), *root]
-        _call("fakeit_eval", [*suite, "--only", *evaluations], out, setting)
-        done = _finished(run, setting) | _wanted(evaluations, setting)
+        suite = ["suite", str(out), "--suite", job.suite, "--trials", str(setting.trials), *root]
+        _call("fakeit_eval", [*suite, "--only", *job.evaluations], out, setting)
+        done = _finished(run, setting) | job.wanted
         (out / FINISHED).write_text(" ".join(sorted(done)), encoding="utf-8")
 
 
@@ -222,14 +244,6 @@ def _locked(folder: Path) -> filelock.FileLock:
 
 def _run_folder(run: Run, setting: Setting) -> Path:
     return setting.out / "runs" / run.key
-
-
-def _is_finished(run: Run, evaluations: Sequence[str], setting: Setting) -> bool:
-    return _wanted(evaluations, setting) <= _finished(run, setting)
-
-
-def _wanted(evaluations: Sequence[str], setting: Setting) -> set[str]:
-    return {f"probe-{setting.trials}" if name == "probe" else name for name in evaluations}
 
 
 def _finished(run: Run, setting: Setting) -> set[str]:

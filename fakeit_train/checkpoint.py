@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from builders.format.errors import UserError
 from fakeit_train.config import TrainConfig
+from fakeit_train.precision import precision_on
 
 LATEST = "latest.json"
 NETWORK, MOMENTUM, AVERAGE = "network.", "momentum.", "average."
@@ -69,7 +70,12 @@ def make_state(network: nn.Module, optimizer: torch.optim.Optimizer, config: Tra
     average = None
     if config.optim.ema:
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema), use_buffers=True)
-    return State(network, optimizer, torch.amp.GradScaler(device, enabled=config.precision == "float16"), average)
+    return State(
+        network,
+        optimizer,
+        torch.amp.GradScaler(device, enabled=precision_on(torch.device(device), config.precision) == "float16"),
+        average,
+    )
 
 
 def save_checkpoint(folder: Path, step: int, state: State, *, num_kept: int) -> None:

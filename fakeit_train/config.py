@@ -93,7 +93,8 @@ class ValidationConfig:
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     learning_rate: float = 0.1
-    """Peak rate, for the whole global batch."""
+    """Peak learning rate for the configured `data.batch_size`. It does not follow the batch size: a batch of 1,024 instead of
+    256 needs four times the rate by the paper's rule (0.1 x batch / 256)."""
     warm_up: float = 0.1
     """Share of the iterations over which the rate rises linearly; then it falls as a cosine."""
     momentum: float = 0.9
@@ -125,7 +126,8 @@ class TrainConfig:
     augmentation: str = "dino"
     """dino: all groups of `crops`; plain: one crop an image."""
     precision: str = "auto"
-    """float32, bfloat16 or float16 (with a scaled loss); auto is bfloat16 on a GPU and float32 on a CPU."""
+    """float32, bfloat16 or float16 (with a scaled loss); auto is bfloat16 on a GPU that computes in it, float16 on an
+    older one, and float32 on a CPU."""
     compile: bool = False
     """Whether the network goes through torch.compile."""
     deterministic: bool = False

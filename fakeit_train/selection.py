@@ -8,7 +8,6 @@ import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from builders.format.errors import SampleNotFoundError, UserError, near
 from builders.format.open_clone import Clone
 from builders.format.schema import JSON_FIELDS
+from builders.format.text_list import read_list
 
 Rows = NDArray[np.int64]
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -129,14 +129,7 @@ def read_keys(path: str) -> list[str]:
     Raises:
         UserError: the file cannot be read, or has none.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the list of keys '{path}' cannot be read ({error}); give another one") from None
-    keys = [line for line in (line.partition("#")[0].strip() for line in text.splitlines()) if line]
-    if not keys:
-        raise UserError(f"the list of keys '{path}' has none; leave data.exclude out")
-    return keys
+    return [line.text.partition("#")[0].strip() for line in read_list(path, "a key a line, or leave data.exclude out")]
 
 
 def find_excluded(clones: list[Clone], keys: list[str]) -> list[frozenset[int]]:

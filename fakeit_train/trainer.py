@@ -35,6 +35,7 @@ from fakeit_train.memory import memory_gib
 from fakeit_train.mixture import Mixture, open_mixture
 from fakeit_train.model import MultiCropNetwork
 from fakeit_train.optim import make_optimizer, set_rate
+from fakeit_train.precision import precision_on
 from fakeit_train.prefetch import Prefetcher, check_cache
 from fakeit_train.run_folder import describe_run, open_run
 from fakeit_train.schedules import warm_up_cosine
@@ -154,9 +155,7 @@ class _Run:
         self.parallel = world.wrap(MultiCropNetwork(self.network, config.backbone)).train()
         if config.compile:
             self.parallel.compile()
-        precision = config.precision
-        if precision == "auto":
-            precision = "bfloat16" if world.device.type == "cuda" else "float32"
+        precision = precision_on(world.device, config.precision)
         dtype = torch.bfloat16 if precision == "float32" else getattr(torch, precision)
         self.autocast = torch.autocast(world.device.type, dtype, enabled=precision != "float32")
         # oneDNN's bfloat16 kernels give other sums from run to run on some CPUs, and now and then none that is finite.

@@ -65,4 +65,5 @@ def card_features(image_format: str, label_names: list[str]) -> list[dict[str, A
         },
         {"name": "json", "struct": [{"name": name, "dtype": _DATASETS[kind]} for name, kind in JSON_FIELDS.items()]},
         {"name": "__key__", "dtype": "string"},
+        {"name": "__url__", "dtype": "string"},
     ]

@@ -39,7 +39,7 @@ class ClassFolders:
         if not self.others:
             return ""
         kinds = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in self.others)
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+        counts = ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds, key=lambda kind: (-kinds[kind], kind)))
         shown = ", ".join(f"'{readable(name)}'" for name in self.others[:MAX_NAMED])
         more = ", …" if len(self.others) > MAX_NAMED else ""
         return f"{len(self.others):,} files in '{self.root}' are no images and are left out ({counts}): {shown}{more}"

@@ -80,6 +80,7 @@ def read_image(content: Buffer, policy: str = AS_SEEN, background: str = WHITE) 
         ValueError: it cannot be read, with format and reason.
     """
     if policy == AS_SEEN:
+        _check_sums(content)
         with _opened(content, FORMATS) as image:
             return ReadImage(np.asarray(_as_seen(image, background)))
     try:
@@ -108,6 +109,7 @@ def decode_image(content: Buffer) -> Pixels:
     Raises:
         ValueError: it cannot be decoded.
     """
+    _check_sums(content)
     with _opened(content, tuple(CLONE_FORMATS.values())) as image:
         return np.asarray(_as_seen(image, WHITE))
 
@@ -148,6 +150,13 @@ def _opened(content: Buffer, formats: tuple[str, ...]) -> Iterator[Image.Image]:
             yield image
         except Exception as error:
             raise ValueError(f"{image.format} picture does not decode: {_reason(error)}") from None
+
+
+def _check_sums(content: Buffer) -> None:
+    """Refuses a PNG whose checksums are wrong, which Pillow decodes."""
+    if content[:4] == b"\x89PNG":
+        with _opened(content, ("PNG",)) as image:
+            image.verify()
 
 
 def _as_seen(image: Image.Image, background: str) -> Image.Image:

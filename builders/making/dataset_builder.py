@@ -105,4 +105,5 @@ def paint_examples(plan: Plan, samples: list[Sample], paint: Paint) -> Iterator[
             fields["sha256"] = hashlib.sha256(picture).hexdigest()
             key, name = made.sample.key, plan.recipe.image_format
             image = {"bytes": picture, "path": f"{key}.{name}"}
-            yield key, {name: image, "cls": made.sample.label, "json": fields, "__key__": key}
+            row = {name: image, "cls": made.sample.label, "json": fields, "__key__": key}
+            yield key, {**row, "__url__": plan.recipe.name}

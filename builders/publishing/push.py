@@ -68,7 +68,7 @@ def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, n
     source, manifest = checked_clone(root)
     target = Storage(url)
     files = clone_files(source, manifest)
-    if _is_there(target, manifest, files):
+    if _is_there(target, manifest, files) and target.read(CARD) == source.read(CARD):
         on_progress(len(files), sum(file.num_bytes for file in files))
         return manifest
     _take(target, url, manifest)

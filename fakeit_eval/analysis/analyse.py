@@ -1,4 +1,4 @@
-"""The four measures of a set of features, l2-normalised as the paper's text says, or as its caption does.
+"""The measures of a set of features, l2-normalised as the paper's text says, or as its caption does.
 
 Each measure is a module of this folder with `measure(features, labels)`.
 """
@@ -10,9 +10,13 @@ from builders.format.errors import UserError
 from fakeit_eval.analysis.chunks import Features, Labels
 from fakeit_eval.stacked import UnitRows
 
-MEASURES = ("sparsity", "intra_class_distance", "feature_redundancy", "coding_length")
-READINGS = {"text": MEASURES, "caption": MEASURES[:2]}
-"""Which measures see normalised features: all of them (supplementary, section 3.3), or the first two (Fig. 1's caption)."""
+DISTANCES = ("intra_class_distance", "intra_class_distance_per_class")
+"""Two readings of "the average distance between samples from the same class": over pairs, and over classes."""
+MEASURES = ("sparsity", *DISTANCES, "feature_redundancy", "coding_length")
+SHOWN = ("sparsity", "intra_class_distance", "feature_redundancy", "coding_length")
+"""Those of the paper's Fig. 1."""
+READINGS = {"text": MEASURES, "caption": ("sparsity", *DISTANCES)}
+"""Which measures see normalised features: all of them (supplementary, section 3.3), or the first two of Fig. 1's caption."""
 
 
 def check_reading(reading: str) -> None:
@@ -26,7 +30,7 @@ def check_reading(reading: str) -> None:
 
 
 def analyse(features: Features, labels: Labels, reading: str) -> dict[str, float]:
-    """Each measure of features (n, d) and labels (n,).
+    """Each of `MEASURES` of features (n, d) and labels (n,).
 
     Raises:
         UserError: no such reading, or a measure has no answer for these features.

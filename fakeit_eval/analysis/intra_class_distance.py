@@ -1,4 +1,4 @@
-"""Intra-class distance: the mean l2 distance between two samples of one class (supplementary, section 3.3, Fig. 1b)."""
+"""Intra-class distance: the mean l2 distance over all pairs of samples of one class (supplementary, section 3.3, Fig. 1b)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,24 @@ def measure(features: Features, labels: Labels) -> float:
     Raises:
         ValueError: no class has two samples.
     """
-    total, num_pairs = 0.0, 0
+    found = distances_by_class(features, labels)
+    return sum(total for total, _ in found) / sum(num_pairs for _, num_pairs in found)
+
+
+def distances_by_class(features: Features, labels: Labels) -> list[tuple[float, int]]:
+    """For each class with two samples or more, the sum of distances over ordered pairs of them, and the number of pairs.
+
+    Raises:
+        ValueError: no class has two samples.
+    """
     order = np.argsort(labels, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        if len(rows) > 1:
-            total += _sum_of_distances(features, np.sort(rows))
-            num_pairs += len(rows) * (len(rows) - 1)
-    if not num_pairs:
+    classes = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    found = [
+        (_sum_of_distances(features, np.sort(rows)), len(rows) * (len(rows) - 1)) for rows in classes if len(rows) > 1
+    ]
+    if not found:
         raise ValueError("no class has two samples, so there is no distance within one")
-    return total / num_pairs
+    return found
 
 
 def _sum_of_distances(features: Features, rows: NDArray[np.int64]) -> float:

@@ -7,6 +7,7 @@ A study is a module of this folder with
     default_values(base)        what is varied where --values are not given
     points(base, values, options)       its runs, with where each stands in the figure
     draw(table, base)           the figure
+    suite(base)                 of fakeit-eval, where it is not the base's
 
 A base (`bases/`) is what a study is run on: digits in minutes, ImageNet-100 and ImageNet-1K with GPUs.
 """
@@ -67,6 +68,8 @@ class Options:
     """What stays the same over sizes: iterations or epochs; "" takes the base's."""
     real: str = ""
     """Class folders or clone of the real training images; digits ship theirs."""
+    guidance: float = 0.0
+    """Guidance scale of the performance card's synthetic images; 0 takes the recipe's, 7.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,8 @@ class Base:
     """Of `fakeit-build make real_images/train`."""
     suite: str
     """Of fakeit-eval."""
+    card_suite: str = ""
+    """The same for the performance card; "" for the same one."""
     main_set: str
     """The test set whose top-1 is the study's."""
     steps: tuple[float, ...]

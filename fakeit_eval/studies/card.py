@@ -1,4 +1,7 @@
-"""Fig. 4, the performance card: top-1 and top-5 on the test sets, and transfer, of real against synthetic images."""
+"""Fig. 4, the performance card: top-1 and top-5 on the test sets, and transfer by groups, of real against synthetic images.
+
+The synthetic ones are of the prompt "c, h_c inside b"; the caption does not say at which guidance, so it is an option.
+"""
 
 from matplotlib.figure import Figure
 
@@ -11,12 +14,18 @@ X_LABEL = ""
 EVALUATIONS = ("test", "probe")
 
 
+def suite(base: Base) -> str:
+    """The base's suite with the CoG levels, which are one of the card's three transfer groups."""
+    return base.card_suite or base.suite
+
+
 def default_values(base: Base) -> list[float | str]:
     return ["real", "synthetic"]
 
 
 def points(base: Base, values: list[float | str], options: Options) -> list[Point]:
-    clones = {"real": base.real(options), "synthetic": base.synthetic("c_d_cfg2")}
+    guidance = ("--guidance-scale", f"{options.guidance:g}") if options.guidance else ()
+    clones = {"real": base.real(options), "synthetic": base.synthetic("c_h_inside_b_cfg7_5", *guidance)}
     return [
         Point(series=str(value), x="", run=run) for value in values for run in base.runs(clones[str(value)], options)
     ]

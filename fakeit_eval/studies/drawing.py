@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fakeit_eval.analysis.analyse import MEASURES
+from fakeit_eval.analysis.analyse import SHOWN
+from fakeit_eval.averages import family
 from fakeit_eval.studies.base import Base
 from fakeit_eval.studies.table import Cell, Table
 from fakeit_eval.test_sets.base import GROUPS
@@ -82,7 +83,7 @@ def draw_measures(table: Table, base: Base) -> Figure:
     figure = Figure(figsize=(2 * COLUMN, 3.6), layout="constrained", dpi=200)
     panels: Any = figure.subplots(2, 2).ravel()
     titles = MEASURE_GROUPS if base.name.startswith("imagenet") else OTHER_GROUPS
-    for panel, measure in zip(panels, MEASURES, strict=True):
+    for panel, measure in zip(panels, SHOWN, strict=True):
         metrics = [f"{measure}, {group}" for group in MEASURE_GROUPS]
         _grouped_bars(panel, table.series, lambda name, metrics=metrics: [table.cell(name, "", m) for m in metrics])  # type: ignore[misc]
         _style(panel)
@@ -99,8 +100,8 @@ def draw_measures(table: Table, base: Base) -> Figure:
 
 
 def draw_spiders(table: Table, base: Base) -> Figure:
-    """Top-1 and top-5 over the test sets, and top-1 over the transfer tasks or their groups."""
-    sets = [metric for metric in table.metrics if f"{metric}, top-5" in table.metrics]
+    """Top-1 and top-5 over the test sets, v2's variants as one, and top-1 over the transfer tasks or their groups."""
+    sets = [metric for metric in table.metrics if f"{metric}, top-5" in table.metrics and family(metric) == metric]
     groups = [m for m in table.metrics if m.startswith("transfer, ") and m != "transfer, mean"]
     transfer = groups if len(groups) > 2 else [m for m in table.metrics if m.startswith("probe: ")]
     webs = [

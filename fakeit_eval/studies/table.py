@@ -5,6 +5,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fakeit_eval.averages import family_means, mean_of_sets
+
+NOT_A_LEVEL = ("cog_in1k",)
+"""Of ImageNet-CoG's tasks, what is none of its five levels, whose mean the paper gives."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -73,21 +78,28 @@ def rows_of_results(
         low, high = interval or (None, None)
         return Row(series=series, x=x, seed=seed, metric=metric, value=value, low=low, high=high)
 
-    rows, transfer, measures = [], dict[str, list[float]](), dict[tuple[str, str], list[float]]()
+    rows, transfer = [], dict[str, list[float]]()
+    measures, tested = dict[tuple[str, str], list[tuple[str, float]]](), list[tuple[str, float, float]]()
     for result in results:
         name, task = str(result["data"]["name"]), result["task"]
         if task == "test":
             rows.append(row(name, result["value"], result["interval"]))
             rows.append(row(f"{name}, top-5", result["top5"], result["top5_interval"]))
+            tested.append((name, result["value"], result["top5"]))
         elif task == "probe":
             rows.append(row(f"probe: {name}", result["value"], result.get("interval")))
-            transfer.setdefault(group_of(name), []).append(result["value"])
+            if name not in NOT_A_LEVEL:
+                transfer.setdefault(group_of(name), []).append(result["value"])
         elif task == "analyze":
             for measure, value in result["measures"].items():
-                measures.setdefault((measure, result["settings"]["group"]), []).append(value)
+                measures.setdefault((measure, result["settings"]["group"]), []).append((name, value))
+    first, five = (family_means((name, scores[place]) for name, *scores in tested) for place in (0, 1))
+    for name in first:
+        if all(name != variant for variant, *_ in tested):  # of variants, such as v2's
+            rows += [row(name, first[name]), row(f"{name}, top-5", five[name])]
     rows += [row(f"transfer, {group}", statistics.mean(values)) for group, values in transfer.items()]
     if transfer:
         everything = [value for group, values in transfer.items() if group != "cog" for value in values]
         rows.append(row("transfer, mean", statistics.mean(everything)))
-    rows += [row(f"{measure}, {group}", statistics.mean(values)) for (measure, group), values in measures.items()]
+    rows += [row(f"{measure}, {group}", mean_of_sets(values)) for (measure, group), values in measures.items()]
     return rows

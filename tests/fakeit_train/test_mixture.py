@@ -107,7 +107,7 @@ def test_mixture__a_key_with_a_clones_number_is_left_out_there_alone(roots: list
         ({"scale": 9.0}, r"data\.scale 9 is .* samples, but '.*' has .*; take less, or grow the clone"),
         ({"scale": 1e-9}, r"data\.scale 1e-09 leaves no sample of .*; raise it"),
         ({"where": ("index < 0",)}, "nothing is left of"),
-        ({"exclude": "nowhere.txt"}, "list of keys 'nowhere.txt' cannot be read"),
+        ({"exclude": "nowhere.txt"}, "'nowhere.txt' cannot be read"),
     ],
 )
 def test_mixture__what_does_not_fit_is_told(settings: dict[str, object], words: str, roots: list[str]) -> None:
@@ -121,7 +121,7 @@ def test_mixture__what_does_not_fit_is_told(settings: dict[str, object], words: 
     [
         ("nobody_00000000", "has no sample 'nobody_00000000'"),
         ("3/a_00000000", "names no clone; there are 2"),
-        ("#", "has none"),
+        ("#", "is empty"),
     ],
 )
 def test_mixture__a_key_that_nobody_has_is_told(line: str, words: str, roots: list[str], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ BASE = Base(
     config="imagenet_100_sd",
     real_config="imagenet_100",
     suite="imagenet",
+    card_suite="imagenet_cog",
     main_set="imagenet_val",
     steps=(5, 10, 25, 50, 100),
     fixed="epochs",

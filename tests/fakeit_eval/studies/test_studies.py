@@ -47,10 +47,9 @@ def test_studies__runs_are_distinct_and_the_same_every_time(name: str, base: str
 
 def test_studies__share_their_clones_and_runs() -> None:
     base = find_base("digits")
-    of = {name: find_study(name) for name in ("guidance", "prompts", "card", "features")}
+    of = {name: find_study(name) for name in ("card", "features")}
     runs = {name: {p.run for p in m.points(base, m.default_values(base), Options())} for name, m in of.items()}
-    assert {run.data for run in runs["card"]} & {run.data for run in runs["prompts"]}
-    assert runs["card"] & runs["features"] and runs["card"] & runs["prompts"]
+    assert len(runs["card"] & runs["features"]) == len(runs["card"])
 
 
 @pytest.mark.parametrize("base", base_names())
@@ -124,3 +123,110 @@ def test_table__transfer_is_the_mean_of_tasks_without_cog() -> None:
     rows = rows_of_results(results, series="a", x=1.0, seed=0, group_of=groups.__getitem__)
     found = {row.metric: row.value for row in rows}
     assert found["transfer, small"] == 70 and found["transfer, cog"] == 1 and found["transfer, mean"] == 60
+
+
+CAPTIONS = {
+    "augmentation": (
+        "Table 2. Impact of data-augmentation for models trained on real and synthetic datasets",
+        {("real_images/train", ""), ("B/c_cfg7_5", "")},
+    ),
+    "prompts": (
+        "Table 4. Top-1 Accuracy on ImageNet-100 when prepending the prompt ... Guidance scale is equal to 2.0.",
+        {(f"B/{prompt}_cfg2", "") for prompt in ("c", "c_h", "c_d", "c_h_inside_b", "photo_of_c", "image_of_c")},
+    ),
+    "features": (
+        "Figure 1. Feature analyses for models. ... we use synthetic data generated with guidance scale equal to 7.5.",
+        {
+            ("real_images/train", ""),
+            ("B/c_cfg7_5", ""),
+            ("B/c_h_inside_b_cfg7_5", ""),
+            ("B/c_h_inside_b_cfg7_5", "10x"),
+        },
+    ),
+    "guidance": (
+        "Figure 2. Impact of the guidance scale parameter ... for p_c = c, d_c. In the left plot, steps are set to 50",
+        {("B/c_d_cfg2", f"--guidance-scale {value}") for value in ("1", "1.5", "2", "3", "5", "7.5")},
+    ),
+    "steps": (
+        "Figure 2. ... number of diffusion steps. ... for p_c = c, d_c ... in the right plot guidance scale is 7.5.",
+        {("B/c_d_cfg7_5", f"--num-inference-steps {value}") for value in (5, 10, 25, 50, 100)},
+    ),
+    "size": (
+        "Figure 3. Scaling the number of training images. ... using (1/10)-th to 50x images",
+        {("B/c_d_cfg2", "50x")},
+    ),
+    "card": (
+        "Figure 4. Performance card of models ... using p_c = c, h_c inside b as the prompt",
+        {("real_images/train", ""), ("B/c_h_inside_b_cfg7_5", "")},
+    ),
+}
+"""For each study the caption that it redraws, and the recipes that must come out: config, and options beside the 1x size."""
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_studies__recipes_are_those_of_the_paper(name: str) -> None:
+    assert set(CAPTIONS) == set(study_names())
+    module, base = find_study(name), find_base("imagenet_100")
+    points = module.points(base, module.default_values(base), Options(real="/data/imagenet/train"))
+    found = set()
+    for clone in {point.run.data for point in points}:
+        options = " ".join(clone.options).replace("--source /data/imagenet/train", "")
+        size, _, rest = options.removeprefix("--images-per-class ").partition(" ")
+        multiple = f"{int(size) / base.images_per_class:g}x" if size else "1x"
+        found.add((clone.recipe.replace("imagenet_100_sd", "B"), rest or ("" if multiple == "1x" else multiple)))
+    assert found == CAPTIONS[name][1]
+
+
+def test_card__has_the_papers_axes() -> None:
+    """Five test sets, v2's variants as one, and three transfer groups, with the CoG levels but not IN1K."""
+    sets = ["imagenet_val", "imagenet_v2_matched_frequency", "imagenet_v2_threshold_0_7", "imagenet_v2_top_images",
+            "imagenet_sketch", "imagenet_r", "imagenet_a"]  # fmt: skip
+    tasks = {
+        "aircraft": "small",
+        "pets": "small",
+        "inaturalist_2018": "inaturalist",
+        "cog_in1k": "cog",
+        "cog_l1": "cog",
+    }
+    results: list[dict[str, Any]] = [
+        {"task": "test", "data": {"name": name}, "value": 10.0 * number, "top5": 12.0 * number, "interval": [0, 1],
+         "top5_interval": [0, 1], "settings": {}}
+        for number, name in enumerate(sets)
+    ]  # fmt: skip
+    results += [
+        {"task": "probe", "data": {"name": name}, "value": 50.0 + number, "settings": {}}
+        for number, name in enumerate(tasks)
+    ]
+    table = Table([
+        row
+        for series in ("real", "synthetic")
+        for row in rows_of_results(results, series=series, x="", seed=0, group_of=tasks.__getitem__)
+    ])  # fmt: skip
+    base, module = find_base("imagenet_100"), find_study("card")
+    assert module.suite(base) == "imagenet_cog"
+    axes = list(module.draw(table, base).axes)
+    labels = [[text.get_text().replace("\n", " ") for text in panel.get_xticklabels()] for panel in axes]
+    assert labels[0] == labels[1] and sorted(labels[0]) == ["a", "r", "sketch", "v2", "val"]
+    assert sorted(labels[2]) == ["cog", "inaturalist", "small"]
+    v2 = labels[0].index("v2")
+    assert axes[0].lines[0].get_ydata()[v2] == pytest.approx(20.0) and axes[1].lines[0].get_ydata()[
+        v2
+    ] == pytest.approx(24)
+    cell = table.cell("real", "", "transfer, cog")
+    assert cell is not None and cell.mean == 54.0
+
+
+def test_table__v2_weighs_as_much_as_val_in_report_and_study() -> None:
+    names = ["imagenet_val", *(f"imagenet_v2_{name}" for name in ("matched_frequency", "threshold_0_7", "top_images"))]
+    results: list[dict[str, Any]] = [
+        {"task": "analyze", "data": {"name": name, "num_samples": 10}, "settings": {"group": "near", "reading": "text"},
+         "measures": dict.fromkeys(MEASURES, float(value)), "run": "r", "trained_on": "t"}
+        for name, value in zip(names, (1, 3, 4, 5), strict=True)
+    ]  # fmt: skip
+    rows = rows_of_results(results, series="s", x="", seed=0, group_of=lambda name: "")
+    (row,) = [row for row in rows if row.metric == "sparsity, near"]
+    assert row.value == 2.5
+    from fakeit_eval.report import render
+
+    (line,) = [line for line in render(results, "csv", "long").splitlines() if "Val, v2" in line]
+    assert ",2.5" in line

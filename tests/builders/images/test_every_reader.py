@@ -1,0 +1,117 @@
+"""One table of files (`file_table.py`) through everything that reads images: what `make` puts into a clone and stock
+`load_dataset`, training, evaluation and the gallery see of it, against what is in the file."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from builders.classes.class_options import ClassOptions
+from builders.cli import main
+from builders.format.errors import UserError
+from builders.format.open_clone import open_clone
+from builders.images.source import read_source
+from builders.real_images import RealImages
+from builders.showing.gallery import open_source
+from fakeit_eval.pictures.open_pictures import open_pictures
+from fakeit_train.decoding import decode
+from tests import in_process
+from tests.builders.images.file_table import SIDE, File, all_files
+
+FILES = all_files()
+READABLE = [file for file in FILES if file.expected is not None]
+BROKEN = [file for file in FILES if file.expected is None]
+
+
+def write(folder: Path, files: list[File]) -> Path:
+    (folder / "class").mkdir(parents=True)
+    for file in files:
+        (folder / "class" / file.name).write_bytes(file.content)
+    return folder
+
+
+def test_every_reader__the_table_is_large_enough() -> None:
+    assert len(FILES) >= 150 and len({Path(file.name).stem for file in FILES}) == len(FILES) and len(READABLE) > 80
+
+
+def check(found: "np.ndarray", file: File, reader: str) -> None:  # type: ignore[type-arg]
+    assert file.expected is not None and found.shape == (SIDE, SIDE, 3), f"{reader}: {file.name}"
+    difference = np.abs(found.astype(int) - file.expected).max()
+    assert difference <= (0 if file.is_lossless else 2), f"{reader}: {file.name} differs by {difference}"
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg"])
+def test_every_reader__shows_what_is_in_the_file(image_format: str, tmp_path: Path) -> None:
+    import datasets
+
+    source, out = write(tmp_path / "source", READABLE), tmp_path / "clone"
+    options = ("--source", source, "--image-format", image_format, "--shard-size", 50)
+    made = in_process.call(main, "make", "real_images/train", out, *options)
+    assert made.returncode == 0 and "images were turned upright" in made.stdout
+    assert in_process.call(main, "verify", out, "--deep").returncode == 0
+    clone, files = open_clone(out), {file.name: file for file in READABLE}
+    names = [name.rpartition("/")[2] for name in read_source(str(source)).folders.images["class"]]
+    stock = datasets.load_dataset(str(out), split="train")
+    evaluated, shown = open_pictures(str(source)), open_source(str(source), "real")
+    gallery = {picture.key: picture for picture in shown.pictures("class", len(names))}
+    assert len(clone) == len(stock) == len(evaluated) == len(names) == len(READABLE)
+    for number, name in enumerate(names):
+        file = files[name]
+        if image_format == "jpg":  # what is encoded again is no longer lossless
+            file = File(file.name, file.content, file.expected, False)
+        sample, index = clone[clone.find(f"class_{number:08d}")], clone.find(f"class_{number:08d}")
+        row = stock[index]
+        assert row["json"]["width"] == row["json"]["height"] == SIDE
+        pixels = np.asarray(row[image_format].convert("RGB"))
+        check(pixels, file, "load_dataset")
+        for reader, found in (("train", decode(sample.key, sample.picture)), ("clone", clone.decoded(index)[0])):
+            assert (found == pixels).all(), f"{reader} disagrees with load_dataset on {name}"
+        check(evaluated.decoded(number)[0], files[name], "evaluation")
+    for name, file in files.items():
+        if (picture := gallery.get(Path(name).stem)) is not None:
+            image = Image.open(io.BytesIO(picture.content))
+            assert image.format in ("PNG", "JPEG", "WEBP") and image.getexif().get(0x0112, 1) not in range(2, 9)
+            check(np.asarray(image.convert("RGB")), file, "gallery")
+
+
+def test_every_reader__names_every_broken_file_at_once(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "source", [*READABLE[:20], *BROKEN]), tmp_path / "clone"
+    made = in_process.call(main, "make", "real_images/train", out, "--source", source)
+    assert made.returncode == 2 and "Traceback" not in made.stderr and not out.exists()
+    assert f"{len(BROKEN)} of {20 + len(BROKEN)} images" in made.stderr
+    for file in BROKEN:
+        assert f"{file.name}' (" in made.stderr and f"{file.name}' ()" not in made.stderr
+    made = in_process.call(main, "make", "real_images/train", out, "--source", source, "--skip-broken")
+    assert made.returncode == 2 and "more than the 1.00% of --skip-broken" in made.stderr
+    made = in_process.call(main, "make", "real_images/train", out, "--source", source, "--skip-broken", "0.9")
+    assert made.returncode == 0 and f"{len(BROKEN)} files cannot be read and are left out" in made.stderr
+    assert len(open_clone(out)) == 20 and f"{len(BROKEN)} files could not be read" in (out / "README.md").read_text()
+    assert in_process.call(main, "verify", out, "--deep").returncode == 0
+
+
+@pytest.mark.parametrize("file", BROKEN, ids=lambda file: file.name)
+def test_every_reader__refuses_what_is_broken_in_a_sentence(file: File, tmp_path: Path) -> None:
+    found = open_pictures(str(write(tmp_path, [file])))
+    with pytest.raises(UserError, match=r"cannot be read \(.+\)"):
+        found.decoded(0)
+
+
+def test_every_reader__hidden_files_and_others_are_left_out_alike(tmp_path: Path) -> None:
+    source = write(tmp_path / "source", READABLE[:3])
+    for name in ("._0.jpg", ".DS_Store", "Thumbs.db", "notes.txt", "label.xml"):
+        (source / "class" / name).write_bytes(b"x")
+    (source / "class" / "more" / "deeper").mkdir(parents=True)
+    (source / "class" / "more" / "deeper" / "A.JPG").write_bytes(
+        next(f for f in READABLE if f.name == "JPEG-RGB-95.jpg").content
+    )
+    (source / "__MACOSX").mkdir()
+    odd = b"caf\xe9.png"
+    (source / "class").joinpath(odd.decode("utf-8", "surrogateescape")).write_bytes(READABLE[0].content)
+    assert len(open_pictures(str(source))) == 5
+    recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
+    assert [entry.base_count for entry in recipe.classes] == [5]
+    made = in_process.call(main, "make", "real_images/train", tmp_path / "out", "--source", source)
+    assert made.returncode == 0 and "2 files in" in made.stderr and "1 .txt, 1 .xml" in made.stderr
+    assert len(open_clone(tmp_path / "out")) == 5
