@@ -61,7 +61,11 @@ def exif(orientation: int) -> bytes:
 
 
 def lossless(form: str) -> dict[str, Any]:
-    return {"WEBP": {"lossless": True, "quality": 100}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}.get(form, {})
+    options: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True, "quality": 100},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }
+    return options.get(form, {})
 
 
 def decoded(content: bytes) -> NDArray[np.uint8]:
@@ -91,7 +95,7 @@ def plain() -> Iterator[File]:
     for mode, quality, progressive in itertools.product(("RGB", "L"), (75, 95), (False, True)):
         content = saved(modes[mode][0], "JPEG", quality=quality, progressive=progressive)
         yield File(f"JPEG-{mode}-{quality}{'-progressive' * progressive}.jpg", content, decoded(content), False)
-    for form, image in (("AVIF", modes["RGB"][0]), ("JPEG", modes["RGB"][0].convert("CMYK"))):
+    for form, image in (("AVIF", modes["L"][0]), ("JPEG", modes["RGB"][0].convert("CMYK"))):
         content = saved(image, form, **(lossless(form) or {"quality": 95}))
         yield File(f"{form}-{image.mode}.{'avif' if form == 'AVIF' else 'jpeg'}", content, decoded(content), False)
     yield File("TIFF-CMYK.tif", saved(modes["RGB"][0].convert("CMYK"), "TIFF"), RGB, True)
