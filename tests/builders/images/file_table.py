@@ -30,7 +30,7 @@ class File:
 def picture() -> NDArray[np.uint8]:
     """Smooth, so that JPEG keeps it within 2 gray levels, and the same in no two orientations."""
     down, across = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    return np.rint(np.stack([40 + 150 * down, 60 + 120 * across, 90 + 60 * down * across], axis=-1)).astype(np.uint8)
+    return np.rint(np.stack([60 + 100 * down, 70 + 100 * across, 90 + 40 * down], axis=-1)).astype(np.uint8)
 
 
 RGB = picture()
