@@ -76,6 +76,24 @@ def test_backbones__features_are_torchvisions_own(tmp_path: Path) -> None:
     assert np.allclose(found[:], expected.numpy(), atol=1e-4)
 
 
+def test_backbones__a_checkpoint_with_a_cosine_classifier(tmp_path: Path) -> None:
+    """As torch computes it: the cosine of feature and class vector, over the temperature."""
+    weights = released()
+    torch.save(weights, tmp_path / "net.pth")
+    network = FileNetwork(arch=ARCH, head="cosine", temperature=0.05)
+    subject = open_subject(str(tmp_path / "net.pth"), tmp_path, network)
+    features = extract(subject, small_pictures(), Loading(cache=tmp_path))
+    expected = torch.nn.functional.cosine_similarity(
+        torch.from_numpy(features[:])[:, None], weights["fc.weight"][None], dim=-1
+    )
+    assert np.allclose(class_scores(subject, features), expected.numpy() / 0.05, atol=1e-4)
+    with pytest.raises(UserError, match="unknown head 'round'; choose from linear, cosine"):
+        FileNetwork(head="round")
+    torch.save({**weights, "fc.bias": torch.zeros(100)}, tmp_path / "biased.pth")
+    with pytest.raises(UserError, match="has a classifier with a bias"):
+        open_subject(str(tmp_path / "biased.pth"), tmp_path, network)
+
+
 def test_backbones__classes_go_by_the_number_of_outputs(tmp_path: Path) -> None:
     for num_classes, classes in ((1000, tuple(read_parents())), (7, tuple(f"output_{n}" for n in range(7)))):
         torch.save(released(num_classes), tmp_path / "net.pth")
