@@ -10,9 +10,9 @@ from builders.images.center_crop import MAX_ASPECT, center_crop
 SIZES = [
     (500, 375), (400, 300), (512, 384), (500, 334), (640, 427), (500, 333), (500, 332), (1024, 768), (333, 251), (224, 224),
     (225, 224), (256, 256), (448, 224), (449, 224), (300, 299), (301, 225), (640, 480), (799, 600), (600, 451), (230, 223),
-    (100, 75), (64, 48), (63, 47), (32, 32), (33, 32), (37, 31), (9, 8), (8, 5), (3, 2), (896, 224),
+    (100, 75), (64, 48), (63, 47), (32, 32), (33, 32), (37, 31), (9, 8), (8, 5), (3, 2), (896, 224), (700, 525), (1023, 767),
 ]  # fmt: skip
-"""Width and height; each in both orientations, so 60 sizes: common ones, odd, even, smaller than 224."""
+"""Width and height; each in both orientations, so 61 sizes: common ones, odd, even, smaller than 224."""
 
 
 def photograph(width: int, height: int) -> np.ndarray:  # type: ignore[type-arg]
