@@ -666,8 +666,16 @@ def _with_share(arguments: Sequence[str]) -> list[str]:
     """`--skip-broken` by itself stands for its default share; tyro has no options whose value may be left out."""
     found: list[str] = []
     for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
-        found += [word, DEFAULT_SHARE] if word == SKIP_BROKEN and not after[:1].isdecimal() else [word]
+        found += [word, DEFAULT_SHARE] if word == SKIP_BROKEN and not _is_number(after) else [word]
     return found
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {

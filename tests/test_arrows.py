@@ -45,7 +45,7 @@ SHARED = {
     "fakeit_eval/tasks": ("base", "readers", "plain_pickle"),
     "fakeit_eval/test_sets": ("base",),
     "fakeit_eval/probes": ("base",),
-    "fakeit_eval/analysis": ("chunks",),
+    "fakeit_eval/analysis": ("chunks", "distances"),
 }
 """Folders of plug-ins, and the modules in each that all of its plug-ins may see."""
 OPENERS = ("open_tasks.py", "open_sets.py", "probe.py", "analyse.py")

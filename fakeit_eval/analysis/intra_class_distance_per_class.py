@@ -6,7 +6,7 @@
 import numpy as np
 
 from fakeit_eval.analysis.chunks import Features, Labels
-from fakeit_eval.analysis.intra_class_distance import distances_by_class
+from fakeit_eval.analysis.distances import distances_by_class
 
 
 def measure(features: Features, labels: Labels) -> float:

@@ -111,10 +111,11 @@ def draw(rule: str, labels: Labels, rows: Rows, share: float, seed: int) -> tupl
     # What is not the published set, and has fewer images of a class than are drawn of it, is drawn in proportion.
     if name not in ("class", "share") or (counts >= sizes).any():
         return stratified(labels, rows, round(len(rows) * share), seed)
-    random = np.random.RandomState(seed)
-    of_classes = [random.permutation(rows[labels[rows] == label]) for label in classes]
-    drawn = np.sort(np.concatenate([found[:count] for found, count in zip(of_classes, counts, strict=True)]))
-    return np.setdiff1d(rows, drawn), drawn
+    shuffled = np.random.RandomState(seed).permutation(rows)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    place_in_class = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    is_drawn = place_in_class < np.repeat(counts, sizes)
+    return np.sort(by_class[~is_drawn]), np.sort(by_class[is_drawn])
 
 
 def stratified(labels: Labels, rows: Rows, num_drawn: int, seed: int) -> tuple[Rows, Rows]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from builders.format.errors import UserError
+from fakeit_eval.analysis.analyse import MEASURES
 from fakeit_eval.report import FORMATS, render
 from fakeit_eval.results import read_result
 
@@ -25,7 +26,7 @@ def score(task: str = "test", data: str = "imagenet_val", value: float = 64.3, *
 
 
 def measured(data: str, group: str, value: float) -> dict[str, Any]:
-    names = ("sparsity", "intra_class_distance", "feature_redundancy", "coding_length")
+    names = MEASURES
     return score(
         "analyze", data, value, settings={"group": group, "reading": "text"}, measures=dict.fromkeys(names, value)
     )

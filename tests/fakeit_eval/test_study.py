@@ -138,7 +138,9 @@ def test_study__killed_between_runs_it_goes_on_and_is_divided_and_used_again(bas
 
 def test_study__a_command_that_fails_is_told(base: str, tmp_path: Path) -> None:
     Path(base).write_text(Path(base).read_text().replace('"--batch-size", "20"', '"--batch-size", "0"'))
-    with pytest.raises(UserError, match=r"'builders make digits_sd/c_d_cfg2 .*' ended with status 2 .*batch_size is 0"):
+    with pytest.raises(
+        UserError, match=r"'builders make digits_sd/c_h_inside_b_cfg7_5 .*' ended with status 2 .*batch_size is 0"
+    ):
         run_study("card", base, ["synthetic"], setting(tmp_path / "studies"))
 
 

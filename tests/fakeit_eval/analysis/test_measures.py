@@ -55,9 +55,18 @@ def slow_coding_length(x: NDArray[np.float64], y: NDArray[np.int64]) -> float:
     return float(np.log(values).sum()) / 2
 
 
+def slow_distance_per_class(features: Any, labels: Any) -> float:
+    """By SciPy, class by class."""
+    from scipy.spatial.distance import pdist
+
+    classes = [features[labels == label] for label in np.unique(labels)]
+    return float(np.mean([pdist(some).mean() for some in classes if len(some) > 1]))
+
+
 SLOW: dict[str, Any] = {
     "sparsity": slow_sparsity,
     "intra_class_distance": slow_distance,
+    "intra_class_distance_per_class": slow_distance_per_class,
     "feature_redundancy": slow_redundancy,
     "coding_length": slow_coding_length,
 }
