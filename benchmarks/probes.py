@@ -81,7 +81,7 @@ def from_scratch(fit: Fit, suggest: Callable[[optuna.Trial], Parameters], data: 
     """Top-1 on the test part of the same search with full fits."""
     with tempfile.TemporaryDirectory() as folder:
         search = Search(Path(folder), NUM_TRIALS, seed)
-        trials = search.run(suggest, lambda parameters, _: top1(fit(data.train, data.val[0], parameters), data.val[1]))
+        trials = search.run(suggest, lambda parameters: top1(fit(data.train, data.val[0], parameters), data.val[1]))
     best = max(trials, key=lambda trial: (trial.value or 0.0, -trial.number)).params
     return top1(fit(data.both, data.test[0], best), data.test[1])
 

@@ -3,15 +3,14 @@
 Each probe is a module of this folder with
 
     suggest(trial) -> dict                                  one point of its search space
-    open_tuning(data, seed) -> Callable[[dict, Report], float]      top-1 on val in percent, of a classifier fitted on train
+    open_tuning(data, seed) -> Callable[[dict], float]              top-1 on val in percent, of a classifier fitted on train
     open_final(data, seed) -> Callable[[dict], predicted labels]    of the test part, of one fitted on train and val
 
-A module may keep a `PRUNER`, which ends bad trials early by what they report, `SAMPLER`, options of TPE, and `CANDIDATES` where
-there are only so many points to try.
+A module may keep a `SAMPLER`, options of TPE, and `CANDIDATES` where there are only so many points to try. Every trial is
+fitted to its end, as the reported one is: trials that are left early, or begin where others ended, lead a search elsewhere.
 """
 
 import pkgutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +25,6 @@ Labels = NDArray[np.int64]
 """(n,), from 0."""
 Part = tuple[Features, Labels]
 Parameters = dict[str, float]
-Report = Callable[[int, float], None]
-"""Of a step and the top-1 on val there; raises optuna.TrialPruned where the trial is not worth finishing."""
 
 
 @dataclass(frozen=True)

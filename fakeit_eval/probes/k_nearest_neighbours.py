@@ -10,7 +10,7 @@ import optuna
 import torch
 import torch.nn.functional as F
 
-from fakeit_eval.probes.base import Labels, Parameters, Part, ProbeData, Report, top1
+from fakeit_eval.probes.base import Labels, Parameters, Part, ProbeData, top1
 
 CHOICES = (1, 5, 10, 20, 50, 100, 200)
 CANDIDATES = tuple({"k": k} for k in CHOICES)
@@ -22,9 +22,9 @@ def suggest(trial: optuna.Trial) -> Parameters:
     return {"k": trial.suggest_int("k", min(CHOICES), max(CHOICES))}
 
 
-def open_tuning(data: ProbeData, seed: int) -> Callable[[Parameters, Report], float]:
+def open_tuning(data: ProbeData, seed: int) -> Callable[[Parameters], float]:
     neighbours = _neighbours(data.train, data.val[0])
-    return lambda parameters, report: top1(_vote(*neighbours, parameters["k"]), data.val[1])
+    return lambda parameters: top1(_vote(*neighbours, parameters["k"]), data.val[1])
 
 
 def open_final(data: ProbeData, seed: int) -> Callable[[Parameters], Labels]:

@@ -4,8 +4,6 @@ import importlib
 from pathlib import Path
 
 import numpy as np
-import optuna
-from optuna.trial import TrialState
 
 import fakeit_eval.probes as probes_folder
 from builders.format.errors import UserError, near
@@ -31,11 +29,9 @@ def run_probe(name: str, data: ProbeData, *, num_trials: int, seed: int, study: 
     module = importlib.import_module(f"{probes_folder.__name__}.{name}")
     candidates = getattr(module, "CANDIDATES", ())
     num_trials = len(candidates) or num_trials
-    pruner, sampler = getattr(module, "PRUNER", optuna.pruners.NopPruner()), getattr(module, "SAMPLER", {})
-    search = Search(study, num_trials, seed, pruner, sampler, candidates)
+    search = Search(study, num_trials, seed, getattr(module, "SAMPLER", {}), candidates)
     trials = search.run(module.suggest, module.open_tuning(data, seed))
-    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    best = max(finished, key=lambda trial: (trial.value or 0.0, -trial.number)).params
+    best = max(trials, key=lambda trial: (trial.value or 0.0, -trial.number)).params
     predicted = module.open_final(data, seed)(best)
     labels = data.test[1]
     hits = predicted == labels

@@ -26,12 +26,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from builders.format.errors import UserError
 from builders.format.progress import progress
-from fakeit_eval.probes.base import Parameters, Report
+from fakeit_eval.probes.base import Parameters
 
 WORKER, PLACE = "worker", "place"
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 SECONDS_BETWEEN_LOOKS = 0.2
-Objective = Callable[[Parameters, Report], float]
+Objective = Callable[[Parameters], float]
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,8 @@ class Search:
 
     folder: Path
     num_trials: int
-    """Finished ones, bad ones that were ended early among them."""
+    """Finished ones."""
     seed: int
-    pruner: optuna.pruners.BasePruner = field(default_factory=optuna.pruners.NopPruner)
     sampler: Mapping[str, bool] = field(default_factory=dict)
     """Options of TPE."""
     candidates: tuple[Parameters, ...] = ()
@@ -61,18 +59,15 @@ class Search:
             with progress(self.num_trials, desc="search", unit="trial", leave=False) as bar:
                 while (trial := self._next(study, worker)) is not None:
                     if trial:
-                        self._try(study, trial, suggest, objective)
+                        study.tell(trial, objective(suggest(trial)))
                     else:  # others are at the last ones; should they die, somebody has to take over
                         time.sleep(SECONDS_BETWEEN_LOOKS)
-                    bar.update(sum(t.state in DONE for t in study.get_trials(deepcopy=False)) - bar.n)
+                    bar.update(sum(t.state == TrialState.COMPLETE for t in study.get_trials(deepcopy=False)) - bar.n)
         trials = sorted(
-            (trial for trial in study.get_trials(deepcopy=False) if trial.state in DONE),
+            (trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE),
             key=lambda trial: trial.user_attrs[PLACE],
         )
-        first = trials[: self.num_trials]
-        if any(trial.state == TrialState.COMPLETE for trial in first):
-            return first
-        return trials  # of a study of more trials, where the first ones were all ended early
+        return trials[: self.num_trials]
 
     def _study(self) -> optuna.Study:
         path = self.folder.resolve() / "journal.log"  # Optuna's lock is a link to it, which has to lead there
@@ -85,7 +80,6 @@ class Search:
                 study_name="probe",
                 direction="maximize",
                 load_if_exists=True,
-                pruner=self.pruner,
                 sampler=self._sampler(0),
             )
         except (ValueError, KeyError, OSError) as error:
@@ -109,7 +103,7 @@ class Search:
             for trial in running:
                 if not self._is_alive(trial, worker):
                     study.tell(trial.number, state=TrialState.FAIL)
-            done = {trial.user_attrs[PLACE] for trial in trials if trial.state in DONE}
+            done = {trial.user_attrs[PLACE] for trial in trials if trial.state == TrialState.COMPLETE}
             taken = {t.user_attrs[PLACE] for t in running if self._is_alive(t, worker) and PLACE in t.user_attrs}
             place = next(number for number in itertools.count() if number not in done | taken)
             if place < self.num_trials:
@@ -126,24 +120,6 @@ class Search:
         trial.set_user_attr(WORKER, worker)
         trial.set_user_attr(PLACE, place)
         return trial
-
-    def _try(
-        self,
-        study: optuna.Study,
-        trial: optuna.Trial,
-        suggest: Callable[[optuna.Trial], Parameters],
-        objective: Objective,
-    ) -> None:
-        def report(step: int, value: float) -> None:
-            trial.report(value, step)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        parameters = suggest(trial)
-        try:
-            study.tell(trial, objective(parameters, report))
-        except optuna.TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED)
 
     @contextlib.contextmanager
     def _worker(self) -> Iterator[str]:
@@ -191,14 +167,7 @@ def described(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
             "number": trial.number,
             "state": trial.state.name.lower(),
             **trial.params,
-            "top1": round(_last_value(trial), 4),
+            "top1": round(float(trial.value or 0.0), 4),
         }
         for trial in trials
     ]
-
-
-def _last_value(trial: FrozenTrial) -> float:
-    """Of a trial that was ended early, what it reported last."""
-    if trial.value is not None:
-        return float(trial.value)
-    return float(trial.intermediate_values[max(trial.intermediate_values)]) if trial.intermediate_values else 0.0

@@ -2,29 +2,26 @@
 
 Ranges, momentum, epochs, batch and schedule are those of the authors' public code; the paper does not give them. The rate is
 set after each epoch with that epoch's number, so the first two run at the full rate. What counts is the last epoch; a fit whose
-loss is no longer finite ends there. Features are l2-normalised, and stay on their device; bad trials are left early.
+loss is no longer finite ends there. Features are l2-normalised, and stay on their device.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import optuna
 import torch
 import torch.nn.functional as F
 
-from fakeit_eval.probes.base import Labels, Parameters, Part, ProbeData, Report, top1
+from fakeit_eval.probes.base import Labels, Parameters, Part, ProbeData, top1
 
 LEARNING_RATES = (0.1, 100.0)
 WEIGHT_DECAYS = (1e-12, 1e-4)
 MOMENTUM = 0.9
 NUM_EPOCHS = 100
 BATCH_SIZE = 1024
-REPORT_EVERY = 5
-"""Epochs between looks at val."""
 SAMPLER = {"multivariate": True, "group": True}
 """Options of TPE: rate and decay are drawn together."""
-PRUNER = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=20)
 
 
 def suggest(trial: optuna.Trial) -> Parameters:
@@ -34,36 +31,21 @@ def suggest(trial: optuna.Trial) -> Parameters:
     }
 
 
-def open_tuning(data: ProbeData, seed: int) -> Callable[[Parameters, Report], float]:
+def open_tuning(data: ProbeData, seed: int) -> Callable[[Parameters], float]:
     train, (val, _) = _on_device(data.train), _on_device(data.val)
     num_classes = _num_classes(data)
-
-    def tune(parameters: Parameters, report: Report) -> float:
-        found = 0.0
-        for epoch, network, is_last in _epochs(train, num_classes, parameters, seed):
-            if epoch % REPORT_EVERY == 0 or is_last:
-                found = top1(_predict(network, val), data.val[1])
-                if not is_last:
-                    report(epoch, found)
-        return found
-
-    return tune
+    return lambda parameters: top1(_predict(_fit(train, num_classes, parameters, seed), val), data.val[1])
 
 
 def open_final(data: ProbeData, seed: int) -> Callable[[Parameters], Labels]:
     both, (test, _) = _on_device(data.both), _on_device(data.test)
-
-    def fit_and_predict(parameters: Parameters) -> Labels:
-        *_, (_, network, _) = _epochs(both, _num_classes(data), parameters, seed)
-        return _predict(network, test)
-
-    return fit_and_predict
+    return lambda parameters: _predict(_fit(both, _num_classes(data), parameters, seed), test)
 
 
-def _epochs(
+def _fit(
     train: tuple[torch.Tensor, torch.Tensor], num_classes: int, parameters: Parameters, seed: int
-) -> Iterator[tuple[int, torch.nn.Linear, bool]]:
-    """The classifier after each epoch, counted from 1, and whether it is the last one."""
+) -> torch.nn.Linear:
+    """The classifier after the last epoch, or where its loss was no longer finite."""
     features, labels = train
     torch.manual_seed(seed)
     network = torch.nn.Linear(features.shape[1], num_classes).to(features.device)
@@ -79,12 +61,11 @@ def _epochs(
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(network(features[rows]), labels[rows])
             if not torch.isfinite(loss):
-                yield epoch, network, True
-                return
+                return network
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         optimizer.param_groups[0]["lr"] = parameters["learning_rate"] * rate_after(epoch)
-        yield epoch, network, epoch == NUM_EPOCHS
+    return network
 
 
 def rate_after(epoch: int) -> float:

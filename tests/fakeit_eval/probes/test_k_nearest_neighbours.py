@@ -27,4 +27,4 @@ def test_k_nearest_neighbours__every_k_is_tried_once(tmp_path: Path) -> None:
 
 def test_k_nearest_neighbours__more_neighbours_than_samples() -> None:
     data = blobs(num=30)
-    assert k_nearest_neighbours.open_tuning(data, seed=0)({"k": 200}, lambda step, value: None) > 50
+    assert k_nearest_neighbours.open_tuning(data, seed=0)({"k": 200}) > 50

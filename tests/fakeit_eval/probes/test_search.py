@@ -11,9 +11,9 @@ import pytest
 from optuna.storages.journal import JournalFileSymlinkLock
 
 from builders.format.errors import UserError
-from fakeit_eval.probes.base import Parameters, Report, probe_names
+from fakeit_eval.probes.base import Parameters, probe_names
 from fakeit_eval.probes.probe import run_probe
-from fakeit_eval.probes.search import PLACE, WORKER, Search, described
+from fakeit_eval.probes.search import PLACE, WORKER, Search
 from tests.fakeit_eval.probes.blobs import blobs
 
 WORKING = """
@@ -24,7 +24,7 @@ from tests.fakeit_eval.probes.test_search import suggest
 
 tried, die_at = [], int(sys.argv[2])
 
-def objective(parameters, report):
+def objective(parameters):
     if len(tried) == die_at:
         os.kill(os.getpid(), signal.SIGKILL)
     tried.append(parameters["x"])
@@ -41,7 +41,7 @@ def suggest(trial: optuna.Trial) -> Parameters:
     return {"x": trial.suggest_float("x", 0, 10)}
 
 
-def quick(parameters: Parameters, report: Report) -> float:
+def quick(parameters: Parameters) -> float:
     return -abs(parameters["x"] - 3)
 
 
@@ -102,21 +102,6 @@ def test_search__a_broken_journal_is_told(tmp_path: Path) -> None:
         Search(tmp_path, 3, 0).run(suggest, quick)
 
 
-def test_search__bad_trials_are_ended_early(tmp_path: Path) -> None:
-    def objective(parameters: Parameters, report: Report) -> float:
-        for step in range(5):
-            report(step, -abs(parameters["x"] - 3))
-            steps.append(step)
-        return -abs(parameters["x"] - 3)
-
-    steps: list[int] = []
-    trials = Search(tmp_path, 20, 0, optuna.pruners.MedianPruner(n_startup_trials=3)).run(suggest, objective)
-    states = [found["state"] for found in described(trials)]
-    assert len(states) == 20 and "pruned" in states and len(steps) < 100
-    best = max(trials, key=lambda trial: trial.value if trial.value is not None else -99)
-    assert best.state == optuna.trial.TrialState.COMPLETE
-
-
 def test_search__a_study_of_fewer_trials_grows(tmp_path: Path) -> None:
     few = Search(tmp_path, 3, 0).run(suggest, quick)
     more = Search(tmp_path, 6, 0).run(suggest, quick)
@@ -141,7 +126,7 @@ def test_probe__an_unknown_one_is_told(tmp_path: Path) -> None:
 
 
 def test_search__an_error_in_a_trial_leaves_its_place_to_the_next(tmp_path: Path) -> None:
-    def fails(parameters: Parameters, report: Report) -> float:
+    def fails(parameters: Parameters) -> float:
         raise MemoryError
 
     with pytest.raises(MemoryError):
@@ -168,11 +153,11 @@ def test_search__a_stale_lock_of_a_dead_writer_is_not_waited_for_without_end(
 
 
 def test_search__each_candidate_has_its_place_whatever_fails_before(tmp_path: Path) -> None:
-    def fails_once(parameters: Parameters, report: Report) -> float:
+    def fails_once(parameters: Parameters) -> float:
         if parameters["x"] == 2 and not failed:
             failed.append(1)
             raise MemoryError
-        return quick(parameters, report)
+        return quick(parameters)
 
     failed: list[int] = []
     search = Search(tmp_path, 4, 0, candidates=tuple({"x": float(x)} for x in range(4)))
@@ -180,16 +165,3 @@ def test_search__each_candidate_has_its_place_whatever_fails_before(tmp_path: Pa
         search.run(suggest, fails_once)
     trials = search.run(suggest, fails_once)
     assert [trial.params["x"] for trial in trials] == [0.0, 1.0, 2.0, 3.0]
-
-
-def test_probe__fewer_trials_than_a_study_has_find_one_that_was_finished(tmp_path: Path) -> None:
-    def objective(parameters: Parameters, report: Report) -> float:
-        calls.append(1)
-        if len(calls) == 1:
-            raise optuna.TrialPruned
-        return quick(parameters, report)
-
-    calls: list[int] = []
-    Search(tmp_path, 3, 0).run(suggest, objective)
-    found = Search(tmp_path, 1, 0).run(suggest, quick)
-    assert any(trial.state == optuna.trial.TrialState.COMPLETE for trial in found)
