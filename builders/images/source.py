@@ -4,8 +4,10 @@ So every file that is broken is named before anything is made, and the clone is 
 kept in the user's cache: a file whose size, times and inode are unchanged is not read again on this machine.
 """
 
+import contextlib
 import hashlib
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -91,6 +93,7 @@ class Source:
         lines = [f"'{os.path.join(self.root, readable(file.path))}' ({file.problem})" for file in self.broken]
         if len(lines) > MAX_NAMED:
             listing = _record(self.root).with_suffix(".broken.txt")
+            listing.parent.mkdir(parents=True, exist_ok=True)
             listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
             lines = [*lines[:MAX_NAMED], f"and {len(lines) - MAX_NAMED:,} more; all are listed in '{listing}'"]
         return "".join(f"\n  {line}" for line in lines)
@@ -161,10 +164,14 @@ def _pinned(digest: str) -> Path:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    pq.write_table(table, scratch, compression="zstd")
-    scratch.replace(path)
+    """Keeps a table for later; where the cache cannot be written, the source is read again instead."""
+    scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, scratch, compression="zstd")
+        scratch.replace(path)
+    with contextlib.suppress(OSError):
+        scratch.unlink(missing_ok=True)
 
 
 def _read_all(paths: Sequence[str]) -> list[tuple[str, str]]:

@@ -105,3 +105,20 @@ def test_folder__other_pictures_than_the_recipes_and_more_than_there_are_are_ref
         pin_model(replace(recipe, revision="sha256:other"))
     with pytest.raises(UserError, match=r"3 images per class are more than the largest class has \(2\)"):
         Plan(recipe, 3)
+
+
+def test_folder__a_cache_that_cannot_be_written_is_done_without(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source / "file").touch()
+    monkeypatch.setenv("FAKEIT_CACHE", str(source / "file" / "cache"))
+    recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
+    assert not any(painted.problem for painted in folder.load(recipe)(Plan(recipe, 2).shard_samples(0)))
+
+
+def test_folder__of_very_many_broken_files_the_rest_is_in_a_list(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKEIT_CACHE", str(source.parent / "cache"))
+    for number in range(103):
+        (source / "cat" / f"{number}.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"(?s)103 of 106 images.*and 3 more; all are listed in '(.*)'$") as told:
+        RealImages.recipe("train", ClassOptions(source=str(source)))
+    listing = Path(str(told.value).rpartition("listed in '")[2].rstrip("'"))
+    assert len(listing.read_text().splitlines()) == 103
