@@ -666,7 +666,7 @@ def _with_share(arguments: Sequence[str]) -> list[str]:
     """`--skip-broken` by itself stands for its default share; tyro has no options whose value may be left out."""
     found: list[str] = []
     for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
-        found += [word, DEFAULT_SHARE] if word == SKIP_BROKEN and not _is_number(after) else [word]
+        found += [word, DEFAULT_SHARE] if word.replace("_", "-") == SKIP_BROKEN and not _is_number(after) else [word]
     return found
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions, with_counts
 from builders.format.errors import UserError, missing_extra, near
-from builders.format.manifest import MAKING, Manifest
+from builders.format.manifest import CARD, MAKING, Manifest
 from builders.format.storage import Storage
 from builders.making.claims import FINALISE, Claims
 from builders.making.finalise import MissingShardError, clean_up, finalise
@@ -36,6 +36,7 @@ from builders.making.prompts import TEMPLATES
 from builders.making.recipe import Recipe, override_recipe
 from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Job, Report, Runner, runner
 from builders.making.stopping import Stop, StoppedError
+from builders.publishing.card import clone_card
 from builders.publishing.card_edits import CardText
 
 MAX_REMAKES = 2
@@ -171,14 +172,14 @@ def make_clone(
     makers.prepare(address)
     earlier = unfinished_target(plan, storage)
     if not earlier and (output := open_output(plan, storage)).is_complete:
-        return _tidy(output)
+        return _tidy(output, text)
     with Claims(storage, runner=runner_name, num_workers=makers.num_workers(num_workers, plan)) as claims:
         if earlier:
             with contextlib.suppress(MissingShardError):  # then it is no longer in the way
                 _finalise(earlier, storage, claims, text)
         output = open_output(plan, storage)
         if output.is_complete:
-            return _tidy(output)
+            return _tidy(output, text)
         asked = range(plan.num_shards) if shards is None else shards
         num_made = plan.num_in(asked) - plan.num_in(output.missing_shards(asked))
         on_start(num_made, plan.num_in(asked))
@@ -229,7 +230,7 @@ def _finalise(plan: Plan, storage: Storage, claims: Claims, text: CardText) -> M
     while True:
         output = open_output(plan, storage)
         if output.is_complete:
-            return _tidy(output)
+            return _tidy(output, text)
         if claims.take(FINALISE):
             try:
                 with storage.locked():
@@ -247,9 +248,11 @@ def _finalise(plan: Plan, storage: Storage, claims: Claims, text: CardText) -> M
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _tidy(output: Output) -> Manifest:
-    """Of a clone that is whole: what a run that came too late has still put into `_making` goes."""
+def _tidy(output: Output, text: CardText) -> Manifest:
+    """Deletes what a late run left in `_making` of a finished clone, and puts text that is given into its card."""
     assert output.old
+    if text != CardText():
+        output.storage.write(CARD, clone_card(output.storage, output.old, text))
     if is_target(output.plan, output.storage) or not output.storage.exists(TARGET):
         output.storage.remove_folder(MAKING)
     return output.old

@@ -42,11 +42,15 @@ def class_ids(names: Iterable[str]) -> dict[str, str]:
         alike[class_id(name)].append(name)
     found: dict[str, str] = {}
     for identity, called in alike.items():
-        if len(set(called)) < len(called) or (len(called) > 1 and WNID.fullmatch(identity)):
+        spellings = {unicodedata.normalize("NFC", name) for name in called}
+        if len(spellings) < len(called) or (len(called) > 1 and WNID.fullmatch(identity)):
             first, second, *_ = sorted(called)
             raise UserError(f"'{first}' and '{second}' are both class '{identity}'; rename or remove one")
         for name in called:
-            found[identity if len(called) == 1 or name == identity else _with_hash(identity, name)] = name
+            own = identity if len(called) == 1 or name == identity else _with_hash(identity, name)
+            if own in found:
+                raise UserError(f"'{found[own]}' and '{name}' are both class '{own}'; rename or remove one")
+            found[own] = name
     return {found[identity]: identity for identity in sorted(found)}
 
 

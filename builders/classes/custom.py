@@ -4,6 +4,7 @@ A line of the file is "dog.n.01", "n02084071", or a name with, after tabs, its h
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from builders.classes.class_ids import class_ids
@@ -24,9 +25,12 @@ def custom_classes(options: ClassOptions) -> tuple[ClassEntry, ...]:
     """
     if not options.source:
         raise UserError("custom_sd needs its classes; give --source a text file with a class a line, or class folders")
-    described = _folders(options.source) if os.path.isdir(options.source) else _lines(options.source)
+    is_folders = os.path.isdir(options.source)
+    described = _folders(options.source) if is_folders else _lines(options.source)
     ids = class_ids(name for name, _, _ in described)
     entries = [_entry(ids[name], name, hypernym, definition, options) for name, hypernym, definition in described]
+    if is_folders:
+        entries = [replace(entry, name=_said(entry.name)) for entry in entries]
     return tuple(sorted(entries, key=lambda entry: entry.wnid))
 
 
@@ -35,6 +39,11 @@ def _folders(root: str) -> list[tuple[str, str, str]]:
     if not names:
         raise UserError(f"'{Path(root)}' has no class folders; give --source a folder for each class, or a text file")
     return [(name, "", "") for name in names]
+
+
+def _said(name: str) -> str:
+    """A folder's name as a prompt says it."""
+    return name.replace("_", " ")
 
 
 def _lines(path: str) -> list[tuple[str, str, str]]:

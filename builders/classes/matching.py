@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from builders.classes.class_ids import slug
 from builders.format.errors import UserError
@@ -30,13 +30,16 @@ def match_classes(
     """
     names = names or [""] * len(ids)
     by_id, by_name = _positions(known_ids), _positions([_folded(name) for name in known_names])
-    by_slug = _positions([slug(name) for name in known_names if name]) if all(known_names) else {}
+    # Of "tench, Tinca tinca" each lemma by itself, as folders are named.
+    by_lemma = _positions([_folded(name) for name in known_names], lambda name: name.split(", "))
+    by_slug = _positions(known_names, lambda name: map(slug, name.split(", ")))
     found: list[int | None] = []
     for identity, name in zip(ids, names, strict=True):
         called = name or identity
         choices = (
             by_id.get(identity)
             or by_name.get(_folded(called))
+            or by_lemma.get(_folded(called))
             or by_id.get(slug(called))
             or by_slug.get(slug(called))
             or []
@@ -59,11 +62,14 @@ def match_classes(
     return found
 
 
-def _positions(texts: Sequence[str]) -> dict[str, list[int]]:
+def _positions(
+    texts: Sequence[str], parts: Callable[[str], Iterable[str]] = lambda text: [text]
+) -> dict[str, list[int]]:
+    """The numbers of the texts that have each part, by default the text itself."""
     found: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
-        if text:
-            found.setdefault(text, []).append(number)
+        for part in dict.fromkeys(parts(text) if text else []):
+            found.setdefault(part, []).append(number)
     return found
 
 

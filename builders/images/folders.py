@@ -95,10 +95,22 @@ def _files_below(root: str, folder: str) -> list[str]:
     """Visible files in a folder and below, as sorted paths below `root`; links to folders are followed, circles are not."""
     found: list[str] = []
     seen: set[str] = set()
-    for parent, folders, files in os.walk(os.path.join(root, folder), followlinks=True):
-        seen.add(os.path.realpath(parent))
-        folders[:] = sorted(
-            name for name in folders if is_visible(name) and os.path.realpath(os.path.join(parent, name)) not in seen
-        )
-        found += [os.path.relpath(os.path.join(parent, name), root) for name in files if is_visible(name)]
+    for parent, folders, files in os.walk(os.path.join(root, folder), followlinks=True, onerror=_cannot_be_read):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(filter(is_visible, folders))
+        there = [os.path.join(parent, name) for name in files if is_visible(name)]
+        found += [os.path.relpath(path, root) for path in there if not _is_special(path)]
     return sorted(found)
+
+
+def _cannot_be_read(error: OSError) -> None:
+    raise UserError(f"folder '{error.filename}' cannot be read ({error.strerror}); let it be read, or remove it")
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is a pipe, a socket or a device, whose reading may never end; a link that leads nowhere is none."""
+    return os.path.exists(path) and not os.path.isfile(path)

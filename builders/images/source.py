@@ -23,9 +23,11 @@ from builders.format.progress import progress
 from builders.images.folders import ClassFolders, list_class_folders, readable
 from builders.images.read import FORMATS, read_image, read_image_header
 
-VERSION = "1"
+VERSION = "2"
 MAX_NAMED = 100
 """Broken files that an error names; it says where all of them are listed."""
+FILES_BETWEEN_NOTES = 20_000
+"""Files after which what was read is written down."""
 FILES_AHEAD = 256
 """Files of the pool that wait to be read, so that a million take no memory."""
 
@@ -94,7 +96,7 @@ class Source:
         if len(lines) > MAX_NAMED:
             listing = _record(self.root).with_suffix(".broken.txt")
             listing.parent.mkdir(parents=True, exist_ok=True)
-            listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            listing.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
             lines = [*lines[:MAX_NAMED], f"and {len(lines) - MAX_NAMED:,} more; all are listed in '{listing}'"]
         return "".join(f"\n  {line}" for line in lines)
 
@@ -110,14 +112,17 @@ def read_source(root: str) -> Source:
     states = [_state(folders.path(path)) for path in paths]
     known = _read_record(root)
     new = [path for path, state in zip(paths, states, strict=True) if (path, state) not in known]
-    read = dict(zip(new, _read_all([folders.path(path) for path in new]), strict=True))
-    found = [read.get(path) or known[path, state] for path, state in zip(paths, states, strict=True)]
-    if new or len(known) != len(paths):
-        _write_record(root, paths, states, found)
-    files = [
-        SourceFile(path=path, sha256=sha256, problem=problem)
-        for path, (sha256, problem) in zip(paths, found, strict=True)
-    ]
+    read: dict[str, tuple[str, str]] = {}
+    try:
+        for path, result in zip(new, _read_all([folders.path(path) for path in new]), strict=True):
+            read[path] = result
+            if len(read) % FILES_BETWEEN_NOTES == 0:
+                _write_record(root, paths, states, known, read)
+    finally:  # also where Ctrl-C ends it
+        if read:
+            _write_record(root, paths, states, known, read)
+    found = {path: read.get(path) or (known[path, state], "") for path, state in zip(paths, states, strict=True)}
+    files = [SourceFile(path=path, sha256=found[path][0], problem=found[path][1]) for path in paths]
     source = Source(folders, {file.path: file for file in files})
     _keep(source)
     return source
@@ -174,12 +179,15 @@ def _write(path: Path, table: pa.Table) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def _read_all(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """The sha256 and the problem of each file."""
+def _read_all(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The sha256 and the problem of each file, in their order."""
     if not paths:
-        return []
+        return
     with progress(len(paths), desc="reading source") as bar, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return [result for batch in _batches(paths) for result in pool.map(_read_file, batch) if bar.update(1) or True]
+        for batch in _batches(paths):
+            for result in pool.map(_read_file, batch):
+                bar.update()
+                yield result
 
 
 def _batches(paths: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -213,23 +221,33 @@ def _record(root: str) -> Path:
     return default_folder() / "sources" / f"{digest}.parquet"
 
 
-def _read_record(root: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """The sha256 and the problem of files that were read before, by path and state."""
+def _read_record(root: str) -> dict[tuple[str, str], str]:
+    """The sha256 of files that could be read before, by path and state; broken ones are read again with today's libraries."""
     try:
         table = pq.read_table(_record(root))
         if (table.schema.metadata or {}).get(b"version") != VERSION.encode():
             return {}
-        rows = zip(*(table[name].to_pylist() for name in ("path", "state", "sha256", "problem")), strict=True)
-        return {(os.fsdecode(path), state): (sha256, problem) for path, state, sha256, problem in rows if sha256}
+        rows = zip(*(table[name].to_pylist() for name in ("path", "state", "sha256")), strict=True)
+        return {(os.fsdecode(path), state): sha256 for path, state, sha256 in rows}
     except (OSError, KeyError, pa.ArrowException):
         return {}
 
 
-def _write_record(root: str, paths: Iterable[str], states: list[str], found: list[tuple[str, str]]) -> None:
+def _write_record(
+    root: str,
+    paths: Iterable[str],
+    states: Iterable[str],
+    known: dict[tuple[str, str], str],
+    read: dict[str, tuple[str, str]],
+) -> None:
+    rows = []
+    for path, state in zip(paths, states, strict=True):
+        sha256, problem = read.get(path) or (known.get((path, state), ""), "")
+        if sha256 and not problem:
+            rows.append((os.fsencode(path), state, sha256))
     columns = {
-        "path": pa.array([os.fsencode(path) for path in paths], pa.binary()),
-        "state": states,
-        "sha256": [sha256 for sha256, _ in found],
-        "problem": [problem for _, problem in found],
+        "path": pa.array([path for path, _, _ in rows], pa.binary()),
+        "state": pa.array([state for _, state, _ in rows], pa.string()),
+        "sha256": pa.array([sha256 for _, _, sha256 in rows], pa.string()),
     }
     _write(_record(root), pa.table(columns).replace_schema_metadata({"version": VERSION}))

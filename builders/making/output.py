@@ -3,6 +3,7 @@
 Invariant: an output holds one recipe. Files of anything else are never touched.
 """
 
+import dataclasses
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -247,11 +248,14 @@ def _write_target(plan: Plan, storage: Storage, old: dict[str, Any] | None) -> N
 
 
 def _check_same_recipe(plan: Plan, fields: dict[str, Any], storage: Storage) -> None:
-    ours, theirs = plan.recipe.to_dict(), recipe_from_dict(fields).to_dict()
+    ours, theirs = plan.recipe, recipe_from_dict(fields)
     if ours == theirs:
         return
-    differing = [name for name in ours if ours[name] != theirs[name]]
-    shown = [f"{name} {_short(theirs[name])}, not {_short(ours[name])}" for name in differing[:MAX_SHOWN]]
+    names = [f.name for f in dataclasses.fields(ours) if f.compare]
+    differing = [name for name in names if getattr(ours, name) != getattr(theirs, name)]
+    shown = [
+        f"{name} {_short(getattr(theirs, name))}, not {_short(getattr(ours, name))}" for name in differing[:MAX_SHOWN]
+    ]
     if len(differing) > MAX_SHOWN:
         shown.append(f"and {len(differing) - MAX_SHOWN} more fields")
     raise UserError(

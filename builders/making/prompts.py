@@ -36,9 +36,7 @@ def template_fields(template: str) -> list[str]:
 
 
 def render_prompt(template: str, entry: ClassEntry, background: str = "") -> str:
-    """The prompt of one image of a class before a background (a phrase, "" where the template has no {b}).
-
-    Underscores of a name, as folders have them, become spaces.
-    """
-    name = entry.name.replace("_", " ")
-    return template.format(c=name, lemma=name.split(", ")[0], h_c=entry.hypernym, d_c=entry.definition, b=background)
+    """The prompt of one image of a class before a background (a phrase, "" where the template has no {b})."""
+    return template.format(
+        c=entry.name, lemma=entry.name.split(", ")[0], h_c=entry.hypernym, d_c=entry.definition, b=background
+    )

@@ -78,8 +78,8 @@ class Recipe:
     """Places categories that {b} is drawn from."""
     background_color: str = WHITE
     """Color behind the transparent pixels of real images, a name or #rrggbb."""
-    num_left_out: int = 0
-    """Files of a real set that could not be read and were left out."""
+    num_left_out: int = field(default=0, compare=False)
+    """Files of a real set that could not be read and were left out; no part of the recipe, which counts the others."""
     model_dir: str = field(default="", compare=False)
     """Where the model, or the tree of real images, lies on this machine; no part of the recipe."""
 
@@ -125,8 +125,9 @@ class Recipe:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of the canonical JSON of all fields but `model_dir`."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        """sha256 of the canonical JSON of all fields but `model_dir` and `num_left_out`."""
+        fields = {name: value for name, value in self.to_dict().items() if name != "num_left_out"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def description(self) -> str:

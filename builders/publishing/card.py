@@ -22,7 +22,7 @@ from builders.making.prompt_warnings import same_prompts
 from builders.making.prompts import template_fields
 from builders.making.recipe import Recipe, recipe_from_dict
 from builders.publishing.beside import Beside, read_beside
-from builders.publishing.card_edits import CardText, merge_card, stale_parts, with_text
+from builders.publishing.card_edits import CardText, merge_card, read_card, stale_parts, with_text
 
 CONFIG_NAME = "default"
 NUM_EXAMPLES = 6
@@ -70,7 +70,7 @@ def clone_card(storage: Storage, manifest: Manifest, text: CardText = CardText()
     """
     card = fresh_card(storage, manifest)
     if storage.exists(CARD):
-        card = merge_card(storage.read(CARD).decode(errors="replace"), card, storage.url(CARD))
+        card = merge_card(read_card(storage.read(CARD), storage.url(CARD)), card, storage.url(CARD))
     return with_text(card, text).encode()
 
 
@@ -82,7 +82,7 @@ def fresh_card(storage: Storage, manifest: Manifest) -> str:
 def card_faults(storage: Storage, manifest: Manifest) -> list[str]:
     """What a clone's card says otherwise than its manifest, in the parts that are not the user's."""
     try:
-        card = storage.read(CARD).decode(errors="replace")
+        card = read_card(storage.read(CARD), storage.url(CARD))
         return stale_parts(card, fresh_card(storage, manifest), storage.url(CARD))
     except UserError as error:
         return [str(error)]

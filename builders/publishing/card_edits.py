@@ -14,7 +14,8 @@ from builders.format.errors import UserError
 
 GENERATED = ("configs", "dataset_info", "size_categories", "fakeit")
 """YAML keys that machines read, and that the manifest determines."""
-SECTION = re.compile(r"<!-- fakeit:(\w+) -->\n.*?<!-- /fakeit:\1 -->\n", re.DOTALL)
+SECTION = re.compile(r"<!-- fakeit:(\w+) -->\n(?:(?!<!-- /?fakeit:).)*<!-- /fakeit:\1 -->\n", re.DOTALL)
+MARK = re.compile(r"<!-- /?fakeit:\w+ -->")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +34,47 @@ def split_card(card: str, where: str) -> tuple[dict[str, Any], str]:
     Raises:
         UserError: the YAML block cannot be read.
     """
-    card = card.replace("\r\n", "\n").removeprefix("\ufeff")
-    parts = card.split("---\n", 2)
+    card = card.replace("\r\n", "\n").lstrip("\ufeff \n").rstrip() + "\n"
+    card = re.sub(r"(<!-- /?fakeit:\w+ -->)[ \t]+$", r"\1", card, flags=re.MULTILINE)
+    parts = re.split(r"^---[ \t]*\n", card, maxsplit=2, flags=re.MULTILINE)
     if len(parts) < 3 or parts[0]:
-        return {}, card
+        return {}, _checked(card, where)
     try:
         found = yaml.safe_load(parts[1])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that is none
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 2}" if mark else ""
-        raise UserError(
-            f"the YAML of '{where}'{line} cannot be read ({getattr(error, 'problem', error)}); mend it"
-        ) from None
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise UserError(f"the YAML of '{where}'{line} cannot be read ({reason}); mend it") from None
     if not isinstance(found, dict):
         raise UserError(f"the YAML of '{where}' holds no keys; mend it, or remove the card")
-    return found, parts[2]
+    return found, _checked(parts[2], where)
+
+
+def read_card(content: bytes, where: str) -> str:
+    """A card's text.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"'{where}', line {line}, is not UTF-8; save the card as UTF-8") from None
+
+
+def _checked(body: str, where: str) -> str:
+    """The text itself.
+
+    Raises:
+        UserError: a mark lacks its other one, so that nobody can tell what is the user's.
+    """
+    if odd := MARK.search(SECTION.sub("", body)):
+        raise UserError(
+            f"'{where}' has the mark '{odd[0]}' without the other one of its section; put it back, or remove both"
+        )
+    return body
 
 
 def join_card(metadata: dict[str, Any], body: str) -> str:

@@ -57,6 +57,12 @@ def test_class_ids__different_names_have_different_ids() -> None:
     assert found["cat"] == "cat" and found["C"] != found["C++"]
 
 
+def test_class_ids__two_spellings_of_one_name_are_refused() -> None:
+    for names in (["e\u0301", "\u00e9"], ["cat", "Cat", f"cat_{digest('Cat')}"]):
+        with pytest.raises(UserError, match="are both class"):
+            class_ids(names)
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), unique=True))
 def test_class_ids__fit_into_keys_and_are_distinct(names: list[str]) -> None:
     try:

@@ -41,7 +41,7 @@ def test_custom__a_proper_name_has_the_class_it_is_an_instance_of(tmp_path: Path
 def test_custom__class_folders(tmp_path: Path, nltk_data: Path) -> None:
     for name in ("golden_retriever", "n02121620"):
         (tmp_path / name).mkdir()
-    assert read(tmp_path) == [("golden_retriever", "golden_retriever", ""), ("n02121620", "cat, true cat", "feline")]
+    assert read(tmp_path) == [("golden_retriever", "golden retriever", ""), ("n02121620", "cat, true cat", "feline")]
     assert [class_id(name) for name in ("golden_retriever", "n02121620")] == ["golden_retriever", "n02121620"]
 
 

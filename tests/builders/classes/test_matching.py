@@ -17,6 +17,16 @@ def test_matching__by_id_then_name_then_slug() -> None:
     assert match_classes(["new_york"], ["Ørsted"], IDS, NAMES) == [0]  # the id is what counts
 
 
+def test_matching__by_one_of_a_wnids_lemmas() -> None:
+    names = ("tench, Tinca tinca", "great white shark, white shark", "Cardigan, Cardigan Welsh corgi", "cardigan")
+    ids = ("n01440764", "n01484850", "n02113186", "n02963159")
+    for given in (["tench", "white shark"], ["Tinca_tinca", "great-white-shark"]):
+        assert match_classes(given, (), ids, names) == [0, 1]
+    assert match_classes(["cardigan"], (), ids, names) == [3]  # the whole name of one
+    with pytest.raises(UserError, match="are both class 'n01440764'"):
+        match_classes(["tench", "Tinca_tinca"], (), ids, names)
+
+
 def test_matching__of_a_model_without_names() -> None:
     assert match_classes(["New York", "C++"], (), IDS) == [0, None]
 

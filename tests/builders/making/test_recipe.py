@@ -12,16 +12,16 @@ OTHERS: dict[str, Any] = {
     "name": "x", "engine": "folder", "split": "test", "prompt": "a {c}", "negative_prompt": "x", "model": "x", "revision": "x",
     "scheduler": "x", "num_inference_steps": 3, "guidance_scale": 1.5, "width": 8, "height": 8, "dtype": "float16",
     "batch_size": 3, "num_threads": 2, "image_format": "png", "image_quality": 90, "seed": 5, "shard_size": 7,
-    "classes": (ClassEntry(wnid="n9", name="nine"),), "scenes": ("sky",), "num_left_out": 1,
+    "classes": (ClassEntry(wnid="n9", name="nine"),), "scenes": ("sky",),
 }  # fmt: skip
 
 
 def test_recipe__every_field_but_the_model_dir_decides_the_hash(recipe: Recipe) -> None:
-    assert set(OTHERS) == {field.name for field in fields(Recipe)} - {"model_dir", "background_color"}
+    assert set(OTHERS) == {field.name for field in fields(Recipe)} - {"model_dir", "background_color", "num_left_out"}
     hashes = {replace(recipe, **{name: value}).hash for name, value in OTHERS.items()}
     hashes |= {replace(recipe, engine="folder", background_color="black").hash, recipe.hash}
     assert len(hashes) == len(OTHERS) + 2
-    assert replace(recipe, model_dir="/somewhere").hash == recipe.hash
+    assert replace(recipe, model_dir="/somewhere", num_left_out=3).hash == recipe.hash
 
 
 def test_recipe__survives_json(recipe: Recipe) -> None:

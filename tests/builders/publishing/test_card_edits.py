@@ -13,7 +13,7 @@ from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.verify import verify_clone
 from builders.publishing.card import card_faults, clone_card
-from builders.publishing.card_edits import CardText, merge_card, split_card, stale_parts
+from builders.publishing.card_edits import CardText, merge_card, read_card, split_card, stale_parts
 from tests import in_process
 
 CARD = """---
@@ -68,6 +68,30 @@ def test_card_edits__only_generated_parts_can_be_stale() -> None:
 def test_card_edits__yaml_that_cannot_be_read_is_told_with_its_line() -> None:
     with pytest.raises(UserError, match=r"the YAML of 'README.md', line 4 cannot be read"):
         split_card(FRESH.replace("extra: {", "extra: }"), "README.md")
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [FRESH.rstrip(), FRESH.replace("one -->\n", "one -->  \n"), "\n\n" + FRESH, FRESH.replace("---\n", "--- \n"),
+     "\ufeff" + FRESH.replace("\n", "\r\n")],
+)  # fmt: skip
+def test_card_edits__what_editors_leave_changes_nothing(edited: str) -> None:
+    assert stale_parts(edited, FRESH, "") == []
+    assert split_card(merge_card(edited, FRESH, ""), "") == split_card(FRESH, "")
+
+
+@pytest.mark.parametrize("mark", ["<!-- /fakeit:one -->\n", "<!-- fakeit:two -->\n"])
+def test_card_edits__a_lost_mark_is_told_and_nothing_is_lost(mark: str) -> None:
+    edited = FRESH.replace(mark, "my own warning\n")
+    with pytest.raises(UserError, match="without the other one of its section"):
+        merge_card(edited, FRESH, "README.md")
+
+
+def test_card_edits__what_is_no_date_or_not_utf8_is_told() -> None:
+    with pytest.raises(UserError, match="month must be in"):
+        split_card(FRESH.replace("license: mit", "date: 2024-13-45"), "README.md")
+    with pytest.raises(UserError, match="line 3, is not UTF-8"):
+        read_card("a\nb\nÜ".encode("latin-1"), "README.md")
 
 
 def edit(path: Path) -> None:
