@@ -122,3 +122,35 @@ def test_source__a_path_that_is_not_utf8_is_listed(tmp_path: Path, monkeypatch: 
         Path(os.fsdecode(os.path.join(root, b"cat", name))).write_bytes(b"broken")
     with pytest.raises(UserError, match="all are listed in"):
         RealImages.recipe("train", ClassOptions(source=os.fsdecode(root)))
+
+
+def test_source__shares_and_recipes_that_make_no_sense_are_told(root: Path) -> None:
+    with pytest.raises(UserError, match=r"skip_broken is 1\.5"):
+        ClassOptions(skip_broken=1.5)
+    ended = in_process.call(main, "plan", "digits_sd/c_cfg2", "--skip-broken")
+    assert ended.returncode == 2 and "'digits_sd' reads no images; leave out --skip-broken" in ended.stderr
+    ended = in_process.call(main, "plan", "digits_sd/c_cfg2", "--background-color", "black")
+    assert ended.returncode == 2 and "only real images have transparent pixels" in ended.stderr
+
+
+def test_source__sheets_and_galleries_name_a_broken_file(root: Path, tmp_path: Path) -> None:
+    command = ("make", "real_images/train", tmp_path / "out", "--source", root)
+    assert in_process.call(main, *command).returncode == 0
+    (root / "cat" / "0.jpg").write_bytes(b"broken")
+    for ended in (
+        in_process.call(main, "sheet", tmp_path / "out", "--real", root, "-o", tmp_path / "s.png"),
+        in_process.call(main, "gallery", tmp_path / "out", "--real", root, "-o", tmp_path / "site"),
+    ):
+        assert ended.returncode == 2 and "0.jpg' cannot be read" in ended.stderr
+
+
+def test_source__a_card_that_cannot_be_read_is_a_fault(root: Path, tmp_path: Path) -> None:
+    assert in_process.call(main, "make", "real_images/train", tmp_path / "out", "--source", root).returncode == 0
+    card = tmp_path / "out" / "README.md"
+    card.write_text(card.read_text().replace("license: other", "license: [other"))
+    ended = in_process.call(main, "verify", tmp_path / "out")
+    assert ended.returncode == 1 and "the YAML of" in ended.stdout
+    assert in_process.call(main, "card", tmp_path / "out").returncode == 2
+    assert in_process.call(main, "plan", tmp_path / "out" / "clone.json").returncode == 0
+    ended = in_process.call(main, "make", tmp_path / "out" / "clone.json", tmp_path / "again")
+    assert ended.returncode == 2 and "give --source DIR" in ended.stderr
