@@ -83,9 +83,11 @@ def test_source__a_share_may_be_written_in_many_ways(root: Path, words: list[str
     assert in_process.call(main, "plan", "real_images/train", "--source", root, *words).returncode == 0
 
 
-def test_source__without_a_share_a_place_that_begins_with_a_digit_is_a_place(root: Path, tmp_path: Path) -> None:
+def test_source__without_a_share_a_place_that_begins_with_a_digit_is_a_place(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "2024out"
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert (
         in_process.call(main, "make", "real_images/train", "--skip_broken", "2024out", "--source", root).returncode == 0
     )
