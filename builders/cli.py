@@ -14,8 +14,10 @@ import tyro
 from builders.classes.class_options import ClassOptions
 from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
+from builders.format.manifest import Manifest
 from builders.format.progress import progress
 from builders.format.storage import Storage
+from builders.images.encode import CHANGES
 from builders.making.failures import Failure
 from builders.making.plan import Plan, Sample
 from builders.making.recipe import Recipe
@@ -23,7 +25,6 @@ from builders.making.stopping import IS_STOPPED, Dropped, Stop, StoppedError, on
 from builders.publishing.card_edits import CardText
 
 PROGRAM = "fakeit-build"
-CHANGES = {"turned": "turned upright, as their EXIF says,", "converted": "of another format, mode or number of frames"}
 SKIP_BROKEN, DEFAULT_SHARE = "--skip-broken", "0.01"
 RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
 ClonePath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLONE")]
@@ -80,7 +81,7 @@ class RecipeOptions:
     shard_size: Whole = None
     """About how many images a shard holds."""
     background_color: Text = None
-    """Of real images: the color behind transparent pixels, a name or #rrggbb."""
+    """Color behind the transparent pixels of real images: a name or #rrggbb."""
     source: str | None = None
     """Class folders (real_images, custom_sd), or a text file with a name, synset or wnid a line (custom_sd)."""
     counts: str | None = None
@@ -90,7 +91,7 @@ class RecipeOptions:
     hypernym_parent: int | None = None
     """Which parent {h_c} is taken from, where WordNet has several: 1, 2, …"""
     skip_broken: float | None = None
-    """Of real images: leave out files that cannot be read, up to this share of all; 0.01 where none is given."""
+    """Leave out real images that cannot be read, up to this share of all; by itself the option means 0.01."""
 
     def overrides(self) -> dict[str, Any]:
         """Fields of the recipe that were given."""
@@ -167,7 +168,7 @@ def make(
         print_: Of slurm: print the script for sbatch, and make nothing.
         tasks: Of slurm: tasks of the array.
         sbatch: Of slurm: more options of sbatch, such as --sbatch="--partition=gpu --time=08:00:00".
-        license: Of the images, for the card, as the Hub calls it: cc-by-4.0, …
+        license: License of the images, for the card, as the Hub calls it: cc-by-4.0, …
         description: A paragraph about the images, for the card.
     """
     with on_signals() as stop:
@@ -237,10 +238,15 @@ def _make(
     if manifest is None:
         done = f"shards {shards} of {planned.num_shards} are made in {out}" if shards else f"this part of {out} is made"
         print(f"{done}; run again {'without --shards' if shards else 'when the others are done'} to finish the clone")
-        return
+    else:
+        _print_made(out, manifest)
+
+
+def _print_made(out: str, manifest: Manifest) -> None:
+    """Says what a finished clone holds, what was done to real images, and how to load it."""
     print(f"{out}: {manifest.num_samples:,} images in {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
     for change, count in manifest.change_totals().items():
-        print(f"  {count:,} images were {CHANGES[change]} and encoded again")
+        print(f"  {count:,} images were {CHANGES.get(change, change)} and encoded again")
     print(f"  datasets.load_dataset({out!r}, split={manifest.split!r})")
 
 

@@ -159,8 +159,8 @@ def make_clone(
     finalises. With `shards`, makes only those and leaves finalising to a call without; so does a runner that makes a part, if
     the other parts are not there yet. `text` goes into the card.
 
-    `on_start` hears how many images are finished and how many are asked for, `on_images`
-    of each batch; `stop` may end it early.
+    `on_start` hears how many images are finished and how many the clone will have, `on_images` of each batch. `stop` may end it
+    early.
 
     Raises:
         FailedShardsError: some shards were given up.

@@ -21,7 +21,7 @@ SEPARATORS = " _-.,'’()/\t"
 
 
 def class_id(name: str) -> str:
-    """A wnid as it is, a synset's own wnid, any other name as a slug: "Ørsted" is "orsted", "C++" is "c_d0a1b2".
+    """A wnid as it is, a synset's own wnid, any other name as a slug: "Ørsted" is "orsted", "C++" is "c_62420a".
 
     Raises:
         UserError: WordNet has no such synset or is not installed.

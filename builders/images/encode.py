@@ -9,7 +9,8 @@ from builders.format.errors import UserError
 from builders.images.read import CLONE_FORMATS, FORMATS, WHITE, Pixels, read_image, read_image_header
 
 TURNED, CONVERTED = "turned", "converted"
-"""What `stored` may do: turn an image upright, as its EXIF says; or make it of another format, mode or number of frames."""
+CHANGES = {TURNED: "turned upright, as their EXIF says,", CONVERTED: "of another format, mode or number of frames"}
+"""What `stored` may do to an image that it encodes again, and how a message says that of several."""
 
 
 def check_format(image_format: str) -> str:

@@ -100,7 +100,7 @@ def decode_sample(key: str, content: Buffer) -> Pixels:
     try:
         return decode_image(content)
     except ValueError as error:
-        raise UserError(f"sample '{key}' has a broken picture ({error}); run 'fakeit-build verify --deep'") from None
+        raise UserError(f"sample '{key}' has a broken image ({error}); run 'fakeit-build verify --deep'") from None
 
 
 def decode_image(content: Buffer) -> Pixels:
@@ -142,14 +142,14 @@ def _opened(content: Buffer, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     except UnidentifiedImageError:  # whose words name an object in memory
         raise ValueError(_what_it_is(bytes(content[:64]), formats)) from None
     except Exception as error:  # Pillow has no one kind for what hostile files make it raise
-        raise ValueError(f"picture does not decode: {_reason(error)}") from None
+        raise ValueError(f"image does not decode: {_reason(error)}") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
         try:
             yield image
         except Exception as error:
-            raise ValueError(f"{image.format} picture does not decode: {_reason(error)}") from None
+            raise ValueError(f"{image.format} image does not decode: {_reason(error)}") from None
 
 
 def _check_sums(content: Buffer) -> None:
@@ -220,7 +220,7 @@ def _reason(error: Exception) -> str:
 def _what_it_is(start: bytes, formats: tuple[str, ...]) -> str:
     """Says of a file that no format claims what it seems to be."""
     if not start:
-        return "no picture, the file is empty"
+        return "no image, the file is empty"
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
         return "HEIC, which is read where pillow-heif is installed"
     if start[4:8] == b"ftyp" and start[8:11] == b"avi":
@@ -228,5 +228,5 @@ def _what_it_is(start: bytes, formats: tuple[str, ...]) -> str:
     if start.lstrip()[:1] == b"<":
         return "a web page or SVG, and no image in pixels"
     if set(formats) == set(CLONE_FORMATS.values()):
-        return "not a jpg, png or webp picture"
-    return f"no picture in a format that is read ({', '.join(name.lower() for name in formats)})"
+        return "not a jpg, png or webp image"
+    return f"no image in a format that is read ({', '.join(name.lower() for name in formats)})"

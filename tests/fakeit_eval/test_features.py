@@ -210,7 +210,7 @@ def test_features__cut_files_are_read_as_published_and_counted(tmp_path: Path, m
     path.write_bytes(path.read_bytes()[:2000])
     pictures, subject = open_folder(str(tmp_path / "images")), fresh_subject(tmp_path)
     with pytest.raises(
-        UserError, match=r"1\.jpg' cannot be read \(JPEG picture does not decode: image file is truncated"
+        UserError, match=r"1\.jpg' cannot be read \(JPEG image does not decode: image file is truncated"
     ):
         extract(subject, pictures, Loading(cache=tmp_path))
     found = extract(subject, replace(pictures, policy=AS_PUBLISHED), Loading(cache=tmp_path, batch_size=2))

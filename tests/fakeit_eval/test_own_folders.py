@@ -84,7 +84,7 @@ def test_own_folders__are_read_as_seen_or_as_published(run: Path, tmp_path: Path
     content = (folder / "cat" / "0.jpg").read_bytes()
     (folder / "cat" / "0.jpg").write_bytes(content[:-150])
     ended = in_process.call(evaluate, "test", run, "--data", folder, "--out", tmp_path / "out")
-    assert ended.returncode == 2 and "0.jpg' cannot be read (JPEG picture does not decode" in ended.stderr
+    assert ended.returncode == 2 and "0.jpg' cannot be read (JPEG image does not decode" in ended.stderr
     found = score(run, folder, tmp_path / "out2", "--as-published")
     assert found["data"]["read"] == "as_published" and found["data"]["cut_files"] == 1
     assert "1 files of" in found["stderr"] and "torchvision Resize" in found["data"]["preprocessing"]

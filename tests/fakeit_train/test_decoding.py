@@ -51,7 +51,7 @@ def test_decoding__what_is_no_picture_is_told(harm: str) -> None:
         "empty": b"",
         "text": b"hello\xff\xd9",
     }
-    with pytest.raises(UserError, match="sample 'n01_00000007' has a broken picture"):
+    with pytest.raises(UserError, match="sample 'n01_00000007' has a broken image"):
         decode("n01_00000007", harmed[harm])
 
 

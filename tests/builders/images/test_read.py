@@ -37,13 +37,13 @@ def test_read__png_loses_nothing() -> None:
 
 
 def test_read__cut_pictures_do_not_decode() -> None:
-    with pytest.raises(ValueError, match="PNG picture does not decode"):
+    with pytest.raises(ValueError, match="PNG image does not decode"):
         decode_image(encode_image(PIXELS, "png", 95)[:-40])
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8\xff"])
 def test_read__what_is_no_picture_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="picture"):
+    with pytest.raises(ValueError, match="image"):
         read_image_header(content)
 
 
@@ -103,7 +103,7 @@ def test_read__transparent_pixels_show_the_background(mode: str) -> None:
 
 def test_read__a_cut_jpeg_is_refused_or_read_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode_image(np.repeat(np.repeat(PIXELS, 8, 0), 8, 1), "jpg", 95)
-    with pytest.raises(ValueError, match="JPEG picture does not decode"):
+    with pytest.raises(ValueError, match="JPEG image does not decode"):
         read_image(content[: len(content) // 2])
     found = read_image(content[: len(content) // 2], AS_PUBLISHED)
     assert found.is_cut and not read_image(content, AS_PUBLISHED).is_cut
@@ -128,7 +128,7 @@ def test_read__of_several_frames_the_first_is_read(form: str) -> None:
         (b"", "the file is empty"),
         (b"<html><body>404</body></html>", "a web page or SVG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC.*pillow-heif"),
-        (b"%PDF-1.7", "no picture in a format that is read"),
+        (b"%PDF-1.7", "no image in a format that is read"),
     ],
 )
 def test_read__what_a_file_is_instead_is_said(content: bytes, words: str) -> None:

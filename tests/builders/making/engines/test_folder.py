@@ -67,7 +67,7 @@ def test_folder__all_broken_pictures_are_named_before_anything_is_made(source: P
         (source / "cat" / name).write_bytes(b"broken")
     with pytest.raises(UserError, match=r"3 of 5 images.*--skip-broken") as told:
         RealImages.recipe("train", ClassOptions(source=str(source)))
-    assert all(f"{name}' (no picture" in str(told.value) for name in ("a.jpg", "c.png", "d.gif"))
+    assert all(f"{name}' (no image" in str(told.value) for name in ("a.jpg", "c.png", "d.gif"))
 
 
 def test_folder__broken_pictures_are_left_out_up_to_a_share(source: Path) -> None:
