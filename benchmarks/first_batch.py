@@ -151,7 +151,7 @@ def main() -> None:
 def _make_clone(work: Path) -> Path:
     from benchmarks.stream import NUM_CLASSES, NUM_IMAGES, SHARD_SIZE, write_pictures
     from builders.classes.class_options import ClassOptions
-    from builders.clone_builder import make_clone
+    from builders.making.make import make_clone
     from builders.making.plan import Plan
     from builders.real_images import RealImages
 

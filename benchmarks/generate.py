@@ -13,17 +13,19 @@ from typing import Any
 import torch
 
 from benchmarks.pairs import ratios, spread, time_in_turns
-from builders.clone_builder import make_clone
 from builders.digits_sd import DigitsSD
+from builders.making.make import make_clone
 from builders.making.models import pin_model
 from builders.making.pipelines.loading import load_pipeline
-from builders.making.plan import Plan, Sample
+from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
 from tests.acceptance.record import record
 
 NUM_CLASSES = 6
 """In the arms that fill batches; a class fills one, so that the loop by classes is not short of images."""
 NUM_ROUNDS = 11
+EXECUTION = DigitsSD.EXECUTION
 NUM_ROUNDS_ONE_BY_ONE = 3
 
 
@@ -41,13 +43,13 @@ def settings(recipe: Recipe, samples: list[Sample]) -> dict[str, Any]:
 def ours(plan: Plan) -> None:
     """The whole clone: JPEG, hashes, json, metadata, shards, manifest, card."""
     with tempfile.TemporaryDirectory() as folder:
-        make_clone(plan, f"{folder}/clone")
+        make_clone(plan, f"{folder}/clone", execution=EXECUTION)
 
 
 def bare(plan: Plan) -> None:
     """The pipeline on the same batches; nothing is encoded or stored."""
-    recipe, pipeline = plan.recipe, load_pipeline(plan.recipe)
-    for batch in in_batches(plan, all_samples(plan)):
+    recipe, pipeline = plan.recipe, load_pipeline(plan.recipe, EXECUTION)
+    for batch in in_batches(all_samples(plan)):
         pipeline(**settings(recipe, batch), output_type="np")
 
 
@@ -60,11 +62,11 @@ def class_by_class(plan: Plan) -> None:
     """The same loop, a class at a time, in batches of our size."""
     samples = sorted(all_samples(plan), key=lambda sample: (sample.label, sample.index))
     classes = [[s for s in samples if s.label == label] for label in range(len(plan.recipe.classes))]
-    save_batches(plan, [batch for members in classes for batch in in_batches(plan, members)])
+    save_batches(plan, [batch for members in classes for batch in in_batches(members)])
 
 
 def save_batches(plan: Plan, batches: list[list[Sample]]) -> None:
-    recipe, pipeline = plan.recipe, load_pipeline(plan.recipe)
+    recipe, pipeline = plan.recipe, load_pipeline(plan.recipe, EXECUTION)
     with tempfile.TemporaryDirectory() as folder:
         for batch in batches:
             images = pipeline(**settings(recipe, batch)).images
@@ -78,8 +80,7 @@ def all_samples(plan: Plan) -> list[Sample]:
     return [sample for shard in range(plan.num_shards) for sample in plan.shard_samples(shard)]
 
 
-def in_batches(plan: Plan, samples: list[Sample]) -> list[list[Sample]]:
-    size = plan.recipe.batch_size
+def in_batches(samples: list[Sample], size: int = EXECUTION.batch_size) -> list[list[Sample]]:
     return [samples[start : start + size] for start in range(0, len(samples), size)]
 
 
@@ -93,8 +94,8 @@ def with_threads(num_threads: int, arm: Callable[[], None]) -> Callable[[], None
 
 def main() -> None:
     recipe = pin_model(DigitsSD.recipe("c_cfg2"))
-    plan = Plan(replace(recipe, classes=recipe.classes[:NUM_CLASSES]), recipe.batch_size)
-    few = Plan(recipe, recipe.batch_size // len(recipe.classes))
+    plan = Plan(replace(recipe, classes=recipe.classes[:NUM_CLASSES]), EXECUTION.batch_size)
+    few = Plan(recipe, EXECUTION.batch_size // len(recipe.classes))
     batches = {"ours": ours, "bare pipeline": bare, "class by class": class_by_class}
     seconds = time_in_turns({name: with_threads(1, partial(arm, plan)) for name, arm in batches.items()}, NUM_ROUNDS)
     few_arms = {
@@ -115,7 +116,7 @@ def main() -> None:
         ),
     ]
     lines = [
-        f"`{recipe.name}`, {recipe.num_inference_steps} steps, batches of {recipe.batch_size}, model loaded before.",
+        f"`{recipe.name}`, {recipe.num_inference_steps} steps, batches of {EXECUTION.batch_size}, model loaded before.",
         f"{plan.num_samples} images an arm in the first two rows, {few.num_samples} in the others; {NUM_ROUNDS} and",
         f"{NUM_ROUNDS_ONE_BY_ONE} rounds, arms in turns, ratios within a round: median (range).",
         "",

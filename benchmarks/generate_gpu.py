@@ -19,12 +19,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.generate import all_samples, in_batches, settings
 from benchmarks.pairs import ratios, spread, time_in_turns
-from builders.clone_builder import make_clone
+from builders.format.storage import open_storage
 from builders.imagenet_100_sd import ImageNet100SD
+from builders.making.engines.base import Generate
+from builders.making.engines.diffusion import PACKAGES
+from builders.making.execution import Execution
 from builders.making.models import pin_model
 from builders.making.pipelines.loading import load_pipeline
+from builders.making.pipelines.sampling import Sampler
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.making.shard import make_shard
 from tests.acceptance.record import record
 from tests.tiny_pipeline import write_tiny_pipeline
 
@@ -68,24 +73,26 @@ def write_sd14(out: Path) -> None:
     ).to(torch.float16).save_pretrained(out)
 
 
-def ours(plan: Plan) -> None:
+def ours(plan: Plan, execution: Execution, generate: Generate) -> None:
+    """Every shard of the clone, in this process, with the model loaded before: JPEG, hashes, json, metadata."""
     with tempfile.TemporaryDirectory() as folder:
-        make_clone(plan, f"{folder}/clone")
+        for shard in range(plan.num_shards):
+            for _ in make_shard(plan, shard, generate, execution, open_storage(folder)):
+                pass
 
 
-def loop(plan: Plan, pipeline: Any) -> None:
-    """The plain diffusers loop: text prompts, PIL pictures, saved into class folders."""
+def loop(plan: Plan, pipeline: Any, size: int) -> None:
+    """The plain diffusers loop: text prompts, PIL images, saved into class folders."""
     with tempfile.TemporaryDirectory() as folder:
-        for batch in in_batches(plan, all_samples(plan)):
+        for batch in in_batches(all_samples(plan), size):
             for sample, image in zip(batch, pipeline(**settings(plan.recipe, batch)).images, strict=True):
                 path = Path(folder) / sample.wnid / f"{sample.index}.jpg"
                 path.parent.mkdir(exist_ok=True)
                 image.save(path, quality=plan.recipe.image_quality)
 
 
-def bare(plan: Plan) -> None:
-    pipeline = load_pipeline(plan.recipe)
-    for batch in in_batches(plan, all_samples(plan)):
+def bare(plan: Plan, pipeline: Any, size: int) -> None:
+    for batch in in_batches(all_samples(plan), size):
         pipeline(**settings(plan.recipe, batch), output_type="np")
 
 
@@ -126,23 +133,23 @@ def timed_modules(pipeline: Any) -> Iterator[list[float]]:
         pipeline.unet.forward, pipeline.vae.decode = unet, decode
 
 
-def share_outside(plan: Plan) -> float:
+def share_outside(plan: Plan, execution: Execution, generate: Sampler) -> float:
     """Share of our time that is spent outside the UNet and the VAE."""
-    with timed_modules(load_pipeline(plan.recipe)) as spent:
+    with timed_modules(generate.pipeline) as spent:
         start = time.perf_counter()
-        ours(plan)
+        ours(plan, execution, generate)
         total = time.perf_counter() - start
     return 1 - sum(spent) / total
 
 
 def num_flops(recipe: Recipe) -> float:
     """Floating-point operations of one image, as torch counts them."""
-    one = Plan(replace(recipe, batch_size=1, compile=False, num_inference_steps=1), 1)
+    one = Plan(replace(recipe, num_inference_steps=1), 1)
     two = Plan(replace(one.recipe, num_inference_steps=2), 1)
     counts = []
     for plan in (one, two):
         with FlopCounterMode(display=False) as counter:
-            load_pipeline(plan.recipe)(**settings(plan.recipe, all_samples(plan)[:1]), output_type="np")
+            load_pipeline(plan.recipe, Execution())(**settings(plan.recipe, all_samples(plan)[:1]), output_type="np")
         counts.append(counter.get_total_flops())
     return float(counts[0] + (recipe.num_inference_steps - 1) * (counts[1] - counts[0]))
 
@@ -188,7 +195,7 @@ def report(recipe: Recipe, seconds: dict[str, list[float]], outside: float, flop
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return [
         f"{device}. SD v1.4 architecture, random weights, {recipe.width}x{recipe.height}, {recipe.num_inference_steps} steps,",
-        f"{recipe.dtype}, guidance {recipe.guidance_scale:g}, batches of {recipe.batch_size}; {num_images} images an arm, "
+        f"{recipe.dtype}, guidance {recipe.guidance_scale:g}, batches of {LOOP_BATCH_SIZES[-1]}; {num_images} images an arm, "
         f"{NUM_ROUNDS} rounds.",
         "",
         "| what | measured: median (range) | asked |",
@@ -208,22 +215,21 @@ def main() -> None:
         changes: dict[str, Any] = {"width": 64, "height": 48, "num_inference_steps": 2} if REHEARSAL else {}
         classes = ImageNet100SD.recipe("c_cfg2").classes[:NUM_IMAGES]
         recipe = ImageNet100SD.recipe("c_cfg2", model=str(model), safety="off", **changes)
-        recipe = pin_model(replace(recipe, classes=classes, batch_size=LOOP_BATCH_SIZES[-1]))
+        recipe = pin_model(replace(recipe, classes=classes))
         plan = Plan(recipe, 1)
-        compiled = Plan(replace(recipe, compile=True), 1)
-        plain = load_pipeline(replace(recipe, channels_last=False))  # held here, for the cache keeps two
-        loops = {
-            f"loop, batch {size}": partial(loop, Plan(replace(recipe, batch_size=size), 1), plain)
-            for size in LOOP_BATCH_SIZES
-        }
+        execution = Execution(batch_size=LOOP_BATCH_SIZES[-1], channels_last=True)
+        plain = load_pipeline(recipe, Execution())  # held here, for the cache keeps one
+        loops = {f"loop, batch {size}": partial(loop, plan, plain, size) for size in LOOP_BATCH_SIZES}
+        sampler = Sampler(recipe, execution, PACKAGES)
+        compiled = replace(execution, compile=True)
         arms = {
-            "ours": partial(ours, plan),
-            "ours, compiled": partial(ours, compiled),
-            "bare": partial(bare, plan),
+            "ours": partial(ours, plan, execution, sampler),
+            "ours, compiled": partial(ours, plan, compiled, Sampler(recipe, compiled, PACKAGES)),
+            "bare": partial(bare, plan, sampler.pipeline, execution.batch_size),
             **loops,
         }
         seconds = time_in_turns({name: synchronized(arm) for name, arm in arms.items()}, NUM_ROUNDS)
-        outside, flops, rate = share_outside(plan), num_flops(recipe), matmul_rate(torch.float16)
+        outside, flops, rate = share_outside(plan, execution, sampler), num_flops(recipe), matmul_rate(torch.float16)
     lines = report(recipe, seconds, outside, flops, rate)
     if REHEARSAL:
         print("\n".join(lines))

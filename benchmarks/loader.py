@@ -14,8 +14,8 @@ from typing import Any
 from benchmarks.pairs import call_alone, in_turns, ratios, spread
 from benchmarks.stream import NUM_CLASSES, SIZE, write_pictures
 from builders.classes.class_options import ClassOptions
-from builders.clone_builder import make_clone
 from builders.format.open_clone import open_clone
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.real_images import RealImages
 from tests.acceptance.record import record

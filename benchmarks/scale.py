@@ -1,9 +1,10 @@
-"""A thousand workers over 65,000 shards: the real claims, sidecars and finalising, and pretend generation on a pretend clock.
+"""A thousand runs over 65,000 shards: the real board, sidecars and finalising, and pretend generation on a pretend clock.
 
 python benchmarks/scale.py [NUM_SHARDS] [NUM_WORKERS]      # about 15 minutes; 4 GB of disk
 
-Each worker is a task of a Slurm array: a run of its own, with its part of the shards, that helps the others when it is done.
-Some die and are queued again, some are slow. What is made is real but small: ten pictures of one pixel a shard.
+Each is a task of a Slurm array: a run of its own, with its part of the shards, that helps the others when it is done. Some die
+and are queued again, some are slow. What is made is real but small: ten images of one pixel a shard. Requests are counted as
+an object store would: a listing is one for each thousand names.
 """
 
 import heapq
@@ -16,9 +17,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +31,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from builders.classes.class_list import ClassEntry
-from builders.format.storage import Storage
+from builders.format.local_storage import LocalStorage
+from builders.format.storage import open_storage
 from builders.images.encode import encode_image
-from builders.making import claims as claims_module
-from builders.making.claims import LEASE, Claims
-from builders.making.engines.base import Painted
+from builders.making.board import LEASE, RUNS, Board
+from builders.making.engines.base import GeneratedImage
+from builders.making.execution import Execution
 from builders.making.finalise import clean_up, finalise
-from builders.making.output import open_output
+from builders.making.output import missing_shards, read_state, write_target
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
-from builders.making.runners.base import SECONDS_BETWEEN_LOOKS, Drive, Job, Outcome
+from builders.making.runners.base import Ended, Event, Job, Task
 from builders.making.runners.slurm import in_task_order
+from builders.making.scheduling import SECONDS_BETWEEN_LOOKS, _Run
 from builders.making.shard import make_shard
 from builders.making.status import read_status
 from tests.acceptance.record import record
@@ -53,11 +58,24 @@ SECONDS_TO_REQUEUE = 300.0
 PRINTED_EVERY = 1000
 """Shards, for whoever watches."""
 
-PICTURE = encode_image(np.zeros((1, 1, 3), np.uint8), "jpg", 75)
+IMAGE = encode_image(np.zeros((1, 1, 3), np.uint8), "jpg", 75)
+PAGE = 1000
+"""Names that a store lists in one request."""
+EXECUTION = Execution()
 
 
-def paint(samples: Any) -> list[Painted]:
-    return [Painted(PICTURE) for _ in samples]
+class Pretend:
+    """An engine whose images are one pixel."""
+
+    environment: dict[str, str] = {}
+
+    def __call__(self, samples: Any) -> list[GeneratedImage]:
+        return [GeneratedImage(IMAGE) for _ in samples]
+
+
+def make(plan: Plan, shard: int, out: str) -> None:
+    for _ in make_shard(plan, shard, Pretend(), EXECUTION, open_storage(out)):
+        pass
 
 
 @dataclass
@@ -91,48 +109,85 @@ class Times:
         return 1000 * max(self.spent[name])
 
 
-class Pretend:
-    """An executor with room for one shard, whose end the simulation brings about."""
+class CountedStorage(LocalStorage):
+    """A disk with the pretend clock's times, on which requests are counted as in an object store."""
+
+    def __init__(self, root: str, clock: Clock) -> None:
+        super().__init__(root)
+        self.clock, self.requests = clock, Counter[str]()
+
+    def names(self, folder: str) -> list[str]:
+        found = super().names(folder)
+        self.requests["names"] += len(found) // PAGE + 1
+        return found
+
+    def times(self, folder: str) -> dict[str, datetime | None]:
+        found = super().times(folder)
+        self.requests["own" if not found else "times"] += len(found) // PAGE + 1 if found else 0
+        self.requests["names"] -= len(found) // PAGE + 1  # the same listing
+        return found
+
+    def exists(self, name: str) -> bool:
+        self.requests["exists"] += 1
+        return super().exists(name)
+
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        self.requests["read"] += 1
+        return super().read(name, start, end)
+
+    def write(self, name: str, content: bytes) -> None:
+        self.requests["heartbeat" if name.startswith(RUNS) else "write"] += 1
+        super().write(name, content)
+        os.utime(self.path(name), (self.clock.now, self.clock.now))
+
+    def remove(self, name: str) -> None:
+        self.requests["heartbeat" if name.startswith(RUNS) else "remove"] += 1
+        super().remove(name)
+
+
+class OneWorker:
+    """Workers with room for one shard, whose end the simulation brings about."""
 
     def __init__(self) -> None:
         self.shard: int | None = None
 
-    def room(self) -> int:
-        return int(self.shard is None)
+    def free(self) -> list[str]:
+        return [] if self.shard is not None else ["0"]
 
-    def submit(self, shard: int) -> None:
+    def start(self, worker: str, shard: int, execution: Execution) -> None:
         self.shard = shard
 
-    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
-        return []
+    def poll(self, seconds: float, on_event: Callable[[Event], object]) -> None: ...
 
-    def num_images(self) -> int:
-        return 0
+    def replace(self, worker: str) -> None: ...
 
-    def bench(self, worker: str) -> bool:
-        return False
+    def retire(self, worker: str) -> None: ...
+
+    def has_any(self) -> bool:
+        return True
 
 
 class Worker:
     """A task of the array; made anew when it is queued again."""
 
-    def __init__(self, index: int, num_workers: int, plan: Plan, out: str, clock: Clock, slowness: float) -> None:
+    def __init__(self, index: int, num_workers: int, plan: Plan, storage: CountedStorage, slowness: float) -> None:
         self.index, self.plan, self.slowness = index, plan, slowness
-        self.claims = Claims(Storage(out), runner="slurm", clock=clock)
-        self.claims.run = replace(
-            self.claims.run, machine=f"node {index}"
-        )  # so that only its lease tells whether it lives
-        claims_module._OPEN.add(self.claims.run.id)
-        self.claims.beat()
-        self.executor = Pretend()
-        shards = in_task_order(range(plan.num_shards), index, num_workers)
-        job = Job(plan=plan, out=out, shards=shards, claims=self.claims, waits_for_others=False)
-        self.drive = Drive(job, self.executor, clock)
+        self.board = Board(storage, runner="slurm")
+        # Another machine, so that only its lease tells whether it lives.
+        self.board.run = f"{index:08x}-1-{self.board.run[-6:]}"
+        self.board._name = self.board._named("")
+        self.board.beat()
+        missing = missing_shards(plan, read_state(storage), range(plan.num_shards))
+        self.workers = OneWorker()
+        job = Job(
+            task=Task(plan=plan, out=storage.root),
+            execution=EXECUTION,
+            board=self.board,
+            shards=in_task_order(missing, index, num_workers),
+            waits_for_others=False,
+        )
+        self.run = _Run(job, self.workers, storage.clock)
         self.is_over = False
-
-    def end(self) -> None:
-        self.is_over = True
-        claims_module._OPEN.discard(self.claims.run.id)
 
 
 @dataclass
@@ -146,11 +201,11 @@ class Happened:
 
 
 class Simulation:
-    """Events in the order of a pretend clock; what workers do at each is done for real, and timed."""
+    """Events in the order of a pretend clock; what runs do at each is done for real, and timed."""
 
-    def __init__(self, plan: Plan, out: str, num_workers: int, times: Times) -> None:
-        self.plan, self.out, self.num_workers, self.times = plan, out, num_workers, times
-        self.rng, self.clock, self.happened = random.Random(0), Clock(), Happened()
+    def __init__(self, plan: Plan, storage: CountedStorage, num_workers: int, times: Times) -> None:
+        self.plan, self.storage, self.num_workers, self.times = plan, storage, num_workers, times
+        self.rng, self.clock, self.happened = random.Random(0), storage.clock, Happened()
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.num_events = 0
 
@@ -169,53 +224,53 @@ class Simulation:
         heapq.heappush(self.events, (self.clock.now + seconds, self.num_events, event))
 
     def start(self, index: int, slowness: float) -> None:
-        worker = Worker(index, self.num_workers, self.plan, self.out, self.clock, slowness)
+        worker = self.times.of("start", lambda: Worker(index, self.num_workers, self.plan, self.storage, slowness))
         self.after(LEASE / 4, lambda: self.beat(worker))
-        self.next_shard(worker, "first claim")
+        self.next_shard(worker)
 
     def beat(self, worker: Worker) -> None:
         if not worker.is_over:
-            worker.claims.beat()
+            worker.board.beat()
             self.after(LEASE / 4, lambda: self.beat(worker))
 
-    def next_shard(self, worker: Worker, name: str) -> None:
-        self.times.of(name, worker.drive.hand_out)
-        if worker.executor.shard is None and not worker.drive.is_over():
-            self.after(SECONDS_BETWEEN_LOOKS, lambda: self.next_shard(worker, "claim"))
-            return
-        if worker.executor.shard is None:  # nothing is left that nobody is at
-            worker.end()
-            worker.claims.close()
+    def next_shard(self, worker: Worker) -> None:
+        self.times.of("take", worker.run._hand_out)
+        if worker.workers.shard is None:
+            worker.is_over = worker.run._is_over()
+            if worker.is_over:  # nothing is left that nobody is at
+                self.storage.remove(next(iter(worker.board.files())))
+            else:
+                self.after(SECONDS_BETWEEN_LOOKS, lambda: self.next_shard(worker))
             return
         self.happened.attempts += 1
         seconds = SECONDS_A_SHARD * self.rng.uniform(0.9, 1.1) * worker.slowness
         if self.rng.random() < SHARE_DYING:
             self.happened.deaths += 1
-            worker.end()
+            worker.is_over = True
             requeued = self.rng.random() * seconds + SECONDS_TO_REQUEUE
             self.after(requeued, lambda: self.start(worker.index, worker.slowness))
         else:
             self.after(seconds, lambda: self.finish(worker))
 
     def finish(self, worker: Worker) -> None:
-        shard, worker.executor.shard = worker.executor.shard, None
+        shard, worker.workers.shard = worker.workers.shard, None
         assert shard is not None
-        self.times.of("make", lambda: make_shard(self.plan, shard, paint, {}, Storage(self.out), lambda _: None))
-        self.times.of("finish", lambda: worker.drive.take_back(Outcome(shard=shard)))
+        self.times.of("make", lambda: make(self.plan, shard, self.storage.root))
+        self.times.of("finish", lambda: worker.run._on_event(Ended("0", shard, None)))
         self.happened.makespan = self.clock.now
         self.happened.made += 1
         if self.happened.made % PRINTED_EVERY == 0:
             print(
                 self.happened, *(f"{name} {self.times.mean_ms(name):.2f} ms" for name in self.times.spent), flush=True
             )
-        self.next_shard(worker, "claim")
+        self.next_shard(worker)
 
 
 def plan_of(num_shards: int, per_shard: int) -> Plan:
     classes = tuple(
         ClassEntry(wnid=f"n{number:08d}", name=f"class {number}", base_count=1) for number in range(per_shard)
     )
-    options = {"shard_size": per_shard, "batch_size": per_shard, "prompt": "c"}
+    options = {"shard_size": per_shard, "prompt": "c"}
     recipe = Recipe(name="scale/pretend", classes=classes, model="pretend", **options)  # type: ignore[arg-type]
     return Plan(recipe, num_shards)
 
@@ -226,7 +281,7 @@ def peak_gib() -> float:
 
 
 def finalise_in_process(plan: Plan, out: str) -> float:
-    manifest = finalise(open_output(plan, Storage(out)))
+    manifest = finalise(plan, read_state(open_storage(out)))
     assert len(manifest.shards) == plan.num_shards
     return peak_gib()
 
@@ -234,47 +289,53 @@ def finalise_in_process(plan: Plan, out: str) -> float:
 def main(num_shards: int, num_workers: int, folder: Path) -> None:
     times = Times()
     plan, out = plan_of(num_shards, 10), str(folder / "clone")
-    open_output(plan, Storage(out))
+    write_target(plan, read_state(open_storage(out)))
+    storage = CountedStorage(out, Clock())
     start = time.perf_counter()
-    happened = Simulation(plan, out, num_workers, times).run()
+    happened = Simulation(plan, storage, num_workers, times).run()
     simulated, before = time.perf_counter() - start, peak_gib()
-    told = times.of("status", lambda: read_status(out))
-    assert told.num_shards_done == num_shards
+    status = times.of("status", lambda: read_status(out))
+    assert status.num_shards_done == num_shards
     with ProcessPoolExecutor(1, mp.get_context("spawn")) as another:
         peak_finalising = times.of("finalise", another.submit(finalise_in_process, plan, out).result)
-        times.of("clean up", lambda: clean_up(open_output(plan, Storage(out)), []))
+        times.of("clean up", lambda: clean_up(plan, read_state(open_storage(out)), []))
     large, large_out = plan_of(300, 1000), str(folder / "large")
-    open_output(large, Storage(large_out))
+    write_target(large, read_state(open_storage(large_out)))
     for shard in range(large.num_shards):
-        times.of("make 1,000", partial(make_shard, large, shard, paint, {}, Storage(large_out), lambda _: None))
-    times.of("finalise 1,000", lambda: finalise(open_output(large, Storage(large_out))))
-    claim_ms = 1000 * (sum(times.spent["first claim"]) + sum(times.spent["claim"])) / num_shards
+        times.of("make 1,000", partial(make, large, shard, large_out))
+    times.of("finalise 1,000", lambda: finalise(large, read_state(open_storage(large_out))))
+    take_ms = 1000 * (sum(times.spent["take"]) + sum(times.spent["start"])) / num_shards
     ideal = num_shards * SECONDS_A_SHARD / num_workers
+    counted = {kind: count for kind, count in storage.requests.items() if kind not in ("heartbeat", "own") and count}
+    shown = ", ".join(f"{count / num_shards:.2f} {kind}" for kind, count in sorted(counted.items()))
     rows = {
         f"pretend makespan, of the ideal {ideal:,.0f} s": f"{happened.makespan:,.0f} s ({happened.makespan / ideal:.3f})",
         "nodes lost": f"{happened.deaths}",
-        "attempts beyond one a shard": f"{happened.attempts - num_shards}",
-        "claim, ms a shard (find one that is free, take it)": f"{claim_ms:.2f}",
-        "the median claim, and the longest (looking at all that is left), ms": (
-            f"{times.median_ms('claim'):.2f}, {times.longest_ms('claim'):.0f}"
+        "shards made twice (asked: at most 1 %)": (
+            f"{happened.made - num_shards} ({(happened.made - num_shards) / num_shards:.2%})"
         ),
-        "finish, ms a shard (forget failures, give the claim up)": f"{times.mean_ms('finish'):.2f}",
-        "claim + finish, ms a shard": f"{claim_ms + times.mean_ms('finish'):.2f}",
-        "tar and sidecar of 10 pictures, ms": f"{times.mean_ms('make'):.2f}",
+        "requests a shard, tar, sidecar and own heartbeat aside (asked: at most 4)": (
+            f"{sum(counted.values()) / num_shards:.2f} ({shown})"
+        ),
+        "requests a shard for the own heartbeat": f"{storage.requests['heartbeat'] / num_shards:.1f}",
+        "take, ms a shard (look who is at what, find one, show it)": f"{take_ms:.2f}",
+        "the median take, and the longest, ms": f"{times.median_ms('take'):.2f}, {times.longest_ms('take'):.0f}",
+        "finish, ms a shard": f"{times.mean_ms('finish'):.2f}",
+        "tar and sidecar of 10 images, ms": f"{times.mean_ms('make'):.2f}",
         "`status`, s": f"{times.mean_ms('status') / 1000:.1f}",
         "finalise, s": f"{times.mean_ms('finalise') / 1000:.0f}",
         "clean up, s": f"{times.mean_ms('clean up') / 1000:.0f}",
         "peak memory of a process that finalises, GiB": f"{peak_finalising:.2f}",
         "peak memory of the simulation, all runs in one process, GiB": f"{before:.2f}",
-        "tar and sidecar of 1,000 pictures, ms (encoding left out)": f"{times.mean_ms('make 1,000'):.0f}",
-        "finalise with 1,000 pictures a shard, ms a shard": f"{times.mean_ms('finalise 1,000') / large.num_shards:.1f}",
+        "tar and sidecar of 1,000 images, ms (encoding left out)": f"{times.mean_ms('make 1,000'):.0f}",
+        "finalise with 1,000 images a shard, ms a shard": f"{times.mean_ms('finalise 1,000') / large.num_shards:.1f}",
         "the simulation itself, s": f"{simulated:.0f}",
     }
-    record("scale", f"{num_workers:,} workers over {num_shards:,} shards, simulated", [
+    record("scale", f"{num_workers:,} runs over {num_shards:,} shards, simulated", [
         f"`python benchmarks/scale.py {num_shards} {num_workers}`: tasks of an array, each a run of its own, over shards of 10",
-        f"one-pixel pictures on a local disk; a shard takes {SECONDS_A_SHARD:.0f} s ± 10 % on the pretend clock,",
+        f"one-pixel images on a local disk; a shard takes {SECONDS_A_SHARD:.0f} s ± 10 % on the pretend clock,",
         f"{SHARE_SLOW:.0%} of the workers are {SLOWNESS:g} times as slow, and in {SHARE_DYING:.2%} of the attempts the node",
-        f"is lost (queued again after {SECONDS_TO_REQUEUE:.0f} s). Claims, sidecars, sharing out and finalising are the real",
+        f"is lost (queued again after {SECONDS_TO_REQUEUE:.0f} s). Board, sidecars, sharing out and finalising are the real",
         "code.",
         "",
         "| | |",

@@ -23,9 +23,9 @@ from torch import nn
 from benchmarks.pairs import ratios, spread
 from benchmarks.stream import NUM_CLASSES, write_pictures
 from builders.classes.class_options import ClassOptions
-from builders.clone_builder import make_clone
 from builders.format.backbone import build_network
 from builders.format.open_clone import open_clone
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.real_images import RealImages
 from fakeit_train.checkpoint import make_state

@@ -13,8 +13,8 @@ from PIL import Image
 
 from benchmarks.pairs import ratios, spread, time_in_turns
 from builders.classes.class_options import ClassOptions
-from builders.clone_builder import make_clone
 from builders.images.encode import encode_image
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.verify import verify_clone
 from builders.real_images import RealImages

@@ -16,12 +16,15 @@ from builders.format.command import told_in_one_sentence
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.progress import progress
-from builders.format.storage import Storage
+from builders.format.storage import Storage, open_storage
 from builders.images.encode import CHANGES
+from builders.making.engines.base import engine
+from builders.making.execution import AUTO, Execution, override_execution
 from builders.making.failures import Failure
-from builders.making.plan import Plan, Sample
+from builders.making.plan import Plan
 from builders.making.recipe import Recipe
-from builders.making.stopping import IS_STOPPED, Dropped, Stop, StoppedError, on_signals
+from builders.making.sample import Sample
+from builders.making.stopping import IS_STOPPED, Dropped, StoppedError, on_signals
 from builders.publishing.card_edits import CardText
 
 PROGRAM = "fakeit-build"
@@ -62,8 +65,12 @@ class RecipeOptions:
     """Pixels."""
     dtype: Text = None
     """float32, float16 or bfloat16."""
-    batch_size: Whole = None
-    """Images made together."""
+    scenes: tuple[str, ...] | None = None
+    """Places categories that {b} is drawn from."""
+    batch_size: Text = None
+    """Images made together, or auto: the smallest within 3 % of the best rate on the first worker's card."""
+    num_threads: Whole = None
+    """CPU threads of a worker."""
     channels_last: Switch = None
     """Channels-last convolutions, faster on GPUs in 16 bits."""
     compile: Switch = None
@@ -95,8 +102,25 @@ class RecipeOptions:
 
     def overrides(self) -> dict[str, Any]:
         """Fields of the recipe that were given."""
-        apart = {f.name for f in dataclasses.fields(ClassOptions)} | {"images_per_class", "scale"}
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in apart}
+        names = {f.name for f in dataclasses.fields(Recipe)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in names}
+
+    def execution(self, recipe: str) -> Execution:
+        """How workers compute: as it was asked for, else as the recipe's builder says."""
+        from builders.making.catalogue import find_execution
+
+        names = [f.name for f in dataclasses.fields(Execution)]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.batch_size is not None:
+            given["batch_size"] = AUTO if self.batch_size == "auto" else _batch_size(self.batch_size)
+        return override_execution(find_execution(recipe), given)
+
+    def absolute(self) -> "RecipeOptions":
+        """The options with every path from the root; a model that is no directory here is an id of the Hub."""
+        model = _absolute(self.model) if self.model and Path(self.model).is_dir() else self.model
+        source = _absolute(self.source) if self.source else self.source
+        counts = _absolute(self.counts) if self.counts else self.counts
+        return dataclasses.replace(self, model=model, source=source, counts=counts)
 
     def class_options(self) -> ClassOptions:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(ClassOptions)}
@@ -112,7 +136,7 @@ def list_() -> None:
 
     for name in builder_names():
         for config, recipe in find_builder(name).RECIPES.items():
-            print(f"{name}/{config:24} {recipe.description}")
+            print(f"{name}/{config:24} {engine(recipe.engine).describe(recipe)}")
 
 
 def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int = 10, at: tuple[int, ...] = ()) -> None:
@@ -123,6 +147,8 @@ def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int =
         limit: How many samples to show from the beginning; the last one always follows.
         at: Show the samples at these positions instead, numbered from 0.
     """
+    from builders.making.costs import costs
+
     planned = _plan(recipe, options)
     print(f"{planned.recipe.name}: {planned.num_samples:,} images, {len(planned.recipe.classes):,} classes, ", end="")
     print(f"{planned.num_shards:,} shards of {planned.shard_length(0):,}")
@@ -137,6 +163,7 @@ def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int =
     if not at and shown < planned.num_samples:
         print("…")
         _print_sample(planned.num_samples - 1, planned.sample_at(planned.num_samples - 1))
+    print("\n".join(costs(planned, options.execution(recipe))))
     _warn(planned)
 
 
@@ -149,6 +176,9 @@ def make(
     runner: str = "local",
     workers: int = 0,
     address: str = "",
+    scratch: str = "",
+    patience: float = 360.0,
+    preview: int = 0,
     print_: Annotated[bool, tyro.conf.arg(name="print")] = False,
     tasks: int = 64,
     sbatch: str = "",
@@ -156,81 +186,88 @@ def make(
     description: str = "",
 ) -> None:
     """Make a clone. Run again, it goes on where it stopped; asked for more images, it grows. Any number of runs on any machines
-    may be at work on one OUT at the same time. Exit status 1: some shards failed, and are named; 75: stopped by a signal.
+    may be at work on one OUT at the same time. Exit status 1: some shards failed, and are named; 75: stopped by a signal, or a
+    store did not answer, so that starting again goes on.
 
     Args:
-        recipe: builder/config, or a recipe file such as another clone's clone.json.
+        recipe: builder/config, my_builder.py/config, or a recipe file such as another clone's clone.json.
         out: Directory or URL of the clone.
         shards: Make only shards A:B (B not included) and do not finalise; a run without it does.
-        runner: Who runs the shards: local, slurm or ray.
+        runner: Who runs the shards: local, slurm, ray, or a plug-in.
         workers: Worker processes (of ray: actors); 0 is one for each GPU, or one, and with ray as many as the cluster holds.
         address: Of ray: the cluster's, such as HOST:6379, from one of its nodes; auto by default, local for one of this run.
+        scratch: Local folder for shards on their way to a remote OUT; by default one under the temporary directory.
+        patience: Minutes for which a store that does not answer is asked again.
+        preview: Make only so many images, of classes drawn at random: preview.png and preview.json here, nothing in OUT.
         print_: Of slurm: print the script for sbatch, and make nothing.
         tasks: Of slurm: tasks of the array.
         sbatch: Of slurm: more options of sbatch, such as --sbatch="--partition=gpu --time=08:00:00".
         license: License of the images, for the card, as the Hub calls it: cc-by-4.0, …
         description: A paragraph about the images, for the card.
     """
+    if workers < 0 or tasks < 1:
+        raise UserError(f"--workers {workers} --tasks {tasks} make nothing; give 0 or more workers, 1 or more tasks")
+    if preview < 0 or not 0 <= patience < 1e6:
+        raise UserError(f"--preview {preview} --patience {patience} cannot be; give 0 or more")
+    if (print_ or sbatch) and runner != "slurm":
+        raise UserError(f"--print and --sbatch are of --runner slurm, not of {runner}")
+    if address and runner != "ray":
+        raise UserError(f"--address is of --runner ray, not of {runner}")
+    recipe, out, options = _absolute_recipe(recipe), _absolute(out), options.absolute()
     with on_signals() as stop:
         try:
-            text = CardText(license=license, description=description)
-            _make(recipe, out, options, shards, runner, workers, address, (print_, tasks, sbatch), text, stop)
+            planned, execution = _prepared(recipe, options)
+            if preview:
+                _preview(planned, execution, preview)
+            elif print_:
+                from builders.making.runners.slurm import script
+
+                fixed = dataclasses.replace(options, revision=options.revision or planned.recipe.revision)
+                told = {"workers": workers or None, "scratch": scratch, "patience": patience}
+                told |= {"license": license, "description": description}
+                command = _command(recipe, out, fixed if engine(planned.recipe.engine).IS_SYNTHETIC else options, told)
+                print(
+                    script(planned, f"fakeit-{planned.recipe.name.replace('/', '-')}", command, tasks, sbatch), end=""
+                )
+            else:
+                run = {"runner_name": runner, "num_workers": workers, "address": address, "scratch": scratch}
+                text = CardText(license=license, description=description)
+                more = {"patience": 60 * patience, "execution": execution, "text": text, "stop": stop}
+                _make(planned, out, shards, {**run, **more})
         except (Dropped, StoppedError):
             print(f"{PROGRAM}: {StoppedError()}", file=sys.stderr)
             raise SystemExit(IS_STOPPED) from None
 
 
-def _make(
-    recipe: str,
-    out: str,
-    options: RecipeOptions,
-    shards: str | None,
-    runner: str,
-    workers: int,
-    address: str,
-    array: tuple[bool, int, str],
-    text: CardText,
-    stop: Stop,
-) -> None:
-    print_, tasks, sbatch = array
-    from builders.clone_builder import FailedShardsError, make_clone
+def _prepared(recipe: str, options: RecipeOptions) -> tuple[Plan, Execution]:
+    """The plan with its model pinned, and how it is computed; says what is odd about it."""
     from builders.making.models import pin_model
     from builders.making.prompt_warnings import fetch_tokenizers
 
     planned = _plan(recipe, options)
-    if workers < 0 or tasks < 1:
-        raise UserError(f"--workers {workers} --tasks {tasks} make nothing; give 0 or more workers, 1 or more tasks")
-    if (print_ or sbatch) and runner != "slurm":
-        raise UserError(f"--print and --sbatch are of --runner slurm, not of {runner}")
-    if address and runner != "ray":
-        raise UserError(f"--address is of --runner ray, not of {runner}")
     planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
     fetch_tokenizers(planned.recipe)
     _warn(planned)
-    if planned.recipe.engine == "folder":
+    if not engine(planned.recipe.engine).IS_SYNTHETIC:
         _warn_of_files(planned.recipe)
-    if print_:
-        from builders.making.runners.slurm import script
+    return planned, options.execution(recipe)
 
-        name = f"fakeit-{planned.recipe.name.replace('/', '-')}"
-        print(script(planned, name, _without_print(sys.argv), tasks, sbatch), end="")
-        return
+
+def _make(planned: Plan, out: str, shards: str | None, settings: dict[str, Any]) -> None:
+    from builders.making.make import FailedShardsError, make_clone
+
     bars: list[Any] = []
     try:
         manifest = make_clone(
             planned,
             out,
             shards=_shard_range(shards, planned.num_shards),
-            runner_name=runner,
-            num_workers=workers,
-            address=address,
-            stop=stop,
-            text=text,
             on_start=lambda done, total: bars.append(progress(total, initial=done)),
             on_images=lambda num_images: bars[0].update(num_images),
+            **settings,
         )
     except FailedShardsError as failed:
-        _print_failures(failed.failures, has_given_up=failed.has_given_up)
+        _print_failures(failed.failures, failed.causes, has_given_up=failed.has_given_up)
         raise SystemExit(1) from None
     finally:
         for bar in bars:
@@ -242,25 +279,69 @@ def _make(
         _print_made(out, manifest)
 
 
+def _preview(planned: Plan, execution: Execution, num_images: int) -> None:
+    from builders.making.preview import write_preview
+
+    if execution.is_auto:
+        raise UserError("--batch-size auto is measured by a run, not by a preview; give a number")
+    says = write_preview(planned, execution, num_images, Path())
+    hours = says["seconds_per_image"] * planned.num_samples / 3600
+    print(
+        f"preview.png, preview.json: {says['num_images']} images, {says['seconds_per_image']:g} s each in batches of "
+        f"{execution.batch_size} on {says['environment']['device']}; all {planned.num_samples:,} take {hours:,.1f} hours of it"
+    )
+
+
+def _command(recipe: str, out: str, options: RecipeOptions, more: dict[str, Any]) -> list[str]:
+    """The command line of a task of the array; it means the same from every directory."""
+    program = [PROGRAM] if Path(sys.argv[0]).name == PROGRAM else [sys.executable, "-m", "builders"]
+    words = [*program, "make", recipe, out, "--runner", "slurm"]
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)} | more
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, tuple):
+            words += [flag, *value]
+        elif value not in (None, ""):
+            words += [flag, str(value)]
+    return words
+
+
+def _absolute_recipe(recipe: str) -> str:
+    """A recipe's name as it is; a file's path from the root."""
+    file = recipe.rpartition("/")[0] if ".py/" in recipe else recipe
+    return _absolute(recipe) if Path(file).is_file() else recipe
+
+
+def _batch_size(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UserError(f"batch_size is {text}, but must be at least 1, or auto")
+
+
+def _absolute(path: str) -> str:
+    """A path of this machine from the root, so that workers with another working directory take it for the same place."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
 def _print_made(out: str, manifest: Manifest) -> None:
     """Says what a finished clone holds, what was done to real images, and how to load it."""
     print(f"{out}: {manifest.num_samples:,} images in {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
+    verdicts = manifest.verdict_totals()
+    for what, counts in (("broken at every attempt", verdicts.broken), ("flagged and kept", verdicts.flagged)):
+        if number := sum(counts.values()):
+            print(f"  {number:,} images are {what}; their json says so")
     for change, count in manifest.change_totals().items():
         print(f"  {count:,} images were {CHANGES.get(change, change)} and encoded again")
     print(f"  datasets.load_dataset({out!r}, split={manifest.split!r})")
 
 
-def _print_failures(failures: Sequence[Failure], *, has_given_up: bool) -> None:
-    for failure in failures:
-        print(f"{PROGRAM}: {failure}", file=sys.stderr)
-    rest = "so many in a row failed that the others were not tried" if has_given_up else "all else is made"
-    print(f"{PROGRAM}: {rest}; run again to try once more", file=sys.stderr)
-
-
-def _without_print(argv: list[str]) -> list[str]:
-    """The command as it was given, for a script that runs it."""
-    program = [PROGRAM] if Path(argv[0]).name == PROGRAM else [sys.executable, "-m", "builders"]
-    return [*program, *(word for word in argv[1:] if word not in ("--print", "--no-print"))]
+def _print_failures(failures: Sequence[Failure], causes: Sequence[str], *, has_given_up: bool) -> None:
+    for line in (*failures, *causes):
+        print(f"{PROGRAM}: {line}", file=sys.stderr)
+    rest = "no worker is left for the rest" if has_given_up else "all else is made"
+    print(f"{PROGRAM}: {rest}; run again to go on", file=sys.stderr)
 
 
 def status(out: OutPath, /) -> None:
@@ -290,7 +371,7 @@ def verify(clone: ClonePath, /, deep: bool = False, workers: int = os.cpu_count(
 
     if workers < 1:
         raise UserError(f"{workers} workers check nothing; give --workers 1 or more")
-    manifest = read_manifest(Storage(clone))
+    manifest = read_manifest(open_storage(clone))
     num_faults = 0
     with progress(manifest.num_samples) as bar:
         for fault in verify_clone(clone, deep=deep, num_workers=workers, on_samples=bar.update):
@@ -336,7 +417,7 @@ def _clone_card(clone: str) -> Iterator[tuple[Storage, str, bytes]]:
     from builders.format.manifest import CARD, read_manifest
     from builders.publishing.card import clone_card
 
-    storage = Storage(clone)
+    storage = open_storage(clone)
     yield storage, CARD, clone_card(storage, read_manifest(storage))
 
 
@@ -346,7 +427,7 @@ def _recipe_cards(recipes: list[str], folder: Path) -> Iterator[tuple[Storage, s
     from builders.publishing.card import render_recipe_card
 
     for recipe in recipes:
-        yield Storage(folder), f"{recipe}.md", render_recipe_card(pin_embedded(find_recipe(recipe, {}))).encode()
+        yield open_storage(folder), f"{recipe}.md", render_recipe_card(pin_embedded(find_recipe(recipe, {}))).encode()
 
 
 def push(
@@ -372,7 +453,7 @@ def push(
     """
     from builders.format.manifest import read_manifest
 
-    manifest = read_manifest(Storage(clone))
+    manifest = read_manifest(open_storage(clone))
     is_url = "://" in target
     if target.startswith("hf://") and not target.startswith("hf://buckets/"):
         raise UserError(f"'{target}' is a repo; write user/name, with --revision and --config for the rest")
@@ -479,7 +560,7 @@ def _check_card(clone: str) -> None:
     from builders.format.manifest import read_manifest
 
     if clone:
-        read_manifest(Storage(clone))
+        read_manifest(open_storage(clone))
 
 
 def _put_into_card(clone: str, name: str, picture: Path) -> None:
@@ -489,7 +570,7 @@ def _put_into_card(clone: str, name: str, picture: Path) -> None:
     from builders.format.manifest import CARD, read_manifest
     from builders.publishing.card import clone_card
 
-    storage = Storage(clone)
+    storage = open_storage(clone)
     manifest = read_manifest(storage)
     storage.write(name, picture.read_bytes())
     storage.write(CARD, clone_card(storage, manifest))
@@ -572,7 +653,7 @@ def audit(
     from builders.showing.audit.clip import ClipScorer
     from builders.showing.audit.findings import KINDS, SKIPPED, check_kinds
 
-    storage, target = Storage(clone), Storage(output or clone)
+    storage, target = open_storage(clone), open_storage(output or clone)
     manifest = read_manifest(storage)
     if not output and not storage.is_local:
         raise UserError(f"'{clone}' is not on this machine; give -o a folder for the audit")
@@ -621,7 +702,7 @@ def redo(
 
     redone = make_again(open_clone(clone), key, model)
     if output:
-        output.write_bytes(redone.picture)
+        output.write_bytes(redone.image)
     print(f"{key}: {redone}")
     if not redone.is_identical:
         raise SystemExit(1)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from builders.classes.class_list import ClassEntry, read_class_table
 from builders.classes.class_options import ClassOptions
 from builders.clone_builder import CloneBuilder, paper_recipes
+from builders.making.execution import Execution
 from builders.making.models import EMBEDDED
 from builders.making.recipe import Recipe
 
@@ -21,7 +22,6 @@ BASE = Recipe(
     # As good as PNDM with 25 steps on this model, at a sixth of the passes (benchmarks/results/2026-11-25-demo-native.md).
     scheduler="DPMSolverMultistepScheduler",
     num_inference_steps=4,
-    batch_size=50,
     shard_size=500,
     # The backdrops that the embedded model knows.
     scenes=("corridor", "crosswalk", "desert/sand", "lawn", "ocean", "sky", "volcano", "wheat_field"),
@@ -29,6 +29,7 @@ BASE = Recipe(
 
 
 class DigitsSD(CloneBuilder):
+    EXECUTION = Execution(batch_size=50)
     RECIPES = paper_recipes(BASE)
 
     @classmethod

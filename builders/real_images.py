@@ -13,6 +13,7 @@ from builders.classes.imagenet import imagenet_names
 from builders.clone_builder import CloneBuilder
 from builders.format.errors import UserError
 from builders.images.source import Source, read_source
+from builders.making.execution import Execution
 from builders.making.recipe import Recipe
 
 BASE = Recipe(
@@ -25,13 +26,13 @@ BASE = Recipe(
     guidance_scale=0.0,
     width=0,
     height=0,
-    batch_size=64,
     safety="off",
 )
 
 
 class RealImages(CloneBuilder):
     TAKES_SOURCE = True
+    EXECUTION = Execution(batch_size=64)
     RECIPES = {
         split: replace(BASE, name=f"real_images/{split}", split=split) for split in ("train", "validation", "test")
     }

@@ -69,6 +69,8 @@ def run(
     named = [f"{name}={value}" for name, value in (("init", init), ("validation.data", val)) if value]
     loaded = load_config(config, [*choices.settings(), *named, *settings])
     outcome = train(loaded, _given(data), out, resume=resume)
+    if outcome.num_broken:
+        print(f"{outcome.num_broken:,} images that came out broken were left out (data.keep_broken=true takes them)")
     if outcome.is_finished:
         print(f"{out}: trained {outcome.num_steps:,} steps; test it with 'fakeit-eval test {out} --data CLONE'")
     else:

@@ -52,6 +52,8 @@ class DataConfig:
     """File with the keys of samples that are left out, one a line."""
     where: tuple[str, ...] = ()
     """Conditions on metadata that samples meet, such as "nsfw != 1"."""
+    keep_broken: bool = False
+    """Whether to train on images that came out broken at every attempt: not finite, or of one flat color."""
     crops_on_device: bool = False
     """Whether crops are made in batches on the training device; the loader's processes only decode then."""
 

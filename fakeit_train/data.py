@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from builders.format.errors import UserError
+from builders.format.errors import ReadableError
 from builders.format.open_clone import SampleView
 from fakeit_train.config import TrainConfig
 from fakeit_train.crop_draws import DrawnCrop, augmentation_crops, draw_crops
@@ -44,7 +44,7 @@ class Batch:
         return replace(self, labels=self.labels.pin_memory(), crops=crops, pictures=pictures)
 
 
-class CropDataset(Dataset[Batch | UserError]):
+class CropDataset(Dataset[Batch | ReadableError]):
     """Whole batches of crops; a sample's are a function of (seed, epoch, key)."""
 
     def __init__(self, data: Mixture, config: TrainConfig) -> None:
@@ -53,11 +53,11 @@ class CropDataset(Dataset[Batch | UserError]):
         self.crops = augmentation_crops(config.augmentation, config.crops)
         self.is_for_device = config.data.crops_on_device
 
-    def __getitems__(self, places: list[Place]) -> Batch | UserError:
+    def __getitems__(self, places: list[Place]) -> Batch | ReadableError:
         """A batch, or what is wrong with it: an exception would come out of a worker as a traceback."""
         try:
             return self._batch(places)
-        except UserError as error:
+        except ReadableError as error:
             return error
 
     def _batch(self, places: list[Place]) -> Batch:
@@ -102,7 +102,7 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
     Raises:
         UserError: a shard or a picture is broken.
     """
-    loader: DataLoader[Batch | UserError] = DataLoader(
+    loader: DataLoader[Batch | ReadableError] = DataLoader(
         CropDataset(data, config),
         batch_sampler=sampler,
         num_workers=config.data.num_workers,
@@ -116,7 +116,7 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
         prefetcher.start()
     try:
         for batch in batches:
-            if isinstance(batch, UserError):
+            if isinstance(batch, ReadableError):
                 raise batch
             if prefetcher:
                 prefetcher.begin()
@@ -127,8 +127,8 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
             prefetcher.stop()
 
 
-def _as_it_is(batch: Any) -> Batch | UserError:
-    return cast(Batch | UserError, batch)
+def _as_it_is(batch: Any) -> Batch | ReadableError:
+    return cast(Batch | ReadableError, batch)
 
 
 def _start_worker(worker: int) -> None:

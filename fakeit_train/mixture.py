@@ -25,6 +25,8 @@ class Mixture:
     label_names: tuple[str, ...]
     excluded: str = ""
     """Digest of the list of keys that were left out."""
+    num_broken: int = 0
+    """Images of the clones that came out broken, and are left out."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -133,8 +135,13 @@ def open_mixture(roots: list[str], config: DataConfig) -> Mixture:
     conditions = [Condition.parse(text) for text in config.where]
     excluded = find_excluded(clones, keys) if keys else [frozenset[int]()] * len(clones)
     pieces = [
-        tuple(select(clone, scale=config.scale, conditions=conditions, excluded=numbers))
+        tuple(
+            select(clone, scale=config.scale, conditions=conditions, excluded=numbers, keeps_broken=config.keep_broken)
+        )
         for clone, numbers in zip(clones, excluded, strict=True)
     ]
+    num_broken = sum(sum(clone.manifest.verdict_totals().broken.values()) for clone in clones)
     names = dict.fromkeys(name for clone in clones for name in clone.manifest.label_names)
-    return Mixture(tuple(clones), tuple(pieces), tuple(names), digest_of_keys(keys))
+    return Mixture(
+        tuple(clones), tuple(pieces), tuple(names), digest_of_keys(keys), 0 if config.keep_broken else num_broken
+    )

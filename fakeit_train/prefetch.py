@@ -10,7 +10,7 @@ import itertools
 import threading
 
 from builders.format.cache import ShardCache
-from builders.format.errors import UserError
+from builders.format.errors import ReadableError, UserError
 from builders.format.manifest import ShardEntry
 from builders.format.open_clone import Clone
 from fakeit_train.distributed import World
@@ -71,7 +71,7 @@ class Prefetcher:
             for clone, shard in window:
                 if self._is_stopped or self._window is not window:
                     break
-                with contextlib.suppress(UserError, OSError):
+                with contextlib.suppress(ReadableError, OSError):
                     is_all_there &= _fetch(clone, shard)
             with self._changed:
                 if self._window is window and not self._is_stopped:

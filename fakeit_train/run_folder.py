@@ -27,6 +27,7 @@ def describe_run(config: TrainConfig, data: Mixture) -> dict[str, Any]:
         "data_urls": [clone.root for clone in data.clones],
         "clone_digests": [clone.manifest.digest for clone in data.clones],
         "excluded_digest": data.excluded,
+        "num_broken_left_out": data.num_broken,
     }
 
 

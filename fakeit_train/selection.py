@@ -67,11 +67,20 @@ class Piece:
     """Their rows in the shard; None: the first `length`."""
 
 
-def select(clone: Clone, *, scale: float, conditions: list[Condition], excluded: frozenset[int]) -> list[Piece]:
-    """The chosen samples, shard by shard, those without any left out.
+NOT_BROKEN = Condition(field="broken", comparison="==", value=0)
 
-    `scale` is a multiple of the 1x clone, 0 the whole clone: the prefix that `fakeit-build make --scale` would have made.
-    `excluded` are sample numbers.
+
+def select(
+    clone: Clone, *, scale: float, conditions: list[Condition], excluded: frozenset[int], keeps_broken: bool = False
+) -> list[Piece]:
+    """The chosen samples, shard by shard; shards without any are left out.
+
+    Args:
+        clone: Where they are.
+        scale: A multiple of the 1x clone, 0 the whole clone: the prefix that `fakeit-build make --scale` would have made.
+        conditions: What their metadata have to meet.
+        excluded: Sample numbers.
+        keeps_broken: Whether images are taken that came out broken at every attempt.
 
     Raises:
         UserError: the clone is smaller than `scale`, or nothing is left.
@@ -81,19 +90,21 @@ def select(clone: Clone, *, scale: float, conditions: list[Condition], excluded:
     for number in excluded:
         shard, row = clone.locate(number)
         by_shard.setdefault(shard, []).append(row)
-    pieces = list(_pieces(clone, num_samples, conditions, by_shard))
+    pieces = list(_pieces(clone, num_samples, conditions, by_shard, keeps_broken))
     if not pieces:
         raise UserError(f"nothing is left of '{clone.root}'; loosen data.scale, data.where or data.exclude")
     return pieces
 
 
 def _pieces(
-    clone: Clone, num_samples: int, conditions: list[Condition], excluded: dict[int, list[int]]
+    clone: Clone, num_samples: int, given: list[Condition], excluded: dict[int, list[int]], keeps_broken: bool
 ) -> Iterator[Piece]:
     for shard, entry in enumerate(clone.manifest.shards):
         length = min(entry.num_samples, num_samples - clone.shard_starts[shard])
         if length <= 0:
             return
+        # Only the few shards that say so hold any, so that no other's metadata are read for it.
+        conditions = [*given, NOT_BROKEN] if entry.verdicts.broken and not keeps_broken else given
         if not conditions and shard not in excluded:
             yield Piece(shard, length)
             continue

@@ -49,6 +49,8 @@ class Outcome:
     num_steps: int
     signal: int = 0
     """The signal that stopped the run, 0 for none."""
+    num_broken: int = 0
+    """Images of the clones that came out broken, and were left out."""
 
     @property
     def is_finished(self) -> bool:
@@ -95,6 +97,7 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         )
         journal = open_journal(out, config.log_to, described, start) if world.is_main else silence()
         outcome = run.steps(start, make_loader(mixture, config, sampler), journal)
+        outcome = replace(outcome, num_broken=mixture.num_broken)
         if outcome.is_finished and world.is_main:
             save_backbone(out, config.backbone, state.learned)
         world.barrier()

@@ -20,6 +20,7 @@ import pytest
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions
 from builders.format.manifest import Manifest
+from builders.making.execution import Execution
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from tests.loopback.hub import Hub
@@ -107,9 +108,11 @@ def nltk_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe() -> Recipe:
     """Three classes of unequal size, shards of about six images."""
-    return Recipe(
-        name="test/tiny", classes=CLASSES, width=16, height=16, batch_size=4, shard_size=6, num_inference_steps=2
-    )
+    return Recipe(name="test/tiny", classes=CLASSES, width=16, height=16, shard_size=6, num_inference_steps=2)
+
+
+EXECUTION = Execution(batch_size=4)
+"""How tests compute images of the tiny pipeline."""
 
 
 @pytest.fixture
@@ -125,13 +128,13 @@ def real_plan(scans: Path) -> Plan:
     """Real digits of the test part, eight of each, in shards of twenty."""
     from builders.real_images import RealImages
 
-    return Plan(RealImages.recipe("test", ClassOptions(source=str(scans / "test")), shard_size=20, batch_size=8), 8)
+    return Plan(RealImages.recipe("test", ClassOptions(source=str(scans / "test")), shard_size=20), 8)
 
 
 @pytest.fixture(scope="session")
 def finished(real_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Manifest]]:
     """A finished clone of `real_plan`; not to be changed."""
-    from builders.clone_builder import make_clone
+    from builders.making.make import make_clone
 
     out = tmp_path_factory.mktemp("clone") / "digits"
     manifest = make_clone(real_plan, str(out))

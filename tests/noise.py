@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from builders.classes.class_options import ClassOptions
-from builders.clone_builder import make_clone
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.real_images import RealImages
 

@@ -17,8 +17,14 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name for name in modules if is_module(name)} or {node.module}
     return {name for name in found if name.split(".")[0] in PACKAGES}
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or path.is_dir()
 
 
 def files_of(folder: str) -> list[Path]:
@@ -41,7 +47,7 @@ def test_arrows__builders_see_neither_training_nor_evaluation() -> None:
 
 SHARED = {
     "builders/making/engines": ("base",),
-    "builders/making/runners": ("base",),
+    "builders/making/runners": ("base", "worker"),
     "fakeit_eval/tasks": ("base", "readers", "plain_pickle"),
     "fakeit_eval/test_sets": ("base",),
     "fakeit_eval/probes": ("base",),

@@ -1,5 +1,6 @@
 """Text-to-image pipelines of random weights in the real directory layout: what loads one loads the real one."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,19 @@ def flux() -> Any:
 
 
 FAMILIES = {"sd": stable_diffusion, "sdxl": stable_diffusion_xl, "sd3": stable_diffusion_3, "flux": flux}
+
+
+def scale_vae(source: Path, target: Path, name: str, factor: float) -> None:
+    """A copy of a pipeline whose autoencoder has one tensor multiplied, so that it overflows or breaks."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, target)
+    path = target / "vae/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights[name] *= factor
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def overflowing_vae(source: Path, target: Path) -> None:
+    """A copy whose autoencoder overflows in float16: its first factor is large, and the group norms after it take it out."""
+    scale_vae(source, target, "decoder.conv_in.weight", 3e5)

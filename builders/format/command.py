@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from builders.format.errors import UserError, missing_extra
+from builders.format.errors import ReadableError, missing_extra
 from builders.format.interrupts import interrupts_after_imports
 
 OPTIONAL_MODULES = {
@@ -43,8 +43,8 @@ def _interrupted(program: str) -> None:
 
 def _tell(program: str, extra: str, error: Exception) -> None:
     """Ends the program with a sentence, where the error is no fault of ours."""
-    if isinstance(error, UserError):
-        _exit(program, str(error), 2)
+    if isinstance(error, ReadableError):
+        _exit(program, str(error), error.exit_status)
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in OPTIONAL_MODULES:
         _exit(program, str(missing_extra(error.name, extra)), 2)
     if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough

@@ -1,4 +1,4 @@
-"""The one error that people are meant to read: a sentence with the value and the way out; commands exit with status 2."""
+"""The errors that people are meant to read: one sentence with the value and the way out, and an exit status."""
 
 from builders.format.distribution import DISTRIBUTION
 
@@ -6,20 +6,32 @@ MAX_CHOICES = 60
 """Choices that are listed; of longer lists the beginning."""
 
 
-class UserError(Exception):
-    """A mistake in what was asked, or in what lies on disk, told in one sentence."""
+class ReadableError(Exception):
+    """An error whose text is one sentence for the user; commands print it without a traceback."""
+
+    exit_status = 2
+
+
+class UserError(ReadableError):
+    """A mistake in what the user asked for, or in what lies on disk."""
 
 
 class ShardError(UserError):
-    """What is wrong with a shard's own images; the others may still be made, and another try ends the same."""
+    """Something is wrong with a shard's own images: another try ends the same, and all other shards can be made."""
 
 
 class SampleNotFoundError(UserError):
     """A clone has no sample with a key."""
 
 
-class UnreachableError(UserError):
-    """The network or the server behind it, and no mistake: the same may work later."""
+class OutOfMemoryError(UserError):
+    """A batch does not fit into the memory of a GPU or of the machine."""
+
+
+class UnreachableError(ReadableError):
+    """The network or the server behind it fails; the same may work later, so the exit status asks for another start."""
+
+    exit_status = 75
 
 
 def near(name: str, choices: list[str]) -> str:
@@ -34,5 +46,5 @@ def near(name: str, choices: list[str]) -> str:
 
 
 def missing_extra(module: str, extra: str) -> UserError:
-    """For an import that failed because an optional part of the package is not installed."""
+    """The error for an import that failed because an optional part of the package is not installed."""
     return UserError(f"'{module}' is not installed, and this command needs it: pip install '{DISTRIBUTION}[{extra}]'")

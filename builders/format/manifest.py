@@ -3,10 +3,12 @@
 Invariant: `clone.json` is written last; a clone without it is unfinished.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +19,7 @@ MANIFEST = "clone.json"
 CARD = "README.md"
 TIMM_INDEX = "_info.json"
 MAKING = "_making"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHARDS_PER_FOLDER = 1000
 SHARDS_PER_METADATA_FILE = 100
 MAX_FILE_BYTES = 1 << 40
@@ -52,29 +54,46 @@ def making_stem(split: str, shard: int, recipe_hash: str, end_round: int) -> str
 
 
 @dataclass(frozen=True, kw_only=True)
-class SafetyCounts:
-    """What a safety checker said of a shard's images."""
+class Verdicts:
+    """How many of a shard's images were flagged or broken."""
 
     num_unchecked: int = 0
+    """Images that no safety checker saw."""
     flagged: dict[str, int] = field(default_factory=dict)
-    """Images of each class that were flagged and kept; classes without any are left out."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Attempts at images of each class that were flagged and made again."""
+    """By class: images that were flagged and kept."""
+    broken: dict[str, int] = field(default_factory=dict)
+    """By class: images that came out broken at every attempt, and were kept."""
+    remade: dict[str, int] = field(default_factory=dict)
+    """By class: attempts that were flagged or broken, and made again with another seed."""
 
     @classmethod
-    def of(cls, rows: list[dict[str, Any]]) -> "SafetyCounts":
-        """From the samples' fields; rows without them are left out."""
+    def of(cls, rows: list[dict[str, Any]]) -> "Verdicts":
+        """Counts samples by their fields; rows without any are left out."""
         rows = [row for row in rows if row]
-        flagged = Counter(row["wnid"] for row in rows if row["nsfw"] == 1)
-        dropped: Counter[str] = Counter()
+        remade: Counter[str] = Counter()
         for row in rows:
             if row["attempt"]:
-                dropped[row["wnid"]] += row["attempt"]
+                remade[row["wnid"]] += row["attempt"]
         return cls(
             num_unchecked=sum(row["nsfw"] == -1 for row in rows),
-            flagged=dict(sorted(flagged.items())),
-            dropped=dict(sorted(dropped.items())),
+            flagged=_sorted(Counter(row["wnid"] for row in rows if row["nsfw"] == 1)),
+            broken=_sorted(Counter(row["wnid"] for row in rows if row["broken"] == 1)),
+            remade=_sorted(remade),
         )
+
+    @classmethod
+    def total(cls, parts: Iterable["Verdicts"]) -> "Verdicts":
+        """The counts of several shards added up."""
+        num_unchecked, sums = 0, {name: Counter[str]() for name in ("flagged", "broken", "remade")}
+        for part in parts:
+            num_unchecked += part.num_unchecked
+            for name, total in sums.items():
+                total.update(getattr(part, name))
+        return cls(num_unchecked=num_unchecked, **{name: _sorted(total) for name, total in sums.items()})
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +108,9 @@ class ShardEntry(FileEntry):
     num_samples: int
     environment: int
     """Position in `Manifest.environments` of the versions and the device it was made with."""
-    safety: SafetyCounts = SafetyCounts()
+    execution: int = 0
+    """Position in `Manifest.executions` of how it was computed: batch size, threads, …"""
+    verdicts: Verdicts = Verdicts()
     changes: dict[str, int] = field(default_factory=dict)
     """How many of a real set's images were turned upright or converted; nothing for images kept as they are."""
 
@@ -102,7 +123,10 @@ class Manifest:
     image_format: str
     label_names: list[str]
     num_rounds: int
+    is_synthetic: bool
+    """False for a clone of real images."""
     environments: list[dict[str, str]]
+    executions: list[dict[str, Any]]
     shards: list[ShardEntry]
     metadata: list[FileEntry]
     """The metadata files in their order."""
@@ -115,25 +139,16 @@ class Manifest:
     def num_bytes(self) -> int:
         return sum(shard.num_bytes for shard in self.shards)
 
-    def safety_totals(self) -> SafetyCounts:
+    def verdict_totals(self) -> Verdicts:
         """The shards' counts added up."""
-        flagged: Counter[str] = Counter()
-        dropped: Counter[str] = Counter()
-        for shard in self.shards:
-            flagged.update(shard.safety.flagged)
-            dropped.update(shard.safety.dropped)
-        return SafetyCounts(
-            num_unchecked=sum(shard.safety.num_unchecked for shard in self.shards),
-            flagged=dict(sorted(flagged.items())),
-            dropped=dict(sorted(dropped.items())),
-        )
+        return Verdicts.total(shard.verdicts for shard in self.shards)
 
     def change_totals(self) -> dict[str, int]:
         """The shards' counts of changed images added up."""
         total: Counter[str] = Counter()
         for shard in self.shards:
             total.update(shard.changes)
-        return dict(sorted(total.items()))
+        return _sorted(total)
 
     @property
     def digest(self) -> str:
@@ -152,36 +167,48 @@ class Manifest:
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
-    """A `clone.json`, checked in types and totals.
+    """A `clone.json`, checked in types and totals. Fields that this version does not know are passed over.
 
     Raises:
-        UserError: it is no manifest, of an unknown format, or its totals disagree with its shards.
+        UserError: it is no manifest, of another format, or its totals disagree with its shards.
     """
     try:
         fields = json.loads(content)
-        version = fields.pop("format")
-        totals = {name: fields.pop(name) for name in ("num_samples", "num_bytes", "digest")}
-        shards = [_shard_entry(shard) for shard in fields.pop("shards")]
-        metadata = [FileEntry(**file) for file in fields.pop("metadata")]
-        manifest = Manifest(**fields, shards=shards, metadata=metadata)
+        version = fields["format"]
+        _check_version(version, where)
+        shards = [_shard_entry(shard) for shard in fields["shards"]]
+        metadata = [_known(FileEntry, file) for file in fields["metadata"]]
+        manifest = _known(Manifest, {**fields, "shards": shards, "metadata": metadata})
         _check_types(manifest)
-        found = {name: getattr(manifest, name) for name in totals}
+        totals = {name: (fields[name], getattr(manifest, name)) for name in ("num_samples", "num_bytes", "digest")}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"'{where}' is no clone manifest ({type(error).__name__}: {error}); make the clone again"
         ) from None
-    if version != FORMAT_VERSION:
-        raise UserError(f"'{where}' has clone format {version!r}, this version of fakeit reads format {FORMAT_VERSION}")
-    for name, value in totals.items():
-        if found[name] != value:
-            raise UserError(
-                f"'{where}' says {name} {value!r}, but its shards add up to {found[name]}; make the clone again"
-            )
+    for name, (said, found) in totals.items():
+        if said != found:
+            raise UserError(f"'{where}' says {name} {said!r}, but its shards add up to {found}; make the clone again")
     return manifest
 
 
+def _check_version(version: object, where: str) -> None:
+    if version == 1:
+        raise UserError(f"'{where}' has clone format 1; use fakeit 0.1 for it, or make the clone again")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"'{where}' has clone format {version!r}, this version of fakeit reads format {FORMAT_VERSION}; "
+            "install a newer one"
+        )
+
+
+def _known(kind: Any, fields: dict[str, Any]) -> Any:
+    """A dataclass from those of some fields that it has."""
+    return kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.name in fields})
+
+
 def _shard_entry(fields: dict[str, Any]) -> ShardEntry:
-    return ShardEntry(**{**fields, "safety": SafetyCounts(**fields["safety"])})
+    entry: ShardEntry = _known(ShardEntry, {**fields, "verdicts": _known(Verdicts, fields["verdicts"])})
+    return entry
 
 
 def _check_types(manifest: Manifest) -> None:
@@ -192,10 +219,11 @@ def _check_types(manifest: Manifest) -> None:
         ("split", str),
         ("image_format", str),
         ("num_rounds", int),
+        ("is_synthetic", bool),
     ):
         if type(getattr(manifest, name)) is not kind:
             raise TypeError(f"{name} is not of type {kind.__name__}")
-    for name, kind in (("label_names", str), ("environments", dict)):
+    for name, kind in (("label_names", str), ("environments", dict), ("executions", dict)):
         items = getattr(manifest, name)
         if type(items) is not list or not all(isinstance(item, kind) for item in items):
             raise TypeError(f"{name} is not a list of {kind.__name__}")
@@ -205,15 +233,19 @@ def _check_types(manifest: Manifest) -> None:
     if len(manifest.metadata) != -(-len(manifest.shards) // SHARDS_PER_METADATA_FILE):
         raise TypeError("there are not as many metadata files as its shards have")
     for shard in manifest.shards:
-        numbers = (shard.num_samples, shard.environment)
+        numbers = (shard.num_samples, shard.environment, shard.execution)
         if any(type(number) is not int or not 0 <= number <= MAX_SAMPLES for number in numbers):
             raise TypeError("a shard's fields are not of their types")
-        counts = [*shard.safety.flagged.values(), *shard.safety.dropped.values(), shard.safety.num_unchecked]
-        counts += shard.changes.values()
+        verdicts = shard.verdicts
+        counts = [verdicts.num_unchecked, *shard.changes.values()]
+        for by_class in (verdicts.flagged, verdicts.broken, verdicts.remade):
+            counts += by_class.values()
         if any(type(count) is not int for count in counts):
             raise TypeError(f"the counts of shard '{shard.name}' are no numbers")
         if not 0 <= shard.environment < len(manifest.environments):
             raise TypeError(f"shard '{shard.name}' points to no environment")
+        if shard.execution >= len(manifest.executions):
+            raise TypeError(f"shard '{shard.name}' points to no execution")
     if not all(isinstance(manifest.recipe.get(name), str) for name in ("name", "engine")):
         raise TypeError("the recipe has no name or engine")
 

@@ -31,7 +31,7 @@ from builders.format.metadata import read_rows
 from builders.format.opening import open_manifest
 from builders.format.rounds import MAX_COUNT, Rounds
 from builders.format.shards import MAX_MEMBER_BYTES
-from builders.format.storage import Storage
+from builders.format.storage import open_storage
 from builders.images.read import AS_SEEN, ReadImage, decode_sample, read_image
 
 NUM_OPEN_SHARDS = 64
@@ -86,7 +86,7 @@ class Clone:
 
     def __init__(self, root: str, manifest: Manifest, cache: ShardCache | None = None) -> None:
         self.root, self.manifest = root, manifest
-        self.storage = Storage(root)
+        self.storage = open_storage(root)
         self.cache = None if self.storage.is_local else cache
         self._bytes_past_cache = BYTES_PAST_CACHE
         self._indexed: set[int] = set()

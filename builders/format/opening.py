@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builders.format.errors import UnreachableError, UserError, missing_extra
+from builders.format.errors import ReadableError, UnreachableError, UserError, missing_extra
 from builders.format.manifest import Manifest, parse_manifest, read_manifest
+from builders.format.remote_storage import NUM_ATTEMPTS
 from builders.format.retrying import is_offline, is_transient, retrying
-from builders.format.storage import NUM_ATTEMPTS, Storage
+from builders.format.storage import open_storage
 
 if TYPE_CHECKING:
     from builders.format.cache import ShardCache
@@ -31,15 +32,15 @@ def open_manifest(root: str, cache: "ShardCache | None") -> tuple[str, Manifest]
     Raises:
         UserError: there is no clone, or it cannot be reached and the cache has not seen it.
     """
-    if cache is None or Storage(root).is_local:
+    if cache is None or open_storage(root).is_local:
         root = at_its_commit(root)
-        return root, read_manifest(Storage(root))
+        return root, read_manifest(open_storage(root))
     memory = _Memory(cache.folder, root)
     seen = memory.read()
     attempts = ATTEMPTS_WHERE_SEEN if seen else None  # who is offline should not wait long
     try:
         fixed = at_its_commit(root, attempts)
-        manifest = read_manifest(Storage(fixed, attempts))
+        manifest = read_manifest(open_storage(fixed, attempts))
     except UnreachableError as error:
         if seen is None:
             raise
@@ -95,7 +96,7 @@ class _Memory:
         try:
             seen = json.loads(self._path.read_bytes())
             return str(seen["root"]), parse_manifest(seen["manifest"].encode(), self.root)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ReadableError):
             return None
 
     def write(self, root: str, manifest: Manifest) -> None:

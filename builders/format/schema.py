@@ -21,12 +21,18 @@ JSON_FIELDS: dict[str, type] = {
     "revision": str,
     "scheduler": str,
     "dtype": str,
+    "vae_dtype": str,
+    "adapters": str,
     "batch_size": int,
     "batch_slot": int,
     "nsfw": int,
+    "broken": int,
+    "check_score": float,
+    "verdict": str,
+    "prompt_index": int,
     "sha256": str,
 }
-"""Name to Python type, in the order in which they are written."""
+"""Name to Python type, in the order in which they are written. They are fixed for format 2, see docs/format.md."""
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 _DATASETS = {str: "string", int: "int64", float: "float64"}
@@ -44,11 +50,10 @@ METADATA_SCHEMA = pa.schema(
 
 
 def json_faults(fields: Any) -> list[str]:
-    """What is wrong with a sample's json: missing, extra, null and re-typed fields."""
+    """What is wrong with a sample's json: missing, null and re-typed fields; others may be there."""
     if not isinstance(fields, dict):
         return ["json is no object"]
     faults = [f"json lacks the field '{name}'" for name in JSON_FIELDS if name not in fields]
-    faults += [f"json has the unknown field '{name}'" for name in fields if name not in JSON_FIELDS]
     for name, kind in JSON_FIELDS.items():
         if name in fields and type(fields[name]) is not kind:
             faults.append(f"json field '{name}' is {fields[name]!r}, not of type {kind.__name__}")

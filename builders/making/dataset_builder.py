@@ -1,12 +1,13 @@
 """The side of a builder that `datasets` sees: images made as they are asked for.
 
-Invariant: its examples are what the clone holds, field for field.
+Invariant: its examples are what the clone holds, field for field; only `batch_slot` of an image that came out broken and was
+made again may differ.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -14,11 +15,15 @@ import datasets
 import yaml
 from datasets.features.features import Features
 
+from builders.format.distribution import versions
+from builders.format.errors import UserError
 from builders.format.schema import card_features
-from builders.making.engines.base import Paint, engine
-from builders.making.painting import paint_samples
-from builders.making.plan import Plan, Sample
+from builders.making.engines.base import Generate, engine
+from builders.making.execution import Execution
+from builders.making.generation import generate_samples
+from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
 from builders.making.shard import encode_sample
 
 MAX_SHARD = 1 << 31
@@ -31,11 +36,13 @@ class CloneConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
     recipe: Recipe | None = None
     num_rounds: int = 0
+    execution: Execution = Execution()
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
         """Name of the cache: it changes with the recipe, the length and the versions that pixels depend on."""
         assert self.recipe is not None
-        facts = [self.recipe.hash, self.num_rounds, engine(self.recipe.engine).environment(self.recipe)]
+        packages = versions(*engine(self.recipe.engine).PACKAGES)
+        facts = [self.recipe.hash, self.num_rounds, asdict(self.execution), packages]
         return f"{self.name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
 
@@ -44,6 +51,7 @@ class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     BUILDER_CONFIG_CLASS = CloneConfig
     plan: Plan
+    execution: Execution
     builder: Any
     """The class that users see."""
 
@@ -54,12 +62,16 @@ class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def _info(self) -> datasets.DatasetInfo:
         recipe = self.config.recipe
         listed = yaml.safe_load(yaml.safe_dump(card_features(recipe.image_format, recipe.label_names)))
-        return datasets.DatasetInfo(description=recipe.description, features=Features._from_yaml_list(listed))
+        return datasets.DatasetInfo(
+            description=engine(recipe.engine).describe(recipe), features=Features._from_yaml_list(listed)
+        )
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
         plan = self.plan
+        if self.execution.is_auto:
+            raise UserError("batch_size is auto, which streaming does not measure; give a number")
         # A batch each, so that a stream that goes on loses one at most; a whole shard where flagged images wait for its end.
-        stride = plan.recipe.batch_size if plan.recipe.safety != "drop" else MAX_SHARD
+        stride = self.execution.batch_size if plan.recipe.safety != "drop" else MAX_SHARD
         places = [
             (shard, start, start + stride)
             for shard in range(plan.num_shards)
@@ -68,9 +80,10 @@ class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         return [datasets.SplitGenerator(name=plan.recipe.split, gen_kwargs={"places": places})]
 
     def _generate_examples(self, places: list[tuple[int, int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        paint = engine(self.plan.recipe.engine).load(self.plan.recipe)
+        generate = engine(self.plan.recipe.engine).load(self.plan.recipe, self.execution)
         for shard, start, stop in places:
-            yield from paint_examples(self.plan, self.plan.shard_samples(shard)[start:stop], paint)
+            samples = self.plan.shard_samples(shard)[start:stop]
+            yield from generate_examples(self.plan, samples, generate, self.execution)
 
 
 @cache
@@ -79,7 +92,12 @@ def as_dataset_builder(builder: Any) -> Any:
     if issubclass(builder, PlanDataset):
         return builder
     configs = [
-        CloneConfig(name=name, version=datasets.Version("1.0.0"), description=recipe.description, recipe=recipe)
+        CloneConfig(
+            name=name,
+            version=datasets.Version("1.0.0"),
+            description=engine(recipe.engine).describe(recipe),
+            recipe=recipe,
+        )
         for name, recipe in builder.RECIPES.items()
     ]
     fields = {
@@ -97,13 +115,15 @@ def _restore(builder: Any, state: dict[str, Any]) -> Any:
     return made
 
 
-def paint_examples(plan: Plan, samples: list[Sample], paint: Paint) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Samples as `datasets` examples, equal to what the clone holds; images made again come last."""
-    for batch in paint_samples(plan, samples, paint):
-        for made in batch:
-            picture, fields = encode_sample(plan.recipe, made)
-            fields["sha256"] = hashlib.sha256(picture).hexdigest()
+def generate_examples(
+    plan: Plan, samples: list[Sample], generate: Generate, execution: Execution
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Samples as `datasets` examples; images made again come last."""
+    for batch in generate_samples(plan, samples, generate, execution.batch_size):
+        for made in batch.kept:
+            content, fields = encode_sample(plan.recipe, execution, made)
+            fields["sha256"] = hashlib.sha256(content).hexdigest()
             key, name = made.sample.key, plan.recipe.image_format
-            image = {"bytes": picture, "path": f"{key}.{name}"}
+            image = {"bytes": content, "path": f"{key}.{name}"}
             row = {name: image, "cls": made.sample.label, "json": fields, "__key__": key}
             yield key, {**row, "__url__": plan.recipe.name}

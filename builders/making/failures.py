@@ -1,4 +1,4 @@
-"""Shards that could not be made: what is told of each, in `_making/failures`, until it is made after all."""
+"""Shards that could not be made: what is known of each, in `_making/failures`, until it is made after all."""
 
 import errno
 import json
@@ -7,37 +7,16 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
-from builders.format.errors import ShardError, UserError
+from builders.format.errors import OutOfMemoryError, ReadableError, ShardError, UnreachableError, missing_extra
 from builders.format.manifest import MAKING
 from builders.format.storage import Storage
-from builders.making.claims import read_json
 from builders.making.plan import Plan
+from builders.making.policy import Problem
 
 FAILURES = f"{MAKING}/failures"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Why an attempt at a shard failed. It travels between processes."""
-
-    cause: str
-    """One sentence."""
-    details: str = ""
-    """The traceback of what is no mistake of the user's."""
-    ends_run: bool = False
-    """Whether any other shard would end the same, as with a full disk or a model that is not there."""
-    ends_shard: bool = False
-    """Whether this shard would end the same again."""
-    is_death: bool = False
-    """Whether all that is known is that the worker is gone, of the shard or of something else."""
-    error: Exception | None = None
-    """What to raise, of one that ends the run."""
-
-    @property
-    def is_unexpected(self) -> bool:
-        """Whether the worker itself may be broken, as by a CUDA error, after which all that its process tries fails."""
-        return bool(self.details)
+FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +32,7 @@ class Failure:
     details: str
     host: str
     time: float
+    """Seconds since 1970."""
 
     def __str__(self) -> str:
         tries = f" {self.num_attempts} times" if self.num_attempts > 1 else ""
@@ -60,18 +40,25 @@ class Failure:
         return f"shard {self.shard} ({which}) failed{tries}: {self.cause}"
 
 
-ENDS_RUN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-
-
 def problem_of(error: Exception) -> Problem:
-    """What an exception means for the shard and for the run."""
+    """Which scope an exception of a worker has."""
     if isinstance(error, ShardError):
-        return Problem(cause=str(error), ends_shard=True)
-    if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in ENDS_RUN):
-        return Problem(cause=str(error), ends_run=True, error=error)
+        return Problem(scope="shard", cause=str(error))
+    if isinstance(error, OutOfMemoryError):
+        return Problem(scope="memory", cause=str(error), error=error)
+    if isinstance(error, UnreachableError):
+        return Problem(scope="store", cause=str(error), error=error)
+    if isinstance(error, ReadableError):
+        return Problem(scope="config", cause=str(error), error=error)
+    if isinstance(error, ModuleNotFoundError):
+        missing = missing_extra(error.name or str(error), "build")
+        return Problem(scope="config", cause=str(missing), error=missing)
+    if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
+        place = f" at '{error.filename}'" if error.filename else ""
+        return Problem(scope="worker", cause=f"{error.strerror}{place}", is_final=True)
     lines = str(error).strip().splitlines()
     cause = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return Problem(cause=cause, details="".join(traceback.format_exception(error)))
+    return Problem(scope="worker", cause=cause, details="".join(traceback.format_exception(error)))
 
 
 def write_failure(storage: Storage, plan: Plan, shard: int, problem: Problem, num_attempts: int) -> Failure:
@@ -93,13 +80,22 @@ def write_failure(storage: Storage, plan: Plan, shard: int, problem: Problem, nu
 
 
 def forget_failure(storage: Storage, shard: int) -> None:
+    """Deletes the note of a shard that was made after all."""
     storage.remove(_name(shard))
 
 
 def read_failures(storage: Storage) -> list[Failure]:
     """All shards that were given up and not made since, by number."""
-    found = storage.each(partial(read_json, storage), storage.names(FAILURES))
+    found = storage.each(partial(_read, storage), storage.names(FAILURES))
     return sorted((Failure(**content) for content in found if content), key=lambda failure: failure.shard)
+
+
+def _read(storage: Storage, name: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(storage.read(name))
+        return found
+    except (OSError, ValueError):
+        return None
 
 
 def _name(shard: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from builders.format.errors import UserError
 from builders.images.source import read_source
+from builders.making.engines.base import engine
 from builders.making.recipe import Recipe
 
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -32,16 +33,17 @@ def is_embedded(recipe: Recipe) -> bool:
 
 
 def pin_model(recipe: Recipe) -> Recipe:
+    """The recipe with its source named for ever, as its engine does it."""
+    return engine(recipe.engine).pin(recipe)
+
+
+def pin_pipeline(recipe: Recipe) -> Recipe:
     """The recipe with `revision`, `model_dir` and `scheduler` filled in: a directory is pinned by its content, a Hub id by
     its commit.
-
-    Real images are pinned by their files' names and contents.
 
     Raises:
         UserError: the directory is no pipeline or differs from the recipe's revision, or the Hub cannot say the commit.
     """
-    if recipe.engine == "folder":
-        return _pin_source(recipe)
     directory = str(embedded_dir()) if is_embedded(recipe) else recipe.model_dir
     if not directory and Path(recipe.model).is_dir():
         directory = recipe.model
@@ -63,7 +65,12 @@ def pin_model(recipe: Recipe) -> Recipe:
     return replace(recipe, model=name, revision=digest, model_dir=directory, scheduler=scheduler)
 
 
-def _pin_source(recipe: Recipe) -> Recipe:
+def pin_source(recipe: Recipe) -> Recipe:
+    """The recipe of real images with `revision`, a hash over their files' names and contents.
+
+    Raises:
+        UserError: there is no source, it has broken images, or others than the recipe was made with.
+    """
     if not recipe.model_dir:
         raise UserError("real images need their source; give --source DIR, a directory of class folders")
     source = read_source(recipe.model_dir)

@@ -1,223 +1,132 @@
-"""The output directory before, while and after a clone is made in it: whose it is, and what is left to do.
+"""What lies at an output before, while and after a clone is made in it.
 
 Invariant: an output holds one recipe. Files of anything else are never touched.
 """
 
 import dataclasses
-import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from builders.format.errors import UserError
-from builders.format.manifest import (
-    MAKING,
-    MANIFEST,
-    SHARDS_PER_METADATA_FILE,
-    Manifest,
-    SafetyCounts,
-    ShardEntry,
-    making_folder,
-    metadata_name,
-    parse_manifest,
-    shard_name,
-)
+from builders.format.manifest import MAKING, MANIFEST, Manifest, ShardEntry, parse_manifest
 from builders.format.storage import Storage
 from builders.making.plan import Plan
-from builders.making.recipe import recipe_from_dict
-from builders.making.shard import read_sidecar, sidecar_name
+from builders.making.recipe import Recipe, recipe_from_dict
+from builders.making.shard import sidecar_name
 
-TARGET = f"{MAKING}/recipe.json"
+TARGET = f"{MAKING}/target.json"
 """The recipe and the number of rounds that are being made."""
-FINALISING = f"{MAKING}/finalising"
-"""There once `finalise` has begun to put files in place for the target; until it ends, no other target is taken up."""
-MAX_SHOWN = 4
-"""Differing fields that are told of another recipe."""
+FINALISING = f"{MAKING}/finalising.json"
+"""The number of rounds that `finalise` is putting in place; until it has, no other number is taken up."""
 OLD_MANIFEST = f"{MAKING}/{MANIFEST}"
 """Where a growing clone's manifest waits while `finalise` is at work."""
+MAX_SHOWN = 4
+"""Differing fields that are shown of another recipe."""
 
 
 @dataclass(frozen=True)
-class FinishedShard:
-    name: str
-    num_samples: int
-    num_bytes: int
-    sha256: str
-    environment: dict[str, str]
-    safety: SafetyCounts
-    changes: dict[str, int]
+class State:
+    """An output as it is at one moment."""
 
-
-@dataclass
-class Output:
-    plan: Plan
     storage: Storage
     old: Manifest | None
     """Manifest of the clone that is here already, finished earlier and perhaps shorter."""
+    is_in_place: bool
+    """Whether that clone is whole: its manifest lies where readers look for it."""
+    target: dict[str, Any] | None
+    """{"recipe": …, "num_rounds": …} of what is being made; None where nothing is."""
+    finalising: int | None
+    """The number of rounds whose files are being moved into place."""
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all is made and in place. Shards of a longer target may wait in `_making`."""
-        return (
-            self.old is not None
-            and self.old.num_rounds == self.plan.num_rounds
-            and self.storage.exists(MANIFEST)
-            and not self.storage.exists(FINALISING)
-        )
+    def recipe(self) -> Recipe | None:
+        """The recipe of what is here; None of an empty output."""
+        fields = self.target["recipe"] if self.target else self.old.recipe if self.old else None
+        return recipe_from_dict(fields) if fields else None
 
-    def missing_shards(self, asked: Sequence[int]) -> list[int]:
-        """Those that are still to be made, by listing; `finalise` looks into what is there."""
-        made = self.made_shards(asked)
-        return [shard for shard in asked if shard not in made and not self.is_kept(shard)]
+    def plan(self) -> Plan | None:
+        """What is being made here, or was; None of an empty output."""
+        recipe = self.recipe
+        if recipe is None:
+            return None
+        return Plan(recipe, self.target["num_rounds"] if self.target else self.old.num_rounds if self.old else 0)
 
-    def made_shards(self, asked: Iterable[int]) -> set[int]:
-        """Those whose sidecar is there, by listing their folders."""
-        asked = list(asked)
-        folders = sorted({making_folder(shard) for shard in asked})
-        there = {name for folder in folders for name in self.storage.names(folder)}
-        return {shard for shard in asked if sidecar_name(self.plan, shard) in there}
+    def is_complete(self, plan: Plan) -> bool:
+        """Whether the plan's clone is here and whole; shards of a longer one may wait in `_making`."""
+        is_here = self.old is not None and self.is_in_place and self.finalising is None
+        return is_here and self.old is not None and self.old.num_rounds == plan.num_rounds
 
-    def finished_shards(self) -> Iterator[FinishedShard | None]:
-        """All shards in their order: what is known of a finished one, None of one that is still to be made."""
-        for start in range(0, self.plan.num_shards, SHARDS_PER_METADATA_FILE):
-            stop = min(start + SHARDS_PER_METADATA_FILE, self.plan.num_shards)
-            yield from self.storage.each(self.finished_shard, range(start, stop), also_on_disk=True)
+    def kept(self, plan: Plan) -> list[ShardEntry]:
+        """The shards of the clone that is here which a longer plan keeps: all but a last one that was cut short."""
+        if self.old is None:
+            return []
+        entries, last = self.old.shards, len(self.old.shards) - 1
+        is_same = Plan(plan.recipe, self.old.num_rounds).shard_end(last) == plan.shard_end(last)
+        return entries if is_same else entries[:-1]
 
-    def finished_shard(self, shard: int) -> FinishedShard | None:
-        """What is known of a finished shard, whose sidecar is read in full; None where it is still to be made."""
-        name = shard_name(self.plan.recipe.split, shard)
-        if sidecar := read_sidecar(self.plan, shard, self.storage):
-            facts, table = sidecar
-            safety = SafetyCounts(**facts["safety"])
-            return FinishedShard(
-                name,
-                table.num_rows,
-                facts["num_bytes"],
-                facts["sha256"],
-                facts["environment"],
-                safety,
-                facts["changes"],
-            )
-        if (entry := self._kept(shard)) and self.old:
-            return FinishedShard(
-                name,
-                entry.num_samples,
-                entry.num_bytes,
-                entry.sha256,
-                self.old.environments[entry.environment],
-                entry.safety,
-                entry.changes,
-            )
-        return None
-
-    def metadata_rows(self, shard: int) -> pa.Table:
-        """Metadata of a finished shard.
+    def check(self, plan: Plan) -> None:
+        """Checks that a plan may be made here.
 
         Raises:
-            UserError: the metadata of a shard that was finished earlier is missing or broken.
+            UserError: there is another recipe, a longer clone, or files that are no clone.
         """
-        if sidecar := read_sidecar(self.plan, shard, self.storage):
-            return sidecar[1]
-        number, row_group = divmod(shard, SHARDS_PER_METADATA_FILE)
-        name = metadata_name(self.plan.recipe.split, number)
-        try:
-            return pq.ParquetFile(io.BytesIO(self.storage.read(name))).read_row_group(row_group)
-        except (OSError, pa.ArrowException) as error:
+        root = self.storage.root
+        if (recipe := self.recipe) is not None:
+            _check_same_recipe(plan.recipe, recipe, root)
+        if self.old and self.old.num_rounds > plan.num_rounds:
             raise UserError(
-                f"'{self.storage.path(name)}' cannot be read ({error}), and the clone cannot grow without it; restore it"
-            ) from None
-
-    def is_kept(self, shard: int) -> bool:
-        """Whether a shard is one of the clone that was finished here earlier."""
-        return self._kept(shard) is not None
-
-    def _kept(self, shard: int) -> ShardEntry | None:
-        """The entry of a shard of the clone that is here, if it is the same shard in this plan."""
-        if self.old is None or shard >= len(self.old.shards):
-            return None
-        before = Plan(self.plan.recipe, self.old.num_rounds).shard_rounds(shard)
-        return self.old.shards[shard] if before == self.plan.shard_rounds(shard) else None
-
-
-def open_output(plan: Plan, storage: Storage) -> Output:
-    """Takes an output for a plan: empty, unfinished, or a clone of the same recipe that is no longer than planned.
-
-    An output in which finalising was interrupted has to be finalised first: see `unfinished_target`.
-
-    Raises:
-        UserError: it holds another recipe, a longer clone, or files that are no clone.
-    """
-    old = _read_old(storage)
-    target = _read_target(storage)
-    if old:
-        _check_same_recipe(plan, old.recipe, storage)
-        if old.num_rounds > plan.num_rounds:
-            raise UserError(
-                f"'{storage.root}' already holds {old.num_rounds} rounds ({old.num_samples} images), more than the "
+                f"'{root}' already holds {self.old.num_rounds} rounds ({self.old.num_samples} images), more than the "
                 f"{plan.num_rounds} asked for; choose another output for a smaller clone"
             )
-    if target and not old and not _has_sidecars(storage):
-        target = None  # nothing was finished for it, so another recipe may take its place, with smaller batches, say
-    if target:
-        _check_same_recipe(plan, target["recipe"], storage)
-    if not old and not target and (names := _foreign_names(storage)):
-        raise UserError(f"'{storage.root}' holds files but no clone ('{names[0]}'); choose an empty or new directory")
-    output = Output(plan, storage, old)
-    if not output.is_complete and not storage.exists(FINALISING):
-        _write_target(plan, storage, target)
-    return output
+        if self.old and self.old.recipe_hash != plan.recipe.hash:
+            raise UserError(
+                f"the recipe in '{root}' has fields that this version of fakeit does not know; install a newer one"
+            )
+        if recipe is None and (names := _foreign_names(self.storage)):
+            raise UserError(f"'{root}' holds files but no clone ('{names[0]}'); choose an empty or new directory")
 
 
-def open_for_reading(storage: Storage) -> Output | None:
-    """What is being made at an output, or was: its own plan; None where there is neither. Writes nothing."""
-    old = _read_old(storage)
-    target = _read_target(storage)
-    if target:
-        return Output(Plan(recipe_from_dict(target["recipe"]), target["num_rounds"]), storage, old)
-    return Output(Plan(recipe_from_dict(old.recipe), old.num_rounds), storage, old) if old else None
+def read_state(storage: Storage) -> State:
+    """Looks at an output; writes nothing.
+
+    Raises:
+        UserError: what is there cannot be read, or is of fakeit 0.1.
+    """
+    old, is_in_place = None, True
+    for name in (MANIFEST, OLD_MANIFEST, MANIFEST):  # twice, for a finaliser may be moving it
+        if content := _read(storage, name):
+            old, is_in_place = parse_manifest(content, storage.path(MANIFEST)), name == MANIFEST
+            break
+    target = _read_json(storage, TARGET)
+    if target is None and old is None and storage.exists(f"{MAKING}/recipe.json"):
+        raise UserError(f"'{storage.root}' was begun by fakeit 0.1; go on with that version, or choose another output")
+    if target and old is None and not any(name.endswith(".parquet") for name in storage.names(MAKING)):
+        target = None  # nothing was finished for it, so that another recipe may take its place
+    finalising = _read_json(storage, FINALISING)
+    return State(storage, old, is_in_place, target, finalising["num_rounds"] if finalising else None)
 
 
-def unfinished_target(plan: Plan, storage: Storage) -> Plan | None:
-    """The plan that an interrupted `finalise` was putting in place, if there is one: it must be finished first."""
-    try:
-        num_rounds = int(json.loads(storage.read(FINALISING))["num_rounds"])
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"'{storage.path(FINALISING)}' cannot be read; remove it to go on") from None
-    target, old = _read_target(storage), _read_old(storage)
-    if target or old:
-        _check_same_recipe(plan, target["recipe"] if target else old.recipe if old else {}, storage)
-    return Plan(plan.recipe, num_rounds)
+def write_target(plan: Plan, state: State) -> None:
+    """Says what is being made, for all runs that come."""
+    target = {"recipe": plan.recipe.to_dict(), "num_rounds": plan.num_rounds}
+    if target != state.target:
+        state.storage.write(TARGET, json.dumps(target, ensure_ascii=False, indent=1).encode())
 
 
-def begin_finalising(plan: Plan, storage: Storage) -> None:
-    """Marks that this plan is put in place; until the mark goes, no other target is taken up."""
-    storage.write(FINALISING, json.dumps({"num_rounds": plan.num_rounds}).encode())
+def made_shards(plan: Plan, storage: Storage, asked: Sequence[int], folder: str = MAKING) -> set[int]:
+    """Those of some shards whose sidecar is in a folder, by one listing; `finalise` looks into what is there."""
+    there = set(storage.names(folder))
+    return {shard for shard in asked if sidecar_name(plan, shard) in there}
 
 
-def is_target(plan: Plan, storage: Storage) -> bool:
-    """Whether the output is still to become this plan's clone, and no longer one."""
-    target = _read_target(storage)
-    return target is not None and target["num_rounds"] == plan.num_rounds
-
-
-def _read_old(storage: Storage) -> Manifest | None:
-    """The manifest of the clone that is here already; looked for twice, for a finaliser may be moving it."""
-    for name in (MANIFEST, OLD_MANIFEST, MANIFEST):
-        try:
-            return parse_manifest(storage.read(name), storage.path(MANIFEST))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-    return None
-
-
-def _has_sidecars(storage: Storage) -> bool:
-    return any(name.endswith(".parquet") for name in storage.names(MAKING))
+def missing_shards(plan: Plan, state: State, asked: Sequence[int]) -> list[int]:
+    """Those that are still to be made, in their order."""
+    num_kept = len(state.kept(plan))
+    asked = [shard for shard in asked if shard >= num_kept]
+    made = made_shards(plan, state.storage, asked) if asked else set()
+    return [shard for shard in asked if shard not in made]
 
 
 def _foreign_names(storage: Storage) -> list[str]:
@@ -225,30 +134,26 @@ def _foreign_names(storage: Storage) -> list[str]:
     return [n for n in storage.names("") if not n.endswith(".tmp") and not n.startswith(f"{MAKING}/")]
 
 
-def _read_target(storage: Storage) -> dict[str, Any] | None:
+def _read(storage: Storage, name: str) -> bytes | None:
     try:
-        target = json.loads(storage.read(TARGET))
+        return storage.read(name)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
-        target = None
+
+
+def _read_json(storage: Storage, name: str) -> dict[str, Any] | None:
+    if (content := _read(storage, name)) is None:
+        return None
     try:
-        return {"recipe": target["recipe"], "num_rounds": int(target["num_rounds"])}
+        found = json.loads(content)
+        return {**found, "num_rounds": int(found["num_rounds"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"'{storage.path(TARGET)}' cannot be read ({type(error).__name__}); remove '{MAKING}' beside it to start anew"
+            f"'{storage.path(name)}' cannot be read ({type(error).__name__}); remove '{MAKING}' beside it to start anew"
         ) from None
 
 
-def _write_target(plan: Plan, storage: Storage, old: dict[str, Any] | None) -> None:
-    recipe = plan.recipe
-    target = {"recipe": recipe.to_dict(), "num_rounds": plan.num_rounds}
-    if target != old:
-        storage.write(TARGET, json.dumps(target, ensure_ascii=False, indent=1).encode())
-
-
-def _check_same_recipe(plan: Plan, fields: dict[str, Any], storage: Storage) -> None:
-    ours, theirs = plan.recipe, recipe_from_dict(fields)
+def _check_same_recipe(ours: Recipe, theirs: Recipe, root: str) -> None:
     if ours == theirs:
         return
     names = [f.name for f in dataclasses.fields(ours) if f.compare]
@@ -259,7 +164,7 @@ def _check_same_recipe(plan: Plan, fields: dict[str, Any], storage: Storage) -> 
     if len(differing) > MAX_SHOWN:
         shown.append(f"and {len(differing) - MAX_SHOWN} more fields")
     raise UserError(
-        f"'{storage.root}' holds a different recipe ({'; '.join(shown)}); choose another output, or ask for that recipe"
+        f"'{root}' holds a different recipe ({'; '.join(shown)}); choose another output, or ask for that recipe"
     )
 
 

@@ -1,7 +1,11 @@
 """How the paper made its clones; what it does not say (sampler, precision, format, seeds) is ours, see docs/imagenet.md."""
 
 from builders.classes.scenes import read_places365
+from builders.making.execution import Execution
 from builders.making.recipe import Recipe
+
+ON_A_GPU = Execution(channels_last=True)
+"""How workers compute where a GPU in 16 bits is meant."""
 
 
 def stable_diffusion_v1_4(name: str) -> Recipe:
@@ -15,6 +19,5 @@ def stable_diffusion_v1_4(name: str) -> Recipe:
         width=512,
         height=384,
         dtype="float16",
-        channels_last=True,
         scenes=read_places365(),
     )

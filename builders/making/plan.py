@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from builders.classes.scenes import scene_phrase
 from builders.format.errors import UserError
 from builders.format.rounds import MAX_COUNT, Rounds
+from builders.making.engines.base import engine
 from builders.making.prompts import render_prompt, template_fields
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
 
 
 def sample_seed(recipe_seed: int, wnid: str, index: int, attempt: int) -> int:
@@ -35,21 +37,6 @@ def draw_background(seed: int, num_scenes: int) -> int:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One image to be made."""
-
-    key: str
-    label: int
-    wnid: str
-    class_name: str
-    index: int
-    attempt: int
-    seed: int
-    background: str
-    prompt: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """A recipe carried on for `num_rounds` rounds: with equal counts, that many images a class."""
 
@@ -63,13 +50,7 @@ class Plan:
             raise UserError(f"{self.num_rounds} images per class are too many; keys have room for {MAX_COUNT}")
         if not self.recipe.classes:
             raise UserError(f"recipe '{self.recipe.name}' has no classes")
-        if self.recipe.engine == "folder" and self.num_rounds > self.recipe.default_rounds:
-            raise UserError(
-                f"{self.num_rounds} images per class are more than the largest class has ({self.recipe.default_rounds}); "
-                "ask for fewer"
-            )
-        if self.recipe.engine == "folder" and self.recipe.safety != "off":
-            raise UserError(f"safety is '{self.recipe.safety}', but real images are not checked; leave it out")
+        engine(self.recipe.engine).check(self.recipe, self.num_rounds)
         fields = template_fields(self.recipe.prompt)
         if "b" in fields and not self.recipe.scenes:
             raise UserError(f"prompt '{self.recipe.prompt}' needs backgrounds, but '{self.recipe.name}' has no scenes")

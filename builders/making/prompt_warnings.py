@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.scenes import scene_phrase
+from builders.making.engines.base import engine
 from builders.making.models import embedded_dir, is_embedded
 from builders.making.plan import Plan
 from builders.making.prompts import render_prompt, template_fields
@@ -26,7 +27,7 @@ NUM_ENDS = 2
 
 def prompt_warnings(plan: Plan) -> list[str]:
     """A sentence for each oddity; token counts only where the model's tokenizer lies on this machine."""
-    if plan.recipe.engine != "diffusion":
+    if not engine(plan.recipe.engine).IS_SYNTHETIC:
         return []
     return [*same_prompts(plan.recipe), *_unused_settings(plan.recipe), *_cut_prompts(plan.recipe)]
 
@@ -72,7 +73,7 @@ def _cut_prompts(recipe: Recipe) -> list[str]:
 
 def fetch_tokenizers(recipe: Recipe) -> None:
     """Gets the tokenizers of a model of the Hub, some megabytes, so that prompts can be counted; silent where it cannot."""
-    if recipe.engine != "diffusion" or is_embedded(recipe) or recipe.model_dir:
+    if not engine(recipe.engine).IS_SYNTHETIC or is_embedded(recipe) or recipe.model_dir:
         return
     import huggingface_hub
 

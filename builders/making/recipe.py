@@ -1,6 +1,7 @@
-"""The recipe: all that decides a clone's bytes. Two clones of one recipe differ at most in how long they are.
+"""The recipe: what every image of a clone is meant to be. Two clones of one recipe differ in length, and at most in last bits.
 
-Invariant: `Recipe.hash` changes exactly when a field changes that decides bytes.
+Invariant: `Recipe.hash` changes exactly when the meaning changes. A field of `NEUTRAL` at its default is neither hashed nor
+written, so that a new field changes no old hash. How images are computed is not here but in `execution.py`.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from builders.making.prompts import template_fields
 SAFETY = ("off", "flag", "drop")
 DTYPES = ("float32", "float16", "bfloat16")
 NEUTRAL = {"background_color": WHITE, "num_left_out": 0}
-"""Fields that a recipe only names where they are not at their default, so that older hashes hold."""
+"""Fields that are left out where they have this value. A field that comes later must be here; those of format 2 are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +30,13 @@ class Recipe:
     name: str
     """Builder and config, "digits_sd/c_cfg2"."""
     engine: str = "diffusion"
-    """Who paints the pixels: a module of `builders.making.engines`."""
+    """Who makes the pixels: a module of `builders.making.engines`, or of a package that adds one."""
     split: str = "train"
     """Split that the clone is: train, validation or test."""
     prompt: str = "{c}"
     """Prompt template over the fields c, lemma, h_c, d_c, b."""
     negative_prompt: str = ""
-    """What the picture is guided away from."""
+    """What the image is guided away from."""
     model: str = "CompVis/stable-diffusion-v1-4"
     """Hub id of a diffusers pipeline, or the name of a directory."""
     revision: str = ""
@@ -52,16 +53,6 @@ class Recipe:
     """Pixels."""
     dtype: str = "float32"
     """Arithmetic of the model: float32, float16 or bfloat16."""
-    batch_size: int = 16
-    """Images made together; pixels depend on it in their last bits."""
-    num_threads: int = 1
-    """CPU threads of a worker; pixels depend on it in their last bits."""
-    channels_last: bool = False
-    """Memory format of the convolutions; faster on GPUs in 16 bits."""
-    compile: bool = False
-    """Whether the denoiser goes through torch.compile."""
-    vae_slicing: bool = False
-    """Whether images are decoded one by one, for want of memory."""
     safety: str = "flag"
     """The model's own safety checker: off; flag keeps its verdict; drop makes a flagged image again with another seed."""
     image_format: str = "jpg"
@@ -73,7 +64,7 @@ class Recipe:
     shard_size: int = 1000
     """About how many images a shard holds; always a whole number of rounds."""
     classes: tuple[ClassEntry, ...] = ()
-    """What is painted, in sorted-wnid order."""
+    """The classes of the images, in sorted-wnid order."""
     scenes: tuple[str, ...] = ()
     """Places categories that {b} is drawn from."""
     background_color: str = WHITE
@@ -95,10 +86,8 @@ class Recipe:
                 raise UserError(f"{name} is {value!r}, but must be of type {kind.__name__}")
             if isinstance(value, str) and not _is_utf8(value):
                 raise UserError(f"{name} is {value!r}, which is no text in UTF-8")
-        painted = ("num_inference_steps", "width", "height") if self.engine == "diffusion" else ()
-        for name in ("batch_size", "num_threads", "shard_size", *painted):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.shard_size < 1:
+            raise UserError(f"shard_size is {self.shard_size}, but must be at least 1")
         if not all(isinstance(scene, str) and _is_utf8(scene) for scene in self.scenes):
             raise UserError("scenes must be texts, such as desert/sand")
         if self.dtype not in DTYPES:
@@ -113,10 +102,6 @@ class Recipe:
             raise UserError(f"seed is {self.seed}, but must be 0 to 2**53 - 1")
         check_format(self.image_format)
         check_color(self.background_color)
-        if self.engine == "diffusion" and self.background_color != WHITE:
-            raise UserError(
-                f"background_color is '{self.background_color}', but only real images have transparent pixels"
-            )
         try:
             template_fields(self.prompt)
         except ValueError as error:
@@ -128,13 +113,6 @@ class Recipe:
         """sha256 of the canonical JSON of all fields but `model_dir` and `num_left_out`."""
         fields = {name: value for name, value in self.to_dict().items() if name != "num_left_out"}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-    @property
-    def description(self) -> str:
-        """A line for lists of recipes."""
-        if self.engine == "folder":
-            return f"real images of the {self.split} split, from --source"
-        return f'prompt "{self.prompt}", guidance {self.guidance_scale:g}'
 
     @property
     def label_names(self) -> list[str]:
@@ -171,14 +149,16 @@ class Recipe:
 
 
 def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
-    """The inverse of `Recipe.to_dict`.
+    """The inverse of `Recipe.to_dict`. Fields that this version does not know are passed over; the hash tells that they differ.
 
     Raises:
-        UserError: a field is unknown, missing or of another type.
+        UserError: a field is missing or of another type.
     """
     try:
         classes = tuple(ClassEntry(**entry) for entry in fields["classes"])
-        known = {**fields, "classes": classes, "scenes": tuple(fields["scenes"])}
+        names = {f.name for f in dataclasses.fields(Recipe)}
+        known = {name: value for name, value in fields.items() if name in names}
+        known |= {"classes": classes, "scenes": tuple(fields["scenes"])}
         if not isinstance(fields["scenes"], list) or None in fields.values():
             raise TypeError("scenes are no list" if None not in fields.values() else "a field is null")
         known.pop("model_dir", None)

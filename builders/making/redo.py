@@ -1,6 +1,7 @@
-"""Making one image of a clone again from its own metadata, and comparing it with the picture that the clone holds.
+"""Making one image of a clone again from its own metadata, and comparing it with the one that the clone holds.
 
-The image is painted in its slot of a batch of the recorded shape, filled with copies of it: neighbours do not matter.
+It is made in its slot of a batch of the recorded shape, filled with copies of it, for neighbors do not matter, and with the
+execution that its shard was made with.
 """
 
 from dataclasses import dataclass, replace
@@ -11,29 +12,30 @@ from builders.format.errors import UserError
 from builders.format.open_clone import Clone
 from builders.images.read import decode_sample
 from builders.making.engines.base import engine
+from builders.making.execution import Execution, execution_from_dict
+from builders.making.generation import GeneratedSample
 from builders.making.models import pin_model
-from builders.making.painting import PaintedSample
-from builders.making.plan import Sample
 from builders.making.recipe import Recipe, override_recipe, recipe_from_dict
+from builders.making.sample import Sample
 from builders.making.shard import encode_sample
 
 SETTINGS = (
     "negative_prompt", "guidance_scale", "num_inference_steps", "width", "height", "model", "revision", "scheduler",
-    "dtype", "batch_size",
+    "dtype",
 )  # fmt: skip
 """Fields of a sample's json that are settings of the recipe, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Redone:
-    picture: bytes
-    """The new picture's file."""
+    image: bytes
+    """The new image's file."""
     is_identical: bool
     """Whether its bytes are those in the clone."""
     num_pixels: int
     """Pixels that differ, once both are decoded."""
     max_difference: int
-    """Largest difference of a colour value, 0 to 255."""
+    """Largest difference of a color value, 0 to 255."""
 
     def __str__(self) -> str:
         if self.is_identical:
@@ -47,18 +49,15 @@ def redo(clone: Clone, key: str, model: str | None = None) -> Redone:
     Raises:
         UserError: there is no such key, the images are real ones, or the model is another one or cannot be had.
     """
-    recipe = recipe_from_dict(clone.manifest.recipe)
-    if recipe.engine == "folder":
+    recipe, manifest = recipe_from_dict(clone.manifest.recipe), clone.manifest
+    if not manifest.is_synthetic:
         raise UserError(f"'{clone.root}' holds real images, which nobody made; redo is for synthetic clones")
     number = clone.find(key)
     shard, row = clone.locate(number)
     fields = clone.metadata(shard).slice(row, 1).to_pylist()[0]
     recipe = override_recipe(recipe, {name: fields[name] for name in SETTINGS})
-    slot = fields["batch_slot"]
-    if (
-        fields["dtype"] != clone.manifest.recipe["dtype"]
-    ):  # it came out broken in 16 bits and was made again in 32, alone
-        recipe, slot = replace(recipe, compile=False, batch_size=1), 0
+    execution = execution_from_dict(manifest.executions[manifest.shards[shard].execution])
+    execution = replace(execution, batch_size=fields["batch_size"])
     recipe = pin_model(replace(recipe, safety="off", model_dir=model or ""))
     sample = Sample(
         key=key,
@@ -71,20 +70,20 @@ def redo(clone: Clone, key: str, model: str | None = None) -> Redone:
         background=fields["background"],
         prompt=fields["prompt"],
     )
-    return _compare(recipe, sample, slot, clone[number].picture)
+    return _compare(recipe, execution, sample, fields["batch_slot"], clone[number].picture)
 
 
-def _compare(recipe: Recipe, sample: Sample, slot: int, old: bytes) -> Redone:
-    painted = engine(recipe.engine).load(recipe)([sample] * recipe.batch_size)[slot]
-    made = PaintedSample(position=0, sample=sample, slot=slot, painted=painted)
-    picture, _ = encode_sample(recipe, made)
-    before, after = (decode_sample(sample.key, content).astype(int) for content in (old, picture))
+def _compare(recipe: Recipe, execution: Execution, sample: Sample, slot: int, old: bytes) -> Redone:
+    generated = engine(recipe.engine).load(recipe, execution)([sample] * execution.batch_size)[slot]
+    made = GeneratedSample(position=0, sample=sample, slot=slot, generated=generated, verdict="")
+    new, _ = encode_sample(recipe, execution, made)
+    before, after = (decode_sample(sample.key, content).astype(int) for content in (old, new))
     if before.shape != after.shape:
         raise UserError(f"'{sample.key}' is {before.shape[1]}x{before.shape[0]} in the clone, its json says otherwise")
     differences = np.abs(before - after).max(axis=2)
     return Redone(
-        picture=picture,
-        is_identical=picture == old,
+        image=new,
+        is_identical=new == old,
         num_pixels=int((differences > 0).sum()),
         max_difference=int(differences.max()),
     )

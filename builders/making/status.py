@@ -1,56 +1,57 @@
 """How far an output is, told from its files alone: from any machine that can list them, and without a server."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
-from pathlib import PurePosixPath
+from datetime import UTC, datetime
+from typing import Any
 
 from builders.format.errors import UserError
-from builders.format.manifest import MAKING
-from builders.format.storage import Storage
-from builders.making.claims import CLAIMS, FINALISE, RUNS, Run, claim_file, read_json, read_run
-from builders.making.failures import FAILURES, Failure, read_failures
-from builders.making.output import Output, open_for_reading
-from builders.making.shard import sidecar_name
+from builders.format.manifest import MAKING, Verdicts
+from builders.format.storage import open_storage
+from builders.making.board import RUNS, Seen, alive_runs, read_says
+from builders.making.failures import Failure, read_failures
+from builders.making.output import made_shards, read_state
 
-WINDOW = 1800.0
-"""Seconds over which the rate is taken."""
-MIN_SHARDS_FOR_RATE = 2
 MAX_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claimed:
-    """A shard that is in the making."""
+class RunStatus:
+    """A run that is at work."""
 
-    shard: int
-    run: Run | None
-    """None of one that has ended without a word."""
-    seconds: float
-    """Since it was claimed."""
+    runner: str
+    host: str
+    pid: int
+    shards: list[int]
+    num_images: int
+    """Images made of the shards that it is at."""
+    images_per_second: float
+    """Over the last two minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
     name: str
-    """Of the recipe."""
+    """The recipe's."""
     num_samples: int
     num_shards: int
     num_samples_done: int
+    """Images of finished shards, and those made of the ones that runs are at."""
     num_shards_done: int
     is_complete: bool
     """Whether the clone is put together."""
     is_finalising: bool
-    runs: list[Run]
+    runs: list[RunStatus]
     """Those that are alive."""
-    running: list[Claimed]
-    lost: list[Claimed]
-    """Of runs that are not alive; another run will take them up."""
+    lost: list[int]
+    """Shards of runs that ended without a word; they will be made again."""
     failures: list[Failure]
-    images_per_second: float | None
-    """Over the last half hour; None where too little is known."""
+    verdicts: Verdicts
+    """Of the finished clone."""
+
+    @property
+    def images_per_second(self) -> float:
+        return sum(run.images_per_second for run in self.runs)
 
     @property
     def seconds_left(self) -> float | None:
@@ -59,38 +60,36 @@ class Status:
         return left / self.images_per_second if self.images_per_second else None
 
 
-def read_status(out: str, now: float | None = None) -> Status:
+def read_status(out: str) -> Status:
     """What is done, running, lost and failed of the clone at `out`.
 
     Raises:
         UserError: nothing is being made there.
     """
-    now, storage = time.time() if now is None else now, Storage(out)
-    output = open_for_reading(storage)
-    if output is None:
+    storage = open_storage(out)
+    state = read_state(storage)
+    plan = state.plan()
+    if plan is None:
         raise UserError(f"'{out}' holds no clone and none is being made there; check the path")
-    plan = output.plan
-    listed = storage.times(MAKING)
-    names = [sidecar_name(plan, shard) for shard in range(plan.num_shards)]
-    done = [shard for shard, name in enumerate(names) if name in listed or output.is_kept(shard)]
-    runs = [PurePosixPath(path).stem for path in _listed_in(listed, RUNS)]
-    found = dict(zip(runs, storage.each(partial(read_run, storage), runs), strict=True))
-    claims = storage.each(lambda name: _read_claim(storage, name, found, now), _listed_in(listed, CLAIMS))
-    running = sorted((claim for claim in claims if claim), key=lambda claim: claim.shard)
-    is_complete = output.is_complete
+    is_complete = state.is_complete(plan)
+    num_kept = len(state.kept(plan))
+    done = {*range(num_kept), *(() if is_complete else made_shards(plan, storage, range(num_kept, plan.num_shards)))}
+    seen = [] if is_complete else alive_runs(storage, datetime.now(UTC))
+    runs = [_run(one, found) for one in seen if (found := read_says(storage, one))]
+    alive = {one.name for one in seen}
+    dead = [] if is_complete else [Seen(name, None) for name in storage.names(RUNS) if name not in alive]
     return Status(
         name=plan.recipe.name,
         num_samples=plan.num_samples,
         num_shards=plan.num_shards,
-        num_samples_done=plan.num_in(done),
+        num_samples_done=min(plan.num_samples, plan.num_in(done) + sum(run.num_images for run in runs)),
         num_shards_done=len(done),
         is_complete=is_complete,
-        is_finalising=claim_file(FINALISE) in listed and not is_complete,
-        runs=[run for run in found.values() if run and run.is_alive(now)],
-        running=[claim for claim in running if claim.run and claim.run.is_alive(now)],
-        lost=[claim for claim in running if not (claim.run and claim.run.is_alive(now))],
-        failures=read_failures(storage) if _listed_in(listed, FAILURES) else [],
-        images_per_second=_rate(output, [listed.get(names[shard]) for shard in done], done, now),
+        is_finalising=any(one.is_finalising for one in seen),
+        runs=runs,
+        lost=sorted(set().union(*(one.shards for one in dead)) - done),
+        failures=[] if is_complete and not storage.names(MAKING) else read_failures(storage),
+        verdicts=state.old.verdict_totals() if state.old else Verdicts(),
     )
 
 
@@ -101,19 +100,20 @@ def describe(status: Status) -> list[str]:
         f"{status.name}: {status.num_samples_done:,} of {status.num_samples:,} images ({share:.1%}), "
         f"{status.num_shards_done:,} of {status.num_shards:,} shards"
     ]
+    if broken := sum(status.verdicts.broken.values()):
+        lines.append(f"broken: {broken:,} images (not finite, or of one flat color), which training leaves out")
+    if flagged := sum(status.verdicts.flagged.values()):
+        lines.append(f"flagged by the safety checker and kept: {flagged:,} images")
     if status.is_complete:
         return [*lines, "the clone is complete"]
     if status.is_finalising:
         lines.append("the clone is being put together")
-    if status.images_per_second and (left := status.seconds_left) is not None:
-        lines.append(
-            f"{status.images_per_second:,.1f} images/s in the last half hour, {_duration(left)} left at that rate"
-        )
+    if (left := status.seconds_left) is not None:
+        lines.append(f"{status.images_per_second:,.1f} images/s, {_duration(left)} left at that rate")
     for run in status.runs:
-        held = [claim for claim in status.running if claim.run and claim.run.id == run.id]
-        longest = f", the longest for {_duration(max(claim.seconds for claim in held))}" if held else ""
         lines.append(
-            f"running: {run.runner} on {run.host} (process {run.pid}), {len(held)} shards in the making{longest}"
+            f"running: {run.runner} on {run.host} (process {run.pid}), {len(run.shards)} shards in the making, "
+            f"{run.num_images:,} images of them"
         )
     if not status.runs:
         lines.append("no run is at work; 'fakeit-build make' goes on")
@@ -122,40 +122,22 @@ def describe(status: Status) -> list[str]:
     return [*lines, *(f"failed: {failure}" for failure in status.failures)]
 
 
-def _numbers(claims: Sequence[Claimed]) -> str:
-    shown = ", ".join(str(claim.shard) for claim in claims[:MAX_SHOWN])
-    return f"shards {shown}{', …' if len(claims) > MAX_SHOWN else ''}"
+def _run(seen: Seen, says: dict[str, Any]) -> RunStatus:
+    return RunStatus(
+        runner=str(says.get("runner", "")),
+        host=str(says.get("host", "")),
+        pid=int(says.get("pid", 0)),
+        shards=sorted(seen.shards),
+        num_images=int(says.get("num_images", 0)),
+        images_per_second=float(says.get("images_per_second", 0.0)),
+    )
+
+
+def _numbers(shards: Sequence[int]) -> str:
+    return f"shards {', '.join(map(str, shards[:MAX_SHOWN]))}{', …' if len(shards) > MAX_SHOWN else ''}"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _read_claim(storage: Storage, name: str, runs: Mapping[str, Run | None], now: float) -> Claimed | None:
-    found = read_json(storage, name)
-    if not found or not PurePosixPath(name).stem.isdecimal():
-        return None
-    return Claimed(
-        shard=int(PurePosixPath(name).stem),
-        run=runs.get(str(found.get("run"))),
-        seconds=now - float(found.get("since", now)),
-    )
-
-
-def _listed_in(listed: Mapping[str, object], folder: str) -> list[str]:
-    """The names in a folder."""
-    return [name for name in listed if name.startswith(f"{folder}/")]
-
-
-def _rate(output: Output, times: Sequence[datetime | None], done: Sequence[int], now: float) -> float | None:
-    """Images a second, from the times at which shards were finished: the first of them only begins the count."""
-    finished = sorted(
-        (when.timestamp(), output.plan.shard_length(shard))
-        for when, shard in zip(times, done, strict=True)
-        if when is not None and now - when.timestamp() <= WINDOW
-    )
-    if len(finished) < MIN_SHARDS_FOR_RATE or finished[-1][0] <= finished[0][0]:
-        return None
-    return sum(length for _, length in finished[1:]) / (finished[-1][0] - finished[0][0])

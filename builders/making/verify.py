@@ -4,6 +4,7 @@ Without `deep` it checks names, sizes, checksums, tar structure, keys, labels, j
 metadata, timm's index and the card; with it, every picture is decoded too.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import multiprocessing as mp
@@ -25,7 +26,8 @@ from builders.format.manifest import (
     read_manifest,
     timm_index,
 )
-from builders.format.storage import Storage
+from builders.format.storage import Storage, open_storage
+from builders.making.engines.base import engine
 from builders.making.output import FINALISING
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
@@ -82,7 +84,7 @@ def verify_clone(
 
 
 def _open_verifier(root: str, deep: bool) -> ShardVerifier:
-    storage = Storage(root)
+    storage = open_storage(root)
     manifest = read_manifest(storage)
     return ShardVerifier(manifest, Plan(recipe_from_dict(manifest.recipe), manifest.num_rounds), storage, deep)
 
@@ -139,7 +141,11 @@ def _verify_metadata(manifest: Manifest, storage: Storage, name: str, number: in
 def _verify_manifest(manifest: Manifest, plan: Plan) -> Iterator[Fault]:
     recipe = plan.recipe
     if recipe.hash != manifest.recipe_hash:
-        yield Fault("clone.json", "the recipe is not the one whose hash is recorded")
+        unknown = sorted(manifest.recipe.keys() - {f.name for f in dataclasses.fields(recipe)})
+        newer = f"; it has fields of a newer fakeit ({', '.join(unknown)})" if unknown else ""
+        yield Fault("clone.json", f"the recipe is not the one whose hash is recorded{newer}")
+    if manifest.is_synthetic != engine(recipe.engine).IS_SYNTHETIC:
+        yield Fault("clone.json", f"it says is_synthetic {manifest.is_synthetic}, which images of its engine are not")
     if recipe.label_names != manifest.label_names:
         yield Fault("clone.json", "label names differ from the recipe's classes")
     if (recipe.split, recipe.image_format) != (manifest.split, manifest.image_format):

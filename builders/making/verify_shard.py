@@ -9,15 +9,17 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, SafetyCounts, metadata_name
+from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, Verdicts, metadata_name
 from builders.format.metadata import read_rows
 from builders.format.schema import MEMBERS, METADATA_SCHEMA, json_faults
 from builders.format.shards import Member, read_members
 from builders.format.storage import Storage
 from builders.images.read import decode_image, read_image_header
-from builders.making.painting import MAX_ATTEMPTS
-from builders.making.plan import Plan, Sample
+from builders.making.engines.base import engine
+from builders.making.generation import MAX_ATTEMPTS
+from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
 from builders.making.shard import planned_fields
 
 Row = dict[str, Any]
@@ -64,7 +66,7 @@ class ShardVerifier:
                     if key in seen:
                         yield Fault(entry.name, "the key occurs twice", key)
                     fields: Row = {}
-                    for text in self._sample_faults(members, fields, planned.get(key), rows):
+                    for text in self._sample_faults(shard, members, fields, planned.get(key), rows):
                         if text != MOVED or not has_moved:
                             yield Fault(entry.name, text, key)
                         has_moved |= text == MOVED
@@ -79,8 +81,8 @@ class ShardVerifier:
             yield Fault(entry.name, "its samples are not in the order of the plan")
         if num_samples != entry.num_samples:
             yield Fault(entry.name, f"holds {num_samples} samples, clone.json says {entry.num_samples}")
-        if (counts := SafetyCounts.of(list(seen.values()))) != entry.safety:
-            yield Fault(entry.name, f"its safety verdicts are {counts}, clone.json says {entry.safety}")
+        if (counts := Verdicts.of(list(seen.values()))) != entry.verdicts:
+            yield Fault(entry.name, f"its verdicts are {counts}, clone.json says {entry.verdicts}")
         if num_bytes != entry.num_bytes:
             yield Fault(entry.name, f"has {num_bytes} bytes, clone.json says {entry.num_bytes}")
         if sha256 != entry.sha256:
@@ -97,6 +99,9 @@ class ShardVerifier:
                 table = read_rows(raw, shard % SHARDS_PER_METADATA_FILE)
         except (OSError, IndexError, OverflowError, pa.ArrowException) as error:
             return None, Fault(name, f"cannot be read ({error})")
+        if not {field.name for field in METADATA_SCHEMA} <= set(table.column_names):
+            return None, Fault(name, "it lacks columns of the clone format")
+        table = table.select(METADATA_SCHEMA.names)
         if table.schema.remove_metadata() != METADATA_SCHEMA:
             return None, Fault(name, "its columns are not those of the clone format")
         entry = manifest.shards[shard]
@@ -107,7 +112,7 @@ class ShardVerifier:
         return rows, None
 
     def _sample_faults(
-        self, members: list[Member], fields: Row, planned: Sample | None, rows: dict[str, Row] | None
+        self, shard: int, members: list[Member], fields: Row, planned: Sample | None, rows: dict[str, Row] | None
     ) -> Iterator[str]:
         """What is wrong with a sample; fills in `fields` from its json."""
         manifest = self.manifest
@@ -137,16 +142,17 @@ class ShardVerifier:
         fields |= found
         yield from _agreement_faults(manifest.label_names[label], key, fields)
         if planned:
-            yield from self._plan_faults(planned, fields)
+            yield from self._plan_faults(shard, planned, fields)
         yield from _picture_faults(manifest.image_format, picture, fields, self.deep)
         if rows is not None:
             yield from _row_faults(rows.get(key), {"key": key, "label": label, **fields}, members)
 
-    def _plan_faults(self, planned: Sample, fields: Row) -> Iterator[str]:
+    def _plan_faults(self, shard: int, planned: Sample, fields: Row) -> Iterator[str]:
         if not 0 <= fields["attempt"] < MAX_ATTEMPTS:
             yield f"json says attempt {fields['attempt']}, but there are {MAX_ATTEMPTS}"
             return
-        yield from _setting_faults(self.plan.recipe, fields)
+        execution = self.manifest.executions[self.manifest.shards[shard].execution]
+        yield from _setting_faults(self.plan.recipe, execution.get("batch_size"), fields)
         if fields["attempt"]:
             planned = self.plan.sample(planned.label, planned.index, fields["attempt"])
         for name, value in planned_fields(self.plan.recipe, planned).items():
@@ -154,55 +160,48 @@ class ShardVerifier:
                 yield f"json says {name} {fields[name]!r}, the recipe says {value!r}"
 
 
-def _setting_faults(recipe: Recipe, fields: Row) -> Iterator[str]:
-    """Values that no image of the recipe can have."""
-    verdicts = {"off": (-1,), "flag": (-1, 0, 1), "drop": (0,)}[recipe.safety]
+def _setting_faults(recipe: Recipe, batch_size: Any, fields: Row) -> Iterator[str]:
+    """Values that no image of the recipe, in a shard that was made with such batches, can have."""
+    is_synthetic = engine(recipe.engine).IS_SYNTHETIC
+    is_last = fields["attempt"] == MAX_ATTEMPTS - 1
+    verdicts = {"off": (-1,), "flag": (-1, 0, 1), "drop": (0, 1) if is_last else (0,)}[recipe.safety]
     allowed = {
-        "attempt": range(MAX_ATTEMPTS if recipe.safety == "drop" else 1),
+        "attempt": range(MAX_ATTEMPTS if is_synthetic else 1),
         "nsfw": verdicts,
-        "batch_slot": range(recipe.batch_size),
-        "dtype": (recipe.dtype, "float32"),
-        "width": (recipe.width if recipe.engine == "diffusion" else fields["width"],),
-        "height": (recipe.height if recipe.engine == "diffusion" else fields["height"],),
+        "broken": (0, 1) if is_last else (0,),
+        "batch_size": (batch_size,),
+        "batch_slot": range(fields["batch_size"]),
+        "vae_dtype": (recipe.dtype, "float32", "") if is_synthetic else ("",),
+        "width": (recipe.width if is_synthetic else fields["width"],),
+        "height": (recipe.height if is_synthetic else fields["height"],),
     }
     for name, values in allowed.items():
         if fields[name] not in values:
-            yield f"json says {name} {fields[name]!r}, which no image of the recipe has"
+            yield f"json says {name} {fields[name]!r}, which no image of the shard has"
 
 
 class _Hashing(io.RawIOBase):
-    """A file that hashes what passes through it; the tar is read in order, so the hash is the file's."""
+    """A file that hashes what is read from it; a tar is read in order, so the hash is the file's."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._hashed = 0
+        self._num_bytes = 0
         self.sha256 = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        start = self._file.tell()
         content = self._file.read(size)
-        if start + len(content) > self._hashed:
-            self.sha256.update(content[self._hashed - start :])
-            self._hashed = start + len(content)
+        self.sha256.update(content)
+        self._num_bytes += len(content)
         return content
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        target = offset if whence == 0 else self._file.tell() + offset
-        if target > self._hashed:  # skipped bytes are hashed, too
-            self._file.seek(self._hashed)
-            while self._hashed < target and self.read(min(1 << 20, target - self._hashed)):
-                pass
-        return self._file.seek(target)
-
     def tell(self) -> int:
-        return self._file.tell()
+        return self._num_bytes
 
     def finish(self) -> tuple[str, int]:
         """sha256 and length of the whole file."""
-        self._file.seek(self._hashed)
         while self.read(1 << 20):
             pass
-        return self.sha256.hexdigest(), self._hashed
+        return self.sha256.hexdigest(), self._num_bytes
 
 
 def _by_key(members: Iterable[Member]) -> Iterator[list[Member]]:

@@ -17,10 +17,12 @@ from builders.format.errors import UserError
 from builders.format.manifest import CARD, Manifest
 from builders.format.schema import card_features
 from builders.format.storage import Storage
-from builders.making.plan import Plan, Sample
+from builders.making.engines.base import engine
+from builders.making.plan import Plan
 from builders.making.prompt_warnings import same_prompts
 from builders.making.prompts import template_fields
 from builders.making.recipe import Recipe, recipe_from_dict
+from builders.making.sample import Sample
 from builders.publishing.beside import Beside, read_beside
 from builders.publishing.card_edits import CardText, merge_card, read_card, stale_parts, with_text
 
@@ -34,7 +36,7 @@ PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 
 def card_metadata(recipe: Recipe, manifest: Manifest | None) -> dict[str, Any]:
     """The YAML block. `version` follows the digest, for `datasets` caches a local clone by what its card says."""
-    is_real = recipe.engine == "folder"
+    is_real = not engine(recipe.engine).IS_SYNTHETIC
     licence = "other" if is_real else model_licence(recipe.model)
     shards = [shard.name for shard in manifest.shards] if manifest else f"data/*/{recipe.split}-*.tar"
     info: dict[str, Any] = {
@@ -121,9 +123,10 @@ def _render(plan: Plan, manifest: Manifest | None, beside: Beside) -> str:
         examples=list(_examples(plan)),
         scene_phrase=scene_phrase,
         counts=plan.class_counts().tolist(),
-        safety=manifest.safety_totals() if manifest else None,
+        verdicts=manifest.verdict_totals() if manifest else None,
         failures=known_failures(recipe),
-        same_prompts=same_prompts(recipe) if recipe.engine == "diffusion" else [],
+        same_prompts=same_prompts(recipe) if engine(recipe.engine).IS_SYNTHETIC else [],
+        is_synthetic=engine(recipe.engine).IS_SYNTHETIC,
         sheets=beside.sheets,
         audit=beside.audit,
         worst=_worst_classes(beside.audit) if beside.audit else [],

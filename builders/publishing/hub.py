@@ -22,7 +22,7 @@ from huggingface_hub.utils import disable_progress_bars, logging
 from builders.format.errors import UserError
 from builders.format.manifest import CARD, MANIFEST, FileEntry, parse_manifest
 from builders.format.retrying import http_status, is_of_the_network, is_offline, is_transient, retrying
-from builders.format.storage import Storage
+from builders.format.storage import Storage, open_storage
 from builders.publishing.collection import card_yaml, render_collection
 from builders.publishing.push import INDEX_FILES, Progress, checked_clone, clone_files
 
@@ -288,7 +288,7 @@ class _Branch:
         self.tree = repo.tree(self.commit)
 
     def read(self, path: str) -> bytes:
-        return Storage(f"hf://datasets/{self.repo.id}@{self.commit}").read(path)
+        return open_storage(f"hf://datasets/{self.repo.id}@{self.commit}").read(path)
 
 
 class _Repo:

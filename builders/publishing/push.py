@@ -19,7 +19,7 @@ from builders.format.manifest import (
     parse_manifest,
     read_manifest,
 )
-from builders.format.storage import Storage
+from builders.format.storage import Storage, open_storage
 from builders.making.verify import verify_clone
 from builders.publishing.beside import BESIDE, names_beside
 
@@ -38,7 +38,7 @@ def checked_clone(root: str) -> tuple[Storage, Manifest]:
     Raises:
         UserError: it is unfinished or faulty, or lies elsewhere.
     """
-    storage = Storage(root)
+    storage = open_storage(root)
     manifest = read_manifest(storage)
     if not storage.is_local:
         raise UserError(f"'{root}' is not on this machine; only a clone on a disk can be pushed")
@@ -66,7 +66,7 @@ def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, n
         UserError: the clone is not whole, or the URL holds something else or cannot be written.
     """
     source, manifest = checked_clone(root)
-    target = Storage(url)
+    target = open_storage(url)
     files = clone_files(source, manifest)
     if _is_there(target, manifest, files) and target.read(CARD) == source.read(CARD):
         on_progress(len(files), sum(file.num_bytes for file in files))

@@ -35,7 +35,7 @@ from builders.format.errors import UserError
 from builders.format.manifest import MANIFEST
 from builders.format.open_clone import Clone, open_clone
 from builders.format.progress import progress
-from builders.format.storage import Storage
+from builders.format.storage import open_storage
 from builders.images.encode import as_shown
 from builders.images.folders import list_class_folders, readable
 from builders.images.read import decode_sample
@@ -81,7 +81,7 @@ class Source:
     @property
     def settings(self) -> dict[str, Any]:
         recipe = self.clone.manifest.recipe
-        if recipe.get("engine") == "folder":
+        if not self.clone.manifest.is_synthetic:
             return {"name": recipe["name"]}
         names = ("name", "prompt", "model", "guidance_scale", "num_inference_steps")
         return {name: recipe[name] for name in names if name in recipe}
@@ -237,7 +237,7 @@ class _Audited:
 
 def _read_audit(clone: Clone, folder: str) -> _Audited | None:
     """An audit of the clone as it is; None where none is asked for, and the clone has none or one of an earlier state."""
-    storage = Storage(folder) if folder else clone.storage
+    storage = open_storage(folder) if folder else clone.storage
     if not folder and not storage.exists(AUDIT):
         return None
     summary = read_audit(storage)

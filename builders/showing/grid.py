@@ -8,8 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from builders.format.errors import UserError, near
 from builders.making.engines.base import engine
-from builders.making.plan import Plan, Sample
+from builders.making.execution import Execution
+from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
 
 SEED = 1947262
 """The paper's."""
@@ -41,7 +43,7 @@ def draw_grid(
 
 
 def _sample(recipe: Recipe, class_id: str, seed: int) -> Sample:
-    if recipe.engine != "diffusion":
+    if not engine(recipe.engine).IS_SYNTHETIC:
         raise UserError(f"'{recipe.name}' has real images, which nobody made; a grid is for synthetic ones")
     ids = recipe.label_names
     if class_id not in ids:
@@ -50,8 +52,8 @@ def _sample(recipe: Recipe, class_id: str, seed: int) -> Sample:
 
 
 def _paint(recipe: Recipe, sample: Sample, guidance_scale: float, num_steps: int) -> Image.Image:
-    alone = replace(recipe, guidance_scale=guidance_scale, num_inference_steps=num_steps, batch_size=1, safety="off")
-    return Image.fromarray(np.asarray(engine(recipe.engine).load(alone)([sample])[0].picture))
+    changed = replace(recipe, guidance_scale=guidance_scale, num_inference_steps=num_steps, safety="off")
+    return Image.fromarray(np.asarray(engine(recipe.engine).load(changed, Execution(batch_size=1))([sample])[0].image))
 
 
 def _compose(title: str, rows: list[list[Image.Image]], columns: list[str], lines: list[str]) -> Image.Image:

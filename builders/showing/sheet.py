@@ -90,8 +90,9 @@ def _choose(titles: dict[str, str], classes: list[str]) -> dict[str, str]:
 
 
 def _title(root: str) -> str:
-    recipe = open_clone(root).manifest.recipe
-    if recipe["engine"] == "folder":
+    manifest = open_clone(root).manifest
+    recipe = manifest.recipe
+    if not manifest.is_synthetic:
         return "real"
     return f'"{recipe["prompt"]}", guidance {recipe["guidance_scale"]:g}'
 

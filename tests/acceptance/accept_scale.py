@@ -22,7 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from builders.format.storage import Storage
+from builders.format.remote_storage import RemoteStorage
+from builders.format.storage import open_storage
 from tests.acceptance.accept_kill import digests
 from tests.acceptance.record import ROOT, command, record, run
 
@@ -238,13 +239,13 @@ def serve_s3(share_failing: float, bucket: str) -> tuple[S3, dict[str, str]]:
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server.server_port}",
     }
     os.environ.update(settings)
-    Storage(f"s3://{bucket}").fs.clear_instance_cache()
-    Storage(f"s3://{bucket}").fs.mkdir(bucket)
+    RemoteStorage(f"s3://{bucket}").fs.clear_instance_cache()
+    RemoteStorage(f"s3://{bucket}").fs.mkdir(bucket)
     return server, settings
 
 
 def fetch(url: str, out: Path) -> None:
-    storage = Storage(url)
+    storage = open_storage(url)
     for name in storage.names(""):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(storage.read(name))

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from builders.format.manifest import parse_manifest, timm_index
-from builders.format.storage import Storage
+from builders.format.storage import open_storage
 from builders.images.encode import encode_image
 from builders.images.read import decode_image
 from builders.making.verify import verify_clone
@@ -75,7 +75,7 @@ class Place:
         manifest = replace(self.manifest, shards=shards)
         (self.root / "clone.json").write_bytes(manifest.to_json())
         (self.root / "_info.json").write_bytes(timm_index(manifest))
-        (self.root / "README.md").write_text(clone_card(Storage(self.root), manifest).decode())
+        (self.root / "README.md").write_text(clone_card(open_storage(self.root), manifest).decode())
 
     def change(self, member: int, edit: Callable[[bytes], bytes]) -> None:
         """Edits the cls (0), picture (1) or json (2) of the chosen sample."""

@@ -27,7 +27,8 @@ def test_cli__list_and_plan_show_recipes() -> None:
     assert "digits_sd/c_h_inside_b_cfg2" in run("list").stdout
     shown = call("plan", "digits_sd/c_cfg2", "--limit", 2, "--images-per-class", 1000).stdout.splitlines()
     assert shown[0] == "digits_sd/c_cfg2: 10,000 images, 10 classes, 20 shards of 500"
-    assert len(shown) == 5 and shown[1].split()[1] == "n13742358_00000000"
+    assert shown[5] == "disk: about 34.6 MB for the clone, 7.3 MB for the model"
+    assert len(shown) == 6 and shown[1].split()[1] == "n13742358_00000000"
 
 
 def test_cli__make_verify_card_sheet(scans: Path, tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
         (["make", "digits_sd/c_cfg2", "OUT", "--model", "/tmp"], "'/tmp' is no diffusers pipeline"),
         (["make", "digits_sd/c_cfg2", "OUT", "--scale", "2", "--images-per-class", "3"], "give one of them"),
         (["make", "real_images/test", "OUT"], "give --source DIR"),
-        (["make", "digits_sd/c_cfg2", "OUT", "--width", "30"], "the model cannot paint so"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--width", "30"], "the model cannot generate so"),
         (["make", "digits_sd/c_cfg2", "OUT", "--guidance-scale", "nan"], "guidance_scale is nan"),
         (["plan", "digits_sd/c_cfg2", "--scale", "nan"], "--scale is nan"),
         (["make", "digits_sd/c_cfg2", "OUT", "--images-per-class", "1000000000"], "too many"),
@@ -94,7 +95,7 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
         (["make", "real_images/test", "OUT", "--source", "/nowhere"], "'/nowhere' is no directory"),
         (
             ["make", "digits_sd/c_cfg2", "/dev/null/x"],
-            "cannot write to '/dev/null/x/_making': Not a directory; choose",
+            "cannot write to '/dev/null/x/_making/runs': Not a directory; choose",
         ),
         (
             ["make", "digits_sd/c_cfg2", "CLONE"],

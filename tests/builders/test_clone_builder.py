@@ -39,7 +39,8 @@ def test_clone_builder__embedded_digits_are_made_streamed_and_equal(tmp_path: Pa
     )
     manifest = builder.materialize(tmp_path / "clone")
     clone = open_clone(tmp_path / "clone")
-    assert manifest.num_samples == len(clone) == 20
+    assert manifest is not None and manifest.num_samples == len(clone) == 20
+    assert [execution["batch_size"] for execution in manifest.executions] == [8]
     streamed = {row["__key__"]: row["json"]["sha256"] for row in builder.as_streaming_dataset(split="train")}
     made = clone.metadata(0, ["key", "sha256", "background", "prompt", "scheduler"]).to_pylist()
     assert streamed == {row["key"]: row["sha256"] for row in made}
@@ -80,13 +81,77 @@ def test_clone_builder__recipes_are_read_without_datasets() -> None:
 
 
 def test_clone_builder__a_clone_made_from_another_ones_manifest_is_the_same(tmp_path: Path) -> None:
-    from builders.clone_builder import make_clone
-    from builders.making.catalogue import find_recipe
+    from builders.making.catalogue import find_execution, find_recipe
+    from builders.making.make import make_clone
     from builders.making.models import pin_model
     from builders.making.plan import Plan
 
     builder = DigitsSD("c_cfg2", images_per_class=1, num_inference_steps=1, cache_dir=str(tmp_path))
     manifest = builder.materialize(tmp_path / "first")
-    again = pin_model(find_recipe(str(tmp_path / "first" / "clone.json"), {}))
-    assert replace(again, model_dir="").hash == manifest.recipe_hash
-    assert make_clone(Plan(again, 1), str(tmp_path / "second")) == manifest
+    path = str(tmp_path / "first" / "clone.json")
+    again = pin_model(find_recipe(path, {}))
+    assert manifest is not None and replace(again, model_dir="").hash == manifest.recipe_hash
+    assert make_clone(Plan(again, 1), str(tmp_path / "second"), execution=find_execution(path)) == manifest
+
+
+SUBCLASS = """
+from dataclasses import replace
+from my_helper import STEPS
+from builders.digits_sd import DigitsSD
+
+
+class MyDigits(DigitsSD):
+    RECIPES = {"fast": replace(DigitsSD.RECIPES["c_cfg2"], num_inference_steps=STEPS)}
+"""
+
+
+def test_clone_builder__may_be_any_file_and_build_on_another(tmp_path: Path) -> None:
+    from builders.making.catalogue import find_execution, find_recipe
+
+    (tmp_path / "my_digits.py").write_text(SUBCLASS)
+    (tmp_path / "my_helper.py").write_text("STEPS = 2\n")
+    name = str(tmp_path / "my_digits.py")
+    recipe = find_recipe(f"{name}/fast", {"seed": 3})
+    assert (recipe.name, recipe.num_inference_steps, recipe.seed) == ("my_digits/fast", 2, 3)
+    assert find_execution(f"{name}/fast") == DigitsSD.EXECUTION and len(recipe.classes) == 10
+    with pytest.raises(UserError, match="unknown config 'slow' of 'my_digits'; choose from fast"):
+        find_recipe(f"{name}/slow", {})
+    for content, words in (("x = 1", "defines no builder"), ("import nowhere", "fails .*nowhere")):
+        (tmp_path / "other.py").write_text(content)
+        with pytest.raises(UserError, match=words):
+            find_recipe(f"{tmp_path}/other.py/c", {})
+    with pytest.raises(UserError, match="there is no builder file"):
+        find_recipe(f"{tmp_path}/nope.py/c", {})
+
+
+def test_clone_builder__helper_files_beside_the_builders_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from builders.making import catalogue
+
+    names = catalogue.builder_names()
+    assert set(names) == {"custom_sd", "digits_sd", "imagenet_100_sd", "imagenet_1k_sd", "real_images"}
+    monkeypatch.setitem(sys.modules, "builders.custom_sd", None)  # as a file that lacks a library
+    assert "custom_sd" not in catalogue.builder_names() and "digits_sd" in catalogue.builder_names()
+
+
+def test_clone_builder__nothing_global_changes_in_the_users_process(tmp_path: Path) -> None:
+    code = f"""
+import torch, logging
+before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+torch.set_num_threads(2)
+import diffusers, transformers
+levels = diffusers.utils.logging.get_verbosity(), transformers.utils.logging.get_verbosity()
+from builders.digits_sd import DigitsSD
+from builders.format.open_clone import open_clone
+from builders.making.redo import redo
+builder = DigitsSD("c_cfg2", images_per_class=1, num_inference_steps=1, batch_size=5, cache_dir={str(tmp_path)!r})
+builder.materialize({str(tmp_path / "clone")!r})
+assert len(list(builder.as_streaming_dataset(split="train"))) == 10
+clone = open_clone({str(tmp_path / "clone")!r})
+assert redo(clone, clone.key(0)).is_identical
+after = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+assert after == (2, *before[1:]), (before, after)
+assert levels == (diffusers.utils.logging.get_verbosity(), transformers.utils.logging.get_verbosity())
+print("unchanged")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("unchanged\n"), done.stderr

@@ -59,7 +59,11 @@ def test_imagenet_sd__a_tiny_model_takes_the_same_road(tmp_path: Path) -> None:
         shard_size=40, batch_size=20, cache_dir=str(tmp_path / "cache"), image_format="png",
     )  # fmt: skip
     manifest = builder.materialize(tmp_path / "clone")
-    assert manifest.num_samples == 100 and manifest.recipe["scheduler"] == "EulerDiscreteScheduler"
+    assert (
+        manifest is not None
+        and manifest.num_samples == 100
+        and manifest.recipe["scheduler"] == "EulerDiscreteScheduler"
+    )
     loaded = datasets.load_dataset(str(tmp_path / "clone"), split="train", cache_dir=str(tmp_path / "cache"))
     assert sorted(loaded["cls"]) == list(range(100)) and loaded[0]["json"]["dtype"] == "float16"
 

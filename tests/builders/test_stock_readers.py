@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders.clone_builder import make_clone
 from builders.format.manifest import Manifest
 from builders.format.open_clone import EncodedSample, open_clone
 from builders.images.read import decode_image
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from builders.clone_builder import make_clone
 from builders.format.errors import UnreachableError, UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import Clone, open_clone
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from fakeit_train.config import DataConfig
 from fakeit_train.mixture import Mixture, open_mixture, whole

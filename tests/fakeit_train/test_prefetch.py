@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builders.clone_builder import make_clone
 from builders.format.cache import ShardCache
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.publishing.push import push_to_url
 from fakeit_train import cli

@@ -399,8 +399,8 @@ if __name__ == "__main__":
     import tempfile
 
     from builders.classes.class_options import ClassOptions
-    from builders.clone_builder import make_clone
     from builders.embedded.digits import write_class_folders
+    from builders.making.make import make_clone
     from builders.making.plan import Plan
     from builders.real_images import RealImages
 

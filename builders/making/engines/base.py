@@ -1,63 +1,88 @@
-"""What every engine is: a module with `load(recipe)`, which returns the call that paints, and `environment(recipe)`.
+"""What every engine is: a module that says what it can do, and whose `load` returns the call that makes images.
 
-paint = engine("diffusion").load(recipe)
-pictures = paint(samples)              # at most recipe.batch_size of them, one Painted each, in their order
+    generate = engine("diffusion").load(recipe, execution)
+    images = generate(samples)             # at most execution.batch_size of them, one GeneratedImage each, in their order
+    generate.environment                   # versions, device and settings that the bytes depend on
+
+An engine of another package is an entry point in the group "fakeit.engines".
 """
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-import builders.making.engines as engines_folder
-from builders.format.errors import UserError, missing_extra, near
-from builders.making.plan import Sample
+from builders.making.execution import Execution
+from builders.making.plugins import find_plugin
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
 
 
 @dataclass(frozen=True)
-class Painted:
-    picture: NDArray[np.uint8] | bytes
+class GeneratedImage:
+    image: NDArray[np.uint8] | bytes
     """RGB pixels (height, width, 3), or a file that already has the recipe's image format."""
     nsfw: int = -1
     """Verdict of a safety checker: 1 flagged, 0 not, -1 not checked."""
-    dtype: str = ""
-    """Arithmetic it was made in, where that is not the recipe's."""
+    is_broken: bool = False
+    """Whether it has values that are not finite, or is of one flat color."""
+    vae_dtype: str = ""
+    """Arithmetic in which the autoencoder decoded it; "" where there is none."""
     change: str = ""
     """What was done to a real image, such as turned; "" for one that is kept as it is."""
     problem: str = ""
-    """Why there is no picture, of a file that cannot be read."""
+    """Why there is no image, of a file that cannot be read."""
 
 
-Paint = Callable[[Sequence[Sample]], list[Painted]]
+class Generate(Protocol):
+    environment: dict[str, str]
+    """Versions, device and settings that the bytes may depend on."""
+
+    def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]: ...
 
 
 class Engine(Protocol):
-    def load(self, recipe: Recipe) -> Paint: ...
+    USES_GPU: bool
+    """Whether a worker gets a GPU of its own, where there is one."""
+    IS_SYNTHETIC: bool
+    """Whether images are made from prompts, and an image that was rejected can be made again with another seed."""
+    PACKAGES: tuple[str, ...]
+    """Packages that the bytes depend on."""
 
-    def environment(self, recipe: Recipe) -> dict[str, str]:
-        """Versions and device that the bytes may depend on."""
-        ...
+    def check(self, recipe: Recipe, num_rounds: int) -> None:
+        """Checks what no image can be made with.
 
+        Raises:
+            UserError: a setting is out of range, or not for this engine.
+        """
 
-def engine_names() -> list[str]:
-    """The modules in this folder."""
-    return [module.name for module in pkgutil.iter_modules(engines_folder.__path__) if module.name != "base"]
+    def pin(self, recipe: Recipe) -> Recipe:
+        """The recipe with `revision`, `model_dir` and whatever else names its source for ever.
+
+        Raises:
+            UserError: the source is not there, or another one than the recipe was made with.
+        """
+
+    def describe(self, recipe: Recipe) -> str:
+        """A line for lists of recipes."""
+
+    def json_fields(self, recipe: Recipe) -> dict[str, Any]:
+        """The fields of every sample's json that tell the engine's settings."""
+
+    def load(self, recipe: Recipe, execution: Execution) -> Generate:
+        """Makes ready, once a process.
+
+        Raises:
+            UserError: the source cannot be loaded so.
+        """
 
 
 def engine(name: str) -> Engine:
-    """The engine of that name: a module in this folder.
+    """The engine of that name.
 
     Raises:
         UserError: there is none, or what it stands on is not installed.
     """
-    if name not in engine_names():
-        raise UserError(f"unknown engine '{name}'; {near(name, engine_names())}")
-    try:
-        return cast(Engine, importlib.import_module(f"{engines_folder.__name__}.{name}"))
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or name, "build") from None
+    return cast(Engine, find_plugin("engines", name))

@@ -1,4 +1,4 @@
-"""The engine that paints nothing: real images from class folders, `<source>/<class>/…/<image>`, in sorted order.
+"""The engine that makes nothing: real images from class folders, `<source>/<class>/…/<image>`, in sorted order.
 
 A file that already has the clone's format, and looks the same to every reader, is kept byte for byte; any other is encoded
 again (`images/encode.py`).
@@ -8,37 +8,64 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from builders.classes.class_ids import class_ids
 from builders.format.distribution import versions
+from builders.format.errors import UserError
 from builders.images.encode import stored
 from builders.images.source import SourceFile, pinned_images, read_source
-from builders.making.engines.base import Paint, Painted
-from builders.making.plan import Sample
+from builders.making.engines.base import GeneratedImage
+from builders.making.execution import Execution
+from builders.making.models import pin_source as pin
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
+
+USES_GPU = False
+IS_SYNTHETIC = False
+PACKAGES = ("pillow",)
+
+__all__ = ["IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "describe", "json_fields", "load", "pin"]
 
 
-def load(recipe: Recipe) -> Paint:
-    images = pinned_images(recipe.model_dir, recipe.revision or read_source(recipe.model_dir).digest)
-    files = {identity: images[name] for name, identity in class_ids(images).items()}
-
-    def paint(samples: Sequence[Sample]) -> list[Painted]:
-        return [_painted(files[sample.wnid][sample.index], recipe) for sample in samples]
-
-    return paint
-
-
-def environment(recipe: Recipe) -> dict[str, str]:
-    return {**versions("pillow"), "device": "none"}
+def check(recipe: Recipe, num_rounds: int) -> None:
+    if num_rounds > recipe.default_rounds:
+        raise UserError(
+            f"{num_rounds} images per class are more than the largest class has ({recipe.default_rounds}); ask for fewer"
+        )
+    if recipe.safety != "off":
+        raise UserError(f"safety is '{recipe.safety}', but real images are not checked; leave it out")
 
 
-def _painted(file: SourceFile, recipe: Recipe) -> Painted:
-    path = os.path.join(recipe.model_dir, file.path)
-    try:
-        content = Path(path).read_bytes()
-        if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise ValueError("it changed while the clone was made")
-        picture, change = stored(content, recipe.image_format, recipe.image_quality, recipe.background_color)
-    except (ValueError, OSError) as error:
-        return Painted(b"", problem=f"'{path}' cannot be read ({error})")
-    return Painted(picture, change=change)
+def describe(recipe: Recipe) -> str:
+    return f"real images of the {recipe.split} split, from --source"
+
+
+def json_fields(recipe: Recipe) -> dict[str, Any]:
+    return {"guidance_scale": 0.0, "num_inference_steps": 0, "scheduler": "", "dtype": ""}
+
+
+def load(recipe: Recipe, execution: Execution) -> "_Reader":
+    return _Reader(recipe)
+
+
+class _Reader:
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        images = pinned_images(recipe.model_dir, recipe.revision or read_source(recipe.model_dir).digest)
+        self.files = {identity: images[name] for name, identity in class_ids(images).items()}
+        self.environment = {**versions(*PACKAGES), "device": "none"}
+
+    def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+        return [self._read(self.files[sample.wnid][sample.index]) for sample in samples]
+
+    def _read(self, file: SourceFile) -> GeneratedImage:
+        recipe, path = self.recipe, os.path.join(self.recipe.model_dir, file.path)
+        try:
+            content = Path(path).read_bytes()
+            if hashlib.sha256(content).hexdigest() != file.sha256:
+                raise ValueError("it changed while the clone was made")
+            image, change = stored(content, recipe.image_format, recipe.image_quality, recipe.background_color)
+        except (ValueError, OSError) as error:
+            return GeneratedImage(b"", problem=f"'{path}' cannot be read ({error})")
+        return GeneratedImage(image, change=change)

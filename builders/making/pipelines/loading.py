@@ -4,7 +4,6 @@ The only place that imports diffusers, but for the script that trained the embed
 """
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,71 +16,84 @@ import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from numpy.typing import NDArray
 
-from builders.format.errors import UserError, near
+from builders.format.errors import OutOfMemoryError, UserError, near
+from builders.making.execution import Execution
 from builders.making.recipe import Recipe
 
-# Tokenizers start threads of their own, which a worker does not want.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-diffusers.utils.logging.set_verbosity_error()
-diffusers.utils.logging.disable_progress_bar()
-transformers.utils.logging.disable_progress_bar()
-
 Check = Callable[[NDArray[np.uint8]], list[int]]
-"""A safety checker: pictures (n, height, width, 3) to verdicts, 1 flagged, 0 not."""
+"""A safety checker: images (n, height, width, 3) to verdicts, 1 flagged, 0 not."""
 
 
 def device() -> torch.device:
+    """The GPU of CUDA, or the CPU. Apple's mps is not used: nobody has compared its images with a CPU's."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_pipeline(recipe: Recipe) -> Any:
+def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
     """The recipe's pipeline on the GPU, where there is one; recipes that differ in guidance or size share it.
 
     Raises:
         UserError: the model cannot be found or is no text-to-image pipeline, or the scheduler is unknown.
     """
-    return _load(recipe, _load_modules)
-
-
-@contextmanager
-def borrow_pipeline(recipe: Recipe) -> Iterator[Any]:
-    """A pipeline that is not kept: its memory is free again after the block."""
     try:
-        yield _load(recipe, _load_modules.__wrapped__)
-    finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _load(recipe: Recipe, load_modules: Callable[..., tuple[Any, Any]]) -> Any:
-    try:
-        pipeline, own = load_modules(
-            *_source(recipe), recipe.dtype, recipe.channels_last, recipe.compile, recipe.vae_slicing
-        )
+        with quiet():
+            pipeline, own = _loaded_modules(
+                *_source(recipe), recipe.dtype, execution.channels_last, execution.compile, execution.vae_slicing
+            )
     except Exception as error:  # whatever a damaged directory makes the libraries raise
-        raise out_of_memory(recipe, error) or UserError(
-            f"model '{recipe.model}' cannot be loaded ({_reason(error)}); give --model a Hub id or a directory of a "
-            "text-to-image pipeline with safetensors"
+        raise out_of_memory(recipe, execution, error) or UserError(
+            f"model '{recipe.model}' cannot be loaded ({_reason(error)}); {_way_out(error, recipe)}"
         ) from None
     is_own = type(own).__name__ == recipe.scheduler
     pipeline.scheduler = own if is_own else _compatible_scheduler(own, recipe.scheduler)
     return pipeline
 
 
-def out_of_memory(recipe: Recipe, error: Exception) -> UserError | None:
-    """The sentence for want of memory on a GPU or a CPU; None for any other error."""
+def out_of_memory(recipe: Recipe, execution: Execution, error: Exception) -> OutOfMemoryError | None:
+    """The sentence for a batch that fits into no memory, of a GPU or a CPU; None for any other error."""
     words = ("allocate memory", "out of memory", "ALLOC_FAILED")
     is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
     if not is_memory:
         return None
-    what = f"out of memory with batches of {recipe.batch_size} at {recipe.width}x{recipe.height}"
-    if recipe.batch_size == 1:
-        return UserError(f"{what}; try --vae-slicing, --dtype float16, or a smaller size")
-    return UserError(f"{what}; try --batch-size {recipe.batch_size // 2}")
+    size = execution.batch_size
+    what = f"out of memory with batches of {size} at {recipe.width}x{recipe.height}"
+    ways = "try --vae-slicing, or a smaller model" if size == 1 else f"try --batch-size {size // 2}, or auto"
+    return OutOfMemoryError(f"{what}; {ways}")
 
 
-def load_check(recipe: Recipe) -> Check | None:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the libraries' progress bars and notes while a model is loaded; afterwards they are as they were."""
+    before = [library.utils.logging.get_verbosity() for library in (diffusers, transformers)]
+    bars = [library.utils.logging.is_progress_bar_enabled() for library in (diffusers, transformers)]
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, verbosity, has_bar in zip((diffusers, transformers), before, bars, strict=True):
+            library.utils.logging.set_verbosity(verbosity)
+            if has_bar:
+                library.utils.logging.enable_progress_bar()
+
+
+@contextmanager
+def process_settings(execution: Execution) -> Iterator[None]:
+    """Sets what bytes depend on for a whole process, threads and cuDNN's choice of algorithms, and sets it back."""
+    before = torch.get_num_threads()
+    if before != execution.num_threads:
+        torch.set_num_threads(execution.num_threads)
+    try:
+        # cuDNN may choose among algorithms by timing them, and some of them add up in an order that changes.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        if before != execution.num_threads:
+            torch.set_num_threads(before)
+
+
+def load_check(recipe: Recipe, execution: Execution) -> Check | None:
     """The model's own safety checker, as `recipe.safety` asks for it; None where there is none.
 
     Raises:
@@ -91,18 +103,20 @@ def load_check(recipe: Recipe) -> Check | None:
         return None
     source, revision = _source(recipe)
     try:
-        config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
+        with quiet():
+            config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
         if (config.get("safety_checker") or [None, None])[1] != StableDiffusionSafetyChecker.__name__:
             if recipe.safety == "drop":
                 raise UserError(
                     f"model '{recipe.model}' has no safety checker to drop images by; give --safety flag or off"
                 )
             return None
-        return _load_check(source, revision, recipe.dtype)
+        with quiet():
+            return _load_check(source, revision, recipe.dtype)
     except UserError:
         raise
     except Exception as error:
-        raise out_of_memory(recipe, error) or UserError(
+        raise out_of_memory(recipe, execution, error) or UserError(
             f"the safety checker of '{recipe.model}' cannot be loaded ({_reason(error)}); give --safety off to do without"
         ) from None
 
@@ -111,11 +125,32 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _way_out(error: Exception, recipe: Recipe) -> str:
+    kinds = {kind.__name__ for cause in (error, error.__cause__, error.__context__) for kind in type(cause).__mro__}
+    if "GatedRepoError" in kinds or "gated repo" in str(error):
+        return f"accept its terms at https://huggingface.co/{recipe.model} and log in with 'hf auth login'"
+    return "give --model a Hub id or a directory of a text-to-image pipeline with safetensors"
+
+
 def _source(recipe: Recipe) -> tuple[str, str | None]:
     return (recipe.model_dir, None) if recipe.model_dir else (recipe.model, recipe.revision)
 
 
-@lru_cache(maxsize=1)
+_loaded: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+"""The last model that was loaded, by what it was loaded with."""
+
+
+def _loaded_modules(*key: Any) -> tuple[Any, Any]:
+    """`_load_modules`, remembered. The last model goes before the next one comes, so that memory never holds two."""
+    if key not in _loaded:
+        _loaded.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _loaded[key] = _load_modules(*key)
+    return _loaded[key]
+
+
 def _load_modules(
     source: str, revision: str | None, dtype: str, channels_last: bool, compiled: bool, vae_slicing: bool
 ) -> tuple[Any, Any]:
@@ -134,8 +169,6 @@ def _load_modules(
     for module in pipeline.components.values():  # diffusers 0.42 leaves SD 3's transformer in 32 bits
         if isinstance(module, torch.nn.Module) and module.dtype != getattr(torch, dtype):
             module.to(getattr(torch, dtype))
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
     modules = pipeline.components
     if channels_last:
         for name in ("unet", "vae"):
@@ -166,11 +199,11 @@ def _load_check(source: str, revision: str | None, dtype: str) -> Check:
     extractor = transformers.CLIPImageProcessorPil.from_pretrained(source, subfolder="feature_extractor", **options)
 
     @torch.inference_mode()
-    def check(pictures: NDArray[np.uint8]) -> list[int]:
-        pixel_values = extractor(list(pictures), return_tensors="pt").pixel_values
-        # It blackens what it flags, so it gets pictures that nobody needs.
+    def check(images: NDArray[np.uint8]) -> list[int]:
+        pixel_values = extractor(list(images), return_tensors="pt").pixel_values
+        # It blackens what it flags, so it gets images that nobody needs.
         _, flagged = checker(
-            images=np.zeros((len(pictures), 1, 1, 3)), clip_input=pixel_values.to(device(), getattr(torch, dtype))
+            images=np.zeros((len(images), 1, 1, 3)), clip_input=pixel_values.to(device(), getattr(torch, dtype))
         )
         return [int(verdict) for verdict in flagged]
 

@@ -1,33 +1,30 @@
-"""The runner for one machine: shards handed out to worker processes as they get free, or made right here by one without a GPU.
+"""The runner for one machine: a process for each GPU, or this very process for one worker without a GPU.
 
-One worker for each GPU. Workers are spawned, never forked (a forked child hangs where its parent ran torch), and end with
-their parent. Each is an executor of its own, so the death of one touches no other. Another takes the place of one that died,
-or that failed as nobody expected: after a CUDA error all that its process tries would fail.
+A process that died, hung or failed unexpectedly is killed and replaced: after a CUDA error all that it tries would fail.
 """
 
 import contextlib
-import multiprocessing as mp
 import os
-import signal
+import pickle
+import queue
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_sentinel
-from multiprocessing.sharedctypes import RawArray
-from types import FrameType
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from builders.making.failures import Problem
+from builders.making.engines.base import engine
+from builders.making.execution import Execution
 from builders.making.plan import Plan
-from builders.making.runners.base import Job, Outcome, Report, attempt, drive, in_own_order
+from builders.making.policy import Problem
+from builders.making.runners.base import Ended, Event, Images, Job, Report, attempt
+from builders.making.scheduling import run_shards
 from builders.making.stopping import Dropped
 
-_images: Any
-_slot: int
-_is_making = False
+SECONDS_TO_END = 10.0
+"""For a process that was asked to end, before it is killed."""
 
 
 def num_workers(asked: int, plan: Plan) -> int:
@@ -40,21 +37,21 @@ def prepare(address: str) -> None:
 
 
 def run(job: Job) -> Report:
-    return run_in_order(in_own_order(job))
-
-
-def run_in_order(job: Job) -> Report:
-    """Takes the shards up in the order in which the job has them."""
-    workers = min(num_workers(job.num_workers, job.plan), len(job.shards))
-    if workers <= 1 and not _gpus(job.plan):  # a process that a GPU may break is another one, which can be replaced
-        return drive(job, _Here(job))
-    with _Workers(job, workers) as executor:
-        return drive(job, executor)
+    """Makes the shards on this machine."""
+    if not job.is_ordered:
+        start = int(job.board.run.rpartition("-")[2], 16) % len(job.shards)
+        job = replace(job, shards=job.shards[start:] + job.shards[:start])
+    gpus = _gpus(job.task.plan)
+    workers = min(num_workers(job.num_workers, job.task.plan), len(job.shards))
+    if workers <= 1 and not gpus:  # what a GPU may break is another process, which can be replaced
+        return run_shards(job, _Here(job))
+    with _Processes(job, workers, gpus) as processes:
+        return run_shards(job, processes)
 
 
 def _gpus(plan: Plan) -> list[str]:
-    """Those that making the plan's shards makes use of."""
-    return visible_gpus() if plan.recipe.engine == "diffusion" else []
+    """The GPUs that making the plan's shards makes use of."""
+    return visible_gpus() if engine(plan.recipe.engine).USES_GPU else []
 
 
 def visible_gpus() -> list[str]:
@@ -69,181 +66,136 @@ def visible_gpus() -> list[str]:
 
 
 class _Here:
-    """One shard at a time, in this process."""
+    """One worker in this process; it works while it is polled."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.shard: int | None = None
-        self.made = 0
+        self.order: tuple[int, Execution] | None = None
+        self.is_retired = False
 
-    def room(self) -> int:
-        return int(self.shard is None)
+    def free(self) -> list[str]:
+        return [] if self.order or self.is_retired else ["0"]
 
-    def submit(self, shard: int) -> None:
-        self.shard = shard
+    def start(self, worker: str, shard: int, execution: Execution) -> None:
+        self.order = (shard, execution)
 
-    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
-        if self.shard is None:
+    def poll(self, seconds: float, on_event: Callable[[Event], object]) -> None:
+        if self.order is None:
             time.sleep(seconds)
-            return []
-        shard = self.shard
+            return
+        shard, execution = self.order
+        problem = attempt(
+            self.job.task, shard, execution, lambda num_images, broken: on_event(Images("0", num_images, broken))
+        )
+        self.order = None
+        on_event(Ended("0", shard, problem))
 
-        def tell(num_images: int) -> None:
-            self.made += num_images
-            on_progress()
+    def replace(self, worker: str) -> None:
+        """Goes on in the same process, which nothing can replace."""
 
-        try:
-            problem = attempt(self.job.plan, self.job.out, shard, tell)
-        finally:
-            self.shard, self.made = None, 0
-        return [Outcome(shard=shard, problem=problem)]
+    def retire(self, worker: str) -> None:
+        self.is_retired = True
 
-    def num_images(self) -> int:
-        return self.made
-
-    def bench(self, worker: str) -> bool:
-        return False
+    def has_any(self) -> bool:
+        return not self.is_retired
 
 
-class _Workers:
-    """A process for each of some slots; a slot's process that dies is replaced."""
+class _Processes:
+    """A process for each worker, which starts when it gets its first shard."""
 
-    def __init__(self, job: Job, num_slots: int) -> None:
-        self.job, self.context = job, mp.get_context("spawn")
-        self.images = RawArray("q", num_slots)
-        """Of the shard that is in the making in each slot. Only the slot's own process writes there, so no lock is needed that
-        a killed one might keep."""
-        self.pids = RawArray("q", num_slots)
-        """Of each slot's process."""
-        self.gpus = _gpus(job.plan)
-        self.pools: list[ProcessPoolExecutor | None] = [None] * num_slots
-        self.tasks: dict[Future[Problem | None], tuple[int, int]] = {}
-        """To slot and shard."""
-        self.benched: set[int] = set()
-        """Slots that get nothing more."""
+    def __init__(self, job: Job, num_workers: int, gpus: list[str]) -> None:
+        self.job, self.gpus = job, gpus
+        self.workers = [str(number) for number in range(num_workers)]
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.shards: dict[str, int] = {}
+        self.retired: set[str] = set()
+        self.messages: queue.Queue[tuple[str, subprocess.Popen[bytes], Any]] = queue.Queue()
 
-    def __enter__(self) -> "_Workers":
+    def __enter__(self) -> "_Processes":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if exception[0] is Dropped:
-            self.drop()
-        for pool in self.pools:
-            if pool:
-                pool.shutdown(wait=True, cancel_futures=True)  # shards that are being made are finished first
-
-    def drop(self) -> None:
-        """Ends the workers at once."""
-        for process in mp.active_children():
-            process.terminate()
-
-    def room(self) -> int:
-        return len(self._free_slots())
-
-    def submit(self, shard: int) -> None:
-        slot = self._free_slots()[0]
-        self.images[slot] = 0
-        pool = self.pools[slot] or self._start(slot)
-        with _hidden_main():
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        for process in self.running.values():
+            assert process.stdin
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            if kind is Dropped or self.shards:
+                process.terminate()
+        for process in self.running.values():
             try:
-                future = pool.submit(_work, self.job.plan, self.job.out, shard)
-            except BrokenProcessPool:  # it died while it had nothing to do
-                future = self._start(slot).submit(_work, self.job.plan, self.job.out, shard)
-        self.tasks[future] = (slot, shard)
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
-    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
-        if not self.tasks:
-            time.sleep(seconds)
-            return []
-        done, _ = wait(self.tasks, timeout=seconds, return_when=FIRST_COMPLETED)
-        return [self._outcome(future) for future in done]
+    def free(self) -> list[str]:
+        return [worker for worker in self.workers if worker not in self.shards and worker not in self.retired]
 
-    def num_images(self) -> int:
-        return sum(self.images[slot] for slot, _ in self.tasks.values())
+    def start(self, worker: str, shard: int, execution: Execution) -> None:
+        self.shards[worker] = shard
+        if worker not in self.running:
+            self._send(worker, self._spawn(worker), self.job.task)
+        self._send(worker, self.running[worker], (shard, execution))
 
-    def bench(self, worker: str) -> bool:
-        self.benched.add(int(worker))
-        return len(self.benched) < len(self.pools)
-
-    def _free_slots(self) -> list[int]:
-        return sorted(set(range(len(self.pools))) - {slot for slot, _ in self.tasks.values()} - self.benched)
-
-    def _outcome(self, future: "Future[Problem | None]") -> Outcome:
-        slot, shard = self.tasks.pop(future)
+    def poll(self, seconds: float, on_event: Callable[[Event], object]) -> None:
         try:
-            problem = future.result()
-            if problem and problem.is_unexpected:
-                self._retire(slot)
-            return Outcome(shard=shard, worker=str(slot), problem=problem)
-        except BrokenProcessPool:
-            self.pools[slot] = None
-            cause = "the worker process died, perhaps for want of memory (then use fewer --workers)"
-            return Outcome(shard=shard, worker=str(slot), problem=Problem(cause=cause, is_death=True))
+            message = self.messages.get(timeout=seconds)
+            while True:
+                self._hand_over(*message, on_event)
+                message = self.messages.get_nowait()
+        except queue.Empty:
+            return
 
-    def _retire(self, slot: int) -> None:
-        """Has the next shard of a slot made by another process, and kills this one: a broken one may never end by itself, and
-        the next one needs its GPU's memory."""
-        pool, self.pools[slot] = self.pools[slot], None
-        if pool:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pids[slot], signal.SIGKILL)
-            pool.shutdown()
+    def replace(self, worker: str) -> None:
+        if process := self.running.pop(worker, None):
+            process.kill()  # a broken one may never end by itself, and the next one needs its GPU's memory
+            process.wait()
+        self.shards.pop(worker, None)
 
-    def _start(self, slot: int) -> ProcessPoolExecutor:
-        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
-        arguments = (slot, self.images, self.pids, gpu)
-        pool = ProcessPoolExecutor(1, self.context, initializer=_start_worker, initargs=arguments)
-        self.pools[slot] = pool
-        return pool
+    def retire(self, worker: str) -> None:
+        self.replace(worker)
+        self.retired.add(worker)
 
+    def has_any(self) -> bool:
+        return len(self.retired) < len(self.workers)
 
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Has processes started within not run the user's script again, which may well lack the `if __name__ == "__main__"` that
-    multiprocessing asks for: workers need nothing of it."""
-    main = sys.modules["__main__"]
-    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        vars(main).update(hidden)
+    def _hand_over(
+        self, worker: str, process: subprocess.Popen[bytes], message: Any, on_event: Callable[[Event], object]
+    ) -> None:
+        if self.running.get(worker) is not process:  # it was killed since
+            return
+        if isinstance(message, tuple):
+            on_event(Images(worker, *message))
+            return
+        if isinstance(message, EOFError):
+            del self.running[worker]
+            cause = "the worker process died, perhaps because memory ran out (then use fewer --workers)"
+            message = Problem(scope="worker", cause=cause, is_death=True)
+        if worker in self.shards:
+            on_event(Ended(worker, self.shards.pop(worker), message))
 
+    def _spawn(self, worker: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[int(worker) % len(self.gpus)]
+        command = [sys.executable, "-m", "builders.making.runners.worker"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self.running[worker] = process
+        threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
+        return process
 
-def _start_worker(slot: int, images: Any, pids: Any, gpu: str | None) -> None:
-    global _slot, _images
-    _slot, _images = slot, images
-    pids[slot] = os.getpid()
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch looks for any
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once and without a word
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _drop)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    def _send(self, worker: str, process: subprocess.Popen[bytes], order: object) -> None:
+        assert process.stdin
+        with contextlib.suppress(OSError):  # it has died, which its output tells
+            pickle.dump(order, process.stdin)
+            process.stdin.flush()
 
-
-def _drop(number: int, frame: FrameType | None) -> None:
-    if _is_making:
-        raise Dropped
-    os._exit(0)
-
-
-def _end_with_parent() -> None:
-    parent = mp.parent_process()
-    assert parent is not None
-    wait_for_sentinel([parent.sentinel])
-    os._exit(1)
-
-
-def _work(plan: Plan, out: str, shard: int) -> Problem | None:
-    def tell(num_images: int) -> None:
-        _images[_slot] += num_images
-
-    global _is_making
-    _is_making = True
-    try:
-        return attempt(plan, out, shard, tell)
-    except Dropped:  # what was half made is swept up
-        os._exit(0)
-    finally:
-        _is_making = False
+    def _listen(self, worker: str, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout
+        while True:
+            try:
+                message = pickle.load(process.stdout)
+            except (EOFError, OSError, pickle.UnpicklingError):
+                self.messages.put((worker, process, EOFError()))
+                return
+            self.messages.put((worker, process, message))

@@ -15,14 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builders.format.errors import UserError, missing_extra
-from builders.making.failures import Problem
+from builders.making.engines.base import engine
+from builders.making.execution import Execution
 from builders.making.plan import Plan
-from builders.making.runners.base import Job, Outcome, Report, attempt, drive, in_own_order
+from builders.making.policy import Problem
+from builders.making.runners.base import Ended, Event, Images, Job, Report, Task, attempt
+from builders.making.scheduling import run_shards
 
 SECONDS_TO_CONNECT = 15
 MAX_FAILED_STARTS = 5
 SECONDS_BETWEEN_COUNTS = 5.0
-"""Of what the cluster has."""
+"""Between two looks at what the cluster has, and at how many images the actors have made."""
 
 
 def num_workers(asked: int, plan: Plan) -> int:
@@ -31,27 +34,17 @@ def num_workers(asked: int, plan: Plan) -> int:
 
 def prepare(address: str) -> None:
     """Connects to the cluster."""
-    _connect(address or "auto")
-
-
-def run(job: Job) -> Report:
-    """Makes the shards on the cluster."""
-    executor = _Actors(job)
-    try:
-        return drive(in_own_order(job), executor)
-    finally:
-        executor.end()
-
-
-def _connect(address: str) -> None:
     try:
         import ray
     except ModuleNotFoundError:
         raise missing_extra("ray", "ray") from None
     if ray.is_initialized():
         return
+    address = address or "auto"
     try:
-        _reach(address)
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon:  # Ray itself would end the process where nobody listens
+            socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
         ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
@@ -60,18 +53,20 @@ def _connect(address: str) -> None:
         ) from None
 
 
-def _reach(address: str) -> None:
-    """Whether anybody listens at HOST:PORT; Ray itself would end the process where nobody does."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon:
-        socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
+def run(job: Job) -> Report:
+    """Makes the shards on the cluster."""
+    actors = _Actors(job)
+    try:
+        return run_shards(job, actors)
+    finally:
+        actors.end()
 
 
-class Maker:
-    """What runs on a node: makes shards with a model that stays loaded."""
+class ShardActor:
+    """What runs on a node: makes shards with a model that stays loaded, and says meanwhile how far it is."""
 
-    def __init__(self, plan: Plan, out: str) -> None:
-        self.plan, self.out = plan, out
+    def __init__(self, task: Task) -> None:
+        self.task, self.num_images, self.num_broken = task, 0, 0
 
     def place(self) -> str:
         """Node, and GPU if there is one."""
@@ -80,8 +75,16 @@ class Maker:
         context = ray.get_runtime_context()
         return f"{context.get_node_id()}/{','.join(context.get_accelerator_ids().get('GPU', []))}"
 
-    def make(self, shard: int) -> Problem | None:
-        return attempt(self.plan, self.out, shard, lambda num_images: None)
+    def make(self, shard: int, execution: Execution) -> Problem | None:
+        return attempt(self.task, shard, execution, self._count)
+
+    def progress(self) -> tuple[int, int]:
+        """Images made and broken since the actor began."""
+        return self.num_images, self.num_broken
+
+    def _count(self, num_images: int, num_broken: int) -> None:
+        self.num_images += num_images
+        self.num_broken += num_broken
 
 
 @dataclass
@@ -89,59 +92,65 @@ class _Actor:
     handle: Any
     ready: Any
     """Reference to its first answer, its place."""
-    place: str = ""
+    name: str = ""
+    """Its place, and a number where several share it."""
     shard: int | None = None
+    made: tuple[int, int] = (0, 0)
+    asked: Any = None
+    """Reference to its next answer about its progress."""
 
 
 @dataclass
 class _Actors:
-    """An executor."""
-
     job: Job
     actors: list[_Actor] = field(default_factory=list)
     tasks: dict[Any, _Actor] = field(default_factory=dict)
     next_count: float = 0.0
     num_failed_starts: int = 0
-    benched: set[str] = field(default_factory=set)
-    """Places that get nothing more; an actor that is there stays, so that no other is put there."""
+    retired: set[str] = field(default_factory=set)
+    """Their actors stay, so that no other is put in their place."""
 
     def __post_init__(self) -> None:
         import ray
 
-        resources = ray.cluster_resources()
-        self.resource = "GPU" if resources.get("GPU", 0) and self.job.plan.recipe.engine == "diffusion" else "CPU"
-        self.plan = ray.put(self.job.plan)
+        uses_gpu = engine(self.job.task.plan.recipe.engine).USES_GPU
+        self.resource = "GPU" if ray.cluster_resources().get("GPU", 0) and uses_gpu else "CPU"
+        self.task = ray.put(self.job.task)
 
-    def room(self) -> int:
+    def free(self) -> list[str]:
         self._grow()
         self._look_for_ready()
-        return len(self._free())
+        return [a.name for a in self.actors if a.name and a.name not in self.retired and a.shard is None]
 
-    def submit(self, shard: int) -> None:
-        actor = self._free()[0]
+    def start(self, worker: str, shard: int, execution: Execution) -> None:
+        actor = self._named(worker)
         actor.shard = shard
-        self.tasks[actor.handle.make.remote(shard)] = actor
+        self.tasks[actor.handle.make.remote(shard, execution)] = actor
 
-    def wait(self, seconds: float, on_progress: Callable[[], object]) -> list[Outcome]:
+    def poll(self, seconds: float, on_event: Callable[[Event], object]) -> None:
         import ray
 
         if not self.tasks:
             time.sleep(min(seconds, 0.1))
-            return []
+            return
         done, _ = ray.wait(list(self.tasks), num_returns=1, timeout=seconds)
-        return [self._outcome(reference) for reference in done]
+        for reference in done:
+            on_event(self._ended(reference))
+        self._hear_progress(on_event)
 
-    def num_images(self) -> int:
-        return 0
+    def replace(self, worker: str) -> None:
+        import ray
 
-    def bench(self, worker: str) -> bool:
-        self.benched.add(worker)
-        return any(actor.place not in self.benched for actor in self.actors)
+        for actor in [actor for actor in self.actors if actor.name == worker]:
+            self.actors.remove(actor)
+            self.tasks = {reference: other for reference, other in self.tasks.items() if other is not actor}
+            ray.kill(actor.handle)
 
-    def _free(self) -> list[_Actor]:
-        return [
-            actor for actor in self.actors if actor.place and actor.place not in self.benched and actor.shard is None
-        ]
+    def retire(self, worker: str) -> None:
+        self.retired.add(worker)
+
+    def has_any(self) -> bool:
+        return not self.retired or any(actor.name not in self.retired for actor in self.actors)
 
     def end(self) -> None:
         import ray
@@ -149,24 +158,39 @@ class _Actors:
         for actor in self.actors:
             ray.kill(actor.handle)
 
-    def _outcome(self, reference: Any) -> Outcome:
+    def _named(self, worker: str) -> _Actor:
+        return next(actor for actor in self.actors if actor.name == worker)
+
+    def _ended(self, reference: Any) -> Ended:
         import ray
 
         actor = self.tasks.pop(reference)
         shard, actor.shard = actor.shard, None
         assert shard is not None
         try:
-            problem = ray.get(reference)
-            if problem and problem.is_unexpected:  # its process may be broken; another takes its place
-                self.actors.remove(actor)
-                ray.kill(actor.handle)
-            return Outcome(shard=shard, worker=actor.place, problem=problem)
+            return Ended(actor.name, shard, ray.get(reference))
         except ray.exceptions.RayError:
             self.actors.remove(actor)
-            is_lost = actor.place.partition("/")[0] not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-            cause = "its node was lost" if is_lost else "the worker process died, perhaps for want of memory"
-            problem = Problem(cause=cause, is_death=True)
-            return Outcome(shard=shard, worker=actor.place, problem=problem, is_fault_of_machine=is_lost)
+            if actor.name.partition("/")[0] in {node["NodeID"] for node in ray.nodes() if node["Alive"]}:
+                cause = "the worker process died, perhaps because memory ran out"
+                return Ended(actor.name, shard, Problem(scope="worker", cause=cause, is_death=True))
+            return Ended(actor.name, shard, Problem(scope="machine", cause="its node was lost"))
+
+    def _hear_progress(self, on_event: Callable[[Event], object]) -> None:
+        """Passes on what the actors say of their images; one that hangs does not answer, and nothing waits for it."""
+        import ray
+
+        for actor in [actor for actor in self.actors if actor.shard is not None]:
+            actor.asked = actor.asked or actor.handle.progress.remote()
+            if not ray.wait([actor.asked], timeout=0)[0]:
+                continue
+            try:
+                made, before = ray.get(actor.asked), actor.made
+            except ray.exceptions.RayError:  # its task says so, too
+                continue
+            actor.made, actor.asked = made, None
+            if made != before:
+                on_event(Images(actor.name, made[0] - before[0], made[1] - before[1]))
 
     def _grow(self) -> None:
         """Starts actors up to the number wanted; those that died have left room."""
@@ -178,26 +202,32 @@ class _Actors:
         self.next_count = now + SECONDS_BETWEEN_COUNTS
         has = int(ray.cluster_resources().get(self.resource, 0))
         wanted = min(self.job.num_workers or max(has, 1), len(self.job.shards))
-        options = {"num_gpus": 1, "num_cpus": 1} if self.resource == "GPU" else {"num_cpus": 1}
+        options: dict[str, Any] = {"num_gpus": 1} if self.resource == "GPU" else {}
         for _ in range(len(self.actors), wanted):
-            handle = ray.remote(Maker).options(max_restarts=0, **options).remote(self.plan, self.job.out)
+            actor = ray.remote(ShardActor).options(max_restarts=0, max_concurrency=2, num_cpus=1, **options)
+            handle = actor.remote(self.task)
             self.actors.append(_Actor(handle, handle.place.remote()))
 
     def _look_for_ready(self) -> None:
         import ray
 
-        waiting = {actor.ready: actor for actor in self.actors if not actor.place}
+        waiting = {actor.ready: actor for actor in self.actors if not actor.name}
         done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0) if waiting else ([], [])
         reason = ""
         for reference in done:
             try:
-                waiting[reference].place = ray.get(reference)
+                waiting[reference].name = self._free_name(ray.get(reference))
                 self.num_failed_starts = 0
             except ray.exceptions.RayError as error:  # lost before it answered, or it cannot start
                 self.actors.remove(waiting[reference])
                 self.num_failed_starts += 1
                 reason = str(error).strip().splitlines()[-1]
-        if self.num_failed_starts >= MAX_FAILED_STARTS and not any(actor.place for actor in self.actors):
+        if self.num_failed_starts >= MAX_FAILED_STARTS and not any(actor.name for actor in self.actors):
             raise UserError(
                 f"no worker starts on the cluster ({reason}); install fakeit, with its extras, on the nodes"
             )
+
+    def _free_name(self, place: str) -> str:
+        """The place, with the first number that no other actor there has, so that a new process takes the old one's name."""
+        taken = {actor.name for actor in self.actors}
+        return next(name for number in range(len(taken) + 1) if (name := f"{place}#{number}") not in taken)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from builders.format.errors import UserError
+from builders.making.engines.base import engine
 from builders.making.plan import Plan
-from builders.making.runners import local
-from builders.making.runners.base import Job, Report
+from builders.making.runners.base import Job, Report, find_runner
 from builders.making.stopping import IS_STOPPED
 
 SECONDS_AHEAD = 600
@@ -24,6 +24,8 @@ MAX_SECONDS_AHEAD = 65_535
 """Slurm's own limit; half of the time limit is another one, for a task that is warned at its beginning makes nothing."""
 SECONDS_AN_IMAGE = 2.0
 """Taken for that where a diffusion model makes the images: an A100's for 50 steps of Stable Diffusion, and some more."""
+CPUS_PER_TASK = 4
+"""The driver, the worker's kernel launches and its JPEG encoder each keep a core busy."""
 SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name={name}
@@ -45,7 +47,7 @@ exit "$status"
 
 
 def num_workers(asked: int, plan: Plan) -> int:
-    return local.num_workers(asked, plan)
+    return find_runner("local").num_workers(asked, plan)
 
 
 def prepare(address: str) -> None:
@@ -59,7 +61,8 @@ def run(job: Job) -> Report:
     Raises:
         UserError: this process is no task of an array.
     """
-    return local.run_in_order(replace(job, shards=in_task_order(job.shards, *array_place()), waits_for_others=False))
+    shards = in_task_order(job.shards, *array_place())
+    return find_runner("local").run(replace(job, shards=shards, is_ordered=True, waits_for_others=False))
 
 
 def in_task_order(shards: Sequence[int], index: int, num_tasks: int) -> list[int]:
@@ -110,12 +113,14 @@ def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, option
     if "\n" in options:
         raise UserError("--sbatch has several lines; write its options in one")
     num_tasks = min(num_tasks, plan.num_shards)
-    needs_gpu = plan.recipe.engine != "folder"
+    needs_gpu = engine(plan.recipe.engine).USES_GPU
     seconds_ahead = max(SECONDS_AHEAD, needs_gpu * round(SECONDS_AN_IMAGE * plan.shard_length(0)))
     seconds_ahead = min(seconds_ahead, MAX_SECONDS_AHEAD, (time_limit(given) or seconds_ahead * 2) // 2)
     more = [] if any(option.startswith("--signal") for option in given) else [f"--signal=USR1@{seconds_ahead}"]
     if needs_gpu and not any(option.startswith(("--g", "-G")) for option in given):
         more.append("--gpus=1")
+    if not any(option.startswith(("--cpus", "-c")) for option in given):
+        more.append(f"--cpus-per-task={CPUS_PER_TASK}")
     return SCRIPT.format(
         name=re.sub(r"[^\w.-]+", "-", name),
         last=num_tasks - 1,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from builders.format.cache import ShardCache
-from builders.format.errors import UserError
+from builders.format.errors import UnreachableError, UserError
 from builders.format.manifest import FileEntry
-from builders.format.storage import Storage
+from builders.format.storage import open_storage
 from tests.loopback.files import FileServer
 from tests.loopback.server import Fault, running
 
@@ -39,7 +39,7 @@ def gets(server: FileServer) -> dict[str, int]:
 
 
 def test_cache__a_file_is_fetched_once_and_read_anywhere(server: FileServer, tmp_path: Path) -> None:
-    cache, storage = ShardCache(tmp_path / "cache", 10 * SIZE), Storage(server.url)
+    cache, storage = ShardCache(tmp_path / "cache", 10 * SIZE), open_storage(server.url)
     content = (server.root / "data/3.tar").read_bytes()
     for start, end in ((0, SIZE), (17, 400), (9990, SIZE)):
         assert cache.read(storage, entry(server, 3), start, end) == content[start:end]
@@ -47,7 +47,7 @@ def test_cache__a_file_is_fetched_once_and_read_anywhere(server: FileServer, tmp
 
 
 def test_cache__what_was_used_least_recently_goes_first(server: FileServer, tmp_path: Path) -> None:
-    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE, seconds_in_use=0), Storage(server.url)
+    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE, seconds_in_use=0), open_storage(server.url)
     for number in (0, 1, 2, 0, 3):
         cache.read(storage, entry(server, number), 0, 5)
         time.sleep(0.01)
@@ -56,7 +56,7 @@ def test_cache__what_was_used_least_recently_goes_first(server: FileServer, tmp_
 
 
 def test_cache__where_what_is_in_use_takes_all_room_nothing_is_fetched(server: FileServer, tmp_path: Path) -> None:
-    cache, storage = ShardCache(tmp_path / "cache", 2 * SIZE), Storage(server.url)
+    cache, storage = ShardCache(tmp_path / "cache", 2 * SIZE), open_storage(server.url)
     assert [cache.fetch(storage, entry(server, number)) for number in range(4)] == [True, True, False, False]
     assert cache.read(storage, entry(server, 2), 0, 5) is None
     assert len(gets(server)) == 2 and cache.num_bytes() == 2 * SIZE
@@ -64,7 +64,7 @@ def test_cache__where_what_is_in_use_takes_all_room_nothing_is_fetched(server: F
 
 
 def test_cache__a_corrupted_download_is_fetched_again_once_and_then_named(server: FileServer, tmp_path: Path) -> None:
-    cache, storage = ShardCache(tmp_path / "cache", 9 * SIZE), Storage(server.url)
+    cache, storage = ShardCache(tmp_path / "cache", 9 * SIZE), open_storage(server.url)
     faults = [Fault(corrupt=True)]
     server.traffic.choose = lambda method, path: faults.pop() if faults and "tar" in path and method == "GET" else None
     assert cache.read(storage, entry(server, 1), 0, SIZE) == (server.root / "data/1.tar").read_bytes()
@@ -77,7 +77,7 @@ def test_cache__a_corrupted_download_is_fetched_again_once_and_then_named(server
 def test_cache__dropped_and_failing_requests_are_tried_again(server: FileServer, tmp_path: Path) -> None:
     faults = [Fault(status=503), Fault(drop_after=4000), Fault(drop_after=0), Fault(status=429)]
     server.traffic.choose = lambda method, path: faults.pop() if faults else None
-    read = ShardCache(tmp_path / "cache", 9 * SIZE).read(Storage(server.url), entry(server, 1), 0, SIZE)
+    read = ShardCache(tmp_path / "cache", 9 * SIZE).read(open_storage(server.url), entry(server, 1), 0, SIZE)
     assert read == (server.root / "data/1.tar").read_bytes() and not faults
 
 
@@ -86,18 +86,18 @@ def test_cache__a_server_that_never_answers_is_named(
 ) -> None:
     monkeypatch.setattr("builders.format.retrying._wait", lambda state: 0.0)
     server.traffic.choose = lambda method, path: Fault(status=503)
-    with pytest.raises(UserError, match=r"/data/1\.tar: tried again and again, it failed with .*503"):
-        ShardCache(tmp_path / "cache", 9 * SIZE).read(Storage(server.url), entry(server, 1), 0, SIZE)
+    with pytest.raises(UnreachableError, match=r"/data/1\.tar: tried again and again, it failed with .*503"):
+        ShardCache(tmp_path / "cache", 9 * SIZE).read(open_storage(server.url), entry(server, 1), 0, SIZE)
     server.traffic.choose = lambda method, path: None
     gone = FileEntry(name="data/99.tar", num_bytes=5, sha256="0" * 64)
     with pytest.raises(UserError, match=r"/data/99\.tar is not there"):
-        ShardCache(tmp_path / "cache", 9 * SIZE).read(Storage(server.url), gone, 0, 5)
+        ShardCache(tmp_path / "cache", 9 * SIZE).read(open_storage(server.url), gone, 0, 5)
 
 
 def _read_all(
     url: str, folder: Path, entries: list[FileEntry], max_bytes: int, seed: int, found: "mp.Queue[str]"
 ) -> None:
-    cache, storage = ShardCache(folder, max_bytes, seconds_in_use=0), Storage(url)
+    cache, storage = ShardCache(folder, max_bytes, seconds_in_use=0), open_storage(url)
     contents = [cache.read(storage, e, 0, SIZE) for e in random.Random(seed).sample(entries, len(entries))]
     found.put(",".join("-" if c is None else hashlib.sha256(c).hexdigest() for c in contents))
 
@@ -125,7 +125,7 @@ def test_cache__processes_share_what_one_fetches_and_never_exceed_the_bound(
 
 
 def test_cache__without_waiting_what_another_fetches_is_left_to_it(server: FileServer, tmp_path: Path) -> None:
-    cache, storage = ShardCache(tmp_path / "cache", 9 * SIZE), Storage(server.url)
+    cache, storage = ShardCache(tmp_path / "cache", 9 * SIZE), open_storage(server.url)
     server.traffic.choose = lambda method, path: Fault(stall=0.5)
     thread = threading.Thread(target=cache.fetch, args=(storage, entry(server, 1)))
     thread.start()
@@ -138,7 +138,7 @@ def test_cache__without_waiting_what_another_fetches_is_left_to_it(server: FileS
 
 def test_cache__what_a_killed_process_left_is_cleared_away(server: FileServer, tmp_path: Path) -> None:
     """The remains of two files, one of them now wanted; a third one is being fetched and stays."""
-    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE), Storage(server.url)
+    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE), open_storage(server.url)
     cache.fetch(storage, entry(server, 0))
     for sha256 in ("ab" * 32, entry(server, 1).sha256):
         (tmp_path / "cache" / f"{sha256}.part").write_bytes(bytes(SIZE))
@@ -153,7 +153,7 @@ def test_cache__what_a_killed_process_left_is_cleared_away(server: FileServer, t
 
 
 def test_cache__a_file_cut_by_a_crash_is_fetched_again(server: FileServer, tmp_path: Path) -> None:
-    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE), Storage(server.url)
+    cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE), open_storage(server.url)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / entry(server, 1).sha256).write_bytes(bytes(70))
     assert cache.read(storage, entry(server, 1), 0, SIZE) == (server.root / "data/1.tar").read_bytes()
@@ -165,11 +165,11 @@ def test_cache__files_of_others_are_never_touched(server: FileServer, tmp_path: 
     (folder / "thesis.tex").write_bytes(bytes(9 * SIZE))
     cache = ShardCache(folder, SIZE, seconds_in_use=0)
     for number in (0, 1):
-        assert cache.fetch(Storage(server.url), entry(server, number))
+        assert cache.fetch(open_storage(server.url), entry(server, number))
     assert (folder / "thesis.tex").stat().st_size == 9 * SIZE and cache.num_bytes() == SIZE
 
 
 def test_cache__a_folder_that_cannot_be_written_is_told(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to the cache .*: (Not a directory|File exists); choose another"):
-        ShardCache(tmp_path / "file", SIZE).fetch(Storage(server.url), entry(server, 1))
+        ShardCache(tmp_path / "file", SIZE).fetch(open_storage(server.url), entry(server, 1))

@@ -88,8 +88,11 @@ CHANGES: list[tuple[str, Any]] = [
     ("shards.0.sha256", "../../../../tmp/x"), ("shards.0.sha256", "a" * 63), ("shards.0.num_bytes", -1),
     ("shards.0.num_bytes", 1 << 62), ("shards.0.num_samples", -5), ("shards.0.num_samples", 1.5), ("shards.0.environment", 9),
     ("shards", {}), ("shards", 3), ("metadata", []), ("metadata.0.name", "../x"), ("label_names", [1]), ("label_names", 7),
-    ("recipe", []), ("recipe", {"name": 1, "engine": 2}), ("num_rounds", "many"), ("format", 2), ("digest", "x"),
-    ("num_samples", 10**30), ("shards.0.safety", {"flagged": {"a": "x"}}), ("more", 1),
+    ("recipe", []), ("recipe", {"name": 1, "engine": 2}), ("num_rounds", "many"),
+    ("format", 1), ("format", 3), ("format", None), ("digest", "x"),
+    ("num_samples", 10**30), ("shards.0.verdicts", {"flagged": {"a": "x"}}),
+    ("shards.0.verdicts", {"broken": 3}), ("shards.0.execution", 7), ("executions", []),
+    ("executions", [3]), ("is_synthetic", 1),
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from builders.format.errors import UserError
 from builders.format.manifest import MANIFEST, Manifest, parse_manifest, read_manifest, shard_name
-from builders.format.storage import Storage
+from builders.format.storage import open_storage
 
 
 def test_manifest__names_carry_no_total_and_folders_hold_a_thousand() -> None:
@@ -15,19 +15,21 @@ def test_manifest__names_carry_no_total_and_folders_hold_a_thousand() -> None:
 
 def test_manifest__survives_json(finished: tuple[Path, Manifest]) -> None:
     out, manifest = finished
-    assert parse_manifest((out / MANIFEST).read_bytes(), "x") == manifest == read_manifest(Storage(out))
+    assert parse_manifest((out / MANIFEST).read_bytes(), "x") == manifest == read_manifest(open_storage(out))
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3.* reads format 2; install a newer one"),
+        ({"format": 1}, "format 1; use fakeit 0.1 for it, or make the clone again"),
         ({"num_samples": 3}, "num_samples 3"),
         ({"digest": "0"}, "digest '0'"),
         ({"shards": [{}]}, "no clone manifest"),
-        ({"surprise": 1}, "no clone manifest"),
         ({"num_rounds": "x"}, "num_rounds is not of type int"),
         ({"environments": []}, "points to no environment"),
+        ({"executions": []}, "points to no execution"),
+        ({"is_synthetic": 0}, "is_synthetic is not of type bool"),
         ({"recipe": []}, "recipe is not of type dict"),
         ({"recipe": {}}, "no name or engine"),
         ({"label_names": [1]}, "label_names is not a list of str"),
@@ -41,6 +43,12 @@ def test_manifest__what_is_wrong_is_told(
         parse_manifest(json.dumps(content).encode(), "here")
 
 
+def test_manifest__fields_of_later_versions_are_passed_over(finished: tuple[Path, Manifest]) -> None:
+    content = json.loads((finished[0] / MANIFEST).read_bytes())
+    content["surprise"] = content["shards"][0]["surprise"] = content["metadata"][0]["surprise"] = 1
+    assert parse_manifest(json.dumps(content).encode(), "here") == finished[1]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff"])
 def test_manifest__what_is_none_is_told(content: bytes) -> None:
     with pytest.raises(UserError, match="'here' is no clone manifest"):
@@ -49,7 +57,7 @@ def test_manifest__what_is_none_is_told(content: bytes) -> None:
 
 def test_manifest__no_clone_and_an_unfinished_clone_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no clone at"):
-        read_manifest(Storage(tmp_path))
-    Storage(tmp_path).write("_making/recipe.json", b"{}")
+        read_manifest(open_storage(tmp_path))
+    open_storage(tmp_path).write("_making/recipe.json", b"{}")
     with pytest.raises(UserError, match="unfinished"):
-        read_manifest(Storage(tmp_path))
+        read_manifest(open_storage(tmp_path))

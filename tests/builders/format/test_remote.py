@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from builders.clone_builder import make_clone
 from builders.format.cache import ShardCache
-from builders.format.errors import UserError
+from builders.format.errors import UnreachableError, UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import Clone, open_clone
-from builders.format.storage import Storage
+from builders.format.remote_storage import RemoteStorage
+from builders.format.storage import open_storage
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.verify import verify_clone
 from builders.publishing.push import push_to_url
@@ -139,9 +140,9 @@ def test_remote__offline_with_a_warm_cache(
     server.traffic.choose = lambda method, path: Fault(drop_after=0)
     for memory in (tmp_path / "cache/opened").iterdir():
         memory.write_text("broken")
-    with pytest.raises(UserError, match=r"clone\.json: tried again and again"):
+    with pytest.raises(UnreachableError, match=r"clone\.json: tried again and again"):
         open_clone(server.url, cache)
-    with pytest.raises(UserError, match=r"clone\.json: tried again and again"):
+    with pytest.raises(UnreachableError, match=r"clone\.json: tried again and again"):
         open_clone(server.url, ShardCache(tmp_path / "cold", 10**8))
 
 
@@ -186,7 +187,7 @@ def local_contents(folder: Path) -> dict[str, bytes]:
 
 
 def contents(url: str) -> dict[str, bytes]:
-    storage = Storage(url)
+    storage = open_storage(url)
     return {name: storage.read(name) for name in storage.names("")}
 
 
@@ -210,7 +211,7 @@ def test_remote__pushed_to_s3_grown_and_pushed_again(s3: str, real_plan: Plan, t
     make_clone(Plan(replace(real_plan.recipe, seed=5), 2), str(tmp_path / "other"))
     with pytest.raises(UserError, match="holds a clone of another recipe"):
         push_to_url(str(tmp_path / "other"), url)
-    Storage(f"{s3}/thesis").write("thesis.tex", b"x")
+    open_storage(f"{s3}/thesis").write("thesis.tex", b"x")
     with pytest.raises(UserError, match=r"holds files but no clone \('thesis\.tex'\)"):
         push_to_url(str(out), f"{s3}/thesis")
 
@@ -233,14 +234,14 @@ def test_remote__a_push_cut_off_anywhere_has_no_manifest_and_goes_on(
         left = iter(range(stop))
         with monkeypatch.context() as patch:
             for name in ("write", "upload", "remove", "remove_folder"):
-                real = getattr(Storage, name)
+                real = getattr(RemoteStorage, name)
 
-                def die(self: Storage, *arguments: object, real: object = real, left: Iterator[int] = left) -> object:
-                    if not self.is_local and next(left, None) is None:
+                def die(self: object, *arguments: object, real: object = real, left: Iterator[int] = left) -> object:
+                    if next(left, None) is None:
                         raise Killed
                     return real(self, *arguments)  # type: ignore[operator]
 
-                patch.setattr(Storage, name, die)
+                patch.setattr(RemoteStorage, name, die)
             try:
                 push_to_url(str(out), url)
                 finished_at = stop

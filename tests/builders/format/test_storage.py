@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 
 from builders.format.errors import UserError
-from builders.format.storage import Storage
+from builders.format.remote_storage import RemoteStorage
+from builders.format.storage import Storage, open_storage
 
 
 @pytest.fixture(params=["local", "memory"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return Storage(tmp_path / "root" if request.param == "local" else f"memory://{tmp_path.name}")
+    return open_storage(tmp_path / "root" if request.param == "local" else f"memory://{tmp_path.name}")
 
 
 def test_storage__files_come_back(storage: Storage) -> None:
@@ -35,7 +36,7 @@ def test_storage__finished_files_are_put_moved_and_removed(storage: Storage) -> 
 
 
 def test_storage__a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    storage = Storage(tmp_path)
+    storage = open_storage(tmp_path)
     storage.write("a", b"old")
     with pytest.raises(TypeError):
         storage.write("a", "no bytes")  # type: ignore[arg-type]
@@ -45,19 +46,19 @@ def test_storage__a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
 def test_storage__names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="leads out"):
-        Storage(tmp_path).read(name)
+        open_storage(tmp_path).read(name)
 
 
 def test_storage__unknown_protocols_and_unwritable_places_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nosuch"):
-        Storage("nosuch://x")
+        open_storage("nosuch://x")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write to"):
-        Storage(tmp_path / "file").write("a", b"")
+        open_storage(tmp_path / "file").write("a", b"")
 
 
 def test_storage__each_thread_has_a_client_of_the_hub_of_its_own() -> None:
-    storage = Storage("hf://buckets/user/clones")
+    storage = RemoteStorage("hf://buckets/user/clones")
     with ThreadPoolExecutor(1) as pool:
         other = [pool.submit(lambda: storage.fs).result() for _ in range(2)]
     assert storage.fs is storage.fs is not other[0] and other[0] is other[1]

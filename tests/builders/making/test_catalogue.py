@@ -43,7 +43,6 @@ def test_catalogue__another_local_model_is_taken_where_its_revision_is_given(
         ({"engine": "difusion"}, "unknown engine 'difusion'"),
         ({"scenes": "abc"}, "scenes are no list"),
         ({"width": None}, "a field is null"),
-        ({"colour": 1}, "unknown field 'colour'"),
     ],
 )
 def test_catalogue__damaged_recipe_files_are_told(

@@ -3,19 +3,26 @@
 import contextlib
 import hashlib
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
+from builders.format.local_storage import LocalStorage
 from builders.format.manifest import Manifest, read_manifest
-from builders.format.storage import Storage
+from builders.format.open_clone import open_clone
+from builders.format.storage import open_storage
 from builders.making.engines import folder
-from builders.making.output import TARGET, begin_finalising, open_output, unfinished_target
+from builders.making.execution import Execution
+from builders.making.make import make_clone
+from builders.making.output import FINALISING, TARGET, read_state, write_target
 from builders.making.plan import Plan
+from builders.making.recipe import Recipe
+from builders.making.redo import redo
 from builders.making.shard import make_shard
 from builders.making.verify import verify_clone
 
@@ -45,8 +52,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
         return call
 
-    for name in ("write", "create", "put", "move", "remove", "remove_all", "remove_folder", "remove_empty_folders"):
-        monkeypatch.setattr(Storage, name, counted(getattr(Storage, name)))
+    for name in ("write", "put", "move", "remove", "remove_all", "remove_folder", "remove_empty_folders"):
+        monkeypatch.setattr(LocalStorage, name, counted(getattr(LocalStorage, name)))
 
 
 def test_finalise__stopped_at_every_change_it_ends_the_same(
@@ -125,9 +132,10 @@ def test_finalise__a_tar_without_its_own_sidecar_does_not_count(real_plan: Plan,
         def stop(*_: object) -> None:
             raise Stop
 
-        patch.setattr(Storage, "write", stop)
+        patch.setattr(LocalStorage, "write", stop)
         with contextlib.suppress(Stop):
-            make_shard(Plan(real_plan.recipe, 8), last, folder.load(real_plan.recipe), {}, Storage(out), lambda n: None)
+            generate = folder.load(real_plan.recipe, Execution())
+            list(make_shard(Plan(real_plan.recipe, 8), last, generate, Execution(), open_storage(out)))
     make_clone(Plan(real_plan.recipe, 5), str(out))
     assert list(verify_clone(str(out), deep=True)) == []
 
@@ -156,8 +164,8 @@ def test_finalise__growing_without_the_old_metadata_is_refused_and_nothing_lost(
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_finalise__a_broken_target_is_told(real_plan: Plan, tmp_path: Path, content: str) -> None:
-    Storage(tmp_path).write("_making/recipe.json", content.encode())
-    with pytest.raises(UserError, match=r"recipe\.json' cannot be read"):
+    open_storage(tmp_path).write(TARGET, content.encode())
+    with pytest.raises(UserError, match=r"target\.json' cannot be read"):
         make_clone(real_plan, str(tmp_path))
 
 
@@ -175,7 +183,7 @@ def test_finalise__finished_shards_are_not_made_again(real_plan: Plan, tmp_path:
     make_clone(real_plan, str(tmp_path), shards=range(1, 3), on_images=counts.append)
     assert sum(counts) == 40 and not (tmp_path / "data").exists()
     with pytest.raises(UserError, match="unfinished"):
-        read_manifest(Storage(tmp_path))
+        read_manifest(open_storage(tmp_path))
     make_clone(real_plan, str(tmp_path), on_images=counts.append)
     assert sum(counts) == real_plan.num_samples
     make_clone(real_plan, str(tmp_path), on_images=counts.append)
@@ -195,7 +203,7 @@ def test_finalise__a_store_that_is_no_disk_gets_the_same_bytes(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     make_clone(real_plan, "memory://made")
-    Storage("memory://made").fs.get("/made", str(tmp_path / "made"), recursive=True)
+    fsspec.filesystem("memory").get("/made", str(tmp_path / "made"), recursive=True)
     assert digests(tmp_path / "made") == digests(finished[0])
 
 
@@ -217,7 +225,6 @@ def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builders.format.manifest.SHARDS_PER_METADATA_FILE", 8)
         patch.setattr("builders.making.finalise.SHARDS_PER_METADATA_FILE", 8)
-        patch.setattr("builders.making.output.SHARDS_PER_METADATA_FILE", 8)
         patch.setattr("builders.making.verify.SHARDS_PER_METADATA_FILE", 8)
         patch.setattr("builders.making.verify_shard.SHARDS_PER_METADATA_FILE", 8)
         make_clone(plan, str(tmp_path / "a"))
@@ -226,17 +233,53 @@ def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_
 
 
 def test_output__another_recipe_takes_over_where_nothing_was_finished(real_plan: Plan, tmp_path: Path) -> None:
-    storage = Storage(tmp_path)
-    open_output(real_plan, storage)
-    smaller = Plan(replace(real_plan.recipe, batch_size=4), real_plan.num_rounds)
-    manifest = make_clone(smaller, str(tmp_path))
-    assert manifest is not None and manifest.recipe["batch_size"] == 4
+    write_target(real_plan, read_state(open_storage(tmp_path)))
+    other = Plan(replace(real_plan.recipe, seed=1), real_plan.num_rounds)
+    manifest = make_clone(other, str(tmp_path))
+    assert manifest is not None and manifest.recipe["seed"] == 1
 
 
 def test_output__another_recipe_is_refused_once_a_shard_is_finished(real_plan: Plan, tmp_path: Path) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(1))
-    with pytest.raises(UserError, match="batch_size 8, not 4"):
-        make_clone(Plan(replace(real_plan.recipe, batch_size=4), real_plan.num_rounds), str(tmp_path))
+    with pytest.raises(UserError, match="seed 0, not 1"):
+        make_clone(Plan(replace(real_plan.recipe, seed=1), real_plan.num_rounds), str(tmp_path))
+
+
+def test_output__a_clone_goes_on_and_grows_with_other_executions(painted: Recipe, tmp_path: Path) -> None:
+    """Each shard says how it was made, and verify and redo go by that."""
+    small, large = Plan(painted, 6), Plan(painted, 9)
+    make_clone(small, str(tmp_path), shards=range(1), execution=Execution(batch_size=4))
+    make_clone(small, str(tmp_path), execution=Execution(batch_size=2))
+    manifest = make_clone(large, str(tmp_path), execution=Execution(batch_size=3, num_threads=2))
+    assert manifest is not None
+    sizes = [manifest.executions[shard.execution]["batch_size"] for shard in manifest.shards]
+    assert sizes[0] == 4 and sizes[-1] == 3 and set(sizes) == {4, 2, 3} and len(manifest.executions) == 3
+    assert list(verify_clone(str(tmp_path), deep=True)) == []
+    clone = open_clone(str(tmp_path))
+    for shard in range(len(manifest.shards)):
+        key = clone.metadata(shard)["key"][0].as_py()
+        assert redo(clone, key, painted.model_dir).is_identical
+
+
+def test_output__of_fakeit_0_1_is_refused_in_a_sentence(real_plan: Plan, clone: Path, tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "begun")
+    storage.write("_making/recipe.json", b"{}")
+    with pytest.raises(UserError, match=r"begun by fakeit 0\.1"):
+        make_clone(real_plan, str(tmp_path / "begun"))
+    old = (clone / "clone.json").read_text().replace('"format": 2', '"format": 1')
+    (clone / "clone.json").write_text(old)
+    with pytest.raises(UserError, match=r"has clone format 1; use fakeit 0\.1"):
+        make_clone(real_plan, str(clone))
+
+
+def test_output__a_recipe_of_a_newer_version_is_read_but_not_grown(real_plan: Plan, clone: Path) -> None:
+    content = json.loads((clone / "clone.json").read_text())
+    content["recipe"]["adapter"], content["novelty"], content["recipe_hash"] = "lora", [1], "0" * 64
+    (clone / "clone.json").write_text(json.dumps(content))
+    assert len(open_clone(str(clone))) == real_plan.num_samples
+    with pytest.raises(UserError, match="has fields that this version of fakeit does not know"):
+        make_clone(Plan(real_plan.recipe, 9), str(clone))
+    assert any("a newer fakeit (adapter)" in str(fault) for fault in verify_clone(str(clone)))
 
 
 def test_finalise__a_smaller_clone_leaves_what_is_made_for_a_larger_one(real_plan: Plan, tmp_path: Path) -> None:
@@ -256,11 +299,11 @@ def test_finalise__the_mark_says_what_is_put_in_place_whatever_is_the_target_sin
 ) -> None:
     small, large = Plan(real_plan.recipe, 5), Plan(real_plan.recipe, 11)
     make_clone(large, str(tmp_path / "expected"))
-    out, storage = tmp_path / "out", Storage(tmp_path / "out")
+    out, storage = tmp_path / "out", open_storage(tmp_path / "out")
     make_clone(small, str(out), shards=range(small.num_shards))
-    begin_finalising(small, storage)
-    open_output(large, storage)  # another run, of a longer clone
-    assert unfinished_target(large, storage) == small
+    storage.write(FINALISING, b'{"num_rounds": 5}')
+    write_target(large, read_state(storage))  # another run, of a longer clone
+    assert read_state(storage).finalising == 5
     make_clone(large, str(out))
     assert digests(out) == digests(tmp_path / "expected")
 
@@ -277,12 +320,12 @@ def test_clean_up__the_target_goes_before_sidecars_so_that_no_waiting_run_makes_
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    remove_all = Storage.remove_all
+    remove_all = LocalStorage.remove_all
 
-    def watched(storage: Storage, names: list[str]) -> None:
+    def watched(storage: LocalStorage, names: list[str]) -> None:
         seen.append(storage.exists(TARGET) and any(name.endswith(".parquet") for name in names))
         remove_all(storage, names)
 
-    monkeypatch.setattr(Storage, "remove_all", watched)
+    monkeypatch.setattr(LocalStorage, "remove_all", watched)
     assert make_clone(real_plan, str(tmp_path)) is not None
     assert seen and not any(seen)

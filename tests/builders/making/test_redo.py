@@ -1,19 +1,19 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
-from builders.making.engines import diffusion
+from builders.making.make import make_clone
 from builders.making.models import pin_model
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.making.redo import redo
 from builders.making.verify import verify_clone
+from tests.conftest import EXECUTION
+from tests.tiny_pipeline import overflowing_vae
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def made(checked_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from tests.conftest import CLASSES
 
     recipe = Recipe(
-        name="test/checked", classes=CLASSES, width=16, height=16, batch_size=4, shard_size=16,
+        name="test/checked", classes=CLASSES, width=16, height=16, shard_size=16,
         num_inference_steps=2, prompt="{lemma} {b}", scenes=("sky", "desert/sand"), safety="drop", model=str(checked_pipeline),
     )  # fmt: skip
     out = tmp_path_factory.mktemp("redo") / "clone"
-    make_clone(Plan(pin_model(recipe), 12), str(out))
+    make_clone(Plan(pin_model(recipe), 12), str(out), execution=EXECUTION)
     return out
 
 
@@ -70,25 +70,24 @@ def test_redo__another_model_and_real_images_are_refused(
 def test_redo__safety_counts_are_in_manifest_card_and_verified(made: Path) -> None:
     clone = open_clone(made)
     rows = [row for shard in range(len(clone.manifest.shards)) for row in clone.metadata(shard).to_pylist()]
-    totals = clone.manifest.safety_totals()
-    assert sum(totals.dropped.values()) == sum(row["attempt"] for row in rows) > 0
+    totals = clone.manifest.verdict_totals()
+    assert sum(totals.remade.values()) == sum(row["attempt"] for row in rows) > 0
     assert totals.flagged == {} and totals.num_unchecked == 0
-    assert f"{sum(totals.dropped.values())} attempts were flagged and made again" in (made / "README.md").read_text()
+    assert (
+        f"{sum(totals.remade.values())} attempts were flagged or broken, and made again"
+        in (made / "README.md").read_text()
+    )
     assert list(verify_clone(str(made), deep=True)) == []
 
 
-def test_redo__images_remade_in_32_bits_are_redone_in_32_bits(
-    painted: Recipe, tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_redo__images_decoded_in_32_bits_are_redone_in_32_bits(
+    painted: Recipe, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
-    find_broken = diffusion.find_broken
-    calls = iter(range(99))
-    monkeypatch.setattr(diffusion, "find_broken", lambda p, q: {1} if next(calls) % 2 == 0 else find_broken(p, q))
-    make_clone(Plan(replace(painted, dtype="float16"), 6), str(tmp_path / "clone"))
-    monkeypatch.undo()
+    overflowing_vae(tiny_pipeline, tmp_path / "large")
+    recipe = pin_model(replace(painted, model=str(tmp_path / "large"), model_dir="", revision="", dtype="float16"))
+    make_clone(Plan(recipe, 6), str(tmp_path / "clone"), execution=EXECUTION)
     clone = open_clone(tmp_path / "clone")
     rows = clone.metadata(0).to_pylist()
-    assert next(row["dtype"] for row in rows if row["batch_slot"] == 1) == "float32"
-    assert {row["dtype"] for row in rows} == {"float16", "float32"}
-    assert json.loads((tmp_path / "clone/clone.json").read_text())["recipe"]["dtype"] == "float16"
-    assert all(redo(clone, row["key"], str(tiny_pipeline)).is_identical for row in rows)
-    assert list(verify_clone(str(tmp_path / "clone"))) == []
+    assert {(row["dtype"], row["vae_dtype"], row["broken"]) for row in rows} == {("float16", "float32", 0)}
+    assert all(redo(clone, row["key"], str(tmp_path / "large")).is_identical for row in rows)
+    assert list(verify_clone(str(tmp_path / "clone"), deep=True)) == []

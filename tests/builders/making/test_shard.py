@@ -5,47 +5,83 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.format.storage import Storage
-from builders.making.engines.base import Painted
-from builders.making.plan import Plan, Sample
+from builders.format.storage import Storage, open_storage
+from builders.making.engines.base import GeneratedImage
+from builders.making.execution import Execution
+from builders.making.plan import Plan
 from builders.making.recipe import Recipe
-from builders.making.shard import make_shard, read_sidecar, tar_name
+from builders.making.sample import Sample
+from builders.making.shard import make_shard, put_kept, read_sidecar, sweep_scratch, tar_name
+from tests.conftest import EXECUTION
 
 
-def paint_seeds(samples: Sequence[Sample]) -> list[Painted]:
+class Noise:
     """An engine of its own kind: noise from each sample's seed."""
-    return [Painted(np.random.default_rng(s.seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)) for s in samples]
+
+    environment = {"device": "none"}
+
+    def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+        return [GeneratedImage(np.random.default_rng(s.seed).integers(0, 256, (16, 16, 3), np.uint8)) for s in samples]
+
+
+def make(plan: Plan, shard: int, storage: Storage, scratch: str = "", execution: Execution = EXECUTION) -> int:
+    return sum(number for number, _ in make_shard(plan, shard, Noise(), execution, storage, scratch))
 
 
 def test_shard__sidecar_tells_all_of_the_tar(recipe: Recipe, tmp_path: Path) -> None:
-    plan, storage = Plan(recipe, 6), Storage(tmp_path)
-    seen: list[int] = []
+    plan, storage = Plan(recipe, 6), open_storage(tmp_path)
     assert read_sidecar(plan, 1, storage) is None
-    make_shard(plan, 1, paint_seeds, {"device": "none"}, storage, seen.append)
+    num_images = make(plan, 1, storage)
     found = read_sidecar(plan, 1, storage)
-    assert found is not None and sum(seen) == found[1].num_rows == plan.shard_length(1)
+    assert found is not None and num_images == found[1].num_rows == plan.shard_length(1)
     content = (tmp_path / tar_name(plan, 1, found[0]["sha256"])).read_bytes()
-    assert found[0]["num_bytes"] == len(content)
+    assert found[0]["num_bytes"] == len(content) and found[0]["execution"]["batch_size"] == 4
     assert found[1]["key"].to_pylist() == [sample.key for sample in plan.shard_samples(1)]
 
 
 def test_shard__an_engine_that_fails_leaves_nothing(recipe: Recipe, tmp_path: Path) -> None:
     calls = []
 
-    def paint(samples: Sequence[Sample]) -> list[Painted]:
-        calls.append(len(samples))
-        if len(calls) == 2:
-            raise MemoryError
-        return paint_seeds(samples)
+    class Fails(Noise):
+        def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+            calls.append(len(samples))
+            if len(calls) == 2:
+                raise MemoryError
+            return super().__call__(samples)
 
     with pytest.raises(MemoryError):
-        make_shard(Plan(replace(recipe, batch_size=2), 6), 0, paint, {}, Storage(tmp_path), lambda n: None)
-    assert Storage(tmp_path).names("") == []
+        list(make_shard(Plan(recipe, 6), 0, Fails(), Execution(batch_size=2), open_storage(tmp_path)))
+    assert open_storage(tmp_path).names("") == []
 
 
 def test_shard__a_sidecar_of_another_recipe_or_length_does_not_count(recipe: Recipe, tmp_path: Path) -> None:
-    storage, last = Storage(tmp_path), Plan(recipe, 7).num_shards - 1
-    make_shard(Plan(recipe, 7), last, paint_seeds, {}, storage, lambda n: None)
+    storage, last = open_storage(tmp_path), Plan(recipe, 7).num_shards - 1
+    make(Plan(recipe, 7), last, storage)
     assert read_sidecar(Plan(recipe, 7), last, storage)
     assert not read_sidecar(Plan(recipe, 8), last, storage)
     assert not read_sidecar(Plan(replace(recipe, seed=1), 7), last, storage)
+
+
+def test_shard__a_finished_tar_waits_in_the_scratch_folder_until_the_store_has_it(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    plan, storage = Plan(recipe, 6), open_storage("memory://scratch-test")
+    scratch = str(tmp_path / "scratch")
+    assert not put_kept(plan, 0, storage, scratch)
+    make(plan, 0, storage, scratch)
+    assert storage.names("") == [] and len(list(Path(scratch).iterdir())) == 2
+    assert not put_kept(Plan(replace(recipe, seed=1), 6), 0, storage, scratch)
+    assert put_kept(plan, 0, storage, scratch) and read_sidecar(plan, 0, storage)
+    assert not list(Path(scratch).iterdir()) and not put_kept(plan, 0, storage, scratch)
+
+
+def test_shard__a_cut_tar_in_the_scratch_folder_is_not_put(recipe: Recipe, tmp_path: Path) -> None:
+    plan, storage = Plan(recipe, 6), open_storage("memory://cut-test")
+    make(plan, 0, storage, str(tmp_path))
+    [tar] = tmp_path.glob("*.tar")
+    tar.write_bytes(tar.read_bytes()[:-1024])
+    assert not put_kept(plan, 0, storage, str(tmp_path)) and storage.names("") == []
+    sweep_scratch(Plan(replace(recipe, seed=1), 6), str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep_scratch(plan, str(tmp_path))
+    assert not list(tmp_path.iterdir())

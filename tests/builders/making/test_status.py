@@ -1,21 +1,20 @@
 """How far an output is, from its files alone, on a disk and in a store."""
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
-from builders.format.manifest import Manifest
-from builders.format.storage import Storage
-from builders.making.claims import LEASE, RUNS, Claims
+from builders.format.manifest import Manifest, Verdicts
+from builders.format.storage import open_storage
+from builders.making.board import RUNS, Board
+from builders.making.make import make_clone
 from builders.making.plan import Plan
-from builders.making.status import describe, read_status
+from builders.making.recipe import Recipe
+from builders.making.status import Status, describe, read_status
 
 
 def test_status__of_nothing_is_a_sentence(tmp_path: Path) -> None:
@@ -25,30 +24,46 @@ def test_status__of_nothing_is_a_sentence(tmp_path: Path) -> None:
 
 def test_status__done_running_and_lost(real_plan: Plan, tmp_path: Path) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(2))
-    storage = Storage(tmp_path)
-    with Claims(storage, runner="slurm") as ours, Claims(storage) as others:
-        ours.take("000002")
-        others.take("000003")
-        elsewhere = replace(others.run, host="elsewhere", machine="another", beat=others.run.beat - 2 * LEASE)
-        storage.write(f"{RUNS}/{others.run.id}.json", json.dumps(asdict(elsewhere)).encode())
+    storage = open_storage(tmp_path)
+    with Board(storage, runner="slurm") as ours, Board(storage) as others:
+        ours.show([2])
+        others.show([3])
+        dead = f"{RUNS}/beef-1-a.3.json"
+        storage.write(dead, b"{}")
+        os.utime(tmp_path / dead, (1000, 1000))
+        others.show([])
         status = read_status(str(tmp_path))
         assert (status.num_shards_done, status.num_samples_done) == (2, 31)
-        assert [claim.shard for claim in status.running] == [2] and [claim.shard for claim in status.lost] == [3]
-        assert [run.runner for run in status.runs] == ["slurm"]
+        assert [run.shards for run in status.runs if run.runner == "slurm"] == [[2]] and status.lost == [3]
         said = "\n".join(describe(status))
         assert "31 of 70 images (44.3%), 2 of 4 shards" in said and "lost: shards 3" in said
         assert "running: slurm on" in said and "1 shards in the making" in said
     assert not read_status(str(tmp_path)).runs
 
 
-def test_status__rate_and_time_left_are_of_the_last_half_hour(real_plan: Plan, tmp_path: Path) -> None:
-    make_clone(real_plan, str(tmp_path), shards=range(3))
-    for path, when in zip(sorted((tmp_path / "_making").rglob("*.parquet")), (1000, 10_000, 10_010), strict=True):
-        os.utime(path, (when, when))
-    status = read_status(str(tmp_path), now=10_020)
-    assert status.images_per_second == 2.0 and status.seconds_left == 9.5
-    assert "2.0 images/s in the last half hour, 10 s left at that rate" in "\n".join(describe(status))
-    assert read_status(str(tmp_path), now=20_000).images_per_second is None
+def test_status__images_and_rate_are_what_the_runs_say(real_plan: Plan, tmp_path: Path) -> None:
+    make_clone(real_plan, str(tmp_path), shards=range(1))
+    with Board(open_storage(tmp_path)) as first, Board(open_storage(tmp_path)) as second:
+        for board, num_images in ((first, 4), (second, 6)):
+            board.says |= {"num_images": num_images, "images_per_second": 1.0}
+            board.beat()
+        status = read_status(str(tmp_path))
+    assert status.num_samples_done == 11 + 10 and status.images_per_second == 2.0
+    assert status.seconds_left == (70 - 21) / 2 and "2.0 images/s, 24 s left at that rate" in "\n".join(
+        describe(status)
+    )
+
+
+def test_status__broken_and_flagged_images_are_counted(recipe: Recipe, tmp_path: Path) -> None:
+    status = Status(
+        name="x", num_samples=9, num_shards=1, num_samples_done=9, num_shards_done=1, is_complete=True,
+        is_finalising=False, runs=[], lost=[], failures=[],
+        verdicts=Verdicts(broken={"a": 2}, flagged={"b": 1, "c": 1200}),
+    )  # fmt: skip
+    assert describe(status)[1:3] == [
+        "broken: 2 images (not finite, or of one flat color), which training leaves out",
+        "flagged by the safety checker and kept: 1,201 images",
+    ]
 
 
 def test_status__of_a_finished_clone_and_of_one_that_grows(
@@ -71,9 +86,10 @@ def test_status_command__exits_1_where_a_shard_failed(real_plan: Plan, tmp_path:
     make_clone(real_plan, str(tmp_path), shards=range(1))
     command = [sys.executable, "-m", "builders", "status", str(tmp_path)]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
-    from builders.making.failures import Problem, write_failure
+    from builders.making.failures import write_failure
+    from builders.making.policy import Problem
 
-    failure = write_failure(Storage(tmp_path), real_plan, 3, Problem(cause="the model said no"), 3)
+    failure = write_failure(open_storage(tmp_path), real_plan, 3, Problem(scope="shard", cause="the model said no"), 3)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1 and f"failed: {failure}" in done.stdout
     assert failure.first_key in done.stdout and "failed 3 times: the model said no" in done.stdout

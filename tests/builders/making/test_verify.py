@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.images.encode import encode_image
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.verify import verify_clone
 
@@ -75,7 +75,32 @@ def lengthen(path: Path) -> None:
             writer.write_table(group)
 
 
+def retype(path: Path) -> None:
+    """Metadata whose seeds are texts."""
+    table = pq.read_table(path)
+    seeds = pa.array([str(seed) for seed in table["seed"].to_pylist()])
+    pq.write_table(table.set_column(table.column_names.index("seed"), "seed", seeds), path, row_group_size=20)
+
+
 OTHER_PICTURE = encode_image(np.zeros((8, 8, 3), np.uint8), "jpg", 95)
+
+
+def test_verify__fields_of_later_versions_are_passed_over(clone: Path) -> None:
+    path = clone / "metadata/test-00000.parquet"
+    file = pq.ParquetFile(path)
+    groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    groups = [group.append_column("later", pa.array(["x"] * group.num_rows)) for group in groups]
+    with pq.ParquetWriter(path, groups[0].schema) as writer:
+        for group in groups:
+            writer.write_table(group)
+    content = json.loads((clone / "clone.json").read_text())
+    content["metadata"][0] |= {
+        "num_bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    content["later"] = content["shards"][0]["later"] = content["shards"][0]["verdicts"]["later"] = 1
+    (clone / "clone.json").write_text(json.dumps(content))
+    assert faults(clone, deep=True) == ""
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -92,7 +117,6 @@ def test_verify__an_intact_clone_has_no_faults(clone: Path, deep: bool) -> None:
         (change("json", set_field(index=12345)), "the key is not"),
         (change("json", set_field(wnid="n00000001")), "json says wnid n00000001"),
         (change("json", drop_field), "lacks the field 'prompt'"),
-        (change("json", set_field(extra=1)), "unknown field 'extra'"),
         (change("json", set_field(prompt=None)), "'prompt' is None, not of type str"),
         (change("json", set_field(guidance_scale=2)), "'guidance_scale' is 2, not of type float"),
         (change("json", set_field(index=True)), "'index' is True, not of type int"),
@@ -115,11 +139,14 @@ def test_verify__an_intact_clone_has_no_faults(clone: Path, deep: bool) -> None:
         (change("json", set_field(seed=5)), "json says seed 5, the recipe says"),
         (change("json", set_field(attempt=10)), "json says attempt 10, but there are 10"),
         (change("json", set_field(attempt=1)), "json says seed"),
-        (change("json", set_field(nsfw=1)), "its safety verdicts are"),
-        (change("json", set_field(nsfw=7)), "json says nsfw 7, which no image of the recipe has"),
-        (change("json", set_field(attempt=1)), "json says attempt 1, which no image of the recipe has"),
-        (change("json", set_field(batch_slot=8)), "json says batch_slot 8, which no image"),
-        (change("json", set_field(dtype="banana")), "json says dtype 'banana', which no image"),
+        (change("json", set_field(nsfw=1)), "its verdicts are"),
+        (change("json", set_field(nsfw=7)), "json says nsfw 7, which no image of the shard has"),
+        (change("json", set_field(attempt=1)), "json says attempt 1, which no image of the shard has"),
+        (change("json", set_field(broken=1)), "json says broken 1, which no image of the shard has"),
+        (change("json", set_field(batch_size=3)), "json says batch_size 3, which no image of the shard has"),
+        (change("json", set_field(vae_dtype="float32")), "json says vae_dtype 'float32', which no image"),
+        (change("json", set_field(batch_slot=16)), "json says batch_slot 16, which no image"),
+        (change("json", set_field(dtype="banana")), "json says dtype 'banana', the recipe says"),
         (change("json", set_field(model="x")), "json says model 'x', the recipe says 'class folders'"),
     ],
 )
@@ -187,7 +214,8 @@ def test_verify__one_changed_byte_is_found(clone: Path, place: int) -> None:
         (lambda c: (c / "metadata/test-00000.parquet").unlink(), "metadata/test-00000.parquet: missing"),
         (lambda c: (c / "metadata/test-00000.parquet").write_bytes(b"x" * 99), "cannot be read"),
         (lambda c: lengthen(c / "metadata/test-00000.parquet"), "test-00000.parquet: stale: its row groups"),
-        (lambda c: pq.write_table(pa.table({"key": ["a"]}), c / "metadata/test-00000.parquet"), "columns are not"),
+        (lambda c: pq.write_table(pa.table({"key": ["a"]}), c / "metadata/test-00000.parquet"), "lacks columns"),
+        (lambda c: retype(c / "metadata/test-00000.parquet"), "columns are not"),
     ],
 )
 def test_verify__damaged_files_are_found(clone: Path, damage: Callable[[Path], object], words: str) -> None:

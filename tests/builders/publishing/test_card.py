@@ -1,11 +1,12 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from builders.format.manifest import Manifest, SafetyCounts, ShardEntry
+from builders.format.manifest import Manifest, ShardEntry, Verdicts
 from builders.making.catalogue import find_recipe, recipes_named
+from builders.making.execution import Execution
 from builders.making.models import pin_embedded
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
@@ -74,14 +75,13 @@ def test_card__licence_follows_the_model() -> None:
 def test_card__what_the_checker_said_is_counted_by_class(painted: Recipe) -> None:
     shard = ShardEntry(
         name="a", num_samples=9, num_bytes=1, sha256="x", environment=0,
-        safety=SafetyCounts(num_unchecked=2, flagged={"n02": 3}, dropped={"n01": 4}),
+        verdicts=Verdicts(num_unchecked=2, flagged={"n02": 3}, broken={"n02": 1}, remade={"n01": 4}),
     )  # fmt: skip
     manifest = Manifest(
         recipe={}, recipe_hash="", split="train", image_format="jpg", label_names=painted.label_names, num_rounds=6,
-        environments=[{"torch": "2"}], shards=[shard, shard], metadata=[],
+        is_synthetic=True, environments=[{"torch": "2"}], executions=[asdict(Execution())], shards=[shard, shard], metadata=[],
     )  # fmt: skip
     page = render_card(manifest, painted, Beside())
-    assert "Of 14 images checked, 6 were flagged and kept" in page and "8 attempts were flagged and made again" in page
-    assert (
-        "| n02 | two, 2 | 6 | 0 |" in page and "| n01 | one, 1 | 0 | 8 |" in page and "| n03 | three, 3 | 0" not in page
-    )
+    assert "Of 14 images checked, 6 were flagged and kept" in page and "8 attempts were broken, and made again" in page
+    assert "2 images are broken" in page and "| n03 | three, 3 | 0" not in page
+    assert "| n02 | two, 2 | 6 | 2 | 0 |" in page and "| n01 | one, 1 | 0 | 0 | 8 |" in page

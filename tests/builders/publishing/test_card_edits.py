@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from builders.cli import main
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import read_manifest
-from builders.format.storage import Storage
+from builders.format.storage import open_storage
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.verify import verify_clone
 from builders.publishing.card import card_faults, clone_card
@@ -113,7 +113,7 @@ def test_card_edits__survive_growing_audit_sheet_verify_and_push(real_plan: Plan
     edit(card)
     assert holds(card) and list(verify_clone(str(out))) == []
     make_clone(Plan(real_plan.recipe, 4), str(out))
-    manifest = read_manifest(Storage(out))
+    manifest = read_manifest(open_storage(out))
     assert holds(card) and split_card(card.read_text(), "")[0]["fakeit"]["digest"] == manifest.digest
     assert (
         in_process.call(main, "audit", out).returncode == 0
@@ -134,7 +134,7 @@ def test_card_edits__survive_growing_audit_sheet_verify_and_push(real_plan: Plan
 
 def test_card_edits__a_changed_digest_is_a_fault(real_plan: Plan, tmp_path: Path) -> None:
     make_clone(Plan(real_plan.recipe, 2), str(tmp_path / "c"))
-    storage, manifest = Storage(tmp_path / "c"), read_manifest(Storage(tmp_path / "c"))
+    storage, manifest = open_storage(tmp_path / "c"), read_manifest(open_storage(tmp_path / "c"))
     card = tmp_path / "c" / "README.md"
     card.write_text(card.read_text().replace(manifest.digest, "0" * 64))
     assert card_faults(storage, manifest) == ["fakeit", "section 'summary'"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from builders.clone_builder import make_clone
 from builders.format.manifest import Manifest
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from tests.loopback.hub import Hub, PullRequest, blob_of, hub_environment
 from tests.loopback.server import Fault, failing

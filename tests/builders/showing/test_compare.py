@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from builders import cli
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.showing.compare import compare_clones, describe

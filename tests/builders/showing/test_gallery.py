@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from builders.classes.class_list import ClassEntry
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
-from builders.format.storage import Storage
+from builders.format.storage import open_storage
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.showing.audit.audit import audit_clone
@@ -198,7 +198,7 @@ def test_gallery__does_not_write_over_something_else(finished: tuple[Path, Manif
 
 def test_gallery__audit_page_and_filter(browser: Any, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     scorer = WordScorer()
-    audit_clone(str(finished[0]), scorer, cache=tmp_path / "cache").write(Storage(tmp_path / "audit"))
+    audit_clone(str(finished[0]), scorer, cache=tmp_path / "cache").write(open_storage(tmp_path / "audit"))
     write_gallery(str(finished[0]), tmp_path / "site", audit=str(tmp_path / "audit"), per_class=4)
     visit = Visit(browser, tmp_path / "site")
     page = visit.page

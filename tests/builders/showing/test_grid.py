@@ -6,9 +6,11 @@ import pytest
 
 from builders.format.errors import UserError
 from builders.making.engines import diffusion
-from builders.making.engines.base import Paint, Painted
-from builders.making.plan import Plan, Sample
+from builders.making.engines.base import Generate, GeneratedImage
+from builders.making.execution import Execution
+from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
 from builders.showing.grid import TILE, draw_grid
 
 
@@ -22,11 +24,11 @@ def test_grid__has_a_column_per_guidance_and_a_row_per_step_count(painted: Recip
 
 def test_grid__shows_what_the_engine_paints(painted: Recipe) -> None:
     grid = np.asarray(draw_grid(painted, "n02", 5, [2.0], [2]).convert("RGB")).astype(int)
-    alone = replace(painted, guidance_scale=2.0, num_inference_steps=2, batch_size=1)
-    (picture,) = diffusion.load(alone)([replace(Plan(painted, 1).sample(1, 0), seed=5)])
-    assert isinstance(picture.picture, np.ndarray)
+    alone = replace(painted, guidance_scale=2.0, num_inference_steps=2)
+    (picture,) = diffusion.load(alone, Execution(batch_size=1))([replace(Plan(painted, 1).sample(1, 0), seed=5)])
+    assert isinstance(picture.image, np.ndarray)
     tile = grid[-12 - TILE : -12, -12 - TILE : -12]
-    assert tile.reshape(16, 10, 16, 10, 3).mean((1, 3)) == pytest.approx(picture.picture.astype(float), abs=30)
+    assert tile.reshape(16, 10, 16, 10, 3).mean((1, 3)) == pytest.approx(picture.image.astype(float), abs=30)
 
 
 def test_grid__the_seed_draws_the_background(painted: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,12 +36,18 @@ def test_grid__the_seed_draws_the_background(painted: Recipe, monkeypatch: pytes
     prompts: list[str] = []
     load = diffusion.load
 
-    def spy(recipe: Recipe) -> Paint:
-        def paint(samples: Sequence[Sample]) -> list[Painted]:
-            prompts.extend(sample.prompt for sample in samples)
-            return load(recipe)(samples)
+    class Spy:
+        environment: dict[str, str] = {}
 
-        return paint
+        def __init__(self, generate: Generate) -> None:
+            self.generate = generate
+
+        def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+            prompts.extend(sample.prompt for sample in samples)
+            return self.generate(samples)
+
+    def spy(recipe: Recipe, execution: Execution) -> Generate:
+        return Spy(load(recipe, execution))
 
     monkeypatch.setattr(diffusion, "load", spy)
     for seed in range(12):

@@ -11,7 +11,8 @@ from builders.classes.class_options import ClassOptions
 from builders.format.errors import UserError
 from builders.images.encode import encode_image
 from builders.making.engines import folder
-from builders.making.engines.base import Painted
+from builders.making.engines.base import GeneratedImage
+from builders.making.execution import Execution
 from builders.making.models import pin_model
 from builders.making.plan import Plan
 from builders.real_images import RealImages
@@ -38,10 +39,10 @@ def test_folder__classes_are_the_folders_and_counts_their_pictures(source: Path)
 def test_folder__ready_files_are_kept_and_others_encoded(source: Path) -> None:
     recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
     samples = Plan(recipe, 2).shard_samples(0)
-    made = {s.key: p for s, p in zip(samples, folder.load(recipe)(samples), strict=True)}
-    assert made["cat_00000001"] == Painted((source / "cat" / "b.JPEG").read_bytes())
+    made = {s.key: p for s, p in zip(samples, folder.load(recipe, Execution())(samples), strict=True)}
+    assert made["cat_00000001"] == GeneratedImage((source / "cat" / "b.JPEG").read_bytes())
     for key in ("cat_00000000", "ant_00000000"):
-        content = made[key].picture
+        content = made[key].image
         assert isinstance(content, bytes) and made[key].change == "converted"
         with Image.open(io.BytesIO(content)) as image:
             assert (image.format, image.size) == ("JPEG", (14, 10))
@@ -55,7 +56,7 @@ def test_folder__a_file_that_changes_with_its_size_and_time_is_noticed(source: P
     path.write_bytes(encode_image(PIXELS - 1, "jpg", 80).ljust(status.st_size, b"\0")[: status.st_size])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_size == status.st_size
-    [made] = [p for p in folder.load(before)(Plan(before, 2).shard_samples(0)) if p.problem]
+    [made] = [p for p in folder.load(before, Execution())(Plan(before, 2).shard_samples(0)) if p.problem]
     assert "b.JPEG' cannot be read (it changed while the clone was made)" in made.problem
     with pytest.raises(UserError, match="but the recipe was made with sha256:"):
         pin_model(before)
@@ -75,7 +76,7 @@ def test_folder__broken_pictures_are_left_out_up_to_a_share(source: Path) -> Non
     recipe = RealImages.recipe("train", ClassOptions(source=str(source), skip_broken=0.4))
     assert [(entry.wnid, entry.base_count) for entry in recipe.classes] == [("ant", 1), ("cat", 1)]
     assert recipe.num_left_out == 1 and not any(
-        p.problem for p in folder.load(recipe)(Plan(recipe, 1).shard_samples(0))
+        p.problem for p in folder.load(recipe, Execution())(Plan(recipe, 1).shard_samples(0))
     )
     assert pin_model(recipe) == recipe
     with pytest.raises(UserError, match=r"1 of 3 images.*more than the 10\.00% of --skip-broken"):
@@ -111,7 +112,7 @@ def test_folder__a_cache_that_cannot_be_written_is_done_without(source: Path, mo
     (source / "file").touch()
     monkeypatch.setenv("FAKEIT_CACHE", str(source / "file" / "cache"))
     recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
-    assert not any(painted.problem for painted in folder.load(recipe)(Plan(recipe, 2).shard_samples(0)))
+    assert not any(painted.problem for painted in folder.load(recipe, Execution())(Plan(recipe, 2).shard_samples(0)))
 
 
 def test_folder__of_very_many_broken_files_the_rest_is_in_a_list(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

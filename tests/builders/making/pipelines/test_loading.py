@@ -10,6 +10,7 @@ from builders.format.errors import UserError
 from builders.making.models import pin_model
 from builders.making.pipelines.loading import load_check, load_pipeline
 from builders.making.recipe import Recipe
+from tests.conftest import EXECUTION
 from tests.tiny_pipeline import FAMILIES, example_pictures, write_tiny_pipeline
 
 
@@ -18,7 +19,8 @@ from tests.tiny_pipeline import FAMILIES, example_pictures, write_tiny_pipeline
 def test_loading__all_modules_have_the_dtype(recipe: Recipe, tmp_path: Path, family: str, dtype: str) -> None:
     write_tiny_pipeline(tmp_path / family, family)
     pipeline = load_pipeline(
-        pin_model(replace(recipe, model=str(tmp_path / family), scheduler="", dtype=dtype, vae_slicing=True))
+        pin_model(replace(recipe, model=str(tmp_path / family), scheduler="", dtype=dtype)),
+        replace(EXECUTION, vae_slicing=True),
     )
     modules = [module for module in pipeline.components.values() if hasattr(module, "parameters")]
     others = {n for module in modules for n, p in module.named_parameters() if str(p.dtype) != f"torch.{dtype}"}
@@ -27,11 +29,11 @@ def test_loading__all_modules_have_the_dtype(recipe: Recipe, tmp_path: Path, fam
 
 
 def test_loading__recipes_share_a_pipeline_and_keep_their_schedulers(painted: Recipe) -> None:
-    plain = load_pipeline(painted)
+    plain = load_pipeline(painted, EXECUTION)
     config = dict(plain.scheduler.config)
-    other = load_pipeline(replace(painted, scheduler="DDIMScheduler", guidance_scale=1.0))
+    other = load_pipeline(replace(painted, scheduler="DDIMScheduler", guidance_scale=1.0), EXECUTION)
     assert other is plain and type(plain.scheduler).__name__ == "DDIMScheduler"
-    assert dict(load_pipeline(painted).scheduler.config) == config
+    assert dict(load_pipeline(painted, EXECUTION).scheduler.config) == config
 
 
 def test_loading__pickled_weights_are_refused(painted: Recipe, tiny_pipeline: Path, tmp_path: Path) -> None:
@@ -42,7 +44,7 @@ def test_loading__pickled_weights_are_refused(painted: Recipe, tiny_pipeline: Pa
     weights.unlink()
     torch.save({}, tmp_path / "model/unet/diffusion_pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be loaded"):
-        load_pipeline(replace(painted, model_dir=str(tmp_path / "model")))
+        load_pipeline(replace(painted, model_dir=str(tmp_path / "model")), EXECUTION)
 
 
 def test_loading__a_pipeline_that_paints_from_no_text_is_refused(painted: Recipe, tmp_path: Path) -> None:
@@ -50,14 +52,14 @@ def test_loading__a_pipeline_that_paints_from_no_text_is_refused(painted: Recipe
         json.dumps({"_class_name": "DDPMPipeline", "_diffusers_version": "0.42.1"})
     )
     with pytest.raises(UserError, match=r"cannot be loaded.*text-to-image pipeline with safetensors"):
-        load_pipeline(replace(painted, model_dir=str(tmp_path)))
+        load_pipeline(replace(painted, model_dir=str(tmp_path)), EXECUTION)
 
 
 def test_loading__the_checkers_verdicts_are_those_of_the_built_in_one(recipe: Recipe, checked_pipeline: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     pinned = pin_model(replace(recipe, model=str(checked_pipeline)))
-    check = load_check(pinned)
+    check = load_check(pinned, EXECUTION)
     assert check is not None
     pictures = example_pictures(checked_pipeline)
     before = pictures.copy()
@@ -71,7 +73,7 @@ def test_loading__the_checkers_verdicts_are_those_of_the_built_in_one(recipe: Re
 
 def test_loading__the_checker_follows_the_recipe(painted: Recipe, recipe: Recipe, checked_pipeline: Path) -> None:
     checked = pin_model(replace(recipe, model=str(checked_pipeline)))
-    assert load_check(replace(checked, safety="off")) is None
-    assert load_check(painted) is None
+    assert load_check(replace(checked, safety="off"), EXECUTION) is None
+    assert load_check(painted, EXECUTION) is None
     with pytest.raises(UserError, match="has no safety checker to drop images by"):
-        load_check(replace(painted, safety="drop"))
+        load_check(replace(painted, safety="drop"), EXECUTION)

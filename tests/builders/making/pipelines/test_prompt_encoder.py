@@ -10,6 +10,7 @@ from builders.making.pipelines import prompt_encoder
 from builders.making.pipelines.loading import load_pipeline
 from builders.making.pipelines.prompt_encoder import PromptEncoder
 from builders.making.recipe import Recipe
+from tests.conftest import EXECUTION
 from tests.tiny_pipeline import FAMILIES, write_tiny_pipeline
 
 PROMPTS = ["one", "two three", "a digit inside sky", "number"]
@@ -24,7 +25,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def encoder(recipe: Recipe, family: Path, *, negative_prompt: str = "", is_guided: bool = True) -> PromptEncoder:
     pinned = pin_model(replace(recipe, model=str(family), scheduler=""))
-    return PromptEncoder(load_pipeline(pinned), negative_prompt, is_guided=is_guided)
+    return PromptEncoder(load_pipeline(pinned, EXECUTION), negative_prompt, is_guided=is_guided)
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import multiprocessing as mp
 import os
 import shutil
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,17 +17,19 @@ import pytest
 
 from builders import cli
 from builders.classes.class_options import ClassOptions
-from builders.clone_builder import FailedShardsError, make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
-from builders.format.storage import Storage
-from builders.making.claims import Claims
-from builders.making.failures import Problem, read_failures
-from builders.making.output import open_output
-from builders.making.plan import Plan, Sample
+from builders.format.storage import open_storage
+from builders.making.board import Board
+from builders.making.execution import Execution
+from builders.making.failures import read_failures
+from builders.making.make import FailedShardsError, make_clone
+from builders.making.plan import Plan
+from builders.making.policy import MAX_ATTEMPTS, MAX_FAILED_IN_A_ROW
 from builders.making.recipe import Recipe
 from builders.making.runners import base, local
-from builders.making.runners.base import MAX_ATTEMPTS, Job, Outcome
+from builders.making.runners.base import Ended, Event, Job, Task
+from builders.making.sample import Sample
 from builders.making.shard import make_shard
 from builders.making.status import describe, read_status
 from builders.making.stopping import Stop, StoppedError
@@ -52,6 +54,13 @@ def test_local__three_workers_make_the_same_files(
     assert digests(tmp_path / "out") == digests(finished[0]) and sum(counts) == real_plan.num_samples
 
 
+def worker_pids() -> list[int]:
+    """The worker processes of this one."""
+    children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split()
+    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children if Path(f"/proc/{pid}").exists()}
+    return [int(pid) for pid, name in names.items() if b"runners.worker" in name]
+
+
 @pytest.mark.long
 def test_local__killed_workers_are_replaced(painted: Recipe, tmp_path: Path) -> None:
     plan = Plan(replace(painted, num_inference_steps=20), 4)
@@ -62,8 +71,8 @@ def test_local__killed_workers_are_replaced(painted: Recipe, tmp_path: Path) -> 
     def kill() -> None:
         while not is_over.wait(0.2) and len(killed) < 2:
             making = list((tmp_path / "out" / "_making").rglob(".*.tar.*.tmp"))
-            workers = [process.pid for process in mp.active_children() if process.pid not in killed]
-            if making and workers and workers[0]:
+            workers = [pid for pid in worker_pids() if pid not in killed]
+            if making and workers:
                 os.kill(workers[0], signal.SIGKILL)
                 killed.append(workers[0])
                 time.sleep(1)
@@ -84,7 +93,7 @@ def faulty(scans: Path, tmp_path: Path) -> tuple[Plan, Path]:
         (source / folder.name).mkdir(parents=True)
         for path in sorted(folder.iterdir())[:6]:
             shutil.copy(path, source / folder.name)
-    recipe = RealImages.recipe("test", ClassOptions(source=str(source)), shard_size=3, batch_size=3)
+    recipe = RealImages.recipe("test", ClassOptions(source=str(source)), shard_size=3)
     from builders.making.models import pin_model
 
     plan = Plan(pin_model(recipe), 6)
@@ -106,28 +115,28 @@ def test_local__a_shard_that_always_fails_is_named_and_all_else_made(
     assert (failure.shard, failure.first_key, failure.last_key) == (2, samples[0].key, samples[-1].key)
     assert failure.num_attempts == 1 and f"{picture}' cannot be read" in failure.cause  # another try would end the same
     status = read_status(str(out))
-    assert status.num_shards_done == plan.num_shards - 1 and status.failures == [failure] and not status.running
+    assert status.num_shards_done == plan.num_shards - 1 and status.failures == [failure] and not status.runs
     assert any(samples[0].key in line and failure.cause in line for line in describe(status))
     picture.write_bytes(content)
     assert make_clone(plan, str(out), num_workers=workers) is not None
     assert list(verify_clone(str(out), deep=True)) == [] and not (out / "_making").exists()
 
 
-def test_local__where_every_shard_fails_it_gives_up_early(faulty: tuple[Plan, Path], tmp_path: Path) -> None:
+def test_local__where_every_shard_fails_all_are_named(faulty: tuple[Plan, Path], tmp_path: Path) -> None:
     plan, picture = faulty
     for path in picture.parent.parent.rglob("*.png"):
         path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(FailedShardsError) as failed:
         make_clone(plan, str(tmp_path / "out"))
-    assert len(failed.value.failures) == 3 < plan.num_shards == 6 and failed.value.has_given_up
-    assert len(read_failures(Storage(tmp_path / "out"))) == 3
+    assert len(failed.value.failures) == plan.num_shards == 6 and not failed.value.has_given_up
+    assert len(read_failures(open_storage(tmp_path / "out"))) == 6
 
 
 def test_local__a_mistake_that_no_shard_can_be_made_with_ends_the_run(painted: Recipe, tmp_path: Path) -> None:
     plan = Plan(replace(painted, width=20), 6)
     with pytest.raises(UserError):
         make_clone(plan, str(tmp_path / "out"))
-    assert read_failures(Storage(tmp_path / "out")) == []
+    assert read_failures(open_storage(tmp_path / "out")) == []
 
 
 OPTIONS = ("--shard-size", "20", "--batch-size", "8", "--images-per-class", "8")
@@ -147,26 +156,26 @@ import sys
 from builders.making.engines import folder
 from builders.making import shard
 make = shard.encode_sample
-def slow(recipe, made):
+def slow(*arguments):
     import time
     time.sleep(0.05)
-    return make(recipe, made)
+    return make(*arguments)
 shard.encode_sample = slow
 from builders.cli import main
 main()
 """
 
 
-def test_local__what_is_no_mistake_of_the_users_is_tried_three_times(
+def test_local__what_nobody_expected_is_tried_again_behind_the_others(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
 
-    def make(plan: Plan, shard: int, *rest: object) -> None:
+    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int]]:
         tried.append(shard)
         if shard == 1 or (shard == 0 and tried.count(shard) < 2):
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more lines")
-        make_shard(plan, shard, *rest)  # type: ignore[arg-type]
+        yield from make_shard(plan, shard, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(base, "make_shard", make)
     with pytest.raises(FailedShardsError) as failed:
@@ -182,10 +191,10 @@ def test_local__a_script_of_the_users_needs_no_guard_for_its_workers(scans: Path
     script.write_text(
         "print('begun', flush=True)\n"
         "from builders.classes.class_options import ClassOptions\n"
-        "from builders.clone_builder import make_clone\n"
+        "from builders.making.make import make_clone\n"
         "from builders.making.plan import Plan\n"
         "from builders.real_images import RealImages\n"
-        f"recipe = RealImages.recipe('test', ClassOptions(source={str(scans / 'test')!r}), shard_size=20, batch_size=8)\n"
+        f"recipe = RealImages.recipe('test', ClassOptions(source={str(scans / 'test')!r}), shard_size=20)\n"
         f"print(make_clone(Plan(recipe, 4), {str(tmp_path / 'out')!r}, num_workers=2).num_samples, __file__)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
@@ -210,19 +219,23 @@ class BreaksProcess(Plan):
 
 def test_local__a_worker_that_failed_as_nobody_expected_is_replaced(real_plan: Plan, tmp_path: Path) -> None:
     plan, out = BreaksProcess(real_plan.recipe, real_plan.num_rounds, str(tmp_path / "broken")), tmp_path / "out"
-    open_output(plan, Storage(out))
-    job = Job(plan=plan, out=str(out), shards=[0, 1], claims=Claims(Storage(out)))
-    with local._Workers(job, 1) as workers:
-        pids, problems = list[int | None](), list[Problem | None]()
-        for shard in (0, 0, 1):
-            workers.submit(shard)
-            pids += [process.pid for process in mp.active_children()]
-            outcomes: list[Outcome] = []
-            while not outcomes:
-                outcomes = workers.wait(1.0, lambda: None)
-            problems.append(outcomes[0].problem)
-    assert [problem and problem.cause.partition(":")[0] for problem in problems] == ["RuntimeError", None, None]
-    assert pids[0] != pids[1] == pids[2] and len(pids) == 3
+    with Board(open_storage(out)) as board:
+        job = Job(task=Task(plan=plan, out=str(out)), execution=Execution(), board=board)
+        pids, causes = list[int](), list[str]()
+        with local._Processes(job, 1, []) as workers:
+            for shard in (0, 0, 1):
+                workers.start("0", shard, Execution())
+                ended: list[Event] = []
+                while not any(isinstance(event, Ended) for event in ended):
+                    workers.poll(1.0, ended.append)
+                pids.append(workers.running["0"].pid)
+                last = ended[-1]
+                assert isinstance(last, Ended) and last.shard == shard
+                if last.problem:
+                    causes.append(last.problem.cause)
+                    workers.replace("0")
+    assert causes == ["RuntimeError: CUDA error: an illegal memory access was encountered"]
+    assert pids[0] != pids[1] == pids[2]
 
 
 @dataclass(frozen=True)
@@ -247,23 +260,24 @@ def test_local__the_process_of_a_lone_gpu_is_replaced_and_a_broken_gpu_of_severa
     assert not more or (tmp_path / "broken").read_text() != str(os.getpid())
 
 
-def test_local__where_all_fails_from_some_shard_on_the_run_is_given_up(
+def test_local__where_all_fails_from_some_shard_on_the_run_ends_and_says_why(
     painted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a process does that a CUDA error has broken."""
-    plan, made = Plan(painted, 24), list[int]()
+    """As in a process that a CUDA error has broken."""
+    plan, made, tried = Plan(painted, 24), list[int](), list[int]()
 
-    def make(plan: Plan, shard: int, *rest: object) -> None:
+    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int]]:
+        tried.append(shard)
         if len(made) >= 2:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        make_shard(plan, shard, *rest)  # type: ignore[arg-type]
+        yield from make_shard(plan, shard, *rest)  # type: ignore[arg-type]
         made.append(shard)
 
     monkeypatch.setattr(base, "make_shard", make)
     assert plan.num_shards > 5
-    with pytest.raises(FailedShardsError) as failed:
+    with pytest.raises(FailedShardsError, match="worker 0: RuntimeError: CUDA error") as failed:
         make_clone(plan, str(tmp_path))
-    assert failed.value.has_given_up and len(failed.value.failures) == 3 and len(made) == 2
+    assert failed.value.has_given_up and len(made) == 2 and len(tried) == 2 + MAX_FAILED_IN_A_ROW
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGUSR1])
@@ -279,7 +293,7 @@ def test_local__a_signal_drops_or_finishes_the_shard_and_gives_its_claim_up(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75 and "run the command again to go on" in said, said
     left = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
-    assert not [name for name in left if "claims" in name or "runs" in name or name.endswith(".tmp")]
+    assert not [name for name in left if "runs" in name or name.endswith(".tmp")]
     assert 1 <= sum(name.endswith(".parquet") for name in left) < 4
     subprocess.run(make, check=True, stderr=subprocess.PIPE)
     assert digests(out) == digests(alone)
@@ -303,14 +317,38 @@ def test_local__gpus_are_dealt_to_workers(monkeypatch: pytest.MonkeyPatch, paint
     assert local.visible_gpus() == [] and local.num_workers(0, Plan(painted, 6)) == 1
 
 
-def test_local__a_worker_sees_its_own_gpu_alone(tmp_path: Path) -> None:
-    code = (
-        "import os\nfrom builders.making.runners.local import _start_worker\n"
-        "import multiprocessing as mp\nmp.parent_process = lambda: type('P', (), {'sentinel': os.pipe()[0]})\n"
-        "_start_worker(1, [0, 0], [0, 0], '5'); print(os.environ['CUDA_VISIBLE_DEVICES'])"
+@dataclass(frozen=True)
+class NotesGpu(Plan):
+    """A plan that notes which GPUs the process sees that makes a shard."""
+
+    folder: str = ""
+
+    def shard_samples(self, shard: int) -> list[Sample]:
+        Path(self.folder, str(os.getpid())).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+        return super().shard_samples(shard)
+
+
+def test_local__each_worker_sees_its_own_gpu_alone(
+    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "seen").mkdir()
+    monkeypatch.setattr(local, "_gpus", lambda plan: ["3", "5"])
+    make_clone(NotesGpu(real_plan.recipe, 24, str(tmp_path / "seen")), str(tmp_path / "out"))
+    assert sorted(path.read_text() for path in (tmp_path / "seen").iterdir()) == ["3", "5"]
+
+
+def test_local__workers_end_with_the_process_that_started_them(real_plan: Plan, tmp_path: Path) -> None:
+    script = (
+        "import os, sys, time\nfrom builders.making.runners.local import _Processes\n"
+        "workers = _Processes(None, 1, [])\nprint(workers._spawn('0').pid, flush=True)\nos.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["5"]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    pid = int(done.stdout)
+    for _ in range(400):
+        if not Path(f"/proc/{pid}").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_local__stopped_is_told_in_python(real_plan: Plan, tmp_path: Path) -> None:

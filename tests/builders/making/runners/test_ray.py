@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from builders.clone_builder import FailedShardsError, make_clone
 from builders.format.manifest import Manifest
-from builders.making.plan import Plan, Sample
+from builders.making.make import FailedShardsError, make_clone
+from builders.making.plan import Plan
 from builders.making.recipe import Recipe
+from builders.making.sample import Sample
 from tests.builders.making.runners.test_local import BreaksProcess, digests, faulty
 
 __all__ = ["faulty"]

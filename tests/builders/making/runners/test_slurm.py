@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
-from builders.format.storage import Storage
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
-from builders.making.runners import local, slurm
 from builders.making.runners.slurm import array_place, in_task_order, script, time_limit
 from builders.making.stopping import IS_STOPPED
 from tests.builders.making.runners.test_local import OPTIONS, SLOW, alone, digests
@@ -37,19 +35,6 @@ def test_slurm__place_in_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
     assert array_place() == (2, 5)
     monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
     assert array_place() == (1, 4)
-
-
-def test_slurm__a_task_makes_its_own_part_first(
-    real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[list[int]] = []
-    monkeypatch.setattr(local, "run_in_order", lambda job: seen.append(job.shards))
-    set_task(monkeypatch, 1, 2)
-    from builders.making.claims import Claims
-    from builders.making.runners.base import Job
-
-    slurm.run(Job(plan=real_plan, out=str(tmp_path), shards=[0, 1, 2, 3], claims=Claims(Storage(tmp_path))))
-    assert seen == [[1, 3, 2, 0]]
 
 
 def test_slurm__tasks_that_help_begin_at_the_ends_of_different_parts() -> None:
@@ -93,6 +78,7 @@ def printed_script(source: Path, out: Path) -> str:
 def test_slurm__the_script_is_run_by_bash(scans: Path, alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "out with 'quotes'"
     text = printed_script(scans / "test", out)
+    assert "cpus-per-task=4" in text and str(out) in text.replace("'\"'\"'", "'")
     assert "#SBATCH --array=0-2\n" in text and "#SBATCH --time=1:00:00\n" in text and "--print" not in text
     assert not out.exists()
     (tmp_path / "bin").mkdir()

@@ -12,10 +12,10 @@ from PIL import Image
 
 from builders import cli
 from builders.classes.class_options import ClassOptions
-from builders.clone_builder import make_clone
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest, read_manifest
-from builders.format.storage import Storage
+from builders.format.storage import open_storage
+from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.recipe import recipe_from_dict
 from builders.making.verify import verify_clone
@@ -48,14 +48,14 @@ def planted(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     sorted(ones.iterdir())[0].rename(zeros / "swapped.png")
     Image.fromarray(255 - np.asarray(Image.open(first).convert("RGB"))).save(zeros / "drawn.png")
     options = ClassOptions(source=str(root / "folders"))
-    recipe = RealImages.recipe("test", options, shard_size=8, batch_size=8)
+    recipe = RealImages.recipe("test", options, shard_size=8)
     make_clone(Plan(recipe, recipe.default_rounds), str(root / "clone"))
     return root / "clone", names
 
 
 @pytest.fixture(scope="module")
 def scorer(scans: Path, planted: tuple[Path, dict[str, set[str]]]) -> PrototypeScorer:
-    classes = recipe_from_dict(read_manifest(Storage(planted[0])).recipe).classes
+    classes = recipe_from_dict(read_manifest(open_storage(planted[0])).recipe).classes
     examples = {
         entry.wnid: [np.asarray(Image.open(path).convert("RGB")) for path in (scans / "train" / entry.wnid).iterdir()]
         for entry in classes
@@ -86,7 +86,7 @@ def test_audit__finds_what_was_planted(
 
 def _sources(clone: Path) -> list[str]:
     """The file name of each sample, found by its picture's bytes: class folders are read in the order of their names."""
-    recipe = recipe_from_dict(read_manifest(Storage(clone)).recipe)
+    recipe = recipe_from_dict(read_manifest(open_storage(clone)).recipe)
     opened = pq.read_table(clone / "metadata" / "test-00000.parquet").to_pylist()
     files = {entry.wnid: sorted((clone.parent / "folders" / entry.wnid).iterdir()) for entry in recipe.classes}
     return [files[row["wnid"]][row["index"]].stem for row in opened]
@@ -121,7 +121,7 @@ def test_audit__goes_on_where_it_was_stopped(
     with pytest.raises(KeyboardInterrupt):
         audited(planted[0], scorer, tmp_path)
     once = audited(planted[0], scorer, tmp_path)
-    assert looked[:4] == [0, 1, 2, 2] and len(looked) == 1 + len(read_manifest(Storage(planted[0])).shards)
+    assert looked[:4] == [0, 1, 2, 2] and len(looked) == 1 + len(read_manifest(open_storage(planted[0])).shards)
     again = audited(planted[0], scorer, tmp_path)
     assert again.images().equals(once.images()) and len(looked) == len(set(looked)) + 1
     assert audited(planted[0], scorer, tmp_path / "fresh").images().equals(once.images())
@@ -174,7 +174,7 @@ def test_audit__of_a_shard_in_which_all_is_broken_and_its_gallery(
     shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff", b"\0\0\0"))
     found = audited(clone, WordScorer(), tmp_path)
     assert len(found.keys(["broken"])) == finished[1].shards[0].num_samples
-    found.write(Storage(tmp_path / "audit"))
+    found.write(open_storage(tmp_path / "audit"))
     site = write_gallery(str(clone), tmp_path / "site", audit=str(tmp_path / "audit"), per_class=60).parent
     assert any('"broken"' in path.read_text() for path in (site / "data" / "classes").iterdir())
 
@@ -213,11 +213,11 @@ def test_audit__of_an_earlier_state_is_no_longer_in_the_card(
     import shutil
 
     clone = Path(shutil.copytree(planted[0], tmp_path / "clone"))
-    audited(clone, None, tmp_path).write(Storage(clone))
+    audited(clone, None, tmp_path).write(open_storage(clone))
     summary = json.loads((clone / "audit.json").read_text())
-    assert b"What an audit found" in clone_card(Storage(clone), read_manifest(Storage(clone)))
+    assert b"What an audit found" in clone_card(open_storage(clone), read_manifest(open_storage(clone)))
     (clone / "audit.json").write_text(json.dumps({**summary, "digest": "0" * 64}))
-    assert b"What an audit found" not in clone_card(Storage(clone), read_manifest(Storage(clone)))
+    assert b"What an audit found" not in clone_card(open_storage(clone), read_manifest(open_storage(clone)))
     with pytest.raises(UserError, match="is of another clone"):
         write_gallery(str(clone), tmp_path / "site", audit=str(clone))
 

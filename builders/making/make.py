@@ -1,0 +1,174 @@
+"""From a plan to a finished clone: what is missing is made by a runner, and one of the runs at work puts it together.
+
+Invariant: `make_clone` may be killed anywhere and called again, in any number at once, on any machines; the clone is the same.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from builders.format.errors import UserError
+from builders.format.manifest import CARD, MAKING, Manifest
+from builders.format.storage import open_storage
+from builders.making.board import Board
+from builders.making.execution import Execution
+from builders.making.finalise import MissingShardError, clean_up, finalise
+from builders.making.output import State, missing_shards, read_state, write_target
+from builders.making.plan import Plan
+from builders.making.runners.base import Job, Report, Task, find_runner, patiently
+from builders.making.shard import sweep_scratch
+from builders.making.stopping import Stop, StoppedError
+from builders.publishing.card import clone_card
+from builders.publishing.card_edits import CardText
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""While another run puts the clone together."""
+MAX_REMAKES = 2
+"""Passes in which shards that finalising finds damaged are made again, before that is an error."""
+
+
+class FailedShardsError(UserError):
+    """Some shards could not be made; all others are, unless the run gave up."""
+
+    exit_status = 1
+
+    def __init__(self, report: Report) -> None:
+        super().__init__("; ".join([*map(str, report.failures), *report.causes]))
+        self.failures, self.causes, self.has_given_up = report.failures, report.causes, report.has_given_up
+
+
+def make_clone(
+    plan: Plan,
+    out: str,
+    *,
+    execution: Execution = Execution(),
+    shards: range | None = None,
+    runner_name: str = "local",
+    num_workers: int = 0,
+    address: str = "",
+    scratch: str = "",
+    patience: float = 6 * 3600.0,
+    stop: Stop | None = None,
+    text: CardText = CardText(),
+    on_start: Callable[[int, int], object] = lambda num_done, num_samples: None,
+    on_images: Callable[[int], object] = lambda num_images: None,
+) -> Manifest | None:
+    """Makes what is missing of a clone and finalises it when all shards are there; the engine behind `materialize`.
+
+    Args:
+        plan: What to make.
+        out: Directory or URL.
+        execution: How workers compute.
+        shards: Make only these, and leave finalising to a call without.
+        runner_name: local, slurm, ray, or a plug-in's.
+        num_workers: 0 is one for each GPU, or one.
+        address: The cluster of the runner, if it has one.
+        scratch: A local folder for tars on their way to a remote store; "" is one under the temporary directory.
+        patience: Seconds for which a store that does not answer is asked again.
+        stop: May end it early.
+        text: What goes into the card.
+        on_start: Hears how many images are finished and how many the clone will have.
+        on_images: Hears of every batch.
+
+    Returns:
+        The manifest of the finished clone; None where shards are left to other calls.
+
+    Raises:
+        FailedShardsError: some shards were given up.
+        StoppedError: a signal ended it.
+        UnreachableError: the store did not answer for longer than the patience; finished tars are kept.
+        UserError: the output holds something else or cannot be written, or no shard can be made.
+    """
+    storage = open_storage(out)
+    runner = find_runner(runner_name)
+    runner.prepare(address)
+    state = read_state(storage)
+    state.check(plan)
+    if state.is_complete(plan):
+        return _tidy(plan, state, text)
+    stop = stop or Stop()
+    with Board(storage, runner=runner_name, num_workers=runner.num_workers(num_workers, plan)) as board:
+        job = Job(
+            task=Task(plan=plan, out=out, scratch=scratch, patience=patience),
+            execution=execution,
+            board=board,
+            num_workers=num_workers,
+            address=address,
+            stop=stop,
+            on_images=on_images,
+        )
+        asked = range(plan.num_shards) if shards is None else shards
+        for num_remakes in itertools.count():
+            state = patiently(partial(_after_earlier, plan, board, text), patience)
+            state.check(plan)
+            if state.is_complete(plan):
+                return _tidy(plan, state, text)
+            write_target(plan, state)
+            missing = missing_shards(plan, state, asked)
+            if not num_remakes:
+                on_start(plan.num_in(asked) - plan.num_in(missing), plan.num_in(asked))
+            if missing:
+                report = runner.run(replace(job, shards=missing, is_begun=len(missing) < len(asked)))
+                _raise_for(report)
+                if not report.is_all_made:
+                    return None
+            if shards is not None and not read_state(storage).is_complete(plan):
+                return None
+            try:
+                return patiently(partial(_finalise, plan, board, text, scratch), patience)
+            except MissingShardError:  # it was damaged, and is made again
+                if num_remakes == MAX_REMAKES:
+                    raise
+        raise AssertionError("unreachable")
+
+
+def _after_earlier(plan: Plan, board: Board, text: CardText) -> State:
+    """The output's state, once a clone of another length that an interrupted `finalise` was putting in place is there."""
+    state = read_state(board.storage)
+    if state.finalising not in (None, plan.num_rounds) and state.recipe == plan.recipe:
+        with contextlib.suppress(MissingShardError):  # then it is no longer in the way
+            _finalise(Plan(plan.recipe, state.finalising or 0), board, text, "")
+        state = read_state(board.storage)
+    return state
+
+
+def _raise_for(report: Report) -> None:
+    if report.error is not None:
+        raise report.error
+    if report.failures or report.has_given_up:
+        raise FailedShardsError(report)
+    if report.is_stopped:
+        raise StoppedError
+
+
+def _finalise(plan: Plan, board: Board, text: CardText, scratch: str) -> Manifest:
+    """Puts the clone together, or waits until another run has done so."""
+    while True:
+        state = read_state(board.storage)
+        if state.is_complete(plan):
+            return _tidy(plan, state, text)
+        if board.leads_finalising():
+            try:
+                manifest = finalise(plan, state, text)
+                clean_up(plan, state, board.files())
+                sweep_scratch(plan, scratch)
+                return manifest
+            except (FileNotFoundError, UserError):
+                # Another run may have finalised at the same time, and `_making` is gone.
+                if not read_state(board.storage).is_complete(plan):
+                    raise
+        else:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _tidy(plan: Plan, state: State, text: CardText) -> Manifest:
+    """Deletes what a late run left in `_making` of a finished clone, and puts text that is given into its card."""
+    assert state.old
+    if text != CardText():
+        state.storage.write(CARD, clone_card(state.storage, state.old, text))
+    if state.target is None or state.target["num_rounds"] == plan.num_rounds:
+        state.storage.remove_folder(MAKING)
+    return state.old

@@ -1,0 +1,205 @@
+"""A run: shards handed out to workers, with an eye on what other runs are at, until all are made or no worker is left.
+
+What follows from failures is decided in `policy.py`; this is the loop that carries it out.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from builders.format.manifest import MAKING, making_folder
+from builders.making.board import shards_of
+from builders.making.failures import Failure, forget_failure, read_failures, write_failure
+from builders.making.output import TARGET, made_shards
+from builders.making.policy import Again, Decision, End, GiveUp, Policy, Replace, Retire
+from builders.making.runners.base import Ended, Event, Images, Job, Report, Workers, patiently
+from builders.making.shard import sidecar_name
+
+Result = TypeVar("Result")
+
+SECONDS_BETWEEN_LOOKS, PATIENCE = 2.0, 10.0
+"""Between two looks at what other runs have made while nothing is free; at least so many times as long as a look takes."""
+SECONDS_OF_RATE = 120.0
+"""The rate that `status` shows is of this time."""
+
+
+def run_shards(job: Job, workers: Workers, clock: Callable[[], float] = time.monotonic) -> Report:
+    """Has workers make the job's shards.
+
+    Shards that another run is at are passed over until it has made them or is no more.
+    """
+    return _Run(job, workers, clock).to_end()
+
+
+class _Queue:
+    """The shards that are still to be made, and what is known of what other runs do."""
+
+    def __init__(self, job: Job, clock: Callable[[], float]) -> None:
+        self.plan, self.board, self.storage = job.task.plan, job.board, job.board.storage
+        self.todo, self.clock, self.next_look = deque(job.shards), clock, 0.0
+        self.started = time.time()
+        self.num_images_made = 0
+        """Images of shards that other runs have made since this one began."""
+        self.num_empty_looks = 0
+
+    def next(self) -> int | None:
+        """The next shard that nobody is at and that is not made; None where there is none now."""
+        if not self.todo or self.clock() < self.next_look:
+            return None
+        begun = time.monotonic()
+        taken = shards_of(self.board.others())
+        for shard in [shard for shard in self.todo if shard not in taken]:
+            if shard not in self.todo:  # made, as a listing has told since
+                continue
+            if not self.storage.exists(sidecar_name(self.plan, shard)):
+                return shard
+            self._drop_made(making_folder(shard))
+        self._drop_made()  # somebody is at each of the rest, or was
+        self.num_empty_looks += 1
+        self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - begun))
+        return None
+
+    def drop_failed(self) -> list[Failure]:
+        """Leaves out what other runs have given up since this one began."""
+        failed = [failure for failure in read_failures(self.storage) if failure.time >= self.started]
+        theirs = {failure.shard: failure for failure in failed}
+        found = [theirs[shard] for shard in self.todo if shard in theirs]
+        self.todo = deque(shard for shard in self.todo if shard not in theirs)
+        return found
+
+    def _drop_made(self, folder: str = MAKING) -> None:
+        made = made_shards(self.plan, self.storage, self.todo, folder)
+        self.todo = deque(shard for shard in self.todo if shard not in made)
+        self.num_images_made += self.plan.num_in(made)
+
+
+class _Run:
+    """The run as it goes on."""
+
+    def __init__(self, job: Job, workers: Workers, clock: Callable[[], float]) -> None:
+        self.job, self.workers, self.clock = job, workers, clock
+        self.plan, self.storage = job.task.plan, job.board.storage
+        self.policy = Policy(job.execution, is_auto=job.execution.is_auto, is_begun=job.is_begun)
+        self.queue = _Queue(job, clock)
+        self.busy: dict[str, int] = {}
+        self.images: dict[int, int] = {}
+        """Images made so far of each shard that is being made here."""
+        self.num_images_done = self.num_images_told = 0
+        self.rate = deque([(clock(), 0)])
+        self.failures: list[Failure] = []
+        self.failed_before = {failure.shard for failure in read_failures(self.storage)}
+        self.causes: list[str] = []
+        self.end: End | None = None
+        self.is_alone = False
+        """Whether the last look found nothing that is free."""
+        self.is_replaced = False
+        """Whether another run has put the clone together meanwhile."""
+
+    def to_end(self) -> Report:
+        while True:
+            if not self._is_ending():
+                self._patiently(self._hand_out)
+            if self._is_over():
+                break
+            self.workers.poll(0.2 if self.busy else 1.0, self._on_event)
+            for worker, problem in self.policy.on_tick(self.clock()):
+                self.workers.replace(worker)
+                self._on_event(Ended(worker, self.busy[worker], problem))
+            self._tell_progress()
+        is_left = bool(self.queue.todo) and not self.is_replaced
+        return Report(
+            failures=self.failures,
+            causes=self.causes,
+            has_given_up=is_left and (self.end is not None or not self.workers.has_any()),
+            is_stopped=is_left and self.job.stop.is_asked,
+            is_all_made=not is_left and not self.failures,
+            error=self.end.error if self.end else None,
+        )
+
+    def _is_ending(self) -> bool:
+        return self.end is not None or self.job.stop.is_asked or self.is_replaced or not self.workers.has_any()
+
+    def _is_over(self) -> bool:
+        if self.busy:
+            return False
+        return self._is_ending() or not self.queue.todo or (self.is_alone and not self.job.waits_for_others)
+
+    def _hand_out(self) -> None:
+        """Gives every free worker a shard; may be called again after a store did not answer."""
+        for worker in self.workers.free():
+            num_looks = self.queue.num_empty_looks
+            shard = self.queue.next()
+            if shard is None:
+                if self.queue.num_empty_looks > num_looks:
+                    self.failures += self.queue.drop_failed()
+                    self.is_alone = True
+                return
+            if not self.storage.exists(TARGET):  # another run has put the clone together meanwhile
+                self.is_replaced = True
+                return
+            self.job.board.show([*self.busy.values(), shard])
+            self.is_alone = False
+            self.queue.todo.remove(shard)
+            self.busy[worker] = shard
+            self.images[shard] = 0
+            self.workers.start(worker, shard, self.policy.on_start(worker, shard, self.clock()))
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Images):
+            if (shard := self.busy.get(event.worker)) is not None:
+                self.images[shard] += event.num_images
+                self._carry_out(self.policy.on_images(event.worker, event.num_images, event.num_broken, self.clock()))
+                self._tell_progress()
+            return
+        if self.busy.get(event.worker) != event.shard:  # of a worker that was killed since
+            return
+        del self.busy[event.worker]
+        self.images.pop(event.shard)
+        if event.problem is None:
+            self.num_images_done += self.plan.num_in([event.shard])
+            if event.shard in self.failed_before:
+                self._patiently(partial(forget_failure, self.storage, event.shard))
+        elif not self._patiently(partial(self.storage.exists, TARGET)):
+            self.is_replaced = True
+            return
+        self._carry_out(self.policy.on_end(event.worker, event.shard, event.problem))
+
+    def _carry_out(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Again(shard, is_next):
+                    (self.queue.todo.appendleft if is_next else self.queue.todo.append)(shard)
+                case GiveUp(shard, problem, num_attempts):
+                    write = partial(write_failure, self.storage, self.plan, shard, problem, num_attempts)
+                    self.failures.append(self._patiently(write))
+                case Replace(worker):
+                    self.workers.replace(worker)
+                case Retire(worker, cause):
+                    self.workers.retire(worker)
+                    self.causes.append(f"worker {worker}: {cause}")
+                case End():
+                    self.end = decision
+
+    def _patiently(self, call: Callable[[], Result]) -> Result:
+        return patiently(call, 0.0 if self.job.stop.is_asked else self.job.task.patience)
+
+    def _tell_progress(self) -> None:
+        now = self.num_images_done + self.queue.num_images_made + sum(self.images.values())
+        if now > self.num_images_told:
+            self.job.on_images(now - self.num_images_told)
+            self.num_images_told = now
+            self._tell_board()
+
+    def _tell_board(self) -> None:
+        """Puts images and rate into what `status` shows; the board's own thread writes it."""
+        when, made = self.clock(), self.policy.num_images
+        self.rate.append((when, made))
+        while when - self.rate[0][0] > SECONDS_OF_RATE and len(self.rate) > 2:
+            self.rate.popleft()
+        seconds = when - self.rate[0][0]
+        self.job.board.says |= {
+            "num_images": sum(self.images.values()),
+            "images_per_second": (made - self.rate[0][1]) / seconds if seconds > 0 else 0.0,
+        }
