@@ -264,6 +264,7 @@ def _make(planned: Plan, out: str, shards: str | None, settings: dict[str, Any])
             shards=_shard_range(shards, planned.num_shards),
             on_start=lambda done, total: bars.append(progress(total, initial=done)),
             on_images=lambda num_images: bars[0].update(num_images),
+            on_note=lambda note: bars[0].write(f"{PROGRAM}: {note}", file=sys.stderr),
             **settings,
         )
     except FailedShardsError as failed:

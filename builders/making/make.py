@@ -6,6 +6,7 @@ Invariant: `make_clone` may be killed anywhere and called again, in any number a
 import contextlib
 import itertools
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -55,6 +56,7 @@ def make_clone(
     text: CardText = CardText(),
     on_start: Callable[[int, int], object] = lambda num_done, num_samples: None,
     on_images: Callable[[int], object] = lambda num_images: None,
+    on_note: Callable[[str], object] = warnings.warn,
 ) -> Manifest | None:
     """Makes what is missing of a clone and finalises it when all shards are there; the engine behind `materialize`.
 
@@ -72,6 +74,7 @@ def make_clone(
         text: What goes into the card.
         on_start: Hears how many images are finished and how many the clone will have.
         on_images: Hears of every batch.
+        on_note: Hears why a worker was replaced or gets nothing more.
 
     Returns:
         The manifest of the finished clone; None where shards are left to other calls.
@@ -99,6 +102,7 @@ def make_clone(
             address=address,
             stop=stop,
             on_images=on_images,
+            on_note=on_note,
         )
         asked = range(plan.num_shards) if shards is None else shards
         for num_remakes in itertools.count():

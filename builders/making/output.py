@@ -39,6 +39,8 @@ class State:
     """{"recipe": …, "num_rounds": …} of what is being made; None where nothing is."""
     finalising: int | None
     """The number of rounds whose files are being moved into place."""
+    is_begun: bool
+    """Whether some shard is finished; before that another recipe may take the target's place."""
 
     @property
     def recipe(self) -> Recipe | None:
@@ -73,7 +75,8 @@ class State:
             UserError: there is another recipe, a longer clone, or files that are no clone.
         """
         root = self.storage.root
-        if (recipe := self.recipe) is not None:
+        recipe = self.recipe if self.is_begun else None
+        if recipe is not None:
             _check_same_recipe(plan.recipe, recipe, root)
         if self.old and self.old.num_rounds > plan.num_rounds:
             raise UserError(
@@ -102,10 +105,9 @@ def read_state(storage: Storage) -> State:
     target = _read_json(storage, TARGET)
     if target is None and old is None and storage.exists(f"{MAKING}/recipe.json"):
         raise UserError(f"'{storage.root}' was begun by fakeit 0.1; go on with that version, or choose another output")
-    if target and old is None and not any(name.endswith(".parquet") for name in storage.names(MAKING)):
-        target = None  # nothing was finished for it, so that another recipe may take its place
+    is_begun = old is not None or (bool(target) and any(n.endswith(".parquet") for n in storage.names(MAKING)))
     finalising = _read_json(storage, FINALISING)
-    return State(storage, old, is_in_place, target, finalising["num_rounds"] if finalising else None)
+    return State(storage, old, is_in_place, target, finalising["num_rounds"] if finalising else None, is_begun)
 
 
 def write_target(plan: Plan, state: State) -> None:

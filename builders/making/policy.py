@@ -145,7 +145,8 @@ class Policy:
             if known.batch_seconds:
                 limit = max(MIN_SECONDS, HUNG_AFTER * statistics.median(known.batch_seconds))
             if known.shard is not None and now - known.since > limit:
-                cause = f"no new image for {limit / 60:.0f} minutes; the worker hung and was killed"
+                waited = f"{limit / 60:.0f} minutes" if limit >= 120 else f"{limit:.0f} seconds"
+                cause = f"no new image for {waited}; the worker hung and was killed"
                 found.append((name, Problem(scope="worker", cause=cause)))
         return found
 

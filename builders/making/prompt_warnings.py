@@ -29,7 +29,8 @@ def prompt_warnings(plan: Plan) -> list[str]:
     """A sentence for each oddity; token counts only where the model's tokenizer lies on this machine."""
     if not engine(plan.recipe.engine).IS_SYNTHETIC:
         return []
-    return [*same_prompts(plan.recipe), *_unused_settings(plan.recipe), *_cut_prompts(plan.recipe)]
+    cut = _cut_prompts(plan.recipe) if engine(plan.recipe.engine).HAS_TOKENIZERS else []
+    return [*same_prompts(plan.recipe), *_unused_settings(plan.recipe), *cut]
 
 
 def _unused_settings(recipe: Recipe) -> list[str]:
@@ -73,7 +74,7 @@ def _cut_prompts(recipe: Recipe) -> list[str]:
 
 def fetch_tokenizers(recipe: Recipe) -> None:
     """Gets the tokenizers of a model of the Hub, some megabytes, so that prompts can be counted; silent where it cannot."""
-    if not engine(recipe.engine).IS_SYNTHETIC or is_embedded(recipe) or recipe.model_dir:
+    if not engine(recipe.engine).HAS_TOKENIZERS or is_embedded(recipe) or recipe.model_dir:
         return
     import huggingface_hub
 

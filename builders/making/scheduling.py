@@ -105,6 +105,7 @@ class _Run:
                 break
             self.workers.poll(0.2 if self.busy else 1.0, self._on_event)
             for worker, problem in self.policy.on_tick(self.clock()):
+                self.job.on_note(f"worker {worker} is replaced: {problem.cause}")
                 self.workers.replace(worker)
                 self._on_event(Ended(worker, self.busy[worker], problem))
             self._tell_progress()
@@ -179,6 +180,7 @@ class _Run:
                 case Retire(worker, cause):
                     self.workers.retire(worker)
                     self.causes.append(f"worker {worker}: {cause}")
+                    self.job.on_note(f"worker {worker} gets nothing more: {cause}")
                 case End():
                     self.end = decision
 

@@ -157,7 +157,7 @@ def killed_workers(out: Path) -> str:
     while process.poll() is None:
         time.sleep(4)
         found = subprocess.run(
-            ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=False
+            ["pgrep", "-P", str(process.pid), "-f", "runners.worker"], capture_output=True, text=True, check=False
         ).stdout.split()
         if found and kills < 12 and num_made(out):
             os.kill(int(random.choice(found)), signal.SIGKILL)

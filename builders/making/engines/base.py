@@ -48,6 +48,8 @@ class Engine(Protocol):
     """Whether a worker gets a GPU of its own, where there is one."""
     IS_SYNTHETIC: bool
     """Whether images are made from prompts, and an image that was rejected can be made again with another seed."""
+    HAS_TOKENIZERS: bool
+    """Whether the model's folder has tokenizers by which the length of prompts is counted."""
     PACKAGES: tuple[str, ...]
     """Packages that the bytes depend on."""
 

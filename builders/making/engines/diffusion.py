@@ -14,9 +14,10 @@ from builders.making.recipe import Recipe
 
 USES_GPU = True
 IS_SYNTHETIC = True
+HAS_TOKENIZERS = True
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 
-__all__ = ["IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "describe", "json_fields", "load", "pin"]
+__all__ = ["HAS_TOKENIZERS", "IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "describe", "json_fields", "load", "pin"]
 
 
 def check(recipe: Recipe, num_rounds: int) -> None:

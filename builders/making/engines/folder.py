@@ -23,9 +23,10 @@ from builders.making.sample import Sample
 
 USES_GPU = False
 IS_SYNTHETIC = False
+HAS_TOKENIZERS = False
 PACKAGES = ("pillow",)
 
-__all__ = ["IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "describe", "json_fields", "load", "pin"]
+__all__ = ["HAS_TOKENIZERS", "IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "describe", "json_fields", "load", "pin"]
 
 
 def check(recipe: Recipe, num_rounds: int) -> None:

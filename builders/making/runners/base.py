@@ -61,6 +61,8 @@ class Job:
     waits_for_others: bool = True
     """Whether to wait for shards that other runs are making, and make them should those runs end."""
     on_images: Callable[[int], object] = field(default=lambda num_images: None)
+    on_note: Callable[[str], object] = field(default=lambda note: None)
+    """Hears why a worker gets nothing more, or was replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,91 @@
+"""An engine of another package whose images and workers fail as the environment says; images are noise from their seeds.
+
+PLANTED is JSON: {"broken": [keys], "flagged": [keys], "all_broken": true, "seconds": 0.01, "worker": "1", "fault": …}; the
+fault befalls the worker that sees that GPU alone: "memory" (more than one image at a time), "memory for ever", "hangs", "full".
+"""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from builders.format.errors import OutOfMemoryError
+from builders.making.engines.base import GeneratedImage
+from builders.making.execution import Execution
+from builders.making.recipe import Recipe
+from builders.making.sample import Sample
+
+USES_GPU = True
+IS_SYNTHETIC = True
+HAS_TOKENIZERS = False
+PACKAGES = ("numpy",)
+
+SATURATED = 4
+"""Images that such a batch makes in the time of one."""
+_loaded: list[Execution] = []
+
+
+def check(recipe: Recipe, num_rounds: int) -> None:
+    """Any settings do."""
+
+
+def pin(recipe: Recipe) -> Recipe:
+    return recipe
+
+
+def describe(recipe: Recipe) -> str:
+    return "noise"
+
+
+def json_fields(recipe: Recipe) -> dict[str, Any]:
+    return {"guidance_scale": 1.0, "num_inference_steps": 1, "scheduler": "", "dtype": "float32"}
+
+
+def load(recipe: Recipe, execution: Execution) -> "Noise":
+    return Noise(recipe, execution, json.loads(os.environ.get("PLANTED", "{}")))
+
+
+class Noise:
+    environment = {"device": "none"}
+
+    def __init__(self, recipe: Recipe, execution: Execution, faults: dict[str, Any]) -> None:
+        self.recipe, self.execution, self.faults = recipe, execution, faults
+        is_here = os.environ.get("CUDA_VISIBLE_DEVICES") == faults.get("worker", "none")
+        self.fault = faults.get("fault", "") if is_here else ""
+        if self.fault == "memory" and not _loaded:
+            time.sleep(4)  # so that another worker measures the batch size
+        _loaded.append(execution)
+
+    def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+        time.sleep(self.faults.get("seconds", 0.0) * max(1.0, len(samples) / SATURATED))
+        if self.fault == "memory for ever" or (self.fault == "memory" and self.execution.batch_size > 1):
+            raise OutOfMemoryError(f"out of memory with batches of {self.execution.batch_size}")
+        if self.fault == "hangs":
+            time.sleep(10_000)
+        if self.fault == "full":
+            self._fill_the_disk()
+        if log := self.faults.get("log"):
+            with open(log, "a") as lines:
+                lines.write("".join(f"{sample.key}\n" for sample in samples))
+        return [self._image(sample) for sample in samples]
+
+    def _image(self, sample: Sample) -> GeneratedImage:
+        shape = (self.recipe.height, self.recipe.width, 3)
+        pixels = np.random.default_rng(sample.seed).integers(0, 256, shape, np.uint8)
+        is_broken = sample.key in self.faults.get("broken", []) or bool(self.faults.get("all_broken"))
+        nsfw = int(sample.key in self.faults.get("flagged", [])) if self.recipe.safety != "off" else -1
+        return GeneratedImage(np.zeros(shape, np.uint8) if is_broken else pixels, nsfw, is_broken=is_broken)
+
+    def _fill_the_disk(self) -> None:
+        """What the system says of a full disk, from a device that is one."""
+        with open("/dev/full", "wb") as file:
+            try:
+                file.write(bytes(1 << 16))
+                file.flush()
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                raise
