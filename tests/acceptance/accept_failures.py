@@ -157,9 +157,11 @@ def stores(folder: Path, table: Table, whole: Path) -> None:
 def gone(folder: Path, table: Table, whole: Path, server: S3, environment: dict[str, str]) -> None:
     scratch, log = folder / "kept", folder / "made.txt"
     options = ("--scratch", scratch, "--patience", 0.1)
-    faults = {"seconds": 0.5, "log": str(log)}
+    faults = {"seconds": 1.0, "log": str(log)}
+    environment = {**environment, "AWS_MAX_ATTEMPTS": "1"}  # the client's own patience is minutes a request
     process = start("s3://outage/gone", *options, faults=faults, environment=environment)
-    time.sleep(12)
+    while not (log.exists() and len(log.read_text().split()) == 2 * 20 + 10):  # in the middle of the third shard
+        time.sleep(0.05)
     server.share_failing = 1.0
     code, said = ended(process)
     kept = [path.name for path in scratch.glob("*.tar")]

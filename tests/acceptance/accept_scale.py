@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from builders.format.remote_storage import RemoteStorage
 from builders.format.storage import open_storage
 from tests.acceptance.accept_kill import digests
-from tests.acceptance.record import ROOT, command, record, run
+from tests.acceptance.record import ROOT, command, record
 
 RECIPE = "digits_sd/c_cfg2"
 OPTIONS: tuple[object, ...] = (
@@ -37,6 +37,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED":
 
 
 def start(out: object, *options: object, **environment: str) -> "subprocess.Popen[str]":
+    """Starts `make`, in the directory PWD where that is given."""
     return subprocess.Popen(
         command("build", "make", RECIPE, out, *OPTIONS, *options),
         text=True,
@@ -44,7 +45,7 @@ def start(out: object, *options: object, **environment: str) -> "subprocess.Pope
         stderr=subprocess.PIPE,
         start_new_session=True,
         env={**ENVIRONMENT, **environment},
-        cwd=ROOT,
+        cwd=environment.get("PWD", ROOT),
     )
 
 
@@ -146,6 +147,31 @@ def array(out: Path) -> str:
 def on_ray(out: Path) -> str:
     with ray_cluster(2) as cluster:
         return finish(start(out, "--runner", "ray", "--address", cluster.address))
+
+
+def on_ray_from_elsewhere(out: Path) -> str:
+    """A relative OUT: the nodes' working directories are others than the driver's."""
+    with ray_cluster(2) as cluster:
+        finish(start(out.name, "--runner", "ray", "--address", cluster.address, PWD=str(out.parent)))
+    return "a relative OUT, from another directory than the nodes'"
+
+
+def printed_script(out: Path) -> str:
+    """The script of a relative OUT, run by bash from the root directory, one task after the other."""
+    shims = out.parent / "bin"
+    shims.mkdir(exist_ok=True)
+    (shims / "srun").write_text('#!/bin/bash\nexec "$@"\n')
+    (shims / "srun").chmod(0o755)
+    text = finish(start(out.name, "--runner", "slurm", "--tasks", 2, "--print", PWD=str(out.parent)))
+    (out.parent / "job.sh").write_text(text)
+    assert "--revision sha256:" in text and f" {out} " in text
+    for index in range(2):
+        subprocess.run(
+            ["bash", str(out.parent / "job.sh")], check=True, cwd="/", capture_output=True,
+            env={**ENVIRONMENT, "PATH": f"{shims}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": str(index),
+                 "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "1"},
+        )  # fmt: skip
+    return "a relative OUT and the model's revision in the script, which ran from /"
 
 
 # --- faults ---
@@ -271,55 +297,6 @@ def on_faulty_s3(out: Path) -> str:
     return f"two runs at once, {server.num_failed} of {server.counts.total()} requests failed"
 
 
-# --- one shard that always fails ---
-
-
-def failing_shard(work: Path) -> list[str]:
-    run(
-        "build", "make", "digits_sd/c_cfg2", work / "source-clone", "--images-per-class", 20, "--num-inference-steps", 2
-    )
-    from builders.format.open_clone import open_clone
-
-    opened = open_clone(work / "source-clone")
-    for number in range(len(opened)):
-        sample = opened[number]
-        path = work / "folders" / opened.manifest.label_names[sample.label] / f"{sample.key}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(sample.picture)
-    broken = sorted((work / "folders").rglob("*.jpg"))[7]
-    broken.write_bytes(b"x" * broken.stat().st_size)
-    asked = [
-        "make",
-        "real_images/train",
-        work / "failing",
-        "--source",
-        work / "folders",
-        "--shard-size",
-        20,
-        "--workers",
-        2,
-    ]
-    done = subprocess.run(
-        command("build", *asked), capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, check=False
-    )
-    told = subprocess.run(
-        command("build", "status", work / "failing"),
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == told.returncode == 1 and broken.name in done.stderr and broken.name in told.stdout
-    clean = [line.replace(str(work), "…") for line in (done.stderr + told.stdout).splitlines() if "img/s" not in line]
-    return [
-        "```",
-        f"$ fakeit-build make … (exit status {done.returncode}), fakeit-build status … ({told.returncode})",
-        *clean,
-        "```",
-    ]
-
-
 # --- overheads ---
 
 
@@ -360,6 +337,8 @@ def main(work: Path) -> None:
         ("local, 3 workers", local(3)),
         ("Slurm array of 3 tasks at once", array),
         ("Ray, 2 nodes", on_ray),
+        ("Ray from another directory", on_ray_from_elsewhere),
+        ("the printed script from another directory", printed_script),
         ("a worker killed every four seconds", killed_workers),
         ("a Ray node lost, one added", lost_node),
         ("the Ray driver killed, started again", killed_driver),
@@ -379,8 +358,6 @@ def main(work: Path) -> None:
         assert same, sorted(set(found.items()) ^ set(expected.items()))[:6]
         if name != cases[0][0]:
             shutil.rmtree(out)
-    failing = failing_shard(work)
-    print("\n".join(failing), flush=True)
     record("scale-runners", "The same clone by every runner and through every fault", [
         f"`make {RECIPE} {' '.join(map(str, OPTIONS))}`: {NUM_IMAGES} images, {NUM_SHARDS} shards;",
         "sha256 of every file against one local worker's.",
@@ -392,10 +369,6 @@ def main(work: Path) -> None:
         "## Overhead",
         "",
         *overheads(work),
-        "",
-        "## A shard that always fails",
-        "",
-        *failing,
     ])  # fmt: skip
 
 

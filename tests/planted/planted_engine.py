@@ -1,11 +1,14 @@
 """An engine of another package whose images and workers fail as the environment says; images are noise from their seeds.
 
-PLANTED is JSON: {"broken": [keys], "flagged": [keys], "all_broken": true, "seconds": 0.01, "worker": "1", "fault": …}; the
-fault befalls the worker that sees that GPU alone: "memory" (more than one image at a time), "memory for ever", "hangs", "full".
+PLANTED is JSON: {"broken": [keys], "broken_once": [keys], "flagged": [keys], "all_broken": true, "seconds": 0.01,
+"worker": "1", "fault": …}. The fault befalls the worker that sees that GPU alone: "memory" (more than one image at a time),
+"memory for ever", "hangs", "full".
 """
 
 import errno
+import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -75,8 +78,11 @@ class Noise:
 
     def _image(self, sample: Sample) -> GeneratedImage:
         shape = (self.recipe.height, self.recipe.width, 3)
-        pixels = np.random.default_rng(sample.seed).integers(0, 256, shape, np.uint8)
+        # A hash and no stream of numpy's, which may change between versions.
+        content = hashlib.shake_128(str(sample.seed).encode()).digest(math.prod(shape))
+        pixels = np.frombuffer(content, np.uint8).reshape(shape)
         is_broken = sample.key in self.faults.get("broken", []) or bool(self.faults.get("all_broken"))
+        is_broken |= sample.attempt == 0 and sample.key in self.faults.get("broken_once", [])
         nsfw = int(sample.key in self.faults.get("flagged", [])) if self.recipe.safety != "off" else -1
         return GeneratedImage(np.zeros(shape, np.uint8) if is_broken else pixels, nsfw, is_broken=is_broken)
 
