@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""What clusters send before they take a machine away, and Ctrl-C."""
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
+"""What clusters send before they take a machine away, and Ctrl-C; Windows has no SIGUSR1."""
 PATIENCE = 10.0
 """Seconds that such a wait may go on after a signal; or three times as long as the longest one has taken."""
 

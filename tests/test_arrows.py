@@ -106,3 +106,25 @@ def test_arrows__only_a_cli_prints() -> None:
             calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
             prints = any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
             assert path.name == "cli.py" or not prints, path
+
+
+UNIX_ONLY = ("fcntl", "resource", "pwd", "grp", "termios")
+
+
+@pytest.mark.parametrize("folder", ["builders", "fakeit_train", "fakeit_eval"])
+def test_arrows__no_import_at_the_top_is_of_unix_alone(folder: str) -> None:
+    """Clones are read and trained on under macOS and Windows, too."""
+    for path in files_of(folder):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not set(names) & set(UNIX_ONLY), path
+
+
+def test_arrows__reading_and_training_are_imported_without_the_signals_of_unix() -> None:
+    code = (
+        "import signal\nfor name in ('SIGUSR1', 'SIGUSR2', 'SIGKILL'): delattr(signal, name)\n"
+        "import fakeit_train.trainer, builders.format.open_clone, builders.cli, fakeit_eval.cli\nprint('ok')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "ok\n", done.stderr

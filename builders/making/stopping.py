@@ -44,7 +44,8 @@ def on_signals() -> Iterator[Stop]:
 
     before = {
         number: signal.signal(number, handler)
-        for number, handler in ((signal.SIGUSR1, ask), (signal.SIGTERM, after_imports(drop)))
+        for number, handler in ((getattr(signal, "SIGUSR1", None), ask), (signal.SIGTERM, after_imports(drop)))
+        if number is not None
     }
     try:
         yield stop

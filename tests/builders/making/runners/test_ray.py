@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from builders.digits_sd import DigitsSD
 from builders.format.manifest import Manifest
 from builders.making.make import FailedShardsError, make_clone
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.making.sample import Sample
+from builders.making.verify import verify_clone
 from tests.builders.making.runners.test_local import BreaksProcess, digests, faulty
 
 __all__ = ["faulty"]
@@ -55,6 +57,15 @@ def test_ray__two_nodes_make_the_same_files(
 ) -> None:
     make_clone(real_plan, str(tmp_path), runner_name="ray", address=connected.address)
     assert digests(tmp_path) == digests(finished[0])
+
+
+def test_ray__a_relative_output_is_the_drivers(connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nodes' working directory was another one when they started."""
+    monkeypatch.chdir(tmp_path)
+    builder = DigitsSD("c_cfg2", images_per_class=2, num_inference_steps=1, cache_dir=str(tmp_path))
+    counts: list[int] = []
+    builder.materialize("clone", runner_name="ray", address=connected.address, on_images=counts.append)
+    assert list(verify_clone(str(tmp_path / "clone"))) == [] and sum(counts) == 20
 
 
 def test_ray__a_shard_that_fails_is_named(connected: Any, faulty: tuple[Plan, Path], tmp_path: Path) -> None:

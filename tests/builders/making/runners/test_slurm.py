@@ -1,6 +1,8 @@
 """An array job as Slurm runs it: its script, run by bash with an `srun` that does what is given to it."""
 
+import itertools
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -9,13 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from builders import cli
+from builders.digits_sd import DigitsSD
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
+from builders.format.storage import open_storage
+from builders.making.board import Board
 from builders.making.make import make_clone
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.making.runners.slurm import array_place, in_task_order, script, time_limit
+from builders.making.status import read_status
 from builders.making.stopping import IS_STOPPED
+from tests import in_process
 from tests.builders.making.runners.test_local import OPTIONS, SLOW, alone, digests
 
 __all__ = ["alone"]
@@ -150,3 +158,41 @@ def test_slurm__the_script_leaves_a_model_the_time_for_a_shard(painted: Recipe, 
 )
 def test_slurm__time_limits_are_read_as_sbatch_reads_them(options: str, seconds: int | None) -> None:
     assert time_limit(options.split()) == seconds
+
+
+def test_slurm__the_printed_command_means_the_same_from_every_directory(
+    scans: Path, tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(tiny_pipeline)
+    options = ["--model", "model", "--width", 16, "--height", 16, "--guidance-scale", 3.5, "--batch-size", "auto"]
+    asked = ["make", "digits_sd/c_cfg2", "out", *options, "--channels-last", "--runner", "slurm", "--print"]
+    done = in_process.call(cli.main, *asked)
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("srun ")]
+    words = shlex.split(line)
+    assert words[words.index("digits_sd/c_cfg2") + 1] == str(tmp_path / "out")
+    given = dict(itertools.pairwise(words))
+    assert given["--model"] == str(tmp_path / "model") and given["--revision"].startswith("sha256:")
+    assert (given["--guidance-scale"], given["--batch-size"]) == ("3.5", "auto")
+    assert "--channels-last" in words and "--print" not in words and "--tasks" not in words
+    source = in_process.call(
+        cli.main, "make", "real_images/test", "s3://x/y", "--source", os.path.relpath(scans / "test"), "--runner",
+        "slurm", "--print",
+    )  # fmt: skip
+    assert str(scans / "test") in source.stdout and " s3://x/y " in source.stdout and "--revision" not in source.stdout
+
+
+def test_slurm__materialize_makes_a_tasks_part_and_says_that_others_are_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    builder = DigitsSD("c_cfg2", images_per_class=4, num_inference_steps=1, shard_size=10, cache_dir=str(tmp_path))
+    set_task(monkeypatch, 0, 2)
+    with Board(open_storage(tmp_path / "clone")) as other:
+        other.show([1, 3])
+        assert builder.materialize("clone", runner_name="slurm") is None
+    assert read_status(str(tmp_path / "clone")).num_shards_done == 2
+    set_task(monkeypatch, 1, 2)
+    manifest = builder.materialize("clone", runner_name="slurm")
+    assert manifest is not None and manifest.num_samples == 40
