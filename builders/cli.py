@@ -282,14 +282,15 @@ def _make(planned: Plan, out: str, shards: str | None, settings: dict[str, Any])
 
 def _preview(planned: Plan, execution: Execution, num_images: int) -> None:
     from builders.making.preview import write_preview
+    from builders.making.status import duration
 
     if execution.is_auto:
         raise UserError("--batch-size auto is measured by a run, not by a preview; give a number")
     says = write_preview(planned, execution, num_images, Path())
-    hours = says["seconds_per_image"] * planned.num_samples / 3600
+    total = duration(says["seconds_per_image"] * planned.num_samples)
     print(
         f"preview.png, preview.json: {says['num_images']} images, {says['seconds_per_image']:g} s each in batches of "
-        f"{execution.batch_size} on {says['environment']['device']}; all {planned.num_samples:,} take {hours:,.1f} hours of it"
+        f"{execution.batch_size} on {says['environment']['device']}; all {planned.num_samples:,} take {total} of it"
     )
 
 

@@ -121,6 +121,7 @@ def test_arrows__no_import_at_the_top_is_of_unix_alone(folder: str) -> None:
             assert not set(names) & set(UNIX_ONLY), path
 
 
+@pytest.mark.long
 def test_arrows__reading_and_training_are_imported_without_the_signals_of_unix() -> None:
     code = (
         "import signal\nfor name in ('SIGUSR1', 'SIGUSR2', 'SIGKILL'): delattr(signal, name)\n"

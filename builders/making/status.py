@@ -109,7 +109,7 @@ def describe(status: Status) -> list[str]:
     if status.is_finalising:
         lines.append("the clone is being put together")
     if (left := status.seconds_left) is not None:
-        lines.append(f"{status.images_per_second:,.1f} images/s, {_duration(left)} left at that rate")
+        lines.append(f"{status.images_per_second:,.1f} images/s, {duration(left)} left at that rate")
     for run in status.runs:
         lines.append(
             f"running: {run.runner} on {run.host} (process {run.pid}), {len(run.shards)} shards in the making, "
@@ -137,7 +137,8 @@ def _numbers(shards: Sequence[int]) -> str:
     return f"shards {', '.join(map(str, shards[:MAX_SHOWN]))}{', …' if len(shards) > MAX_SHOWN else ''}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -76,8 +76,8 @@ class Table:
     def add(self, what: str, code: int, out: Path, same: str, said: str, shown: object = None) -> None:
         notes = [line.strip() for line in said.splitlines() if line.startswith("fakeit-build:")]
         line = "; ".join(notes) or said.splitlines()[0]
-        line = line.replace(str(out), "OUT").replace("|", "/")
-        told = status(shown or out).replace("|", "/")
+        line = re.sub(r"/tmp/tmp\w+", "…", line.replace(str(out), "OUT").replace("|", "/"))
+        told = re.sub(r"/tmp/tmp\w+", "…", status(shown or out).replace("|", "/"))
         self.rows.append(f"| {what} | {code} | {same} | {line[:240]} | {told[:200]} | {card(out).replace('|', '/')} |")
         print(self.rows[-1], flush=True)
 
@@ -126,7 +126,7 @@ def workers(folder: Path, table: Table, whole: Path) -> None:
     code, said = ended(start(folder / "none", faults={"fault": "memory for ever", "worker": "0"}, gpus="0"))
     assert code == 1 and "out of memory with batches of 5" in said and "no worker is left" in said
     table.add("the only worker out of memory for ever", code, folder / "none", "0", said)
-    auto, longer = {"fault": "memory", "worker": "1", "seconds": 0.1}, ("--images-per-class", 240)
+    auto, longer = {"fault": "memory", "worker": "1", "seconds": 0.1, "delay": 4}, ("--images-per-class", 240)
     assert ended(start(folder / "long", *longer, faults={}))[0] == 0
     code, said = ended(start(folder / "auto", *longer, "--batch-size", "auto", faults=auto, gpus="0,1,2"))
     sizes = {execution["batch_size"] for execution in open_clone(str(folder / "auto")).manifest.executions}

@@ -133,6 +133,7 @@ def test_clone_builder__helper_files_beside_the_builders_are_none(monkeypatch: p
     assert "custom_sd" not in catalogue.builder_names() and "digits_sd" in catalogue.builder_names()
 
 
+@pytest.mark.long
 def test_clone_builder__nothing_global_changes_in_the_users_process(tmp_path: Path) -> None:
     code = f"""
 import torch, logging

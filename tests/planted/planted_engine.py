@@ -1,8 +1,8 @@
 """An engine of another package whose images and workers fail as the environment says; images are noise from their seeds.
 
 PLANTED is JSON: {"broken": [keys], "broken_once": [keys], "flagged": [keys], "all_broken": true, "seconds": 0.01,
-"worker": "1", "fault": …}. The fault befalls the worker that sees that GPU alone: "memory" (more than one image at a time),
-"memory for ever", "hangs", "full".
+"worker": "1", "fault": …, "delay": 4}. The fault befalls the worker that sees that GPU alone: "memory" (more than one image
+at a time), "memory for ever", "hangs", "full".
 """
 
 import errno
@@ -60,7 +60,7 @@ class Noise:
         is_here = os.environ.get("CUDA_VISIBLE_DEVICES") == faults.get("worker", "none")
         self.fault = faults.get("fault", "") if is_here else ""
         if self.fault == "memory" and not _loaded:
-            time.sleep(4)  # so that another worker measures the batch size
+            time.sleep(self.faults.get("delay", 0))  # so that another worker measures the batch size
         _loaded.append(execution)
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:

@@ -247,16 +247,16 @@ def test_output__another_recipe_is_refused_once_a_shard_is_finished(real_plan: P
 
 def test_output__a_clone_goes_on_and_grows_with_other_executions(painted: Recipe, tmp_path: Path) -> None:
     """Each shard says how it was made, and verify and redo go by that."""
-    small, large = Plan(painted, 6), Plan(painted, 9)
+    small, large = Plan(painted, 4), Plan(painted, 5)
     make_clone(small, str(tmp_path), shards=range(1), execution=Execution(batch_size=4))
     make_clone(small, str(tmp_path), execution=Execution(batch_size=2))
-    manifest = make_clone(large, str(tmp_path), execution=Execution(batch_size=3, num_threads=2))
+    manifest = make_clone(large, str(tmp_path), execution=Execution(batch_size=3))
     assert manifest is not None
     sizes = [manifest.executions[shard.execution]["batch_size"] for shard in manifest.shards]
     assert sizes[0] == 4 and sizes[-1] == 3 and set(sizes) == {4, 2, 3} and len(manifest.executions) == 3
     assert list(verify_clone(str(tmp_path), deep=True)) == []
     clone = open_clone(str(tmp_path))
-    for shard in range(len(manifest.shards)):
+    for shard in (0, len(sizes) - 1):
         key = clone.metadata(shard)["key"][0].as_py()
         assert redo(clone, key, painted.model_dir).is_identical
 

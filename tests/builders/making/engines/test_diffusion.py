@@ -156,7 +156,7 @@ def test_diffusion__a_model_that_breaks_says_so_of_each_image(
     assert [made.is_broken for made in found] == [True] * 3
 
 
-@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3"])
+@pytest.mark.parametrize("family", ["sd", *(pytest.param(name, marks=pytest.mark.long) for name in ("sdxl", "sd3"))])
 def test_diffusion__an_overflow_of_the_autoencoder_is_decoded_again_in_32_bits(
     recipe: Recipe, tmp_path: Path, family: str
 ) -> None:

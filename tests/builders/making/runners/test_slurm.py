@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from builders import cli
-from builders.digits_sd import DigitsSD
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.storage import open_storage
@@ -23,6 +22,7 @@ from builders.making.recipe import Recipe
 from builders.making.runners.slurm import array_place, in_task_order, script, time_limit
 from builders.making.status import read_status
 from builders.making.stopping import IS_STOPPED
+from builders.real_images import RealImages
 from tests import in_process
 from tests.builders.making.runners.test_local import OPTIONS, SLOW, alone, digests
 
@@ -184,10 +184,11 @@ def test_slurm__the_printed_command_means_the_same_from_every_directory(
 
 
 def test_slurm__materialize_makes_a_tasks_part_and_says_that_others_are_at_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    builder = DigitsSD("c_cfg2", images_per_class=4, num_inference_steps=1, shard_size=10, cache_dir=str(tmp_path))
+    source = str(scans / "test")
+    builder = RealImages("test", source=source, shard_size=10, images_per_class=4, cache_dir=str(tmp_path))
     set_task(monkeypatch, 0, 2)
     with Board(open_storage(tmp_path / "clone")) as other:
         other.show([1, 3])
@@ -195,4 +196,4 @@ def test_slurm__materialize_makes_a_tasks_part_and_says_that_others_are_at_work(
     assert read_status(str(tmp_path / "clone")).num_shards_done == 2
     set_task(monkeypatch, 1, 2)
     manifest = builder.materialize("clone", runner_name="slurm")
-    assert manifest is not None and manifest.num_samples == 40
+    assert manifest is not None and manifest.num_samples == builder.plan.num_samples
