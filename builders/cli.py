@@ -214,6 +214,7 @@ def make(
     if address and runner != "ray":
         raise UserError(f"--address is of --runner ray, not of {runner}")
     recipe, out, options = _absolute_recipe(recipe), _absolute(out), options.absolute()
+    scratch = _absolute(scratch) if scratch else ""
     with on_signals() as stop:
         try:
             planned, execution = _prepared(recipe, options)

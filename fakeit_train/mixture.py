@@ -14,7 +14,7 @@ from builders.format.manifest import ShardEntry
 from builders.format.open_clone import Clone, SampleView, open_clone
 from fakeit_train.config import DataConfig
 from fakeit_train.order import BatchOrder, Order, weighted_order
-from fakeit_train.selection import Condition, Piece, digest_of_keys, find_excluded, read_keys, select
+from fakeit_train.selection import Condition, Piece, digest_of_keys, find_excluded, num_broken, read_keys, select
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def open_mixture(roots: list[str], config: DataConfig) -> Mixture:
         )
         for clone, numbers in zip(clones, excluded, strict=True)
     ]
-    num_broken = sum(sum(clone.manifest.verdict_totals().broken.values()) for clone in clones)
+    left_out = sum(num_broken(clone, chosen) for clone, chosen in zip(clones, pieces, strict=True))
     names = dict.fromkeys(name for clone in clones for name in clone.manifest.label_names)
     return Mixture(
-        tuple(clones), tuple(pieces), tuple(names), digest_of_keys(keys), 0 if config.keep_broken else num_broken
+        tuple(clones), tuple(pieces), tuple(names), digest_of_keys(keys), 0 if config.keep_broken else left_out
     )

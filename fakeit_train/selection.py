@@ -6,7 +6,7 @@ A function of the clone and of these choices alone; the training order runs over
 import hashlib
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,9 @@ def select(
         by_shard.setdefault(shard, []).append(row)
     pieces = list(_pieces(clone, num_samples, conditions, by_shard, keeps_broken))
     if not pieces:
-        raise UserError(f"nothing is left of '{clone.root}'; loosen data.scale, data.where or data.exclude")
+        raise UserError(
+            f"nothing is left of '{clone.root}'; loosen data.scale, data.where or data.exclude, or set data.keep_broken"
+        )
     return pieces
 
 
@@ -118,6 +120,12 @@ def _pieces(
         rows = np.flatnonzero(is_kept)
         if len(rows):
             yield Piece(shard, len(rows), None if len(rows) == length else rows)
+
+
+def num_broken(clone: Clone, pieces: Sequence[Piece]) -> int:
+    """How many images came out broken of the shards up to the last of some pieces."""
+    shards = clone.manifest.shards[: pieces[-1].shard + 1]
+    return sum(sum(shard.verdicts.broken.values()) for shard in shards)
 
 
 def _num_within(clone: Clone, scale: float) -> int:

@@ -159,6 +159,26 @@ def temporary_file(path: Path) -> Path:
     return path.parent / f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp"
 
 
+def is_dead_temporary(path: Path) -> bool:
+    """Whether a file is one that `temporary_file` named for a process of this machine that is gone."""
+    host, _, pid = path.name.removesuffix(".tmp").rpartition("-")
+    is_ours = path.name.endswith(".tmp") and host.endswith(f".{socket.gethostname()}") and pid.isdecimal()
+    return is_ours and not is_process(int(pid))
+
+
+def is_process(pid: int) -> bool:
+    """Whether a process of this machine is there; True where the system cannot be asked."""
+    if os.name == "nt":  # there signal 0 would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def checked_path(root: str, name: str) -> str:
     """root/name; the name may not lead out of the root.
 

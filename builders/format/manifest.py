@@ -177,8 +177,8 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         version = fields["format"]
         _check_version(version, where)
         shards = [_shard_entry(shard) for shard in fields["shards"]]
-        metadata = [_known(FileEntry, file) for file in fields["metadata"]]
-        manifest = _known(Manifest, {**fields, "shards": shards, "metadata": metadata})
+        metadata = [known_fields(FileEntry, file) for file in fields["metadata"]]
+        manifest = known_fields(Manifest, {**fields, "shards": shards, "metadata": metadata})
         _check_types(manifest)
         totals = {name: (fields[name], getattr(manifest, name)) for name in ("num_samples", "num_bytes", "digest")}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -201,13 +201,13 @@ def _check_version(version: object, where: str) -> None:
         )
 
 
-def _known(kind: Any, fields: dict[str, Any]) -> Any:
+def known_fields(kind: Any, fields: dict[str, Any]) -> Any:
     """A dataclass from those of some fields that it has."""
     return kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.name in fields})
 
 
 def _shard_entry(fields: dict[str, Any]) -> ShardEntry:
-    entry: ShardEntry = _known(ShardEntry, {**fields, "verdicts": _known(Verdicts, fields["verdicts"])})
+    entry: ShardEntry = known_fields(ShardEntry, {**fields, "verdicts": known_fields(Verdicts, fields["verdicts"])})
     return entry
 
 

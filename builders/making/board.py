@@ -1,6 +1,6 @@
 """What every run on an output is at, told by the names of small files: any number of runs, any machines, no server.
 
-    _making/runs/<run>.<shards>.json     such as 5f2c9a1e-4711-3b.12-15+18.json
+    _making/runs/<run>.<shards>.json     such as 5f2c9a1e-4711-3b2a91-9f31c0de.12-15+18.json
 
 One listing tells who is at which shards and who is alive. It saves time and nothing depends on it: a shard that two runs make
 comes out the same, or the sidecar that comes last names the tar that counts. A run is alive while its file is younger than
@@ -24,7 +24,8 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from builders.format.errors import ReadableError
+from builders.format.errors import ReadableError, UserError
+from builders.format.local_storage import is_process
 from builders.format.manifest import MAKING
 from builders.format.storage import Storage
 
@@ -71,7 +72,7 @@ class Seen:
         if machine == this_machine() and pid.isdecimal():
             if int(pid) == os.getpid() and self.run not in _OPEN:
                 return False
-            if not _is_process(int(pid)):
+            if not is_process(int(pid)):
                 return False
         return not (self.time and newest) or newest - self.time < timedelta(seconds=LEASE)
 
@@ -79,9 +80,10 @@ class Seen:
 class Board:
     """One run's place on the board; a context in which the run says that it is alive."""
 
-    def __init__(self, storage: Storage, *, runner: str = "local", num_workers: int = 1) -> None:
+    def __init__(self, storage: Storage, recipe_hash: str = "", *, runner: str = "local", num_workers: int = 1) -> None:
         self.storage = storage
-        self.run = f"{this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.run = f"{this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:6]}-{recipe_hash[:8] or 'any'}"
+        """Machine, process, a random part and the recipe."""
         self.says: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -123,6 +125,21 @@ class Board:
                 self.storage.write(name, json.dumps(self.says).encode())
                 old, self._name = self._name, name
             self.storage.remove(old)
+
+    def check_recipe(self) -> None:
+        """Checks that no run of another recipe is at work here.
+
+        Raises:
+            UserError: there is one.
+        """
+        ours = self.run.rpartition("-")[2]
+        for seen in self.others():
+            if seen.run.rpartition("-")[2] != ours:
+                who = read_says(self.storage, seen)
+                raise UserError(
+                    f"'{self.storage.root}' is being made from another recipe by a run on {who.get('host', 'a machine')} "
+                    f"(process {who.get('pid', '?')}); choose another output, or end that run"
+                )
 
     def leads_finalising(self) -> bool:
         """Whether this run is the one that puts the clone together; if two think so, both end in the same files."""
@@ -198,15 +215,3 @@ def this_machine() -> str:
     except OSError:
         boot = f"{socket.gethostname()} {uuid.getnode()}"
     return hashlib.blake2b(boot.encode(), digest_size=4).hexdigest()
-
-
-def _is_process(pid: int) -> bool:
-    if os.name == "nt":  # there signal 0 would end the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

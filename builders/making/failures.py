@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from builders.format.errors import OutOfMemoryError, ReadableError, ShardError, UnreachableError, missing_extra
-from builders.format.manifest import MAKING
+from builders.format.manifest import MAKING, known_fields
 from builders.format.storage import Storage
 from builders.making.plan import Plan
 from builders.making.policy import Problem
@@ -87,7 +87,7 @@ def forget_failure(storage: Storage, shard: int) -> None:
 def read_failures(storage: Storage) -> list[Failure]:
     """All shards that were given up and not made since, by number."""
     found = storage.each(partial(_read, storage), storage.names(FAILURES))
-    return sorted((Failure(**content) for content in found if content), key=lambda failure: failure.shard)
+    return sorted((known_fields(Failure, content) for content in found if content), key=lambda failure: failure.shard)
 
 
 def _read(storage: Storage, name: str) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from builders.format.manifest import (
     Manifest,
     ShardEntry,
     Verdicts,
+    known_fields,
     metadata_name,
     shard_name,
     timm_index,
@@ -70,7 +71,7 @@ class _Contents:
                 sha256=sha256,
                 environment=_position(self.environments, facts["environment"]),
                 execution=_position(self.executions, facts["execution"]),
-                verdicts=Verdicts(**facts["verdicts"]),
+                verdicts=known_fields(Verdicts, facts["verdicts"]),
                 changes=facts["changes"],
             )
         )
@@ -145,7 +146,7 @@ def clean_up(plan: Plan, state: State, kept: Collection[str]) -> None:
 def _collect(plan: Plan, state: State) -> tuple[Manifest, list[tuple[str, str]]]:
     """Reads every sidecar once; writes metadata where no reader looks yet."""
     found = _Contents(plan, state)
-    kept = state.kept(plan)
+    kept, sizes = state.kept(plan), state.storage.sizes()
     if state.old:
         found.environments, found.executions = [*state.old.environments], [*state.old.executions]
     for number in range(-(-plan.num_shards // SHARDS_PER_METADATA_FILE)):
@@ -162,7 +163,7 @@ def _collect(plan: Plan, state: State) -> tuple[Manifest, list[tuple[str, str]]]
             state.storage.each(lambda shard: read_sidecar(plan, shard, state.storage), new, also_on_disk=True),
             strict=True,
         ):
-            if sidecar is None:
+            if sidecar is None or not _has_tar(plan, shard, sidecar[0], sizes):
                 state.storage.remove(sidecar_name(plan, shard))  # it is damaged, if it is there
                 raise MissingShardError(
                     f"shard {shard} of '{state.storage.root}' is not there; run 'fakeit-build make' again"
@@ -173,12 +174,18 @@ def _collect(plan: Plan, state: State) -> tuple[Manifest, list[tuple[str, str]]]
     return found.manifest(), found.moves
 
 
+def _has_tar(plan: Plan, shard: int, facts: dict[str, Any], sizes: dict[str, int]) -> bool:
+    """Whether the tar that a sidecar vouches for is there and whole, perhaps moved into place already."""
+    waiting = sizes.get(tar_name(plan, shard, facts["sha256"]), sizes.get(shard_name(plan.recipe.split, shard)))
+    return bool(waiting == facts["num_bytes"])
+
+
 def _kept_tables(plan: Plan, state: State, number: int, num_shards: int) -> list[pa.Table]:
     """The rows of the shards that an earlier clone's metadata file holds."""
     name = metadata_name(plan.recipe.split, number)
     try:
         file = pq.ParquetFile(io.BytesIO(state.storage.read(name)))
-        return [file.read_row_group(shard) for shard in range(num_shards)]
+        return [file.read_row_group(shard, METADATA_SCHEMA.names) for shard in range(num_shards)]
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"'{state.storage.path(name)}' cannot be read ({error}), and the clone cannot grow without it; restore it"
@@ -193,7 +200,8 @@ def _position(items: list[dict[str, Any]], item: dict[str, Any]) -> int:
 
 def _is_target(plan: Plan, state: State) -> bool:
     """Whether the output is to become this plan's clone, and no longer one."""
-    return state.target is not None and state.target["num_rounds"] == plan.num_rounds
+    target = state.target or {}
+    return (target.get("recipe_hash"), target.get("num_rounds")) == (plan.recipe.hash, plan.num_rounds)
 
 
 def _stem_of(name: str) -> str:

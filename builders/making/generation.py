@@ -32,9 +32,10 @@ class GeneratedSample:
 @dataclass(frozen=True, kw_only=True)
 class GeneratedBatch:
     kept: list[GeneratedSample]
-    num_images: int
-    """Images that the batch made, kept or not."""
+    num_first: int
+    """Images of first attempts that the batch made, kept or not."""
     num_broken: int
+    """How many of those are broken."""
 
 
 def generate_samples(
@@ -67,8 +68,8 @@ def generate_samples(
             if not problems:
                 yield GeneratedBatch(
                     kept=[one for one in made if one.position not in rejected],
-                    num_images=len(made),
-                    num_broken=sum(one.generated.is_broken for one in made),
+                    num_first=0 if attempt else len(made),
+                    num_broken=0 if attempt else sum(one.generated.is_broken for one in made),
                 )
         if problems:
             raise ShardError(f"{'; '.join(problems)}; repair or remove {'it' if len(problems) == 1 else 'them'}")

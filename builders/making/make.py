@@ -93,7 +93,9 @@ def make_clone(
     if state.is_complete(plan):
         return _tidy(plan, state, text)
     stop = stop or Stop()
-    with Board(storage, runner=runner_name, num_workers=runner.num_workers(num_workers, plan)) as board:
+    with Board(
+        storage, plan.recipe.hash, runner=runner_name, num_workers=runner.num_workers(num_workers, plan)
+    ) as board:
         job = Job(
             task=Task(plan=plan, out=out, scratch=scratch, patience=patience),
             execution=execution,
@@ -104,6 +106,7 @@ def make_clone(
             on_images=on_images,
             on_note=on_note,
         )
+        board.check_recipe()
         asked = range(plan.num_shards) if shards is None else shards
         for num_remakes in itertools.count():
             state = patiently(partial(_after_earlier, plan, board, text), patience)
@@ -142,10 +145,10 @@ def _after_earlier(plan: Plan, board: Board, text: CardText) -> State:
 def _raise_for(report: Report) -> None:
     if report.error is not None:
         raise report.error
+    if report.is_stopped:  # before failures: there is work left, so that a scheduler starts it again
+        raise StoppedError
     if report.failures or report.has_given_up:
         raise FailedShardsError(report)
-    if report.is_stopped:
-        raise StoppedError
 
 
 def _finalise(plan: Plan, board: Board, text: CardText, scratch: str) -> Manifest:
@@ -158,7 +161,7 @@ def _finalise(plan: Plan, board: Board, text: CardText, scratch: str) -> Manifes
             try:
                 manifest = finalise(plan, state, text)
                 clean_up(plan, state, board.files())
-                sweep_scratch(plan, scratch)
+                sweep_scratch(state.storage, scratch, is_finished=True)
                 return manifest
             except (FileNotFoundError, UserError):
                 # Another run may have finalised at the same time, and `_making` is gone.

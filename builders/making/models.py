@@ -8,7 +8,8 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from builders.format.errors import UserError
+from builders.format.errors import ReadableError, UnreachableError, UserError
+from builders.format.retrying import is_of_the_network, is_transient
 from builders.images.source import read_source
 from builders.making.engines.base import engine
 from builders.making.recipe import Recipe
@@ -109,7 +110,7 @@ def _scheduler_on_hub(recipe: Recipe) -> str:
         path = huggingface_hub.hf_hub_download(recipe.model, SCHEDULER, revision=recipe.revision)
     except Exception as error:  # whatever a missing network or an odd name makes the client raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
+        raise _kind(error)(
             f"cannot read which scheduler '{recipe.model}' has ({reason}); give --scheduler its class"
         ) from None
     return _scheduler_name(Path(path))
@@ -126,7 +127,12 @@ def _commit(model: str, revision: str) -> str:
         commit = huggingface_hub.model_info(model, revision=revision or None).sha
     except Exception as error:  # whatever a missing network or an odd name makes the client raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
+        raise _kind(error)(
             f"cannot look up model '{model}' on the Hub ({reason}); give --model a directory, or --revision a full commit"
         ) from None
     return str(commit)
+
+
+def _kind(error: Exception) -> type[ReadableError]:
+    """What a failed look at the Hub is: a mistake, or a network that may work later."""
+    return UnreachableError if is_of_the_network(error) and is_transient(error) else UserError

@@ -83,7 +83,9 @@ class State:
                 f"'{root}' already holds {self.old.num_rounds} rounds ({self.old.num_samples} images), more than the "
                 f"{plan.num_rounds} asked for; choose another output for a smaller clone"
             )
-        if self.old and self.old.recipe_hash != plan.recipe.hash:
+        hashes = {self.old.recipe_hash} if self.old else set()
+        hashes |= {self.target["recipe_hash"]} if self.target and self.is_begun else set()
+        if hashes - {plan.recipe.hash}:
             raise UserError(
                 f"the recipe in '{root}' has fields that this version of fakeit does not know; install a newer one"
             )
@@ -102,7 +104,7 @@ def read_state(storage: Storage) -> State:
         if content := _read(storage, name):
             old, is_in_place = parse_manifest(content, storage.path(MANIFEST)), name == MANIFEST
             break
-    target = _read_json(storage, TARGET)
+    target = _read_json(storage, TARGET, ("recipe", "recipe_hash"))
     if target is None and old is None and storage.exists(f"{MAKING}/recipe.json"):
         raise UserError(f"'{storage.root}' was begun by fakeit 0.1; go on with that version, or choose another output")
     is_begun = old is not None or (bool(target) and any(n.endswith(".parquet") for n in storage.names(MAKING)))
@@ -111,9 +113,10 @@ def read_state(storage: Storage) -> State:
 
 
 def write_target(plan: Plan, state: State) -> None:
-    """Says what is being made, for all runs that come."""
-    target = {"recipe": plan.recipe.to_dict(), "num_rounds": plan.num_rounds}
-    if target != state.target:
+    """Says what is being made, for all runs that come. A longer clone that has begun stays the target."""
+    target = {"recipe": plan.recipe.to_dict(), "recipe_hash": plan.recipe.hash, "num_rounds": plan.num_rounds}
+    is_longer = state.target is not None and state.target["num_rounds"] > plan.num_rounds
+    if target != state.target and not (state.is_begun and is_longer):
         state.storage.write(TARGET, json.dumps(target, ensure_ascii=False, indent=1).encode())
 
 
@@ -143,12 +146,12 @@ def _read(storage: Storage, name: str) -> bytes | None:
         return None
 
 
-def _read_json(storage: Storage, name: str) -> dict[str, Any] | None:
+def _read_json(storage: Storage, name: str, names: Sequence[str] = ()) -> dict[str, Any] | None:
     if (content := _read(storage, name)) is None:
         return None
     try:
         found = json.loads(content)
-        return {**found, "num_rounds": int(found["num_rounds"])}
+        return {**found, "num_rounds": int(found["num_rounds"]), **{name: found[name] for name in names}}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"'{storage.path(name)}' cannot be read ({type(error).__name__}); remove '{MAKING}' beside it to start anew"

@@ -72,6 +72,7 @@ class Replace:
     """Another process takes the worker's place."""
 
     worker: str
+    cause: str
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,11 @@ class Retire:
 
 @dataclass(frozen=True)
 class End:
-    """The run ends; shards that are being made are finished first."""
+    """The run ends; shards that are being made are finished first, unless it has to end now."""
 
     error: ReadableError | None
+    cause: str = ""
+    is_now: bool = False
 
 
 Decision = Again | GiveUp | Replace | Retire | End
@@ -110,7 +113,8 @@ class Policy:
         self.execution, self.is_auto = execution, is_auto
         self.is_proven = is_begun
         """Whether any shard of the clone is finished."""
-        self.num_made = self.num_images = self.num_broken = 0
+        self.num_images = self.num_broken = 0
+        """Of first attempts."""
         self.workers: dict[str, _Worker] = {}
         self.retired: set[str] = set()
         self.attempts: Counter[int] = Counter()
@@ -123,19 +127,23 @@ class Policy:
         known.shard, known.since = shard, now
         return known.execution
 
-    def on_images(self, worker: str, num_images: int, num_broken: int, now: float) -> list[Decision]:
-        """A worker has made a batch; 0 images are only a sign of life."""
+    def on_images(self, worker: str, num_first: int, num_broken: int, now: float) -> list[Decision]:
+        """A worker has made a batch, with so many images of first attempts; none are only a sign of life."""
         known = self.workers[worker]
-        if num_images:
+        if num_first:
             known.batch_seconds.append(now - known.since)
         known.since = now
         is_first = self.num_images < NUM_FIRST_IMAGES
-        self.num_images += num_images
+        self.num_images += num_first
         self.num_broken += num_broken
         is_decided = is_first and self.num_images >= NUM_FIRST_IMAGES and not self.is_proven
         if is_decided and self.num_broken > MAX_BROKEN * self.num_images:
-            return [End(UserError(_broken(self.num_broken, self.num_images)))]
+            return [End(UserError(_broken(self.num_broken, self.num_images)), is_now=True)]
         return []
+
+    def forget(self, worker: str) -> None:
+        """What a worker was at is of no matter any more."""
+        self.workers[worker].shard = None
 
     def on_tick(self, now: float) -> list[tuple[str, Problem]]:
         """The workers that hang, each with the problem that its shard ends with."""
@@ -155,13 +163,12 @@ class Policy:
         known = self.workers[worker]
         known.shard = None
         if problem is None:
-            self.num_made += 1
             self.is_proven = True
             known.num_failed = 0
             self.deaths.clear()  # workers live, so none of the shards has yet been shown to kill them
             return []
-        if problem.scope == "store" or (problem.scope == "config" and not self.num_made):
-            return [End(problem.error)]
+        if problem.scope == "store" or (problem.scope == "config" and not self.is_proven):
+            return [End(problem.error, problem.cause)]
         if problem.scope == "shard":
             return [self._give_up(shard, problem)]
         if problem.scope == "memory":
@@ -173,6 +180,7 @@ class Policy:
     def _after_memory(self, worker: str, known: _Worker, shard: int, problem: Problem) -> list[Decision]:
         if self.is_auto and problem.batch_size > 1:
             known.execution = replace(known.execution, batch_size=problem.batch_size // 2)
+            known.batch_seconds.clear()
             return [Again(shard, is_next=True)]
         return [Again(shard, is_next=True), *self._retire(worker, problem)]
 
@@ -185,8 +193,9 @@ class Policy:
         found: list[Decision] = [self._give_up(shard, problem) if is_over else Again(shard, is_next=False)]
         if known.num_failed >= MAX_FAILED_IN_A_ROW:
             return [*found, *self._retire(worker, problem)]
-        found.append(Replace(worker))
-        return [*found, End(None)] if self.deaths.total() >= MAX_DEATHS else found
+        known.batch_seconds.clear()  # its successor loads the model first
+        found.append(Replace(worker, problem.cause))
+        return [*found, End(None, problem.cause)] if self.deaths.total() >= MAX_DEATHS else found
 
     def _give_up(self, shard: int, problem: Problem) -> Decision:
         self.given_up += 1

@@ -3,16 +3,18 @@
 What follows from failures is decided in `policy.py`; this is the loop that carries it out.
 """
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from builders.format.manifest import MAKING, making_folder
+from builders.format.errors import ReadableError
+from builders.format.manifest import MAKING, making_folder, shard_name
 from builders.making.board import shards_of
 from builders.making.failures import Failure, forget_failure, read_failures, write_failure
-from builders.making.output import TARGET, made_shards
+from builders.making.output import TARGET, made_shards, read_state
 from builders.making.policy import Again, Decision, End, GiveUp, Policy, Replace, Retire
 from builders.making.runners.base import Ended, Event, Images, Job, Report, Workers, patiently
 from builders.making.shard import sidecar_name
@@ -39,7 +41,7 @@ class _Queue:
     def __init__(self, job: Job, clock: Callable[[], float]) -> None:
         self.plan, self.board, self.storage = job.task.plan, job.board, job.board.storage
         self.todo, self.clock, self.next_look = deque(job.shards), clock, 0.0
-        self.started = time.time()
+        self.failed_before = {failure.shard for failure in read_failures(self.storage)}
         self.num_images_made = 0
         """Images of shards that other runs have made since this one began."""
         self.num_empty_looks = 0
@@ -53,18 +55,30 @@ class _Queue:
         for shard in [shard for shard in self.todo if shard not in taken]:
             if shard not in self.todo:  # made, as a listing has told since
                 continue
-            if not self.storage.exists(sidecar_name(self.plan, shard)):
+            if self.storage.exists(sidecar_name(self.plan, shard)):
+                self._drop_made(making_folder(shard))
+            elif self.storage.exists(shard_name(self.plan.recipe.split, shard)):  # of a clone that is put together
+                if shard not in self._drop_kept():
+                    return shard
+            else:
                 return shard
-            self._drop_made(making_folder(shard))
         self._drop_made()  # somebody is at each of the rest, or was
         self.num_empty_looks += 1
         self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - begun))
         return None
 
+    def _drop_kept(self) -> set[int]:
+        """Leaves out what another run has put together since this one began: all, or a shorter clone's shards."""
+        num_kept = len(read_state(self.storage).kept(self.plan))
+        kept = {shard for shard in self.todo if shard < num_kept}
+        self.todo = deque(shard for shard in self.todo if shard >= num_kept)
+        self.num_images_made += self.plan.num_in(kept)
+        return kept
+
     def drop_failed(self) -> list[Failure]:
-        """Leaves out what other runs have given up since this one began."""
-        failed = [failure for failure in read_failures(self.storage) if failure.time >= self.started]
-        theirs = {failure.shard: failure for failure in failed}
+        """Leaves out what other runs have given up since this one began: the failures that were not there then."""
+        found_now = read_failures(self.storage)
+        theirs = {failure.shard: failure for failure in found_now if failure.shard not in self.failed_before}
         found = [theirs[shard] for shard in self.todo if shard in theirs]
         self.todo = deque(shard for shard in self.todo if shard not in theirs)
         return found
@@ -73,6 +87,10 @@ class _Queue:
         made = made_shards(self.plan, self.storage, self.todo, folder)
         self.todo = deque(shard for shard in self.todo if shard not in made)
         self.num_images_made += self.plan.num_in(made)
+
+
+class _EndsNow(BaseException):
+    """The run ends without waiting for the shards that are being made."""
 
 
 class _Run:
@@ -89,7 +107,6 @@ class _Run:
         self.num_images_done = self.num_images_told = 0
         self.rate = deque([(clock(), 0)])
         self.failures: list[Failure] = []
-        self.failed_before = {failure.shard for failure in read_failures(self.storage)}
         self.causes: list[str] = []
         self.end: End | None = None
         self.is_alone = False
@@ -98,6 +115,21 @@ class _Run:
         """Whether another run has put the clone together meanwhile."""
 
     def to_end(self) -> Report:
+        with contextlib.suppress(_EndsNow):
+            self._loop()
+        with contextlib.suppress(ReadableError, OSError):  # of a store that is gone
+            self.job.board.show(())
+        is_left = bool(self.queue.todo or self.busy) and not self.is_replaced
+        return Report(
+            failures=self.failures,
+            causes=self.causes,
+            has_given_up=is_left and (self.end is not None or not self.workers.has_any()),
+            is_stopped=is_left and self.job.stop.is_asked and self.workers.has_any(),
+            is_all_made=not is_left and not self.failures,
+            error=self.end.error if self.end else None,
+        )
+
+    def _loop(self) -> None:
         while True:
             if not self._is_ending():
                 self._patiently(self._hand_out)
@@ -105,19 +137,11 @@ class _Run:
                 break
             self.workers.poll(0.2 if self.busy else 1.0, self._on_event)
             for worker, problem in self.policy.on_tick(self.clock()):
-                self.job.on_note(f"worker {worker} is replaced: {problem.cause}")
+                if worker not in self.busy:
+                    continue
                 self.workers.replace(worker)
                 self._on_event(Ended(worker, self.busy[worker], problem))
             self._tell_progress()
-        is_left = bool(self.queue.todo) and not self.is_replaced
-        return Report(
-            failures=self.failures,
-            causes=self.causes,
-            has_given_up=is_left and (self.end is not None or not self.workers.has_any()),
-            is_stopped=is_left and self.job.stop.is_asked,
-            is_all_made=not is_left and not self.failures,
-            error=self.end.error if self.end else None,
-        )
 
     def _is_ending(self) -> bool:
         return self.end is not None or self.job.stop.is_asked or self.is_replaced or not self.workers.has_any()
@@ -133,12 +157,10 @@ class _Run:
             num_looks = self.queue.num_empty_looks
             shard = self.queue.next()
             if shard is None:
+                self.job.board.show(self.busy.values())
                 if self.queue.num_empty_looks > num_looks:
                     self.failures += self.queue.drop_failed()
                     self.is_alone = True
-                return
-            if not self.storage.exists(TARGET):  # another run has put the clone together meanwhile
-                self.is_replaced = True
                 return
             self.job.board.show([*self.busy.values(), shard])
             self.is_alone = False
@@ -150,8 +172,8 @@ class _Run:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Images):
             if (shard := self.busy.get(event.worker)) is not None:
-                self.images[shard] += event.num_images
-                self._carry_out(self.policy.on_images(event.worker, event.num_images, event.num_broken, self.clock()))
+                self.images[shard] += event.num_kept
+                self._carry_out(self.policy.on_images(event.worker, event.num_first, event.num_broken, self.clock()))
                 self._tell_progress()
             return
         if self.busy.get(event.worker) != event.shard:  # of a worker that was killed since
@@ -160,10 +182,11 @@ class _Run:
         self.images.pop(event.shard)
         if event.problem is None:
             self.num_images_done += self.plan.num_in([event.shard])
-            if event.shard in self.failed_before:
+            if event.shard in self.queue.failed_before:
                 self._patiently(partial(forget_failure, self.storage, event.shard))
         elif not self._patiently(partial(self.storage.exists, TARGET)):
             self.is_replaced = True
+            self.policy.forget(event.worker)
             return
         self._carry_out(self.policy.on_end(event.worker, event.shard, event.problem))
 
@@ -175,17 +198,21 @@ class _Run:
                 case GiveUp(shard, problem, num_attempts):
                     write = partial(write_failure, self.storage, self.plan, shard, problem, num_attempts)
                     self.failures.append(self._patiently(write))
-                case Replace(worker):
+                case Replace(worker, cause):
+                    self.job.on_note(f"worker {worker} is replaced: {cause}")
                     self.workers.replace(worker)
                 case Retire(worker, cause):
                     self.workers.retire(worker)
                     self.causes.append(f"worker {worker}: {cause}")
                     self.job.on_note(f"worker {worker} gets nothing more: {cause}")
-                case End():
+                case End(error, cause, is_now):
                     self.end = decision
+                    self.causes += [cause] if cause and error is None else []
+                    if is_now:
+                        raise _EndsNow
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
-        return patiently(call, 0.0 if self.job.stop.is_asked else self.job.task.patience)
+        return patiently(call, self.job.task.patience, is_over=lambda: self.job.stop.is_asked)
 
     def _tell_progress(self) -> None:
         now = self.num_images_done + self.queue.num_images_made + sum(self.images.values())

@@ -5,9 +5,10 @@ metadata table, with what finalising needs in the table's own metadata, so that 
 store did not take stays in the scratch folder, where the next attempt on this machine finds it.
 """
 
-import getpass
+import hashlib
 import io
 import json
+import os
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builders.format.local_storage import is_dead_temporary
 from builders.format.manifest import Verdicts, making_stem, shard_name
 from builders.format.schema import METADATA_SCHEMA
 from builders.format.shards import ShardWriter
@@ -100,8 +102,8 @@ class _InOrder:
 
 def make_shard(
     plan: Plan, shard: int, generate: Generate, execution: Execution, storage: Storage, scratch: str = ""
-) -> Iterator[tuple[int, int]]:
-    """Makes one shard; yields the numbers of images made and broken after each batch.
+) -> Iterator[tuple[int, int, int]]:
+    """Makes one shard; yields after each batch the numbers of images kept, of first attempts, and of those that are broken.
 
     On a disk the shard is finished at the end. For a remote store tar and sidecar lie in the folder `scratch`, and
     `put_kept` finishes it.
@@ -110,7 +112,8 @@ def make_shard(
         ShardError: its images cannot be read.
     """
     recipe = plan.recipe
-    temporary = storage.scratch(f"{_stem(plan, shard)}.tar", str(scratch_folder(scratch)))
+    folder = "" if storage.is_local else str(scratch_folder(storage, scratch))
+    temporary = storage.scratch(f"{_stem(plan, shard)}.tar", folder)
     writer = ShardWriter(temporary, recipe.image_format)
     in_order = _InOrder(writer)
     changes: Counter[str] = Counter()
@@ -127,7 +130,7 @@ def make_shard(
                 waiting.append(encoder.submit(write, batch.kept))
                 if len(waiting) > MAX_BATCHES_WAITING:
                     waiting.popleft().result()
-                yield batch.num_images, batch.num_broken
+                yield len(batch.kept), batch.num_first, batch.num_broken
             for future in waiting:
                 future.result()
         rows, sha256 = writer.close()
@@ -164,7 +167,7 @@ def put_kept(plan: Plan, shard: int, storage: Storage, scratch: str = "") -> boo
     Raises:
         UnreachableError: the store does not answer; the tar is still there.
     """
-    for kept in sorted(scratch_folder(scratch).glob(f"{PurePosixPath(_stem(plan, shard)).name}-*.tar")):
+    for kept in sorted(scratch_folder(storage, scratch).glob(f"{PurePosixPath(_stem(plan, shard)).name}-*.tar")):
         beside = kept.with_suffix(".parquet")
         try:
             sidecar = beside.read_bytes()
@@ -172,22 +175,29 @@ def put_kept(plan: Plan, shard: int, storage: Storage, scratch: str = "") -> boo
         except (OSError, pa.ArrowException):
             continue
         if facts and kept.stat().st_size == facts["num_bytes"]:
-            storage.put(kept, tar_name(plan, shard, facts["sha256"]))
+            storage.upload(kept, tar_name(plan, shard, facts["sha256"]))
             storage.write(sidecar_name(plan, shard), sidecar)
-            beside.unlink(missing_ok=True)
+            for path in (kept, beside):  # only now: a store that fails between the two finds both again
+                path.unlink(missing_ok=True)
             return True
     return False
 
 
-def scratch_folder(scratch: str) -> Path:
-    """The folder of this machine in which tars for a remote store are written; "" is one of this user's under /tmp."""
-    return Path(scratch or f"{tempfile.gettempdir()}/fakeit-{getpass.getuser()}")
+def scratch_folder(storage: Storage, scratch: str) -> Path:
+    """The folder of this machine in which an output's tars are written on their way to a remote store.
+
+    Each output has one of its own within `scratch`, by default within one of this user's under the temporary directory.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    base = Path(scratch or f"{tempfile.gettempdir()}/fakeit-{user}")
+    return base / hashlib.sha256(storage.root.encode()).hexdigest()[:16]
 
 
-def sweep_scratch(plan: Plan, scratch: str) -> None:
-    """Deletes what this recipe's runs left in the scratch folder, once the clone is finished."""
-    for path in scratch_folder(scratch).glob(f"*-{plan.recipe.hash[:8]}*"):
-        path.unlink(missing_ok=True)
+def sweep_scratch(storage: Storage, scratch: str, *, is_finished: bool = False) -> None:
+    """Deletes what killed processes left half written for an output; of a finished clone whole tars, too."""
+    for path in [] if storage.is_local else scratch_folder(storage, scratch).glob("*"):
+        if is_dead_temporary(path) or (is_finished and not path.name.endswith(".tmp")):
+            path.unlink(missing_ok=True)
 
 
 def sidecar_name(plan: Plan, shard: int) -> str:
@@ -209,7 +219,7 @@ def read_sidecar(plan: Plan, shard: int, storage: Storage) -> tuple[dict[str, An
     try:
         file = pq.ParquetFile(io.BytesIO(storage.read(sidecar_name(plan, shard))))
         facts = _facts(plan, shard, file)
-        return (facts, file.read().replace_schema_metadata(None)) if facts else None
+        return (facts, file.read(METADATA_SCHEMA.names).replace_schema_metadata(None)) if facts else None
     except (pa.ArrowException, OSError):
         return None
 

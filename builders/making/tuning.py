@@ -12,6 +12,8 @@ from builders.making.engines.base import engine
 from builders.making.execution import Execution
 from builders.making.plan import Plan
 
+Tell = Callable[[int, int, int], object]
+
 CHOSEN = f"{MAKING}/batch-size.json"
 SLACK = 0.03
 MAX_BATCH = 256
@@ -22,7 +24,7 @@ NUM_TIMED = 2
 
 
 def shared_batch_size(
-    plan: Plan, storage: Storage, execution: Execution, tell: Callable[[int, int], object]
+    plan: Plan, storage: Storage, execution: Execution, tell: Tell, on_measure: Callable[[], object] = lambda: None
 ) -> Execution:
     """The execution with the batch size that the first worker of an output has measured; measures if this is the first.
 
@@ -31,6 +33,7 @@ def shared_batch_size(
     """
     size = _read(storage)
     if not size:
+        on_measure()
         size = choose(_rates(plan, execution, tell))
         size = _read(storage) or size  # another worker may have been quicker
         storage.write(CHOSEN, json.dumps({"batch_size": size}).encode())
@@ -47,7 +50,7 @@ def choose(rates: dict[int, float]) -> int:
     return min(size for size, rate in rates.items() if rate >= (1 - SLACK) * best)
 
 
-def _rates(plan: Plan, execution: Execution, tell: Callable[[int, int], object]) -> dict[int, float]:
+def _rates(plan: Plan, execution: Execution, tell: Tell) -> dict[int, float]:
     """Images a second for batches of 1, 2, 4, … until memory ends or nothing is gained twice in a row."""
     rates: dict[int, float] = {}
     size, num_without_gain = 1, 0
@@ -64,7 +67,7 @@ def _rates(plan: Plan, execution: Execution, tell: Callable[[int, int], object])
     return rates
 
 
-def _rate(plan: Plan, execution: Execution, tell: Callable[[int, int], object]) -> float:
+def _rate(plan: Plan, execution: Execution, tell: Tell) -> float:
     generate = engine(plan.recipe.engine).load(plan.recipe, execution)
     samples = [plan.sample_at(position % plan.num_samples) for position in range(execution.batch_size)]
     seconds = []
@@ -72,7 +75,7 @@ def _rate(plan: Plan, execution: Execution, tell: Callable[[int, int], object]) 
         begun = time.perf_counter()
         generate(samples)
         seconds.append(time.perf_counter() - begun)
-        tell(0, 0)
+        tell(0, 0, 0)
     return execution.batch_size / min(seconds[1:])
 
 

@@ -16,7 +16,8 @@ import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from numpy.typing import NDArray
 
-from builders.format.errors import OutOfMemoryError, UserError, near
+from builders.format.errors import OutOfMemoryError, UnreachableError, UserError, near
+from builders.format.retrying import is_of_the_network, is_transient
 from builders.making.execution import Execution
 from builders.making.recipe import Recipe
 
@@ -41,7 +42,8 @@ def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
                 *_source(recipe), recipe.dtype, execution.channels_last, execution.compile, execution.vae_slicing
             )
     except Exception as error:  # whatever a damaged directory makes the libraries raise
-        raise out_of_memory(recipe, execution, error) or UserError(
+        kind = UnreachableError if is_of_the_network(error) and is_transient(error) else UserError
+        raise out_of_memory(recipe, execution, error) or kind(
             f"model '{recipe.model}' cannot be loaded ({_reason(error)}); {_way_out(error, recipe)}"
         ) from None
     is_own = type(own).__name__ == recipe.scheduler

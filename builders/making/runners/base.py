@@ -4,8 +4,10 @@ A runner brings workers; `scheduling.run_shards` hands shards out to them, and `
 A runner of another package is an entry point in the group "fakeit.runners".
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar, cast
@@ -20,16 +22,17 @@ from builders.making.plan import Plan
 from builders.making.plugins import find_plugin
 from builders.making.policy import Problem
 from builders.making.recipe import Recipe
-from builders.making.shard import make_shard, put_kept
+from builders.making.shard import make_shard, put_kept, sweep_scratch
 from builders.making.stopping import Stop
+from builders.making.tuning import shared_batch_size
 
 Result = TypeVar("Result")
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds between two tries at a store that does not answer, beyond the storage's own."""
 
-Tell = Callable[[int, int], object]
-"""Called with the numbers of images made and broken since the last call; zeros are a sign of life."""
+Tell = Callable[[int, int, int], object]
+"""Hears of each batch: images kept, images of first attempts, and how many of those are broken; zeros are a sign of life."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,8 @@ class Runner(Protocol):
 @dataclass(frozen=True)
 class Images:
     worker: str
-    num_images: int
+    num_kept: int
+    num_first: int
     num_broken: int
 
 
@@ -146,48 +150,75 @@ def attempt(task: Task, shard: int, execution: Execution, tell: Tell) -> Problem
     plan = task.plan
     try:
         storage = open_storage(task.out)
+        sweep_scratch(storage, task.scratch)
         if not storage.is_local and _put(task, shard, storage, tell):
             return None
         if execution.is_auto:
-            execution = _tuned(task, storage, execution, tell)
+            tuned = partial(shared_batch_size, plan, storage, execution, tell, forget_loaded)
+            execution = patiently(tuned, task.patience, partial(tell, 0, 0, 0))
         generate = _loaded(plan.recipe, execution)
-        for num_images, num_broken in make_shard(plan, shard, generate, execution, storage, task.scratch):
-            tell(num_images, num_broken)
-        if not storage.is_local:
-            _put(task, shard, storage, tell)
+        for counts in make_shard(plan, shard, generate, execution, storage, task.scratch):
+            tell(*counts)
+        if not storage.is_local and not _put(task, shard, storage, tell):
+            raise FileNotFoundError(f"the finished tar of shard {shard} is gone from the scratch folder")
     except Exception as error:
         return replace(problem_of(error), batch_size=execution.batch_size)
     return None
 
 
-def patiently(call: Callable[[], Result], patience: float, on_wait: Callable[[], object] = lambda: None) -> Result:
+def patiently(
+    call: Callable[[], Result],
+    patience: float,
+    on_wait: Callable[[], object] = lambda: None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> Result:
     """call(), again and again where a store does not answer, for so many seconds.
+
+    Args:
+        call: May be called again after it failed halfway.
+        patience: Seconds.
+        on_wait: Called before each wait.
+        is_over: Asked every second of a wait; true ends the patience.
 
     Raises:
         UnreachableError: the store does not answer for longer.
     """
-    for seconds in waits(patience):
+    end, wait = time.monotonic() + patience, FIRST_WAIT
+    while True:
         try:
             return call()
         except UnreachableError:
-            on_wait()
-            time.sleep(seconds)
-    return call()
-
-
-def waits(patience: float) -> Iterator[float]:
-    """Growing waits in seconds, until `patience` seconds are over."""
-    end, seconds = time.monotonic() + patience, FIRST_WAIT
-    while time.monotonic() < end:
-        yield min(seconds, LONGEST_WAIT, max(0.0, end - time.monotonic()))
-        seconds *= 2
+            if time.monotonic() >= end or is_over():
+                raise
+        on_wait()
+        until = min(time.monotonic() + wait, end)
+        while (seconds := until - time.monotonic()) > 0 and not is_over():
+            time.sleep(min(seconds, 1.0))
+        wait = min(2 * wait, LONGEST_WAIT)
 
 
 def _put(task: Task, shard: int, storage: Storage, tell: Tell) -> bool:
     """Puts a finished tar into the store, again and again where that does not answer; False where there is none."""
-    return patiently(
-        partial(put_kept, task.plan, shard, storage, task.scratch), task.patience, on_wait=partial(tell, 0, 0)
-    )
+    with _signs_of_life(tell):
+        return patiently(partial(put_kept, task.plan, shard, storage, task.scratch), task.patience)
+
+
+@contextmanager
+def _signs_of_life(tell: Tell) -> Iterator[None]:
+    """Says now and then that this worker lives while it waits for a store, which may take longer than many batches."""
+    is_over = threading.Event()
+
+    def say() -> None:
+        while not is_over.wait(LONGEST_WAIT):
+            tell(0, 0, 0)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 _last: dict[tuple[Recipe, str, Execution], Generate] = {}
@@ -202,8 +233,6 @@ def _loaded(recipe: Recipe, execution: Execution) -> Generate:
     return _last[key]
 
 
-def _tuned(task: Task, storage: Storage, execution: Execution, tell: Tell) -> Execution:
-    from builders.making.tuning import shared_batch_size
-
+def forget_loaded() -> None:
+    """Frees what the last shard was made with."""
     _last.clear()
-    return shared_batch_size(task.plan, storage, execution, tell)

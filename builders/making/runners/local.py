@@ -19,7 +19,7 @@ from builders.making.engines.base import engine
 from builders.making.execution import Execution
 from builders.making.plan import Plan
 from builders.making.policy import Problem
-from builders.making.runners.base import Ended, Event, Images, Job, Report, attempt
+from builders.making.runners.base import Ended, Event, Images, Job, Report, attempt, forget_loaded
 from builders.making.scheduling import run_shards
 from builders.making.stopping import Dropped
 
@@ -39,7 +39,7 @@ def prepare(address: str) -> None:
 def run(job: Job) -> Report:
     """Makes the shards on this machine."""
     if not job.is_ordered:
-        start = int(job.board.run.rpartition("-")[2], 16) % len(job.shards)
+        start = int(job.board.run.split("-")[2], 16) % len(job.shards)
         job = replace(job, shards=job.shards[start:] + job.shards[:start])
     gpus = _gpus(job.task.plan)
     workers = min(num_workers(job.num_workers, job.task.plan), len(job.shards))
@@ -84,14 +84,13 @@ class _Here:
             time.sleep(seconds)
             return
         shard, execution = self.order
-        problem = attempt(
-            self.job.task, shard, execution, lambda num_images, broken: on_event(Images("0", num_images, broken))
-        )
+        problem = attempt(self.job.task, shard, execution, lambda *counts: on_event(Images("0", *counts)))
         self.order = None
         on_event(Ended("0", shard, problem))
 
     def replace(self, worker: str) -> None:
-        """Goes on in the same process, which nothing can replace."""
+        """Loads the model anew in the same process, which nothing can replace."""
+        forget_loaded()
 
     def retire(self, worker: str) -> None:
         self.is_retired = True
@@ -126,7 +125,6 @@ class _Processes:
                 process.wait(SECONDS_TO_END)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
 
     def free(self) -> list[str]:
         return [worker for worker in self.workers if worker not in self.shards and worker not in self.retired]
@@ -149,7 +147,8 @@ class _Processes:
     def replace(self, worker: str) -> None:
         if process := self.running.pop(worker, None):
             process.kill()  # a broken one may never end by itself, and the next one needs its GPU's memory
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it may hang in the kernel
+                process.wait(SECONDS_TO_END)
         self.shards.pop(worker, None)
 
     def retire(self, worker: str) -> None:
@@ -169,6 +168,7 @@ class _Processes:
             return
         if isinstance(message, EOFError):
             del self.running[worker]
+            process.kill()  # it may live, and have said what cannot be understood
             cause = "the worker process died, perhaps because memory ran out (then use fewer --workers)"
             message = Problem(scope="worker", cause=cause, is_death=True)
         if worker in self.shards:
@@ -178,7 +178,7 @@ class _Processes:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[int(worker) % len(self.gpus)]
-        command = [sys.executable, "-m", "builders.making.runners.worker"]
+        command = [sys.executable, "-P", "-m", "builders.making.runners.worker"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.running[worker] = process
         threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
@@ -195,7 +195,7 @@ class _Processes:
         while True:
             try:
                 message = pickle.load(process.stdout)
-            except (EOFError, OSError, pickle.UnpicklingError):
+            except Exception:  # its end, or a plug-in's message that this process cannot read
                 self.messages.put((worker, process, EOFError()))
                 return
             self.messages.put((worker, process, message))

@@ -66,7 +66,7 @@ class ShardActor:
     """What runs on a node: makes shards with a model that stays loaded, and says meanwhile how far it is."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.num_images, self.num_broken = task, 0, 0
+        self.task, self.counts = task, (0, 0, 0, 0)
 
     def place(self) -> str:
         """Node, and GPU if there is one."""
@@ -78,13 +78,12 @@ class ShardActor:
     def make(self, shard: int, execution: Execution) -> Problem | None:
         return attempt(self.task, shard, execution, self._count)
 
-    def progress(self) -> tuple[int, int]:
-        """Images made and broken since the actor began."""
-        return self.num_images, self.num_broken
+    def progress(self) -> tuple[int, ...]:
+        """What it has told since it began: how often, images kept, of first attempts, and broken ones of those."""
+        return self.counts
 
-    def _count(self, num_images: int, num_broken: int) -> None:
-        self.num_images += num_images
-        self.num_broken += num_broken
+    def _count(self, *counts: int) -> None:
+        self.counts = tuple(a + b for a, b in zip(self.counts, (1, *counts), strict=True))  # type: ignore[assignment]
 
 
 @dataclass
@@ -95,7 +94,7 @@ class _Actor:
     name: str = ""
     """Its place, and a number where several share it."""
     shard: int | None = None
-    made: tuple[int, int] = (0, 0)
+    counts: tuple[int, ...] = (0, 0, 0, 0)
     asked: Any = None
     """Reference to its next answer about its progress."""
 
@@ -185,12 +184,12 @@ class _Actors:
             if not ray.wait([actor.asked], timeout=0)[0]:
                 continue
             try:
-                made, before = ray.get(actor.asked), actor.made
+                counts, before = ray.get(actor.asked), actor.counts
             except ray.exceptions.RayError:  # its task says so, too
                 continue
-            actor.made, actor.asked = made, None
-            if made != before:
-                on_event(Images(actor.name, made[0] - before[0], made[1] - before[1]))
+            actor.counts, actor.asked = counts, None
+            if counts != before:
+                on_event(Images(actor.name, *(a - b for a, b in zip(counts[1:], before[1:], strict=True))))
 
     def _grow(self) -> None:
         """Starts actors up to the number wanted; those that died have left room."""

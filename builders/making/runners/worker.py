@@ -2,8 +2,8 @@
 
     python -m builders.making.runners.worker
 
-Invariant: it ends when its parent does. In: a `Task`, then (shard, execution) each; out: (images, broken), or the `Problem` or
-None that a shard ended with, all pickled. It runs nothing of the script that started the run.
+Invariant: it ends when its parent does. In: a `Task`, then (shard, execution) each; out: (kept, first, broken), or the
+`Problem` or None that a shard ended with, all pickled. It runs nothing of the script that started the run.
 """
 
 import os
@@ -31,7 +31,7 @@ def main() -> None:
     task = orders.get()
     while True:
         shard, execution = orders.get()
-        problem = attempt(task, shard, execution, lambda num_images, num_broken: _say(out, (num_images, num_broken)))
+        problem = attempt(task, shard, execution, lambda *counts: _say(out, counts))
         _say(out, problem)
 
 
@@ -39,7 +39,7 @@ def _read(orders: BinaryIO, found: "queue.Queue[Any]") -> None:
     while True:
         try:
             found.put(pickle.load(orders))
-        except EOFError:  # the parent has ended, or wants this process to
+        except BaseException:  # the parent has ended, perhaps in the middle of a message, or wants this process to
             os._exit(0)
 
 

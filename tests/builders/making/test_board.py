@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builders.format.errors import UserError
 from builders.format.storage import open_storage
 from builders.making import board as board_module
 from builders.making.board import LEASE, MAX_PIECES, RUNS, Board, Seen, alive_runs, ranges, read_says, shards_of
@@ -146,3 +147,12 @@ def test_board__torn_and_strange_files_are_no_runs(tmp_path: Path) -> None:
     with Board(storage) as ours:
         assert shards_of(ours.others()) == {3, 4}  # until a lease is over
         assert all(read_says(storage, seen) == {} for seen in ours.others())
+
+
+def test_board__a_run_of_another_recipe_is_told(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    with Board(storage, "a" * 64) as first, Board(storage, "a" * 64) as same:
+        first.check_recipe()
+        same.check_recipe()
+        with Board(storage, "b" * 64) as other, pytest.raises(UserError, match="is being made from another recipe"):
+            other.check_recipe()

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from builders.format.errors import UserError
@@ -329,3 +331,52 @@ def test_clean_up__the_target_goes_before_sidecars_so_that_no_waiting_run_makes_
     monkeypatch.setattr(LocalStorage, "remove_all", watched)
     assert make_clone(real_plan, str(tmp_path)) is not None
     assert seen and not any(seen)
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_finalise__a_tar_that_is_gone_or_empty_is_made_again_before_anything_is_moved(
+    real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path, content: bytes | None
+) -> None:
+    make_clone(real_plan, str(tmp_path), shards=range(4))
+    tar = sorted((tmp_path / "_making").rglob("*.tar"))[2]
+    tar.unlink()
+    if content is not None:
+        tar.write_bytes(content)
+    make_clone(real_plan, str(tmp_path))
+    assert digests(tmp_path) == digests(finished[0])
+
+
+def test_output__a_shorter_run_leaves_the_longer_ones_shards(real_plan: Plan, tmp_path: Path) -> None:
+    small, large = Plan(real_plan.recipe, 5), Plan(real_plan.recipe, 11)
+    make_clone(large, str(tmp_path), shards=range(3, 6))
+    make_clone(small, str(tmp_path), shards=range(1))
+    counts: list[int] = []
+    make_clone(small, str(tmp_path))
+    make_clone(large, str(tmp_path), on_images=counts.append)
+    made = [shard for shard in range(large.num_shards) if shard not in (3, 4, 5)]
+    assert sum(counts) <= large.num_in(made) - small.num_in(range(small.num_shards - 1))
+    assert list(verify_clone(str(tmp_path), deep=True)) == []
+
+
+def test_output__what_later_versions_add_is_passed_over_or_refused(real_plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "clone"
+    make_clone(Plan(real_plan.recipe, 5), str(out))
+    path = out / "metadata/test-00000.parquet"
+    file = pq.ParquetFile(path)
+    groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    with pq.ParquetWriter(path, groups[0].append_column("later", pa.array(["x"] * len(groups[0]))).schema) as writer:
+        for group in groups:
+            writer.write_table(group.append_column("later", pa.array(["x"] * group.num_rows)))
+    open_storage(out).write(
+        "_making/failures/000005.json",
+        b'{"later": 1, "shard": 5, "first_key": "a", "last_key": '
+        b'"b", "num_samples": 1, "num_attempts": 1, "cause": "c", "details": "", "host": "h", "time": 0}',
+    )
+    assert make_clone(real_plan, str(out)) is not None
+    newer = tmp_path / "newer"
+    make_clone(real_plan, str(newer), shards=range(1))
+    target = json.loads((newer / TARGET).read_text())
+    target["recipe"]["adapter"], target["recipe_hash"] = "lora", "0" * 64
+    (newer / TARGET).write_text(json.dumps(target))
+    with pytest.raises(UserError, match="has fields that this version of fakeit does not know"):
+        make_clone(real_plan, str(newer))

@@ -42,7 +42,8 @@ def end(this: Policy, worker: str, shard: int, problem: Problem | None) -> list[
 
 def test_policy__a_config_ends_the_run_only_before_anything_was_made() -> None:
     this = policy()
-    assert end(this, "a", 0, REFUSED) == [End(REFUSED.error)]
+    assert end(this, "a", 0, REFUSED) == [End(REFUSED.error, REFUSED.cause)]
+    assert end(policy(is_begun=True), "a", 0, REFUSED)[-1] == Retire("a", REFUSED.cause)
     this = policy()
     assert end(this, "a", 0, None) == []
     assert end(this, "b", 1, REFUSED) == [Again(1, is_next=True), Retire("b", REFUSED.cause)]
@@ -57,15 +58,15 @@ def test_policy__a_shard_whose_images_cannot_be_read_is_given_up_at_once() -> No
 def test_policy__an_unexpected_error_replaces_the_process_and_in_the_end_retires_the_worker() -> None:
     this = policy()
     for shard in range(MAX_FAILED_IN_A_ROW - 1):
-        assert end(this, "a", shard, UNEXPECTED) == [Again(shard, is_next=False), Replace("a")]
+        assert end(this, "a", shard, UNEXPECTED) == [Again(shard, is_next=False), Replace("a", UNEXPECTED.cause)]
     assert end(this, "a", 7, UNEXPECTED) == [Again(7, is_next=False), Retire("a", UNEXPECTED.cause)]
-    assert end(this, "b", 7, UNEXPECTED)[-1] == Replace("b")
+    assert end(this, "b", 7, UNEXPECTED)[-1] == Replace("b", UNEXPECTED.cause)
 
 
 def test_policy__a_success_in_between_keeps_the_worker() -> None:
     this = policy()
     for shard in range(20):
-        assert end(this, "a", shard, UNEXPECTED) == [Again(shard, is_next=False), Replace("a")]
+        assert end(this, "a", shard, UNEXPECTED) == [Again(shard, is_next=False), Replace("a", UNEXPECTED.cause)]
         assert end(this, "a", shard, None) == []
 
 
@@ -80,7 +81,7 @@ def test_policy__a_shard_that_fails_everywhere_is_given_up_after_three_attempts(
 def test_policy__deaths_count_only_while_nothing_else_is_made_in_between() -> None:
     this = policy()
     for _ in range(10):
-        assert end(this, "a", 0, DEATH) == [Again(0, is_next=False), Replace("a")]
+        assert end(this, "a", 0, DEATH) == [Again(0, is_next=False), Replace("a", DEATH.cause)]
         assert end(this, "a", 1, None) == []
     for _ in range(MAX_ATTEMPTS - 1):
         assert end(this, "a", 0, DEATH)[0] == Again(0, is_next=False)
@@ -90,7 +91,8 @@ def test_policy__deaths_count_only_while_nothing_else_is_made_in_between() -> No
 def test_policy__where_all_workers_die_the_run_ends() -> None:
     this = policy()
     found = [end(this, "a", shard, DEATH) for shard in range(MAX_DEATHS)]
-    assert End(None) in found[-1] and not any(End(None) in decisions for decisions in found[:-1])
+    end_of_run = End(None, DEATH.cause)
+    assert end_of_run in found[-1] and not any(end_of_run in decisions for decisions in found[:-1])
 
 
 def test_policy__a_full_scratch_retires_its_worker_alone() -> None:
@@ -103,7 +105,7 @@ def test_policy__a_lost_node_counts_for_nothing() -> None:
 
 
 def test_policy__a_silent_store_ends_the_run_with_its_error() -> None:
-    assert end(policy(is_begun=True), "a", 3, SILENT) == [End(SILENT.error)]
+    assert end(policy(is_begun=True), "a", 3, SILENT) == [End(SILENT.error, SILENT.cause)]
     assert SILENT.error is not None and SILENT.error.exit_status == 75
 
 
@@ -146,7 +148,11 @@ def test_policy__more_than_half_broken_at_the_beginning_is_a_setting(num_broken:
     found = this.on_images("a", 100, max(0, num_broken - 100), 2.0)
     assert bool(found) == ends
     if ends:
-        assert isinstance(found[0], End) and f"{num_broken} of the first 200 images" in str(found[0].error)
+        assert (
+            isinstance(found[0], End)
+            and found[0].is_now
+            and f"{num_broken} of the first 200 images" in str(found[0].error)
+        )
     assert this.on_images("a", 1000, 1000, 3.0) == []
 
 
@@ -155,3 +161,15 @@ def test_policy__once_a_shard_of_the_clone_is_finished_broken_images_end_nothing
         end(this, "a", 0, None) if not this.is_proven else None
         this.on_start("a", 1, 0.0)
         assert this.on_images("a", 200, 200, 1.0) == []
+
+
+def test_policy__a_replaced_process_has_an_hour_to_load_its_model() -> None:
+    this = policy()
+    this.on_start("a", 3, 0.0)
+    for when in range(1, 9):
+        this.on_images("a", 8, 0, float(when))
+    this.on_end("a", 3, UNEXPECTED)
+    this.on_start("a", 3, 10.0)
+    assert this.on_tick(10.0 + SECONDS_BEFORE_FIRST) == [] and this.on_tick(11.0 + SECONDS_BEFORE_FIRST)
+    this.forget("a")
+    assert this.on_tick(1e9) == []

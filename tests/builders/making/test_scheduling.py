@@ -11,12 +11,14 @@ from builders.format.errors import UnreachableError, UserError
 from builders.format.local_storage import LocalStorage
 from builders.format.storage import open_storage
 from builders.making import board as board_module
-from builders.making.board import Board
+from builders.making.board import Board, shards_of
 from builders.making.execution import Execution
 from builders.making.failures import read_failures, write_failure
+from builders.making.make import make_clone
 from builders.making.output import made_shards, read_state, write_target
 from builders.making.plan import Plan
 from builders.making.policy import MAX_ATTEMPTS, MAX_FAILED_IN_A_ROW, Problem
+from builders.making.recipe import Recipe
 from builders.making.runners.base import Ended, Event, Images, Job, Report, Task, attempt
 from builders.making.scheduling import run_shards
 
@@ -61,7 +63,7 @@ class Scripted:
         problem = self.ends(worker, shard, self.tried.count(shard))
         if problem is None:
             problem = attempt(
-                self.job.task, shard, self.job.execution, lambda n, broken: on_event(Images(worker, n, broken))
+                self.job.task, shard, self.job.execution, lambda *counts: on_event(Images(worker, *counts))
             )
         on_event(Ended(worker, shard, problem))
 
@@ -264,3 +266,52 @@ def test_scheduling__a_store_that_is_down_for_a_while_is_asked_again(
             job = replace(job, task=replace(job.task, patience=0.0))
             left[0] = -1
             run_shards(job, Scripted(job, lambda *_: None))
+
+
+def test_scheduling__an_idle_run_is_at_nothing(twenty: Plan, tmp_path: Path) -> None:
+    """Else another run that has to make its last shard again would wait for it."""
+    with other_run(tmp_path, range(17)) as other, Board(open_storage(tmp_path)) as board:
+        job = job_of(twenty, tmp_path, board)
+        run_shards(job, Scripted(job, lambda *_: None))
+        assert shards_of(other.others()) == set()
+
+
+def test_scheduling__a_shorter_clone_that_is_put_together_meanwhile_is_counted_in(twenty: Plan, tmp_path: Path) -> None:
+    short = Plan(twenty.recipe, 10)
+    with Board(open_storage(tmp_path), twenty.recipe.hash) as board:
+        job = job_of(twenty, tmp_path, board)
+
+        def finish(_: str, shard: int, n: int) -> None:
+            if shard == 7:
+                assert make_clone(short, str(tmp_path)) is not None
+
+        seen: list[int] = []
+        job = replace(job, shards=[7, 8, *range(7), *range(9, 20)], on_images=seen.append)
+        scripted = Scripted(job, finish, ["a"])
+        assert run_shards(job, scripted).is_all_made
+    assert set(scripted.tried).isdisjoint(range(short.num_shards)) and sum(seen) == twenty.num_samples
+    assert make_clone(twenty, str(tmp_path)) is not None
+
+
+def test_scheduling__a_setting_that_breaks_images_ends_the_run_in_mid_shard(recipe: Recipe, tmp_path: Path) -> None:
+    plan = Plan(replace(recipe, engine="folder", safety="off", shard_size=10_000), 6)
+    with Board(open_storage(tmp_path)) as board:
+        job = job_of(plan, tmp_path, board)
+
+        class Broken(Scripted):
+            def poll(self, seconds: float, on_event: Callable[[Event], object]) -> None:
+                for _ in range(1000):
+                    self.tried.append(0)
+                    on_event(Images("a", 0, 50, 50))
+
+        scripted = Broken(job, lambda *_: None, ["a"])
+        report = run_shards(job, scripted)
+    assert len(scripted.tried) == 4 and isinstance(report.error, UserError) and not report.is_all_made
+
+
+def test_scheduling__thirty_deaths_end_the_run_and_say_why(twenty: Plan, tmp_path: Path) -> None:
+    plan, notes = Plan(twenty.recipe, 62), list[str]()
+    with Board(open_storage(tmp_path)) as board:
+        job = replace(job_of(plan, tmp_path, board), on_note=notes.append)
+        report = run_shards(job, Scripted(job, lambda *_: DEATH))
+    assert report.has_given_up and "the worker died" in report.causes and len(notes) >= 30

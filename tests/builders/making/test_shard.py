@@ -1,3 +1,5 @@
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -5,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders.format.errors import UnreachableError
+from builders.format.remote_storage import RemoteStorage
 from builders.format.storage import Storage, open_storage
 from builders.making.engines.base import GeneratedImage
 from builders.making.execution import Execution
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 from builders.making.sample import Sample
-from builders.making.shard import make_shard, put_kept, read_sidecar, sweep_scratch, tar_name
+from builders.making.shard import make_shard, put_kept, read_sidecar, scratch_folder, sweep_scratch, tar_name
 from tests.conftest import EXECUTION
 
 
@@ -25,7 +29,7 @@ class Noise:
 
 
 def make(plan: Plan, shard: int, storage: Storage, scratch: str = "", execution: Execution = EXECUTION) -> int:
-    return sum(number for number, _ in make_shard(plan, shard, Noise(), execution, storage, scratch))
+    return sum(number for number, _, _ in make_shard(plan, shard, Noise(), execution, storage, scratch))
 
 
 def test_shard__sidecar_tells_all_of_the_tar(recipe: Recipe, tmp_path: Path) -> None:
@@ -63,25 +67,49 @@ def test_shard__a_sidecar_of_another_recipe_or_length_does_not_count(recipe: Rec
 
 
 def test_shard__a_finished_tar_waits_in_the_scratch_folder_until_the_store_has_it(
-    recipe: Recipe, tmp_path: Path
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, storage = Plan(recipe, 6), open_storage("memory://scratch-test")
-    scratch = str(tmp_path / "scratch")
+    plan, storage, scratch = Plan(recipe, 6), open_storage("memory://scratch-test"), str(tmp_path)
     assert not put_kept(plan, 0, storage, scratch)
     make(plan, 0, storage, scratch)
-    assert storage.names("") == [] and len(list(Path(scratch).iterdir())) == 2
+    assert storage.names("") == [] and len(waiting(tmp_path)) == 2
     assert not put_kept(Plan(replace(recipe, seed=1), 6), 0, storage, scratch)
+    assert not put_kept(plan, 0, open_storage("memory://another-output"), scratch)
+    with monkeypatch.context() as patch:  # the store fails between the tar and its sidecar
+
+        def fail(*_: object) -> None:
+            raise UnreachableError("no answer")
+
+        patch.setattr(RemoteStorage, "write", fail)
+        with pytest.raises(UnreachableError):
+            put_kept(plan, 0, storage, scratch)
+    assert len(waiting(tmp_path)) == 2
     assert put_kept(plan, 0, storage, scratch) and read_sidecar(plan, 0, storage)
-    assert not list(Path(scratch).iterdir()) and not put_kept(plan, 0, storage, scratch)
+    assert waiting(tmp_path) == [] and not put_kept(plan, 0, storage, scratch)
 
 
 def test_shard__a_cut_tar_in_the_scratch_folder_is_not_put(recipe: Recipe, tmp_path: Path) -> None:
     plan, storage = Plan(recipe, 6), open_storage("memory://cut-test")
     make(plan, 0, storage, str(tmp_path))
-    [tar] = tmp_path.glob("*.tar")
+    [tar] = tmp_path.rglob("*.tar")
     tar.write_bytes(tar.read_bytes()[:-1024])
     assert not put_kept(plan, 0, storage, str(tmp_path)) and storage.names("") == []
-    sweep_scratch(Plan(replace(recipe, seed=1), 6), str(tmp_path))
-    assert len(list(tmp_path.iterdir())) == 2
-    sweep_scratch(plan, str(tmp_path))
-    assert not list(tmp_path.iterdir())
+
+
+def test_shard__what_the_dead_left_half_written_is_swept_away(recipe: Recipe, tmp_path: Path) -> None:
+    plan, storage = Plan(recipe, 6), open_storage("memory://sweep-test")
+    make(plan, 0, storage, str(tmp_path))
+    folder = scratch_folder(storage, str(tmp_path))
+    for pid in (os.getpid(), 2**22 + 1):
+        (folder / f".x.tar.{socket.gethostname()}-{pid}.tmp").touch()
+    (folder / ".x.tar.elsewhere-1.tmp").touch()
+    sweep_scratch(storage, str(tmp_path))
+    assert len(waiting(tmp_path)) == 4
+    sweep_scratch(open_storage("memory://another-output"), str(tmp_path), is_finished=True)
+    assert len(waiting(tmp_path)) == 4
+    sweep_scratch(storage, str(tmp_path), is_finished=True)
+    assert len(waiting(tmp_path)) == 2
+
+
+def waiting(scratch: Path) -> list[Path]:
+    return [path for path in scratch.rglob("*") if path.is_file()]

@@ -171,7 +171,7 @@ def test_local__what_nobody_expected_is_tried_again_behind_the_others(
 ) -> None:
     tried: list[int] = []
 
-    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int]]:
+    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int, int]]:
         tried.append(shard)
         if shard == 1 or (shard == 0 and tried.count(shard) < 2):
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more lines")
@@ -266,7 +266,7 @@ def test_local__where_all_fails_from_some_shard_on_the_run_ends_and_says_why(
     """As in a process that a CUDA error has broken."""
     plan, made, tried = Plan(painted, 24), list[int](), list[int]()
 
-    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int]]:
+    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int, int]]:
         tried.append(shard)
         if len(made) >= 2:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -190,7 +190,7 @@ def test_slurm__materialize_makes_a_tasks_part_and_says_that_others_are_at_work(
     source = str(scans / "test")
     builder = RealImages("test", source=source, shard_size=10, images_per_class=4, cache_dir=str(tmp_path))
     set_task(monkeypatch, 0, 2)
-    with Board(open_storage(tmp_path / "clone")) as other:
+    with Board(open_storage(tmp_path / "clone"), builder.plan.recipe.hash) as other:
         other.show([1, 3])
         assert builder.materialize("clone", runner_name="slurm") is None
     assert read_status(str(tmp_path / "clone")).num_shards_done == 2
