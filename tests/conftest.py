@@ -1,7 +1,9 @@
 """What tests stand on: real handwritten digits, a tiny random Stable Diffusion in the real layout, and small clones."""
 
+import atexit
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +29,9 @@ from tests.loopback.hub import Hub
 from tests.loopback.server import running
 from tests.tiny_pipeline import write_tiny_checker, write_tiny_pipeline
 from tests.wordnet import DEBIAN, write_nltk_data
+
+for name in ("HF_HOME", "TORCHINDUCTOR_CACHE_DIR"):
+    atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
 
 CLASSES = tuple(
     ClassEntry(wnid=wnid, name=name, hypernym="digit", definition="a number", base_count=count)
@@ -175,6 +180,4 @@ def s3() -> Iterator[str]:
 @pytest.fixture
 def clone(finished: tuple[Path, Manifest], tmp_path: Path) -> Path:
     """A copy of the finished clone, to be changed at will."""
-    import shutil
-
     return Path(shutil.copytree(finished[0], tmp_path / "clone"))

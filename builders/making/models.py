@@ -109,9 +109,8 @@ def _scheduler_on_hub(recipe: Recipe) -> str:
     try:
         path = huggingface_hub.hf_hub_download(recipe.model, SCHEDULER, revision=recipe.revision)
     except Exception as error:  # whatever a missing network or an odd name makes the client raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _kind(error)(
-            f"cannot read which scheduler '{recipe.model}' has ({reason}); give --scheduler its class"
+        raise hub_error(
+            f"cannot read which scheduler '{recipe.model}' has", error, recipe.model, "give --scheduler its class"
         ) from None
     return _scheduler_name(Path(path))
 
@@ -126,13 +125,17 @@ def _commit(model: str, revision: str) -> str:
     try:
         commit = huggingface_hub.model_info(model, revision=revision or None).sha
     except Exception as error:  # whatever a missing network or an odd name makes the client raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _kind(error)(
-            f"cannot look up model '{model}' on the Hub ({reason}); give --model a directory, or --revision a full commit"
-        ) from None
+        what = f"cannot look up model '{model}' on the Hub"
+        raise hub_error(what, error, model, "give --model a directory, or --revision a full commit") from None
     return str(commit)
 
 
-def _kind(error: Exception) -> type[ReadableError]:
-    """What a failed look at the Hub is: a mistake, or a network that may work later."""
-    return UnreachableError if is_of_the_network(error) and is_transient(error) else UserError
+def hub_error(what: str, error: Exception, model: str, way_out: str) -> ReadableError:
+    """The sentence for a failed look at the Hub: a model whose terms are to be accepted, a network that may work later, or a
+    mistake, with its way out."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    chain = (error, error.__cause__, error.__context__)
+    if any(kind.__name__ == "GatedRepoError" for cause in chain for kind in type(cause).__mro__):
+        way_out = f"accept its terms at https://huggingface.co/{model} and log in with 'hf auth login'"
+    kind = UnreachableError if is_of_the_network(error) and is_transient(error) else UserError
+    return kind(f"{what} ({reason}); {way_out}")

@@ -16,9 +16,9 @@ import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from numpy.typing import NDArray
 
-from builders.format.errors import OutOfMemoryError, UnreachableError, UserError, near
-from builders.format.retrying import is_of_the_network, is_transient
+from builders.format.errors import OutOfMemoryError, UserError, near
 from builders.making.execution import Execution
+from builders.making.models import hub_error
 from builders.making.recipe import Recipe
 
 Check = Callable[[NDArray[np.uint8]], list[int]]
@@ -42,9 +42,9 @@ def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
                 *_source(recipe), recipe.dtype, execution.channels_last, execution.compile, execution.vae_slicing
             )
     except Exception as error:  # whatever a damaged directory makes the libraries raise
-        kind = UnreachableError if is_of_the_network(error) and is_transient(error) else UserError
-        raise out_of_memory(recipe, execution, error) or kind(
-            f"model '{recipe.model}' cannot be loaded ({_reason(error)}); {_way_out(error, recipe)}"
+        way_out = "give --model a Hub id or a directory of a text-to-image pipeline with safetensors"
+        raise out_of_memory(recipe, execution, error) or hub_error(
+            f"model '{recipe.model}' cannot be loaded", error, recipe.model, way_out
         ) from None
     is_own = type(own).__name__ == recipe.scheduler
     pipeline.scheduler = own if is_own else _compatible_scheduler(own, recipe.scheduler)
@@ -125,13 +125,6 @@ def load_check(recipe: Recipe, execution: Execution) -> Check | None:
 
 def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _way_out(error: Exception, recipe: Recipe) -> str:
-    kinds = {kind.__name__ for cause in (error, error.__cause__, error.__context__) for kind in type(cause).__mro__}
-    if "GatedRepoError" in kinds or "gated repo" in str(error):
-        return f"accept its terms at https://huggingface.co/{recipe.model} and log in with 'hf auth login'"
-    return "give --model a Hub id or a directory of a text-to-image pipeline with safetensors"
 
 
 def _source(recipe: Recipe) -> tuple[str, str | None]:

@@ -1,10 +1,11 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from builders.format.errors import UserError
-from builders.making.models import EMBEDDED, directory_digest, pin_model
+from builders.format.errors import UnreachableError, UserError
+from builders.making.models import EMBEDDED, directory_digest, hub_error, pin_model
 from builders.making.recipe import Recipe, override_recipe
 from tests.tiny_pipeline import write_tiny_pipeline
 
@@ -52,3 +53,28 @@ def test_models__of_the_hub_is_pinned_by_its_commit_and_asked_for_its_scheduler(
     assert pin_model(asked) == asked
     with pytest.raises(UserError, match=r"cannot read which scheduler 'nobody/nothing' has .*give --scheduler"):
         pin_model(replace(asked, scheduler=""))
+
+
+class GatedRepoError(Exception):
+    """As huggingface_hub calls it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (
+            GatedRepoError("Cannot access gated repo"),
+            UserError,
+            r"https://huggingface.co/a/b and log in with 'hf auth login'",
+        ),
+        (TimeoutError("timed out"), UnreachableError, "cannot be had .timed out.; give another"),
+        (ValueError("no such thing\nand more"), UserError, "cannot be had .no such thing.; give another"),
+    ],
+)
+def test_models__what_the_hub_says_has_its_way_out(error: Exception, kind: type[Exception], words: str) -> None:
+    wrapped = OSError("You are trying to access a gated repo")
+    wrapped.__cause__ = error
+    for found in (hub_error("it cannot be had", error, "a/b", "give another"),):
+        assert type(found) is kind and re.search(words, str(found))
+    if isinstance(error, GatedRepoError):
+        assert "hf auth login" in str(hub_error("it", wrapped, "a/b", "give another"))
