@@ -76,7 +76,7 @@ class RecipeOptions:
     compile: Switch = None
     """Put the denoiser through torch.compile."""
     vae_slicing: Switch = None
-    """Decode images one by one, for want of memory."""
+    """Decode images one by one, which takes less memory."""
     safety: Text = None
     """The model's own checker: off, flag (keep its verdict), or drop (make flagged images again with another seed)."""
     image_format: Text = None
