@@ -20,7 +20,8 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path, PurePosixPath
+from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -51,7 +52,7 @@ class Seen:
     pieces: str = field(init=False)
 
     def __post_init__(self) -> None:
-        run, _, pieces = PurePosixPath(self.name).stem.partition(".")
+        run, _, pieces = self.name.rpartition("/")[2].removesuffix(".json").partition(".")
         object.__setattr__(self, "run", run)
         object.__setattr__(self, "pieces", pieces)
 
@@ -208,6 +209,7 @@ def ranges(shards: Collection[int]) -> str:
     return "+".join(f"{first}-{last}" if last > first else str(first) for first, last in pieces)
 
 
+@cache
 def this_machine() -> str:
     """An id that is the same in exactly the processes that see each other's process ids."""
     try:
