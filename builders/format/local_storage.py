@@ -135,7 +135,7 @@ class LocalStorage:
     def _stats(self, folder: str) -> Iterable[tuple[str, os.stat_result]]:
         for name in self.names(folder):
             try:
-                yield name, os.stat(self.path(name))
+                yield name, os.stat(f"{self.root}/{name}")
             except FileNotFoundError:
                 continue  # another process has removed it since
 

@@ -38,6 +38,7 @@ MAX_PIECES = 12
 SECONDS_TO_SETTLE = 0.5
 """Between showing that this run finalises and looking who shows the same."""
 FINALISE = "finalise"
+PIECE = re.compile(r"(\d+)(?:-(\d+))?")
 _OPEN: set[str] = set()
 """Runs of this very process that are at work."""
 
@@ -59,7 +60,7 @@ class Seen:
     @property
     def shards(self) -> set[int]:
         found: set[int] = set()
-        for first, last in re.findall(r"(\d+)(?:-(\d+))?", self.pieces):
+        for first, last in PIECE.findall(self.pieces):
             found.update(range(int(first), int(last or first) + 1))
         return found
 

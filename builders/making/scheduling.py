@@ -52,9 +52,7 @@ class _Queue:
             return None
         begun = time.monotonic()
         taken = shards_of(self.board.others())
-        for shard in [shard for shard in self.todo if shard not in taken]:
-            if shard not in self.todo:  # made, as a listing has told since
-                continue
+        while (shard := next((shard for shard in self.todo if shard not in taken), None)) is not None:
             if self.storage.exists(sidecar_name(self.plan, shard)):
                 self._drop_made(making_folder(shard))
             elif self.storage.exists(shard_name(self.plan.recipe.split, shard)):  # of a clone that is put together
@@ -62,6 +60,7 @@ class _Queue:
                     return shard
             else:
                 return shard
+            taken.add(shard)  # also where the listing does not show it yet
         self._drop_made()  # somebody is at each of the rest, or was
         self.num_empty_looks += 1
         self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - begun))
