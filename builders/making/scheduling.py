@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from builders.format.errors import ReadableError
-from builders.format.manifest import MAKING, making_folder, shard_name
+from builders.format.manifest import MAKING, SHARDS_PER_FOLDER, making_folder, shard_name
 from builders.making.board import shards_of
 from builders.making.failures import Failure, forget_failure, read_failures, write_failure
 from builders.making.output import TARGET, made_shards, read_state
@@ -54,7 +54,7 @@ class _Queue:
         taken = shards_of(self.board.others())
         while (shard := next((shard for shard in self.todo if shard not in taken), None)) is not None:
             if self.storage.exists(sidecar_name(self.plan, shard)):
-                self._drop_made(making_folder(shard))
+                self._drop_made(shard)
             elif self.storage.exists(shard_name(self.plan.recipe.split, shard)):  # of a clone that is put together
                 if shard not in self._drop_kept():
                     return shard
@@ -82,8 +82,13 @@ class _Queue:
         self.todo = deque(shard for shard in self.todo if shard not in theirs)
         return found
 
-    def _drop_made(self, folder: str = MAKING) -> None:
-        made = made_shards(self.plan, self.storage, self.todo, folder)
+    def _drop_made(self, beside: int | None = None) -> None:
+        """Leaves out what is made, by one listing: of the folder in which a shard lies, or of all."""
+        folder, asked = MAKING, list(self.todo)
+        if beside is not None:
+            number = beside // SHARDS_PER_FOLDER
+            folder, asked = making_folder(beside), [shard for shard in asked if shard // SHARDS_PER_FOLDER == number]
+        made = made_shards(self.plan, self.storage, asked, folder)
         self.todo = deque(shard for shard in self.todo if shard not in made)
         self.num_images_made += self.plan.num_in(made)
 
