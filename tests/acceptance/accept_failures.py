@@ -164,7 +164,7 @@ def gone(folder: Path, table: Table, whole: Path, server: S3, environment: dict[
         time.sleep(0.05)
     server.share_failing = 1.0
     code, said = ended(process)
-    kept = [path.name for path in scratch.glob("*.tar")]
+    kept = [path.name for path in scratch.rglob("*.tar")]
     assert code == 75 and len(kept) == 1 and "Traceback" not in said, said
     server.share_failing = 0.0
     num_made = len(set(log.read_text().split()))
@@ -175,7 +175,7 @@ def gone(folder: Path, table: Table, whole: Path, server: S3, environment: dict[
     code, said = ended(start("s3://outage/gone", *options, faults=faults, environment=environment))
     fetch("s3://outage/gone", folder / "gone")
     made = log.read_text().split()
-    assert code == 0 and shards(folder / "gone") == shards(whole) and not list(scratch.iterdir())
+    assert code == 0 and shards(folder / "gone") == shards(whole) and not list(scratch.rglob("*.tar"))
     again = len(made) - len(set(made))
     same = same_as(shards(folder / "gone"), shards(whole))
     what = f"the same, run again ({num_made} images were made before, {again} of them once more)"
