@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -213,6 +213,7 @@ def make(
         raise UserError(f"--print and --sbatch are of --runner slurm, not of {runner}")
     if address and runner != "ray":
         raise UserError(f"--address is of --runner ray, not of {runner}")
+    text = CardText(license=license, description=description)
     recipe, out, options = _absolute_recipe(recipe), _absolute(out), options.absolute()
     scratch = _absolute(scratch) if scratch else ""
     with on_signals() as stop:
@@ -221,20 +222,22 @@ def make(
             if preview:
                 _preview(planned, execution, preview)
             elif print_:
-                from builders.making.runners.slurm import script
-
-                fixed = dataclasses.replace(options, revision=options.revision or planned.recipe.revision)
-                told = {"workers": workers or None, "scratch": scratch, "patience": patience}
-                told |= {"license": license, "description": description}
-                command = _command(recipe, out, fixed if engine(planned.recipe.engine).IS_SYNTHETIC else options, told)
-                print(
-                    script(planned, f"fakeit-{planned.recipe.name.replace('/', '-')}", command, tasks, sbatch), end=""
-                )
+                of_task = {"workers": workers or None, "scratch": scratch, "patience": patience, **asdict(text)}
+                _print_script(planned, _task_command(planned, recipe, out, options, of_task), tasks, sbatch)
             else:
-                run = {"runner_name": runner, "num_workers": workers, "address": address, "scratch": scratch}
-                text = CardText(license=license, description=description)
-                more = {"patience": 60 * patience, "execution": execution, "text": text, "stop": stop}
-                _make(planned, out, shards, {**run, **more})
+                _make(
+                    planned,
+                    out,
+                    shards,
+                    runner_name=runner,
+                    num_workers=workers,
+                    address=address,
+                    scratch=scratch,
+                    patience=60 * patience,
+                    execution=execution,
+                    text=text,
+                    stop=stop,
+                )
         except (Dropped, StoppedError):
             print(f"{PROGRAM}: {StoppedError()}", file=sys.stderr)
             raise SystemExit(IS_STOPPED) from None
@@ -254,7 +257,7 @@ def _prepared(recipe: str, options: RecipeOptions) -> tuple[Plan, Execution]:
     return planned, options.execution(recipe)
 
 
-def _make(planned: Plan, out: str, shards: str | None, settings: dict[str, Any]) -> None:
+def _make(planned: Plan, out: str, shards: str | None, **settings: Any) -> None:
     from builders.making.make import FailedShardsError, make_clone
 
     bars: list[Any] = []
@@ -295,8 +298,16 @@ def _preview(planned: Plan, execution: Execution, num_images: int) -> None:
     )
 
 
-def _command(recipe: str, out: str, options: RecipeOptions, more: dict[str, Any]) -> list[str]:
-    """The command line of a task of the array; it means the same from every directory."""
+def _print_script(planned: Plan, command: Sequence[str], tasks: int, sbatch: str) -> None:
+    from builders.making.runners.slurm import script
+
+    print(script(planned, f"fakeit-{planned.recipe.name.replace('/', '-')}", command, tasks, sbatch), end="")
+
+
+def _task_command(planned: Plan, recipe: str, out: str, options: RecipeOptions, more: dict[str, Any]) -> list[str]:
+    """The command line of a task of the array: it means the same from every directory, and names the model's revision."""
+    if engine(planned.recipe.engine).IS_SYNTHETIC:
+        options = dataclasses.replace(options, revision=options.revision or planned.recipe.revision)
     program = [PROGRAM] if Path(sys.argv[0]).name == PROGRAM else [sys.executable, "-m", "builders"]
     words = [*program, "make", recipe, out, "--runner", "slurm"]
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)} | more

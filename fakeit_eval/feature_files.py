@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.format.errors import UserError
+from builders.format.errors import UserError, first_line
 from fakeit_eval.results import as_file_name
 
 PARTS = ("train", "val", "test")
@@ -65,9 +65,8 @@ def _read(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except Exception as error:  # zip, npy and safetensors have each their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"'{path}' cannot be read as plain arrays ({reason}); save X_train, y_train, X_test and y_test with "
+            f"'{path}' cannot be read as plain arrays ({first_line(error)}); save X_train, y_train, X_test and y_test with "
             "numpy.savez or safetensors"
         ) from None
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.format.cache import default_folder
-from builders.format.errors import UserError
+from builders.format.errors import UserError, first_line
 from builders.format.progress import progress
 from builders.images.center_crop import PREPROCESSING, CroppedBatches, as_it_is, start_worker
 from fakeit_eval.backbones import Subject
@@ -234,10 +234,10 @@ class _Forward:
                 ) from None
             if self.is_checked:
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             side = self.subject.backbone.input_size
             raise UserError(
-                f"'{self.subject.name}' cannot take pictures of {side}x{side} pixels ({reason}); choose another network"
+                f"'{self.subject.name}' cannot take pictures of {side}x{side} pixels ({first_line(error)}); choose another "
+                "network"
             ) from None
 
     def _check(self, features: Any, scores: Any) -> None:

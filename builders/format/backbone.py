@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from builders.format.errors import UserError, missing_extra
+from builders.format.errors import UserError, first_line, missing_extra
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -156,8 +156,7 @@ def load_backbone(run: Path) -> "tuple[Backbone, nn.Module]":
         network = build_network(backbone)
         network.load_state_dict(load_file(run / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the backbone in '{run}' cannot be loaded ({reason}); train it again") from None
+        raise UserError(f"the backbone in '{run}' cannot be loaded ({first_line(error)}); train it again") from None
     return backbone, network.eval()
 
 
@@ -216,9 +215,8 @@ def _pretrained(backbone: Backbone, weights: str = "") -> "nn.Module":
     try:
         return _create(backbone, pretrained=weights or True)
     except OSError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{backbone.library}'s weights of '{backbone.arch}' cannot be had ({reason}); give a file of them"
+            f"{backbone.library}'s weights of '{backbone.arch}' cannot be had ({first_line(error)}); give a file of them"
         ) from None
 
 

@@ -34,6 +34,11 @@ class UnreachableError(ReadableError):
     exit_status = 75
 
 
+def first_line(error: BaseException) -> str:
+    """An error's text to quote within a sentence: its first line without the full stop, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def near(name: str, choices: list[str]) -> str:
     """The end of such a sentence: the choices, the likeliest ones alone where any is close."""
     import difflib

@@ -175,7 +175,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     try:
         fields = json.loads(content)
         version = fields["format"]
-        _check_version(version, where)
+        check_version(version, where)
         shards = [_shard_entry(shard) for shard in fields["shards"]]
         metadata = [known_fields(FileEntry, file) for file in fields["metadata"]]
         manifest = known_fields(Manifest, {**fields, "shards": shards, "metadata": metadata})
@@ -191,7 +191,12 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _check_version(version: object, where: str) -> None:
+def check_version(version: object, where: str) -> None:
+    """Checks that a manifest's format is the one that this version reads.
+
+    Raises:
+        UserError: it is another one.
+    """
     if version == 1:
         raise UserError(f"'{where}' has clone format 1; use fakeit 0.1 for it, or make the clone again")
     if version != FORMAT_VERSION:

@@ -25,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builders.format.cache import ShardCache
-from builders.format.errors import SampleNotFoundError, UserError
+from builders.format.errors import SampleNotFoundError, UserError, first_line
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest, ShardEntry
 from builders.format.metadata import read_rows
 from builders.format.opening import open_manifest
@@ -290,9 +290,8 @@ class Clone:
             with self._open_metadata(entry) as file:
                 rows = read_rows(file, shard % SHARDS_PER_METADATA_FILE, columns)
         except (OSError, KeyError, IndexError, OverflowError, UnicodeError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"'{self.storage.url(entry.name)}' cannot be read ({reason}); run 'fakeit-build verify'"
+                f"'{self.storage.url(entry.name)}' cannot be read ({first_line(error)}); run 'fakeit-build verify'"
             ) from None
         if rows.num_rows != self.manifest.shards[shard].num_samples:
             raise UserError(

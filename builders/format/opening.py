@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builders.format.errors import ReadableError, UnreachableError, UserError, missing_extra
+from builders.format.errors import ReadableError, UnreachableError, UserError, first_line, missing_extra
 from builders.format.manifest import Manifest, parse_manifest, read_manifest
 from builders.format.remote_storage import NUM_ATTEMPTS
 from builders.format.retrying import is_offline, is_transient, retrying
@@ -71,11 +71,13 @@ def at_its_commit(root: str, num_attempts: int | None = None) -> str:
         api = HfApi()
         info = retrying(api.repo_info, uri.id, repo_type=uri.type, revision=uri.revision, num_attempts=attempts)
     except Exception as error:  # the client has many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         if is_transient(error) or is_offline(error):
-            raise UnreachableError(f"cannot open '{root}' ({reason}); run again when the Hub can be reached") from None
+            raise UnreachableError(
+                f"cannot open '{root}' ({first_line(error)}); run again when the Hub can be reached"
+            ) from None
         raise UserError(
-            f"cannot open '{root}' ({reason}); check the name (a '/' in a revision is written %2F), and that you are logged in"
+            f"cannot open '{root}' ({first_line(error)}); check the name (a '/' in a revision is written %2F), and that you "
+            "are logged in"
         ) from None
     path = f"/{uri.path_in_repo}" if uri.path_in_repo else ""
     return f"hf://{uri.type}s/{uri.id}@{info.sha}{path}"

@@ -18,7 +18,7 @@ import fsspec
 import fsspec.asyn
 from fsspec import AbstractFileSystem
 
-from builders.format.errors import ReadableError, UnreachableError, UserError, missing_extra
+from builders.format.errors import ReadableError, UnreachableError, UserError, first_line, missing_extra
 from builders.format.local_storage import checked_path, temporary_file
 from builders.format.retrying import http_status, is_of_the_network, is_offline, is_transient, retrying
 
@@ -311,7 +311,6 @@ def _advice(error: Exception) -> str:
         return "the store does not let you (403); check the name and your rights"
     if is_offline(error):
         return "HF_HUB_OFFLINE is set; unset it"
-    reason = (str(error).strip().splitlines() or [kind])[0]
     if is_transient(error):
-        return f"tried again and again, it failed with {kind}: {reason}; run again, which goes on where it stopped"
-    return f"{kind}: {reason}; check the URL"
+        return f"tried again and again, it failed with {kind}: {first_line(error)}; run again, which goes on where it stopped"
+    return f"{kind}: {first_line(error)}; check the URL"

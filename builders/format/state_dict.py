@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builders.format.errors import UserError
+from builders.format.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,8 +63,9 @@ def _read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of protocols; what cannot be read is told below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, safetensors and torch have each their own kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"'{path}' cannot be read as tensors alone ({reason}); save its state dict by itself") from None
+        raise UserError(
+            f"'{path}' cannot be read as tensors alone ({first_line(error)}); save its state dict by itself"
+        ) from None
 
 
 def _named_plainly(content: Any, path: Path) -> "dict[str, Tensor]":

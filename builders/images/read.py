@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageFile, ImageOps, UnidentifiedImageError
 
-from builders.format.errors import UserError
+from builders.format.errors import UserError, first_line
 
 Buffer = bytes | memoryview
 Pixels = NDArray[np.uint8]
@@ -142,14 +142,14 @@ def _opened(content: Buffer, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     except UnidentifiedImageError:  # whose words name an object in memory
         raise ValueError(_what_it_is(bytes(content[:64]), formats)) from None
     except Exception as error:  # Pillow has no one kind for what hostile files make it raise
-        raise ValueError(f"image does not decode: {_reason(error)}") from None
+        raise ValueError(f"image does not decode: {first_line(error)}") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
         try:
             yield image
         except Exception as error:
-            raise ValueError(f"{image.format} image does not decode: {_reason(error)}") from None
+            raise ValueError(f"{image.format} image does not decode: {first_line(error)}") from None
 
 
 def _check_sums(content: Buffer) -> None:
@@ -211,10 +211,6 @@ def _known_formats() -> frozenset[str]:
         pillow_heif.register_heif_opener()
     Image.init()
     return frozenset(Image.OPEN)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _what_it_is(start: bytes, formats: tuple[str, ...]) -> str:

@@ -82,7 +82,7 @@ class Seen:
 class Board:
     """One run's place on the board; a context in which the run says that it is alive."""
 
-    def __init__(self, storage: Storage, recipe_hash: str = "", *, runner: str = "local", num_workers: int = 1) -> None:
+    def __init__(self, storage: Storage, recipe_hash: str = "", *, runner: str = "local") -> None:
         self.storage = storage
         self.run = f"{this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:6]}-{recipe_hash[:8] or 'any'}"
         """Machine, process, a random part and the recipe."""
@@ -90,7 +90,6 @@ class Board:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "runner": runner,
-            "num_workers": num_workers,
         }
         """What `status` shows of this run: rate and images are added as it goes on."""
         self._name = self._named("")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.classes.class_options import ClassOptions, with_counts
 from builders.format.errors import UserError, near
+from builders.format.manifest import check_version
 from builders.making.engines.base import engine
 from builders.making.execution import Execution, execution_from_dict
 from builders.making.plugins import find_plugin, plugin_names
@@ -96,7 +97,7 @@ def find_recipe(recipe: str, overrides: dict[str, Any], options: ClassOptions = 
     Raises:
         UserError: no such builder, config, file or field.
     """
-    if recipe.endswith(".json") or (Path(recipe).is_file() and not recipe.endswith(".py")):
+    if _is_recipe_file(recipe):
         return _read_recipe_file(Path(recipe), overrides, options)
     builder, config = _parts(recipe)
     return find_builder(builder).recipe(config, options, **overrides)
@@ -104,10 +105,14 @@ def find_recipe(recipe: str, overrides: dict[str, Any], options: ClassOptions = 
 
 def find_execution(recipe: str) -> Execution:
     """How workers compute where nothing else is asked for: as the builder says, or as a clone's first shard was made."""
-    if recipe.endswith(".json") or (Path(recipe).is_file() and not recipe.endswith(".py")):
+    if _is_recipe_file(recipe):
         executions = _read_json(Path(recipe)).get("executions") or [{}]
         return execution_from_dict(executions[0])
     return find_builder(_parts(recipe)[0]).EXECUTION
+
+
+def _is_recipe_file(recipe: str) -> bool:
+    return recipe.endswith(".json") or (Path(recipe).is_file() and not recipe.endswith(".py"))
 
 
 def _parts(recipe: str) -> tuple[str, str]:
@@ -122,17 +127,18 @@ def _parts(recipe: str) -> tuple[str, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content.get("recipe")
-        return content
-    except (OSError, ValueError, AttributeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"recipe file '{path}' cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"recipe file '{path}' cannot be read (it holds no object, but {type(content).__name__})")
+    if "format" in content:  # it is a manifest
+        check_version(content["format"], str(path))
+    return content
 
 
 def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptions) -> Recipe:
     content = _read_json(path)
-    if "num_rounds" in content and content.get("format", 2) == 1:
-        raise UserError(f"'{path}' has clone format 1; use fakeit 0.1 for it, or make the clone again")
     recipe = recipe_from_dict(content.get("recipe", content))
     is_synthetic = engine(recipe.engine).IS_SYNTHETIC
     model = overrides.get("model")

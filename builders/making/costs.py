@@ -9,10 +9,11 @@ from builders.making.models import embedded_dir, is_embedded
 from builders.making.plan import Plan
 from builders.making.recipe import Recipe
 
-BYTES_A_PIXEL = {"jpg": 0.45, "webp": 0.3, "png": 1.9}
-"""Of photographs at quality 95: a rough figure, for the content decides (benchmarks/results/2026-11-25-executions.md)."""
-BYTES_A_SAMPLE = 3_000
-"""Json, label and tar headers."""
+BYTES_A_PIXEL = {"jpg": 0.38, "webp": 0.32, "png": 1.63}
+"""Of photographs at quality 95; the content decides, and half as many or twice as many are common
+(benchmarks/results/2026-11-25-sizes.md)."""
+BYTES_A_SAMPLE = 3_700
+"""Json, label, tar headers and metadata."""
 
 
 def costs(plan: Plan, execution: Execution) -> list[str]:

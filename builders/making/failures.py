@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from builders.format.errors import OutOfMemoryError, ReadableError, ShardError, UnreachableError, missing_extra
+from builders.format.errors import (
+    OutOfMemoryError,
+    ReadableError,
+    ShardError,
+    UnreachableError,
+    first_line,
+    missing_extra,
+)
 from builders.format.manifest import MAKING, known_fields
 from builders.format.storage import Storage
 from builders.making.plan import Plan
@@ -32,7 +39,7 @@ class Failure:
     details: str
     host: str
     time: float
-    """Seconds since 1970."""
+    """Seconds since 1970, for the reader."""
 
     def __str__(self) -> str:
         tries = f" {self.num_attempts} times" if self.num_attempts > 1 else ""
@@ -56,9 +63,12 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
         place = f" at '{error.filename}'" if error.filename else ""
         return Problem(scope="worker", cause=f"{error.strerror}{place}", is_final=True)
-    lines = str(error).strip().splitlines()
-    cause = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return Problem(scope="worker", cause=cause, details="".join(traceback.format_exception(error)))
+    kind, line = type(error).__name__, first_line(error)
+    return Problem(
+        scope="worker",
+        cause=kind if line == kind else f"{kind}: {line}",
+        details="".join(traceback.format_exception(error)),
+    )
 
 
 def write_failure(storage: Storage, plan: Plan, shard: int, problem: Problem, num_attempts: int) -> Failure:

@@ -121,7 +121,7 @@ def finalise(plan: Plan, state: State, text: CardText = CardText()) -> Manifest:
     _move_all(state, moves)
     storage.write(TIMM_INDEX, timm_index(manifest))
     storage.write(CARD, clone_card(storage, manifest, text))
-    if _is_target(plan, state):  # else they may be of runs that make a longer clone
+    if state.is_last(plan):  # else they may be of runs that make a longer clone
         storage.remove_temporaries()
     storage.write(MANIFEST, manifest.to_json())
     return manifest
@@ -132,7 +132,7 @@ def clean_up(plan: Plan, state: State, kept: Collection[str]) -> None:
     longer clone stays where one is being made."""
     storage = state.storage
     spared = {FINALISING, *kept}
-    if state.target is None or _is_target(plan, state):
+    if state.is_last(plan):
         # First: without it no run takes a shard whose sidecar is gone for one that is to be made.
         storage.remove(TARGET)
         storage.remove_all([name for name in storage.names(MAKING) if name not in spared])
@@ -196,12 +196,6 @@ def _position(items: list[dict[str, Any]], item: dict[str, Any]) -> int:
     if item not in items:
         items.append(item)
     return items.index(item)
-
-
-def _is_target(plan: Plan, state: State) -> bool:
-    """Whether the output is to become this plan's clone, and no longer one."""
-    target = state.target or {}
-    return (target.get("recipe_hash"), target.get("num_rounds")) == (plan.recipe.hash, plan.num_rounds)
 
 
 def _stem_of(name: str) -> str:

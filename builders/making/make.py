@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from builders.format.errors import UserError
 from builders.format.manifest import CARD, MAKING, Manifest
@@ -19,11 +20,13 @@ from builders.making.execution import Execution
 from builders.making.finalise import MissingShardError, clean_up, finalise
 from builders.making.output import State, missing_shards, read_state, write_target
 from builders.making.plan import Plan
-from builders.making.runners.base import Job, Report, Task, find_runner, patiently
+from builders.making.runners.base import Job, Report, Runner, Task, find_runner, patiently
 from builders.making.shard import sweep_scratch
 from builders.making.stopping import Stop, StoppedError
 from builders.publishing.card import clone_card
 from builders.publishing.card_edits import CardText
+
+Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """While another run puts the clone together."""
@@ -92,53 +95,63 @@ def make_clone(
     state.check(plan)
     if state.is_complete(plan):
         return _tidy(plan, state, text)
-    stop = stop or Stop()
-    with Board(
-        storage, plan.recipe.hash, runner=runner_name, num_workers=runner.num_workers(num_workers, plan)
-    ) as board:
+    with Board(storage, plan.recipe.hash, runner=runner_name) as board:
         job = Job(
             task=Task(plan=plan, out=out, scratch=scratch, patience=patience),
             execution=execution,
             board=board,
             num_workers=num_workers,
             address=address,
-            stop=stop,
+            stop=stop or Stop(),
             on_images=on_images,
             on_note=on_note,
         )
         board.check_recipe()
-        asked = range(plan.num_shards) if shards is None else shards
-        for num_remakes in itertools.count():
-            state = patiently(partial(_after_earlier, plan, board, text), patience)
-            state.check(plan)
-            if state.is_complete(plan):
-                return _tidy(plan, state, text)
-            write_target(plan, state)
-            missing = missing_shards(plan, state, asked)
-            if not num_remakes:
-                on_start(plan.num_in(asked) - plan.num_in(missing), plan.num_in(asked))
-            if missing:
-                report = runner.run(replace(job, shards=missing, is_begun=len(missing) < len(asked)))
-                _raise_for(report)
-                if not report.is_all_made:
-                    return None
-            if shards is not None and not read_state(storage).is_complete(plan):
+        return _make(runner, job, shards, text, on_start)
+
+
+def _make(
+    runner: Runner, job: Job, shards: range | None, text: CardText, on_start: Callable[[int, int], object]
+) -> Manifest | None:
+    """Makes what is missing and puts the clone together; shards that turn out to be damaged then are made again."""
+    plan, storage = job.task.plan, job.board.storage
+    asked = range(plan.num_shards) if shards is None else shards
+    for num_remakes in itertools.count():
+        state = _patiently(job, partial(_after_earlier, job, text))
+        state.check(plan)
+        if state.is_complete(plan):
+            return _tidy(plan, state, text)
+        write_target(plan, state)
+        missing = missing_shards(plan, state, asked)
+        if not num_remakes:
+            on_start(plan.num_in(asked) - plan.num_in(missing), plan.num_in(asked))
+        if missing:
+            report = runner.run(replace(job, shards=missing, is_begun=state.is_begun))
+            _raise_for(report)
+            if not report.is_all_made:
                 return None
-            try:
-                return patiently(partial(_finalise, plan, board, text, scratch), patience)
-            except MissingShardError:  # it was damaged, and is made again
-                if num_remakes == MAX_REMAKES:
-                    raise
-        raise AssertionError("unreachable")
+        if shards is not None and not read_state(storage).is_complete(plan):
+            return None
+        try:
+            return _patiently(job, partial(_finalise, plan, job, text))
+        except MissingShardError:
+            if num_remakes == MAX_REMAKES:
+                raise
+    raise AssertionError("unreachable")
 
 
-def _after_earlier(plan: Plan, board: Board, text: CardText) -> State:
+def _patiently(job: Job, call: Callable[[], Result]) -> Result:
+    return patiently(call, job.task.patience, is_over=lambda: job.stop.is_asked)
+
+
+def _after_earlier(job: Job, text: CardText) -> State:
     """The output's state, once a clone of another length that an interrupted `finalise` was putting in place is there."""
-    state = read_state(board.storage)
+    plan, storage = job.task.plan, job.board.storage
+    state = read_state(storage)
     if state.finalising not in (None, plan.num_rounds) and state.recipe == plan.recipe:
         with contextlib.suppress(MissingShardError):  # then it is no longer in the way
-            _finalise(Plan(plan.recipe, state.finalising or 0), board, text, "")
-        state = read_state(board.storage)
+            _finalise(Plan(plan.recipe, state.finalising or 0), job, text)
+        state = read_state(storage)
     return state
 
 
@@ -151,8 +164,9 @@ def _raise_for(report: Report) -> None:
         raise FailedShardsError(report)
 
 
-def _finalise(plan: Plan, board: Board, text: CardText, scratch: str) -> Manifest:
+def _finalise(plan: Plan, job: Job, text: CardText) -> Manifest:
     """Puts the clone together, or waits until another run has done so."""
+    board = job.board
     while True:
         state = read_state(board.storage)
         if state.is_complete(plan):
@@ -161,12 +175,14 @@ def _finalise(plan: Plan, board: Board, text: CardText, scratch: str) -> Manifes
             try:
                 manifest = finalise(plan, state, text)
                 clean_up(plan, state, board.files())
-                sweep_scratch(state.storage, scratch, is_finished=True)
+                sweep_scratch(state.storage, job.task.scratch, is_finished=state.is_last(plan))
                 return manifest
             except (FileNotFoundError, UserError):
                 # Another run may have finalised at the same time, and `_making` is gone.
                 if not read_state(board.storage).is_complete(plan):
                     raise
+        elif job.stop.is_asked:
+            raise StoppedError
         else:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -176,6 +192,6 @@ def _tidy(plan: Plan, state: State, text: CardText) -> Manifest:
     assert state.old
     if text != CardText():
         state.storage.write(CARD, clone_card(state.storage, state.old, text))
-    if state.target is None or state.target["num_rounds"] == plan.num_rounds:
+    if state.is_last(plan):
         state.storage.remove_folder(MAKING)
     return state.old

@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from builders.format.errors import ReadableError, UnreachableError, UserError
+from builders.format.errors import ReadableError, UnreachableError, UserError, first_line
 from builders.format.retrying import is_of_the_network, is_transient
 from builders.images.source import read_source
 from builders.making.engines.base import engine
@@ -133,9 +133,8 @@ def _commit(model: str, revision: str) -> str:
 def hub_error(what: str, error: Exception, model: str, way_out: str) -> ReadableError:
     """The sentence for a failed look at the Hub: a model whose terms are to be accepted, a network that may work later, or a
     mistake, with its way out."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     chain = (error, error.__cause__, error.__context__)
     if any(kind.__name__ == "GatedRepoError" for cause in chain for kind in type(cause).__mro__):
         way_out = f"accept its terms at https://huggingface.co/{model} and log in with 'hf auth login'"
     kind = UnreachableError if is_of_the_network(error) and is_transient(error) else UserError
-    return kind(f"{what} ({reason}); {way_out}")
+    return kind(f"{what} ({first_line(error)}); {way_out}")

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from builders.format.errors import UserError
@@ -36,11 +37,15 @@ class State:
     is_in_place: bool
     """Whether that clone is whole: its manifest lies where readers look for it."""
     target: dict[str, Any] | None
-    """{"recipe": …, "num_rounds": …} of what is being made; None where nothing is."""
+    """{"recipe": …, "recipe_hash": …, "num_rounds": …} of what is being made; None where nothing is."""
     finalising: int | None
     """The number of rounds whose files are being moved into place."""
-    is_begun: bool
-    """Whether some shard is finished; before that another recipe may take the target's place."""
+
+    @cached_property
+    def is_begun(self) -> bool:
+        """Whether some shard is finished; before that another recipe may take the target's place."""
+        names = self.storage.names(MAKING) if self.target and self.old is None else []
+        return self.old is not None or any(name.endswith(".parquet") for name in names)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -59,6 +64,11 @@ class State:
         """Whether the plan's clone is here and whole; shards of a longer one may wait in `_making`."""
         is_here = self.old is not None and self.is_in_place and self.finalising is None
         return is_here and self.old is not None and self.old.num_rounds == plan.num_rounds
+
+    def is_last(self, plan: Plan) -> bool:
+        """Whether nothing beyond the plan's clone is being made here."""
+        target = self.target or {"recipe_hash": plan.recipe.hash, "num_rounds": plan.num_rounds}
+        return (target["recipe_hash"], target["num_rounds"]) == (plan.recipe.hash, plan.num_rounds)
 
     def kept(self, plan: Plan) -> list[ShardEntry]:
         """The shards of the clone that is here which a longer plan keeps: all but a last one that was cut short."""
@@ -107,9 +117,8 @@ def read_state(storage: Storage) -> State:
     target = _read_json(storage, TARGET, ("recipe", "recipe_hash"))
     if target is None and old is None and storage.exists(f"{MAKING}/recipe.json"):
         raise UserError(f"'{storage.root}' was begun by fakeit 0.1; go on with that version, or choose another output")
-    is_begun = old is not None or (bool(target) and any(n.endswith(".parquet") for n in storage.names(MAKING)))
     finalising = _read_json(storage, FINALISING)
-    return State(storage, old, is_in_place, target, finalising["num_rounds"] if finalising else None, is_begun)
+    return State(storage, old, is_in_place, target, finalising["num_rounds"] if finalising else None)
 
 
 def write_target(plan: Plan, state: State) -> None:

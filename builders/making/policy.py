@@ -109,17 +109,15 @@ class _Worker:
 class Policy:
     """Decides what follows from each event. Times are seconds of any clock that only goes forward."""
 
-    def __init__(self, execution: Execution, *, is_auto: bool, is_begun: bool) -> None:
-        self.execution, self.is_auto = execution, is_auto
+    def __init__(self, execution: Execution, *, is_begun: bool) -> None:
+        self.execution = execution
         self.is_proven = is_begun
         """Whether any shard of the clone is finished."""
         self.num_images = self.num_broken = 0
         """Of first attempts."""
         self.workers: dict[str, _Worker] = {}
-        self.retired: set[str] = set()
         self.attempts: Counter[int] = Counter()
         self.deaths: Counter[int] = Counter()
-        self.given_up = 0
 
     def on_start(self, worker: str, shard: int, now: float) -> Execution:
         """A worker takes up a shard; returns how it makes it."""
@@ -178,32 +176,27 @@ class Policy:
         return self._after_failure(worker, known, shard, problem)
 
     def _after_memory(self, worker: str, known: _Worker, shard: int, problem: Problem) -> list[Decision]:
-        if self.is_auto and problem.batch_size > 1:
+        if self.execution.is_auto and problem.batch_size > 1:
             known.execution = replace(known.execution, batch_size=problem.batch_size // 2)
             known.batch_seconds.clear()
             return [Again(shard, is_next=True)]
-        return [Again(shard, is_next=True), *self._retire(worker, problem)]
+        return [Again(shard, is_next=True), Retire(worker, problem.cause)]
 
     def _after_failure(self, worker: str, known: _Worker, shard: int, problem: Problem) -> list[Decision]:
         if problem.scope == "config" or problem.is_final:
-            return [Again(shard, is_next=True), *self._retire(worker, problem)]
+            return [Again(shard, is_next=True), Retire(worker, problem.cause)]
         known.num_failed += not problem.is_death
         (self.deaths if problem.is_death else self.attempts)[shard] += 1
         is_over = self.attempts[shard] + self.deaths[shard] >= MAX_ATTEMPTS
         found: list[Decision] = [self._give_up(shard, problem) if is_over else Again(shard, is_next=False)]
         if known.num_failed >= MAX_FAILED_IN_A_ROW:
-            return [*found, *self._retire(worker, problem)]
+            return [*found, Retire(worker, problem.cause)]
         known.batch_seconds.clear()  # its successor loads the model first
         found.append(Replace(worker, problem.cause))
         return [*found, End(None, problem.cause)] if self.deaths.total() >= MAX_DEATHS else found
 
     def _give_up(self, shard: int, problem: Problem) -> Decision:
-        self.given_up += 1
         return GiveUp(shard, problem, max(1, self.attempts[shard] + self.deaths[shard]))
-
-    def _retire(self, worker: str, problem: Problem) -> list[Decision]:
-        self.retired.add(worker)
-        return [Retire(worker, problem.cause)]
 
 
 def _broken(num_broken: int, num_images: int) -> str:

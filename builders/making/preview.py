@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from builders.images.read import decode_image
 from builders.making.engines.base import engine
 from builders.making.execution import Execution
 from builders.making.plan import Plan
@@ -64,18 +64,11 @@ def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Pat
         "recipe": {name: value for name, value in plan.recipe.to_dict().items() if name not in ("classes", "scenes")},
         "images": [{"key": s.key, "seed": s.seed, "prompt": s.prompt} for s in samples],
     }
+    drawn = [Image.fromarray(decode_image(i.image) if isinstance(i.image, bytes) else i.image) for i in images]
     folder.mkdir(parents=True, exist_ok=True)
-    _sheet([_pixels(image.image) for image in images], samples).save(folder / "preview.png")
+    _sheet(drawn, samples).save(folder / "preview.png")
     (folder / "preview.json").write_text(json.dumps(says, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return says
-
-
-def _pixels(image: Any) -> Image.Image:
-    if isinstance(image, bytes):
-        import io
-
-        return Image.open(io.BytesIO(image)).convert("RGB")
-    return Image.fromarray(np.asarray(image))
 
 
 def _sheet(images: list[Image.Image], samples: list[Sample]) -> Image.Image:

@@ -103,7 +103,7 @@ class _Run:
     def __init__(self, job: Job, workers: Workers, clock: Callable[[], float]) -> None:
         self.job, self.workers, self.clock = job, workers, clock
         self.plan, self.storage = job.task.plan, job.board.storage
-        self.policy = Policy(job.execution, is_auto=job.execution.is_auto, is_begun=job.is_begun)
+        self.policy = Policy(job.execution, is_begun=job.is_begun)
         self.queue = _Queue(job, clock)
         self.busy: dict[str, int] = {}
         self.images: dict[int, int] = {}
@@ -223,12 +223,13 @@ class _Run:
         if now > self.num_images_told:
             self.job.on_images(now - self.num_images_told)
             self.num_images_told = now
-            self._tell_board()
+        self._tell_board()
 
     def _tell_board(self) -> None:
         """Puts images and rate into what `status` shows; the board's own thread writes it."""
         when, made = self.clock(), self.policy.num_images
-        self.rate.append((when, made))
+        if made > self.rate[-1][1]:
+            self.rate.append((when, made))
         while when - self.rate[0][0] > SECONDS_OF_RATE and len(self.rate) > 2:
             self.rate.popleft()
         seconds = when - self.rate[0][0]

@@ -13,6 +13,7 @@ from builders.making.execution import Execution
 from builders.making.plan import Plan
 
 Tell = Callable[[int, int, int], object]
+"""Hears of each batch: images kept, images of first attempts, and how many of those are broken; zeros are a sign of life."""
 
 CHOSEN = f"{MAKING}/batch-size.json"
 SLACK = 0.03

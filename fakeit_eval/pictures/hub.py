@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from builders.format.errors import UserError, near
+from builders.format.errors import UserError, first_line, near
 from builders.images.read import ReadImage, read_image
 from fakeit_eval.pictures.base import PictureSet
 
@@ -61,9 +61,10 @@ def _load(identifier: str, split: str | None) -> Any:
     try:
         return datasets.load_dataset(path, config or None, split=split)
     except Exception as error:  # the library and the network under it have many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         name = f"{PREFIX}{identifier}" + (f"@{split}" if split else "")
-        raise UserError(f"'{name}' cannot be loaded ({reason}); check its name, and that you are logged in") from None
+        raise UserError(
+            f"'{name}' cannot be loaded ({first_line(error)}); check its name, and that you are logged in"
+        ) from None
 
 
 def _as_pictures(rows: Any, place: str) -> PictureSet:

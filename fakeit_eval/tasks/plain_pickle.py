@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from builders.format.errors import UserError
+from builders.format.errors import UserError, first_line
 
 MAX_BYTES = 2 * 2**30
 MAX_DEPTH, MAX_ITEMS = 20, 20_000_000
@@ -35,8 +35,7 @@ def read_plain_pickle(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"'{path}' is missing; download it from the benchmark's authors") from None
     except Exception as error:  # a broken pickle fails in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"'{path}' cannot be read ({reason}); download it again") from None
+        raise UserError(f"'{path}' cannot be read ({first_line(error)}); download it again") from None
 
 
 class _NotPlainError(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from builders.format.errors import UserError
+from builders.format.errors import UserError, first_line
 from fakeit_eval.pictures.base import PictureSet
 from fakeit_eval.pictures.files import open_files
 
@@ -65,11 +65,10 @@ def guarded(task_name: str, place: Place, read: Callable[[], Any]) -> Any:
     except UserError:
         raise
     except Exception as error:  # readers fail on broken files in as many ways as there are formats
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         way_out = (
             "unpack it again" if place.download else "see docs/evaluation.md for where it should lie, or add --download"
         )
-        raise UserError(f"'{task_name}' cannot be read in '{place.root}' ({reason}); {way_out}") from None
+        raise UserError(f"'{task_name}' cannot be read in '{place.root}' ({first_line(error)}); {way_out}") from None
 
 
 def _items(reader: Any) -> Any:

@@ -4,6 +4,7 @@ The only place that imports diffusers, but for the script that trained the embed
 """
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,7 +17,7 @@ import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from numpy.typing import NDArray
 
-from builders.format.errors import OutOfMemoryError, UserError, near
+from builders.format.errors import OutOfMemoryError, UserError, first_line, near
 from builders.making.execution import Execution
 from builders.making.models import hub_error
 from builders.making.recipe import Recipe
@@ -25,9 +26,16 @@ Check = Callable[[NDArray[np.uint8]], list[int]]
 """A safety checker: images (n, height, width, 3) to verdicts, 1 flagged, 0 not."""
 
 
+@lru_cache(maxsize=1)
 def device() -> torch.device:
     """The GPU of CUDA, or the CPU. Apple's mps is not used: nobody has compared its images with a CPU's."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        warnings.warn(
+            "images are made on the CPU: this machine's GPU is Apple's, and only CUDA's are used", stacklevel=1
+        )
+    return torch.device("cpu")
 
 
 def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
@@ -119,12 +127,8 @@ def load_check(recipe: Recipe, execution: Execution) -> Check | None:
         raise
     except Exception as error:
         raise out_of_memory(recipe, execution, error) or UserError(
-            f"the safety checker of '{recipe.model}' cannot be loaded ({_reason(error)}); give --safety off to do without"
+            f"the safety checker of '{recipe.model}' cannot be loaded ({first_line(error)}); give --safety off to do without"
         ) from None
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _source(recipe: Recipe) -> tuple[str, str | None]:
@@ -213,4 +217,6 @@ def _compatible_scheduler(own: Any, name: str) -> Any:
     try:
         return known[name].from_config(own.config)
     except (ImportError, ValueError, TypeError) as error:
-        raise UserError(f"scheduler '{name}' cannot be used ({_reason(error)}); choose another --scheduler") from None
+        raise UserError(
+            f"scheduler '{name}' cannot be used ({first_line(error)}); choose another --scheduler"
+        ) from None

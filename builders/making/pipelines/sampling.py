@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from builders.format.distribution import versions
-from builders.format.errors import UserError
+from builders.format.errors import UserError, first_line
 from builders.making.engines.base import GeneratedImage
 from builders.making.execution import Execution
 from builders.making.pipelines.loading import device, load_check, load_pipeline, out_of_memory, process_settings
@@ -66,9 +66,7 @@ class Sampler:
                     output_type="np",
                 ).images
         except ValueError as error:
-            raise UserError(
-                f"the model cannot generate so ({str(error).splitlines()[0]}); change that setting"
-            ) from None
+            raise UserError(f"the model cannot generate so ({first_line(error)}); change that setting") from None
         if images.shape[1:3] != (recipe.height, recipe.width):
             height, width = images.shape[1:3]
             raise UserError(

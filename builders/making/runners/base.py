@@ -24,15 +24,12 @@ from builders.making.policy import Problem
 from builders.making.recipe import Recipe
 from builders.making.shard import make_shard, put_kept, sweep_scratch
 from builders.making.stopping import Stop
-from builders.making.tuning import shared_batch_size
+from builders.making.tuning import Tell, shared_batch_size
 
 Result = TypeVar("Result")
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds between two tries at a store that does not answer, beyond the storage's own."""
-
-Tell = Callable[[int, int, int], object]
-"""Hears of each batch: images kept, images of first attempts, and how many of those are broken; zeros are a sign of life."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +81,6 @@ class Report:
 
 
 class Runner(Protocol):
-    def num_workers(self, asked: int, plan: Plan) -> int:
-        """How many workers there will be, as far as that is known, of 0 or more that were asked for."""
-
     def prepare(self, address: str) -> None:
         """Checks whether it can run here, before anything is written.
 
@@ -99,17 +93,25 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Images:
+    """A worker has made a batch, or lives: then all numbers are 0."""
+
     worker: str
     num_kept: int
+    """Images that will be in the shard."""
     num_first: int
+    """Images of first attempts: without those that were made again in place of a flagged one."""
     num_broken: int
+    """Of the first attempts."""
 
 
 @dataclass(frozen=True)
 class Ended:
+    """An attempt at a shard has ended."""
+
     worker: str
     shard: int
     problem: Problem | None
+    """None where the shard is made."""
 
 
 Event = Images | Ended

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from builders.format.errors import UserError, missing_extra
+from builders.format.errors import UserError, first_line, missing_extra
 from builders.making.engines.base import engine
 from builders.making.execution import Execution
-from builders.making.plan import Plan
 from builders.making.policy import Problem
 from builders.making.runners.base import Ended, Event, Images, Job, Report, Task, attempt
 from builders.making.scheduling import run_shards
@@ -26,10 +25,6 @@ SECONDS_TO_CONNECT = 15
 MAX_FAILED_STARTS = 5
 SECONDS_BETWEEN_COUNTS = 5.0
 """Between two looks at what the cluster has, and at how many images the actors have made."""
-
-
-def num_workers(asked: int, plan: Plan) -> int:
-    return asked
 
 
 def prepare(address: str) -> None:
@@ -47,9 +42,8 @@ def prepare(address: str) -> None:
             socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
         ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise UserError(
-            f"no Ray cluster at '{address}' ({reason}); start one with 'ray start --head', or give --address local"
+            f"no Ray cluster at '{address}' ({first_line(error)}); start one with 'ray start --head', or give --address local"
         ) from None
 
 

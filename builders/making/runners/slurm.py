@@ -46,10 +46,6 @@ exit "$status"
 """
 
 
-def num_workers(asked: int, plan: Plan) -> int:
-    return find_runner("local").num_workers(asked, plan)
-
-
 def prepare(address: str) -> None:
     """Whether this is a task of an array."""
     array_place()

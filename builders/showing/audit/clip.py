@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.format.errors import UserError
+from builders.format.errors import UserError, first_line
 from builders.making.models import directory_digest
 
 TEXTS_AT_ONCE = 256
@@ -35,9 +35,8 @@ class ClipScorer:
             self._pictures = AutoImageProcessor.from_pretrained(model, **options)
             self._tokenizer = AutoTokenizer.from_pretrained(model, **options)
         except Exception as error:  # a missing network, file or key: the library has no one kind
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise UserError(
-                f"'{model}' cannot be loaded as a CLIP ({reason}); give --clip a Hub id, such as "
+                f"'{model}' cannot be loaded as a CLIP ({first_line(error)}); give --clip a Hub id, such as "
                 "openai/clip-vit-base-patch32, or a directory"
             ) from None
         if not (hasattr(network, "get_image_features") and hasattr(network, "logit_scale")):

@@ -1,5 +1,6 @@
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from builders.classes.class_options import ClassOptions
 from builders.format.errors import UserError
 from builders.format.manifest import Manifest
-from builders.making.catalogue import find_recipe
+from builders.making.catalogue import find_execution, find_recipe
 from builders.making.models import pin_model
 from builders.making.recipe import Recipe
 
@@ -65,3 +66,18 @@ def test_catalogue__a_builder_that_lacks_a_library_names_the_install_command(mon
     monkeypatch.setitem(sys.modules, "builders.digits_sd", None)
     with pytest.raises(UserError, match=r"pip install 'fakeit-sd\[build\]'"):
         find_recipe("digits_sd/c_cfg2", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "it holds no object, but list"),
+        ('{"format": 1}', "clone format 1"),
+        ('{"format": 3}', "install a newer one"),
+    ],
+)
+def test_catalogue__what_is_no_recipe_file_is_told(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "clone.json").write_text(text)
+    for find in (partial(find_recipe, overrides={}), find_execution):
+        with pytest.raises(UserError, match=words):
+            find(str(tmp_path / "clone.json"))

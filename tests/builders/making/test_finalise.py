@@ -18,6 +18,8 @@ from builders.format.local_storage import LocalStorage
 from builders.format.manifest import Manifest, read_manifest
 from builders.format.open_clone import open_clone
 from builders.format.storage import open_storage
+from builders.making import stopping
+from builders.making.board import Board
 from builders.making.engines import folder
 from builders.making.execution import Execution
 from builders.making.make import make_clone
@@ -380,3 +382,12 @@ def test_output__what_later_versions_add_is_passed_over_or_refused(real_plan: Pl
     (newer / TARGET).write_text(json.dumps(target))
     with pytest.raises(UserError, match="has fields that this version of fakeit does not know"):
         make_clone(real_plan, str(newer))
+
+
+def test_finalise__a_run_that_waits_for_another_ends_when_asked(real_plan: Plan, tmp_path: Path) -> None:
+    make_clone(real_plan, str(tmp_path), shards=range(real_plan.num_shards))
+    with Board(open_storage(tmp_path), real_plan.recipe.hash) as other:
+        assert other.leads_finalising()
+        with pytest.raises(stopping.StoppedError):
+            make_clone(real_plan, str(tmp_path), stop=stopping.Stop(is_asked=True))
+    assert make_clone(real_plan, str(tmp_path)) is not None

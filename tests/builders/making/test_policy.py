@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from builders.format.errors import UnreachableError, UserError
-from builders.making.execution import Execution
+from builders.making.execution import AUTO, Execution
 from builders.making.policy import (
     MAX_ATTEMPTS,
     MAX_DEATHS,
@@ -31,8 +31,8 @@ LOST = Problem(scope="machine", cause="its node was lost")
 SILENT = Problem(scope="store", cause="no answer", error=UnreachableError("no answer"))
 
 
-def policy(*, batch_size: int = 8, is_auto: bool = False, is_begun: bool = False) -> Policy:
-    return Policy(Execution(batch_size=batch_size), is_auto=is_auto, is_begun=is_begun)
+def policy(*, batch_size: int = 8, is_begun: bool = False) -> Policy:
+    return Policy(Execution(batch_size=batch_size), is_begun=is_begun)
 
 
 def end(this: Policy, worker: str, shard: int, problem: Problem | None) -> list[Decision]:
@@ -115,7 +115,7 @@ def test_policy__out_of_memory_retires_at_a_fixed_batch_size() -> None:
 
 
 def test_policy__out_of_memory_halves_the_batch_of_that_worker_under_auto() -> None:
-    this, problem = policy(batch_size=0, is_auto=True), Problem(scope="memory", cause="out of memory", batch_size=8)
+    this, problem = policy(batch_size=AUTO), Problem(scope="memory", cause="out of memory", batch_size=8)
     assert end(this, "a", 3, problem) == [Again(3, is_next=True)]
     assert this.on_start("a", 3, 0.0).batch_size == 4 and this.on_start("b", 4, 0.0).is_auto
     assert this.on_end("a", 3, replace(problem, batch_size=4)) == [Again(3, is_next=True)]

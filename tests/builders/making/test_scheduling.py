@@ -315,3 +315,11 @@ def test_scheduling__thirty_deaths_end_the_run_and_say_why(twenty: Plan, tmp_pat
         job = replace(job_of(plan, tmp_path, board), on_note=notes.append)
         report = run_shards(job, Scripted(job, lambda *_: DEATH))
     assert report.has_given_up and "the worker died" in report.causes and len(notes) >= 30
+
+
+def test_scheduling__a_finished_shards_images_are_no_longer_told_as_being_made(twenty: Plan, tmp_path: Path) -> None:
+    told: list[int] = []
+    with Board(open_storage(tmp_path)) as board:
+        job = replace(job_of(twenty, tmp_path, board), on_images=lambda _: told.append(board.says.get("num_images", 0)))
+        run_shards(job, Scripted(job, lambda *_: None, ["a"]))
+        assert max(told) > 0 and board.says["num_images"] == 0

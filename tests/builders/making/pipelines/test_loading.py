@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from builders.format.errors import UserError
 from builders.making.models import pin_model
-from builders.making.pipelines.loading import load_check, load_pipeline
+from builders.making.pipelines.loading import device, load_check, load_pipeline
 from builders.making.recipe import Recipe
 from tests.conftest import EXECUTION
 from tests.tiny_pipeline import FAMILIES, example_pictures, write_tiny_pipeline
@@ -77,3 +78,14 @@ def test_loading__the_checker_follows_the_recipe(painted: Recipe, recipe: Recipe
     assert load_check(painted, EXECUTION) is None
     with pytest.raises(UserError, match="has no safety checker to drop images by"):
         load_check(replace(painted, safety="drop"), EXECUTION)
+
+
+def test_loading__apples_gpu_is_not_used_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    device.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="made on the CPU: this machine's GPU is Apple's"):
+            assert device().type == "cpu"
+    finally:
+        device.cache_clear()

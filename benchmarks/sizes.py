@@ -1,0 +1,86 @@
+"""What an image takes in a clone: photographs in each format, and what a sample takes beside its image.
+
+python -m benchmarks.sizes
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import skimage.data
+from sklearn.datasets import load_sample_images
+
+from benchmarks.pairs import spread
+from builders.format.storage import open_storage
+from builders.imagenet_1k_sd import ImageNet1KSD
+from builders.images.encode import encode_image
+from builders.images.read import CLONE_FORMATS, Pixels
+from builders.making.engines.base import GeneratedImage
+from builders.making.execution import Execution
+from builders.making.plan import Plan
+from builders.making.sample import Sample
+from builders.making.shard import make_shard
+from tests.acceptance.record import record
+
+QUALITY = 95
+NUM_SAMPLES = 1000
+
+
+class _SameImage:
+    """Every sample gets the same file."""
+
+    environment: dict[str, str] = {}
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+        return [GeneratedImage(self.content) for _ in samples]
+
+
+def photographs() -> dict[str, Pixels]:
+    """Color photographs that ship with libraries, in their own sizes."""
+    china, flower = load_sample_images().images
+    names = ("astronaut", "chelsea", "coffee", "rocket", "stereo_motorcycle")
+    loaded = {name: getattr(skimage.data, name)() for name in names}
+    loaded["stereo_motorcycle"] = loaded["stereo_motorcycle"][0]
+    return {"china": china, "flower": flower, **loaded}
+
+
+def bytes_beside_image(folder: Path, image: bytes) -> float:
+    """Bytes of tar and metadata for each sample of ImageNet-1K-SD, with classes and definitions as prompts, but its image."""
+    plan = Plan(ImageNet1KSD.recipe("c_d_cfg2", shard_size=NUM_SAMPLES), 1)
+    storage = open_storage(str(folder))
+    for _ in make_shard(plan, 0, _SameImage(image), Execution(), storage):
+        pass
+    length = plan.shard_length(0)
+    return sum(storage.sizes().values()) / length - len(image)
+
+
+def main() -> None:
+    found = photographs()
+    lines = [
+        f"Bytes a pixel of {len(found)} color photographs ({', '.join(found)}), as `encode_image` writes them at quality "
+        f"{QUALITY}.",
+        "",
+        "| format | median (range) |",
+        "|---|---|",
+    ]
+    for image_format in CLONE_FORMATS:
+        sizes = [
+            len(encode_image(pixels, image_format, QUALITY)) / (pixels.shape[0] * pixels.shape[1])
+            for pixels in found.values()
+        ]
+        lines.append(f"| {image_format} | {spread(sizes)} |")
+    image = encode_image(found["china"][:64, :64], "jpg", QUALITY)
+    with tempfile.TemporaryDirectory() as name:
+        beside = bytes_beside_image(Path(name), image)
+    lines += [
+        "",
+        f"Beside its image a sample of `imagenet_1k_sd/c_d_cfg2` takes {beside:,.0f} bytes, in tar and metadata.",
+    ]
+    record("sizes", "What an image takes", lines)
+
+
+if __name__ == "__main__":
+    main()
