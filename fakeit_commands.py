@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def build() -> None:
-    _start("fakeit-build", "builders.cli")
+    _start("fakeit-build", "builders.cli.main")
 
 
 def train() -> None:
@@ -40,7 +40,7 @@ def _foreign_builders() -> str | None:
     if not spec:
         return None
     try:
-        ours = importlib.util.find_spec("builders.format.distribution")
+        ours = importlib.util.find_spec("builders.versions")
     except Exception:  # whatever another package does when it is imported
         ours = None
     found = Path(ours.origin) if ours and ours.origin else None

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.pairs import call_alone, in_turns, ratios, spread
-from benchmarks.stream import write_pictures
+from benchmarks.stream import write_images
 from tests.acceptance.record import record
 
 NUM_ROUNDS = 5
@@ -33,12 +33,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="directory of photographs; scikit-learn's two otherwise")
     parser.add_argument("--peers", default="", help="Python of an environment with albumentations, kornia and DALI")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     arms = dict.fromkeys(("ours", "decode_alone", "reference", "torchvision_v2"), sys.executable)
-    arms |= dict.fromkeys(("albumentations", "kornia", "dali"), asked.peers) if asked.peers else {}
+    arms |= dict.fromkeys(("albumentations", "kornia", "dali"), requested.peers) if requested.peers else {}
     rates: dict[str, list[float]] = {arm: [] for arm in arms}
     with tempfile.TemporaryDirectory() as folder:
-        write_pictures(Path(folder), asked.images, 32 * max(NUM_BATCHES.values()))
+        write_images(Path(folder), requested.images, 32 * max(NUM_BATCHES.values()))
         for number, arm in in_turns(arms, NUM_ROUNDS):
             rate = call_alone(arms[arm], "crops_arms.py", arm, folder, NUM_BATCHES.get(arm, 4))["rate"]
             print(f"round {number}: {arm} {rate:.1f} images/s", flush=True)
@@ -52,7 +52,7 @@ def main() -> None:
     lines = [
         "JPEGs of 512×384 pixels, decoded, 1 crop of 224 and 8 of 96 pixels each, in batches of 32; one process and one",
         f"thread an arm; {NUM_ROUNDS} rounds, arms in turns: median (range); ratios within a round. Every arm draws from the",
-        "same ranges; that ours are the reference's distribution is tested (tests/fakeit_train/test_crops_distribution.py), of",
+        "same ranges; that ours are the reference's distribution is tested (tests/fakeit_train/crops/test_crops_distribution.py), of",
         "the others it is not. kornia crops a batch at a time, DALI jitters in a fixed order.",
         "",
         "| | images/s | ms an image | ours / it |",

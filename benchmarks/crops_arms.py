@@ -23,23 +23,23 @@ Batch = Callable[[list[bytes]], Any]
 
 
 def ours() -> Batch:
-    from fakeit_train.crop_draws import CropConfig, DrawnCrop, draw_crops
-    from fakeit_train.crops import Pixels, make_batch
-    from fakeit_train.decoding import decode
+    from fakeit_train.crops.on_cpu import Pixels, make_batch
+    from fakeit_train.crops.parameters import CropConfig, CropParameters, sample_crops
+    from fakeit_train.data.decode import decode
 
     config, number = CropConfig(), iter(range(10**9))
 
-    def draw(content: bytes) -> tuple[Pixels, list[list[DrawnCrop]]]:
-        picture = decode("", content)
-        return picture, draw_crops(picture.shape[0], picture.shape[1], config, 0, 0, str(next(number)))
+    def draw(content: bytes) -> tuple[Pixels, list[list[CropParameters]]]:
+        image = decode("", content)
+        return image, sample_crops(image.shape[0], image.shape[1], config, 0, 0, str(next(number)))
 
-    return lambda pictures: make_batch(map(draw, pictures), config.groups, len(pictures))
+    return lambda images: make_batch(map(draw, images), config.kinds, len(images))
 
 
 def decode_alone() -> Batch:
-    from fakeit_train.decoding import decode
+    from fakeit_train.data.decode import decode
 
-    return lambda pictures: [decode("", content) for content in pictures]
+    return lambda images: [decode("", content) for content in images]
 
 
 def reference() -> Batch:
@@ -48,18 +48,16 @@ def reference() -> Batch:
     from PIL import Image
     from torchvision import transforms
 
-    from fakeit_train.crop_draws import CropConfig
-    from tests.fakeit_train.reference_crops import reference_transform
+    from fakeit_train.crops.parameters import CropConfig
+    from tests.fakeit_train.crops.reference_crops import reference_transform
 
     config = CropConfig()
     finish = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    made = [
-        (group.num_crops, transforms.Compose([reference_transform(group, config), *finish])) for group in config.groups
-    ]
+    made = [(kind.num_crops, transforms.Compose([reference_transform(kind, config), *finish])) for kind in config.kinds]
 
-    def batch(pictures: list[bytes]) -> Any:
-        images = [Image.open(io.BytesIO(content)).convert("RGB") for content in pictures]
-        return [torch.stack([transform(image) for image in images for _ in range(count)]) for count, transform in made]
+    def batch(images: list[bytes]) -> Any:
+        opened = [Image.open(io.BytesIO(content)).convert("RGB") for content in images]
+        return [torch.stack([transform(image) for image in opened for _ in range(count)]) for count, transform in made]
 
     return batch
 
@@ -71,21 +69,21 @@ def torchvision_v2() -> Batch:
     from torchvision.transforms import v2
 
     made = []
-    for count, size, scale, blur, solarise in GROUPS:
+    for count, size, scale, blur, solarize in GROUPS:
         made.append((count, v2.Compose([
             v2.RandomResizedCrop(size, scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
             v2.RandomHorizontalFlip(0.5),
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
             v2.RandomGrayscale(0.2),
             v2.RandomApply([v2.GaussianBlur(9, (0.1, 2.0))], p=blur),
-            v2.RandomSolarize(128, p=solarise),
+            v2.RandomSolarize(128, p=solarize),
         ])))  # fmt: skip
 
-    def batch(pictures: list[bytes]) -> Any:
-        images = [
-            decode_jpeg(torch.frombuffer(bytearray(c), dtype=torch.uint8), mode=ImageReadMode.RGB) for c in pictures
+    def batch(images: list[bytes]) -> Any:
+        decoded = [
+            decode_jpeg(torch.frombuffer(bytearray(c), dtype=torch.uint8), mode=ImageReadMode.RGB) for c in images
         ]
-        return [torch.stack([transform(image) for image in images for _ in range(count)]) for count, transform in made]
+        return [torch.stack([transform(image) for image in decoded for _ in range(count)]) for count, transform in made]
 
     return batch
 
@@ -96,23 +94,22 @@ def albumentations() -> Batch:
 
     cv2.setNumThreads(0)
     made = []
-    for count, size, scale, blur, solarise in GROUPS:
+    for count, size, scale, blur, solarize in GROUPS:
         made.append((count, A.Compose([
             A.RandomResizedCrop(size=(size, size), scale=scale, interpolation=cv2.INTER_CUBIC),
             A.HorizontalFlip(p=0.5),
             A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8),
             A.ToGray(p=0.2),
             A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=blur),
-            A.Solarize(threshold_range=(0.5, 0.5), p=solarise),
+            A.Solarize(threshold_range=(0.5, 0.5), p=solarize),
         ])))  # fmt: skip
 
-    def batch(pictures: list[bytes]) -> Any:
-        images = [
-            cv2.cvtColor(cv2.imdecode(np.frombuffer(c, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-            for c in pictures
+    def batch(images: list[bytes]) -> Any:
+        decoded = [
+            cv2.cvtColor(cv2.imdecode(np.frombuffer(c, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for c in images
         ]
         return [
-            np.stack([transform(image=image)["image"] for image in images for _ in range(count)])
+            np.stack([transform(image=image)["image"] for image in decoded for _ in range(count)])
             for count, transform in made
         ]
 
@@ -126,21 +123,21 @@ def kornia() -> Batch:
 
     torch.set_num_threads(1)
     made = []
-    for count, size, scale, blur, solarise in GROUPS:
+    for count, size, scale, blur, solarize in GROUPS:
         made.append((count, torch.nn.Sequential(
             K.RandomResizedCrop((size, size), scale=scale, resample="BICUBIC"),
             K.RandomHorizontalFlip(0.5),
             K.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8),
             K.RandomGrayscale(p=0.2),
             K.RandomGaussianBlur((9, 9), (0.1, 2.0), p=blur),
-            K.RandomSolarize(thresholds=(0.5, 0.5), additions=(0.0, 0.0), p=solarise),
+            K.RandomSolarize(thresholds=(0.5, 0.5), additions=(0.0, 0.0), p=solarize),
         )))  # fmt: skip
 
-    def batch(pictures: list[bytes]) -> Any:
-        images = [
-            decode_jpeg(torch.frombuffer(bytearray(c), dtype=torch.uint8), mode=ImageReadMode.RGB) for c in pictures
+    def batch(images: list[bytes]) -> Any:
+        decoded = [
+            decode_jpeg(torch.frombuffer(bytearray(c), dtype=torch.uint8), mode=ImageReadMode.RGB) for c in images
         ]
-        stacked = torch.stack(images).float() / 255
+        stacked = torch.stack(decoded).float() / 255
         with torch.inference_mode():
             return [torch.cat([transform(stacked) for _ in range(count)]) for count, transform in made]
 
@@ -156,7 +153,7 @@ def dali() -> Batch:
         encoded = fn.external_source(source=source, dtype=types.UINT8, ndim=1)
         images = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
         outputs = []
-        for count, size, scale, blur, solarise in GROUPS:
+        for count, size, scale, blur, solarize in GROUPS:
             for _ in range(count):
                 crop = fn.random_resized_crop(images, size=size, random_area=scale, interp_type=types.INTERP_CUBIC)
                 crop = fn.flip(crop, horizontal=fn.random.coin_flip(probability=0.5))
@@ -173,8 +170,8 @@ def dali() -> Batch:
                 blurred = fn.gaussian_blur(crop, sigma=fn.random.uniform(range=(0.1, 2.0)))
                 is_blurred = fn.cast(fn.random.coin_flip(probability=blur), dtype=types.UINT8)
                 crop = blurred * is_blurred + crop * (1 - is_blurred)
-                if solarise:
-                    is_turned = fn.cast((crop >= 128) * fn.random.coin_flip(probability=solarise), dtype=types.UINT8)
+                if solarize:
+                    is_turned = fn.cast((crop >= 128) * fn.random.coin_flip(probability=solarize), dtype=types.UINT8)
                     crop = crop * (1 - is_turned) + (255 - crop) * is_turned
                 outputs.append(fn.cast(crop, dtype=types.UINT8))
         return tuple(outputs)
@@ -183,8 +180,8 @@ def dali() -> Batch:
     built = pipeline(source=lambda: [np.frombuffer(content, np.uint8) for content in waiting[0]])
     built.build()
 
-    def batch(pictures: list[bytes]) -> Any:
-        waiting[:] = [pictures]
+    def batch(images: list[bytes]) -> Any:
+        waiting[:] = [images]
         return [output.as_array() for output in built.run()]
 
     return batch
@@ -206,14 +203,14 @@ def main() -> None:
     for name, setting in (("cv2", "setNumThreads"), ("torch", "set_num_threads")):
         with contextlib.suppress(ImportError):
             getattr(__import__(name), setting)(1)
-    pictures = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[: BATCH_SIZE * num_batches]]
-    batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
+    images = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[: BATCH_SIZE * num_batches]]
+    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
     make = ARMS[arm]()
     make(batches[0])
     began = time.perf_counter()
     for batch in batches:
         make(batch)
-    print(json.dumps({"rate": len(pictures) / (time.perf_counter() - began)}))
+    print(json.dumps({"rate": len(images) / (time.perf_counter() - began)}))
 
 
 if __name__ == "__main__":

@@ -34,15 +34,15 @@ def make_demo(folder: Path, processor: list[str]) -> tuple[float, list[tuple[str
         text=True,
     )
     assert process.stdout is not None
-    parts: list[tuple[str, float]] = []
+    pieces: list[tuple[str, float]] = []
     for line in process.stdout:
         sys.stdout.write(line)
         if found := PART.match(line):
-            parts.append((f"{found[1]} {found[2]}".replace(f"{folder}/", ""), time.perf_counter()))
+            pieces.append((f"{found[1]} {found[2]}".replace(f"{folder}/", ""), time.perf_counter()))
     if process.wait():
         raise SystemExit("make demo failed")
-    ends = [start for _, start in parts[1:]] + [time.perf_counter()]
-    return time.perf_counter() - began, [(name, end - start) for (name, start), end in zip(parts, ends, strict=True)]
+    ends = [start for _, start in pieces[1:]] + [time.perf_counter()]
+    return time.perf_counter() - began, [(name, end - start) for (name, start), end in zip(pieces, ends, strict=True)]
 
 
 def top1(folder: Path, run: str, seed: int, processor: list[str]) -> float:
@@ -75,7 +75,7 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "demo"
-        seconds, parts = make_demo(folder, processor)
+        seconds, pieces = make_demo(folder, processor)
         scores = {run: [top1(folder, run, seed, processor) for seed in SEEDS] for run in RUNS}
     record(
         f"demo-{name}",
@@ -85,7 +85,7 @@ def main() -> None:
             "",
             "| command | seconds |",
             "|---|---|",
-            *(f"| `{part}` | {duration:.1f} |" for part, duration in parts),
+            *(f"| `{piece}` | {duration:.1f} |" for piece, duration in pieces),
             "",
             "Top-1 in % on the 597 real test digits, which the generator never saw: mean and spread of three seeds, each.",
             "",

@@ -52,18 +52,18 @@ def serve(root: Path, port: int) -> None:
         path = root / request.path.lstrip("/")
         if not path.is_file():
             return web.Response(status=404)
-        size, asked = path.stat().st_size, request.http_range
-        start, stop = asked.start or 0, min(asked.stop or size, size)
+        size, requested = path.stat().st_size, request.http_range
+        start, stop = requested.start or 0, min(requested.stop or size, size)
         response = web.StreamResponse(status=206 if request.headers.get("Range") else 200)
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         response.content_length = stop - start
         await response.prepare(request)
         began = time.perf_counter()
         with path.open("rb") as file, contextlib.suppress(ConnectionResetError):  # whoever asked has seen enough
-            for place in range(start, stop, PIECE):
-                file.seek(place)
-                await response.write(file.read(min(PIECE, stop - place)))
-                sent = min(place + PIECE, stop) - start
+            for where in range(start, stop, PIECE):
+                file.seek(where)
+                await response.write(file.read(min(PIECE, stop - where)))
+                sent = min(where + PIECE, stop) - start
                 await asyncio.sleep(max(0.0, began + sent / BYTES_PER_SECOND - time.perf_counter()))
         return response
 
@@ -76,7 +76,7 @@ READERS: dict[str, Callable[[str, str, float], Iterator[bytes]]] = {
     "fakeit": partial(fakeit_http, batch_size=BATCH_SIZE),
     "webdataset": webdataset,
 }
-IMPORTS = {"fakeit": ("torch", "aiohttp", "fakeit_train.prefetch"), "webdataset": ("webdataset",)}
+IMPORTS = {"fakeit": ("torch", "aiohttp", "fakeit_train.data.prefetch"), "webdataset": ("webdataset",)}
 
 
 def measure(arm: str, url: str, work: str, start: float) -> float:
@@ -93,12 +93,12 @@ def measure(arm: str, url: str, work: str, start: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clone", type=Path, help="a clone to serve; by default that of benchmarks.stream")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     from builders.format.open_clone import open_clone
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        clone_path = asked.clone or _make_clone(work)
+        clone_path = requested.clone or _make_clone(work)
         clone = open_clone(clone_path)
         (work / "num_samples").write_text(str(len(clone)))
         port = free_port()
@@ -149,13 +149,13 @@ def main() -> None:
 
 
 def _make_clone(work: Path) -> Path:
-    from benchmarks.stream import NUM_CLASSES, NUM_IMAGES, SHARD_SIZE, write_pictures
+    from benchmarks.stream import NUM_CLASSES, NUM_IMAGES, SHARD_SIZE, write_images
     from builders.classes.class_options import ClassOptions
-    from builders.making.make import make_clone
-    from builders.making.plan import Plan
+    from builders.make_clone import make_clone
+    from builders.planning.plan import Plan
     from builders.real_images import RealImages
 
-    write_pictures(work / "pictures", None)
+    write_images(work / "pictures", None)
     recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=SHARD_SIZE)
     make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
     return work / "clone"

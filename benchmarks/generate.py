@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from benchmarks.pairs import ratios, spread, time_in_turns
+from builders.diffusion.loading import load_pipeline
 from builders.digits_sd import DigitsSD
-from builders.making.make import make_clone
-from builders.making.models import pin_model
-from builders.making.pipelines.loading import load_pipeline
-from builders.making.plan import Plan
-from builders.making.recipe import Recipe
-from builders.making.sample import Sample
+from builders.engines.base import pin_model
+from builders.make_clone import make_clone
+from builders.planning.plan import Plan
+from builders.recipes.recipe import Recipe
+from builders.recipes.sample import Sample
 from tests.acceptance.record import record
 
 NUM_CLASSES = 6
@@ -122,7 +122,7 @@ def main() -> None:
         "",
         "| ratio | measured | asked |",
         "|---|---|---|",
-        *[f"| {title} | {spread(ratios(seconds[a], seconds[b]))} | {asked} |" for title, a, b, asked in rows],
+        *[f"| {title} | {spread(ratios(seconds[a], seconds[b]))} | {requested} |" for title, a, b, requested in rows],
         "",
         "| arm | images/s: median (range) |",
         "|---|---|",

@@ -19,17 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.generate import all_samples, in_batches, settings
 from benchmarks.pairs import ratios, spread, time_in_turns
-from builders.format.storage import open_storage
+from builders.diffusion.loading import load_pipeline
+from builders.diffusion.sampling import Sampler
+from builders.engines.base import Generate, pin_model
+from builders.engines.diffusion import PACKAGES
+from builders.generation.generate_shard import generate_shard_tar
 from builders.imagenet_100_sd import ImageNet100SD
-from builders.making.engines.base import Generate
-from builders.making.engines.diffusion import PACKAGES
-from builders.making.execution import Execution
-from builders.making.models import pin_model
-from builders.making.pipelines.loading import load_pipeline
-from builders.making.pipelines.sampling import Sampler
-from builders.making.plan import Plan
-from builders.making.recipe import Recipe
-from builders.making.shard import make_shard
+from builders.planning.plan import Plan
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
+from builders.storage.base import open_storage
 from tests.acceptance.record import record
 from tests.tiny_pipeline import write_tiny_pipeline
 
@@ -77,7 +76,7 @@ def ours(plan: Plan, execution: Execution, generate: Generate) -> None:
     """Every shard of the clone, in this process, with the model loaded before: JPEG, hashes, json, metadata."""
     with tempfile.TemporaryDirectory() as folder:
         for shard in range(plan.num_shards):
-            for _ in make_shard(plan, shard, generate, execution, open_storage(folder)):
+            for _ in generate_shard_tar(plan, shard, generate, execution, open_storage(folder)):
                 pass
 
 
@@ -200,7 +199,7 @@ def report(recipe: Recipe, seconds: dict[str, list[float]], outside: float, flop
         "",
         "| what | measured: median (range) | asked |",
         "|---|---|---|",
-        *[f"| {title} | {value} | {asked} |" for title, value, asked in rows],
+        *[f"| {title} | {value} | {requested} |" for title, value, requested in rows],
         "",
         "| arm | images/s |",
         "|---|---|",

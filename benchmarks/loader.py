@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pairs import call_alone, in_turns, ratios, spread
-from benchmarks.stream import NUM_CLASSES, SIZE, write_pictures
+from benchmarks.stream import NUM_CLASSES, SIZE, write_images
 from builders.classes.class_options import ClassOptions
 from builders.format.open_clone import open_clone
-from builders.making.make import make_clone
-from builders.making.plan import Plan
+from builders.make_clone import make_clone
+from builders.planning.plan import Plan
 from builders.real_images import RealImages
 from tests.acceptance.record import record
 
@@ -36,37 +36,37 @@ SHARES = (0.5, 0.8, 0.95)
 
 
 def make_data(work: Path) -> Path:
-    write_pictures(work / "pictures", None, NUM_IMAGES)
+    write_images(work / "pictures", None, NUM_IMAGES)
     recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=SHARD_SIZE)
     make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
     return work / "clone"
 
 
-def memory_lines(told: dict[str, Any]) -> list[str]:
-    at = " | ".join(f"{images:,}" for images, _ in told["memory"])
-    held = " | ".join(f"{gib:.2f}" for _, gib in told["memory"])
-    return [f"| images | {at} |", "|---" * (len(told["memory"]) + 1) + "|", f"| GiB, all processes | {held} |"]
+def memory_lines(message: dict[str, Any]) -> list[str]:
+    at = " | ".join(f"{images:,}" for images, _ in message["memory"])
+    held = " | ".join(f"{gib:.2f}" for _, gib in message["memory"])
+    return [f"| images | {at} |", "|---" * (len(message["memory"]) + 1) + "|", f"| GiB, all processes | {held} |"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="clone on this machine's disk; one of photographs is made otherwise")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = asked.data or make_data(Path(folder))
+        data = requested.data or make_data(Path(folder))
         num_samples = len(open_clone(data))
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in LABELS}
         for number, arm in in_turns(LABELS, NUM_ROUNDS):
-            told = call_alone(sys.executable, ARMS, arm, data, NUM_BATCHES)
+            message = call_alone(sys.executable, ARMS, arm, data, NUM_BATCHES)
             if number:
-                found[arm].append(told)
-            print(f"round {number}: {arm} {json.dumps(told)}", flush=True)
-        own = min(told["rate"] for told in found["ours"])
+                found[arm].append(message)
+            print(f"round {number}: {arm} {json.dumps(message)}", flush=True)
+        own = min(message["rate"] for message in found["ours"])
         waits = {share: call_alone(sys.executable, ARMS, "waiting", data, NUM_BATCHES, share * own) for share in SHARES}
         long = call_alone(sys.executable, ARMS, "memory", data, LONG)
-    rates = {arm: [told["rate"] for told in each] for arm, each in found.items()}
+    rates = {arm: [message["rate"] for message in each] for arm, each in found.items()}
     record("loader", "From shards to batches of crops", [
-        f"{num_samples:,} JPEGs" + (f" of {SIZE[0]}×{SIZE[1]} pixels" if not asked.data else "") + ", 1 + 8 crops an image "
+        f"{num_samples:,} JPEGs" + (f" of {SIZE[0]}×{SIZE[1]} pixels" if not requested.data else "") + ", 1 + 8 crops an image "
         "(`imagenet_100_sd`), batches of 64, two loader processes,",
         f"{NUM_BATCHES} batches after four that do not count; {NUM_ROUNDS} rounds, arms in turns: median (range),",
             "ratios within a round.",

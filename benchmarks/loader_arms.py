@@ -20,8 +20,8 @@ def ours(data: str, *, for_device: bool = False) -> Iterator[Any]:
     """Batches without end."""
     from builders.format.open_clone import open_clone
     from fakeit_train.config import load_config
-    from fakeit_train.data import OrderSampler, make_loader
-    from fakeit_train.mixture import whole
+    from fakeit_train.data.loader import OrderSampler, make_loader
+    from fakeit_train.data.mixture import whole
 
     config = load_config("imagenet_100_sd", [])
     config = replace(
@@ -42,11 +42,11 @@ def webdataset(data: str) -> Iterator[Any]:
     from PIL import Image
 
     from builders.format.open_clone import open_clone
-    from fakeit_train.crop_draws import CropConfig
-    from tests.fakeit_train.reference_crops import reference_transform
+    from fakeit_train.crops.parameters import CropConfig
+    from tests.fakeit_train.crops.reference_crops import reference_transform
 
     config = CropConfig()
-    transforms = [(group.num_crops, reference_transform(group, config)) for group in config.groups]
+    transforms = [(batch.num_crops, reference_transform(batch, config)) for batch in config.kinds]
 
     def crops(image: Image.Image) -> list[Any]:
         import numpy as np
@@ -58,7 +58,7 @@ def webdataset(data: str) -> Iterator[Any]:
 
     def collate(samples: list[Any]) -> Any:
         groups = zip(*(sample[0] for sample in samples), strict=True)
-        return [torch.stack(group) for group in groups], torch.tensor([sample[1] for sample in samples])
+        return [torch.stack(batch) for batch in groups], torch.tensor([sample[1] for sample in samples])
 
     shards = [str(Path(data) / shard.name) for shard in open_clone(data).manifest.shards]
     samples = (
@@ -87,9 +87,9 @@ def waiting(batches: Iterator[Any], num_batches: int, consumed: float) -> dict[s
         pass
     waits, began = [], time.perf_counter()
     for number in range(num_batches):
-        asked = time.perf_counter()
+        requested = time.perf_counter()
         next(batches)
-        waits.append(1000 * (time.perf_counter() - asked))
+        waits.append(1000 * (time.perf_counter() - requested))
         time.sleep(max(0.0, began + (number + 1) * BATCH_SIZE / consumed - time.perf_counter()))
     return {
         "median": statistics.median(waits),

@@ -31,21 +31,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from builders.classes.class_list import ClassEntry
-from builders.format.local_storage import LocalStorage
-from builders.format.storage import open_storage
+from builders.coordination.finalize import clean_up, finalize
+from builders.coordination.heartbeat import LEASE, RUNS, Heartbeat
+from builders.coordination.job import Ended, Event, Job, Task
+from builders.coordination.output import missing_shards, read_state, write_target
+from builders.coordination.scheduler import SECONDS_BETWEEN_LOOKS, _Run
+from builders.coordination.status import read_status
+from builders.engines.base import GeneratedImage
+from builders.generation.generate_shard import generate_shard_tar
 from builders.images.encode import encode_image
-from builders.making.board import LEASE, RUNS, Board
-from builders.making.engines.base import GeneratedImage
-from builders.making.execution import Execution
-from builders.making.finalise import clean_up, finalise
-from builders.making.output import missing_shards, read_state, write_target
-from builders.making.plan import Plan
-from builders.making.recipe import Recipe
-from builders.making.runners.base import Ended, Event, Job, Task
-from builders.making.runners.slurm import in_task_order
-from builders.making.scheduling import SECONDS_BETWEEN_LOOKS, _Run
-from builders.making.shard import make_shard
-from builders.making.status import read_status
+from builders.planning.plan import Plan
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
+from builders.runners.slurm import in_task_order
+from builders.storage.base import open_storage
+from builders.storage.local import LocalStorage
 from tests.acceptance.record import record
 
 SECONDS_A_SHARD = 100.0
@@ -74,7 +74,7 @@ class Pretend:
 
 
 def make(plan: Plan, shard: int, out: str) -> None:
-    for _ in make_shard(plan, shard, Pretend(), EXECUTION, open_storage(out)):
+    for _ in generate_shard_tar(plan, shard, Pretend(), EXECUTION, open_storage(out)):
         pass
 
 
@@ -172,17 +172,17 @@ class Worker:
 
     def __init__(self, index: int, num_workers: int, plan: Plan, storage: CountedStorage, slowness: float) -> None:
         self.index, self.plan, self.slowness = index, plan, slowness
-        self.board = Board(storage, runner="slurm")
+        self.heartbeat = Heartbeat(storage, runner="slurm")
         # Another machine, so that only its lease tells whether it lives.
-        self.board.run = f"{index:08x}-1-{self.board.run[-6:]}"
-        self.board._name = self.board._named("")
-        self.board.beat()
+        self.heartbeat.run = f"{index:08x}-1-{self.heartbeat.run[-6:]}"
+        self.heartbeat._name = self.heartbeat._named("")
+        self.heartbeat.beat()
         missing = missing_shards(plan, read_state(storage), range(plan.num_shards))
         self.workers = OneWorker()
         job = Job(
             task=Task(plan=plan, out=storage.root),
             execution=EXECUTION,
-            board=self.board,
+            heartbeat=self.heartbeat,
             shards=in_task_order(missing, index, num_workers),
             waits_for_others=False,
         )
@@ -230,7 +230,7 @@ class Simulation:
 
     def beat(self, worker: Worker) -> None:
         if not worker.is_over:
-            worker.board.beat()
+            worker.heartbeat.beat()
             self.after(LEASE / 4, lambda: self.beat(worker))
 
     def next_shard(self, worker: Worker) -> None:
@@ -238,7 +238,7 @@ class Simulation:
         if worker.workers.shard is None:
             worker.is_over = worker.run._is_over()
             if worker.is_over:  # nothing is left that nobody is at
-                self.storage.remove(next(iter(worker.board.files())))
+                self.storage.remove(next(iter(worker.heartbeat.files())))
             else:
                 self.after(SECONDS_BETWEEN_LOOKS, lambda: self.next_shard(worker))
             return
@@ -280,8 +280,8 @@ def peak_gib() -> float:
     return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 2**20  # type: ignore[index]
 
 
-def finalise_in_process(plan: Plan, out: str) -> float:
-    manifest = finalise(plan, read_state(open_storage(out)))
+def finalize_in_process(plan: Plan, out: str) -> float:
+    manifest = finalize(plan, read_state(open_storage(out)))
     assert len(manifest.shards) == plan.num_shards
     return peak_gib()
 
@@ -297,13 +297,13 @@ def main(num_shards: int, num_workers: int, folder: Path) -> None:
     status = times.of("status", lambda: read_status(out))
     assert status.num_shards_done == num_shards
     with ProcessPoolExecutor(1, mp.get_context("spawn")) as another:
-        peak_finalising = times.of("finalise", another.submit(finalise_in_process, plan, out).result)
+        peak_finalizing = times.of("finalise", another.submit(finalize_in_process, plan, out).result)
         times.of("clean up", lambda: clean_up(plan, read_state(open_storage(out)), []))
     large, large_out = plan_of(300, 1000), str(folder / "large")
     write_target(large, read_state(open_storage(large_out)))
     for shard in range(large.num_shards):
         times.of("make 1,000", partial(make, large, shard, large_out))
-    times.of("finalise 1,000", lambda: finalise(large, read_state(open_storage(large_out))))
+    times.of("finalise 1,000", lambda: finalize(large, read_state(open_storage(large_out))))
     take_ms = 1000 * (sum(times.spent["take"]) + sum(times.spent["start"])) / num_shards
     ideal = num_shards * SECONDS_A_SHARD / num_workers
     counted = {kind: count for kind, count in storage.requests.items() if kind not in ("heartbeat", "own") and count}
@@ -325,7 +325,7 @@ def main(num_shards: int, num_workers: int, folder: Path) -> None:
         "`status`, s": f"{times.mean_ms('status') / 1000:.1f}",
         "finalise, s": f"{times.mean_ms('finalise') / 1000:.0f}",
         "clean up, s": f"{times.mean_ms('clean up') / 1000:.0f}",
-        "peak memory of a process that finalises, GiB": f"{peak_finalising:.2f}",
+        "peak memory of a process that finalises, GiB": f"{peak_finalizing:.2f}",
         "peak memory of the simulation, all runs in one process, GiB": f"{before:.2f}",
         "tar and sidecar of 1,000 images, ms (encoding left out)": f"{times.mean_ms('make 1,000'):.0f}",
         "finalise with 1,000 images a shard, ms a shard": f"{times.mean_ms('finalise 1,000') / large.num_shards:.1f}",

@@ -11,15 +11,15 @@ import skimage.data
 from sklearn.datasets import load_sample_images
 
 from benchmarks.pairs import spread
-from builders.format.storage import open_storage
+from builders.engines.base import GeneratedImage
+from builders.generation.generate_shard import generate_shard_tar
 from builders.imagenet_1k_sd import ImageNet1KSD
 from builders.images.encode import encode_image
 from builders.images.read import CLONE_FORMATS, Pixels
-from builders.making.engines.base import GeneratedImage
-from builders.making.execution import Execution
-from builders.making.plan import Plan
-from builders.making.sample import Sample
-from builders.making.shard import make_shard
+from builders.planning.plan import Plan
+from builders.recipes.execution import Execution
+from builders.recipes.sample import Sample
+from builders.storage.base import open_storage
 from tests.acceptance.record import record
 
 QUALITY = 95
@@ -47,11 +47,11 @@ def photographs() -> dict[str, Pixels]:
     return {"china": china, "flower": flower, **loaded}
 
 
-def bytes_beside_image(folder: Path, image: bytes) -> float:
+def bytes_beyond_image(folder: Path, image: bytes) -> float:
     """Bytes of tar and metadata for each sample of ImageNet-1K-SD, with classes and definitions as prompts, but its image."""
     plan = Plan(ImageNet1KSD.recipe("c_d_cfg2", shard_size=NUM_SAMPLES), 1)
     storage = open_storage(str(folder))
-    for _ in make_shard(plan, 0, _SameImage(image), Execution(), storage):
+    for _ in generate_shard_tar(plan, 0, _SameImage(image), Execution(), storage):
         pass
     length = plan.shard_length(0)
     return sum(storage.sizes().values()) / length - len(image)
@@ -74,7 +74,7 @@ def main() -> None:
         lines.append(f"| {image_format} | {spread(sizes)} |")
     image = encode_image(found["china"][:64, :64], "jpg", QUALITY)
     with tempfile.TemporaryDirectory() as name:
-        beside = bytes_beside_image(Path(name), image)
+        beside = bytes_beyond_image(Path(name), image)
     lines += [
         "",
         f"Beside its image a sample of `imagenet_1k_sd/c_d_cfg2` takes {beside:,.0f} bytes, in tar and metadata.",

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 from benchmarks.pairs import ratios, spread, time_in_turns
-from builders.format.backbone import build_network
+from builders.networks.backbone import build_network
 from fakeit_train.checkpoint import make_state
 from fakeit_train.config import TrainConfig, load_config
-from fakeit_train.data import Batch
+from fakeit_train.data.loader import Batch
 from fakeit_train.distributed import World
-from fakeit_train.journal import open_journal
 from fakeit_train.losses import multi_crop_cross_entropy
+from fakeit_train.metrics_log import open_metrics_log
 from fakeit_train.model import MultiCropNetwork
-from fakeit_train.optim import make_optimizer
+from fakeit_train.optimizer import make_optimizer
 from fakeit_train.trainer import _Run
 from tests.acceptance.record import record
 
@@ -31,8 +31,10 @@ WORLD = World(0, 1, torch.device("cpu"))
 def make_batch(config: TrainConfig) -> Batch:
     count = config.data.batch_size
     crops = [
-        torch.randint(0, 256, (count, group.num_crops, group.size, group.size, 3), dtype=torch.uint8)
-        for group in config.crops.groups
+        torch.randint(
+            0, 256, (count, crops_of_kind.num_crops, crops_of_kind.size, crops_of_kind.size, 3), dtype=torch.uint8
+        )
+        for crops_of_kind in config.crops.kinds
     ]
     return Batch(torch.randint(0, NUM_CLASSES, (count,)), [f"key_{number:08d}" for number in range(count)], crops)
 
@@ -59,7 +61,7 @@ def loop(config: TrainConfig, batch: Batch) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(config, WORLD, state, Path(folder), NUM_STEPS, NUM_STEPS)
         run._save = lambda step: None  # type: ignore[method-assign]
-        run.steps(0, batches(), open_journal(Path(folder), (), {}, 0))
+        run.steps(0, batches(), open_metrics_log(Path(folder), (), {}, 0))
 
 
 def main() -> None:

@@ -21,24 +21,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.pairs import ratios, spread
-from benchmarks.stream import NUM_CLASSES, write_pictures
+from benchmarks.stream import NUM_CLASSES, write_images
 from builders.classes.class_options import ClassOptions
-from builders.format.backbone import build_network
 from builders.format.open_clone import open_clone
-from builders.making.make import make_clone
-from builders.making.plan import Plan
+from builders.make_clone import make_clone
+from builders.networks.backbone import build_network
+from builders.planning.plan import Plan
 from builders.real_images import RealImages
 from fakeit_train.checkpoint import make_state
 from fakeit_train.config import TrainConfig, load_config
-from fakeit_train.crop_draws import CropConfig
-from fakeit_train.data import OrderSampler, make_loader
+from fakeit_train.crops.parameters import CropConfig
+from fakeit_train.data.loader import OrderSampler, make_loader
+from fakeit_train.data.mixture import whole
 from fakeit_train.distributed import World
-from fakeit_train.journal import silence
-from fakeit_train.mixture import whole
-from fakeit_train.optim import make_optimizer
+from fakeit_train.metrics_log import silence
+from fakeit_train.optimizer import make_optimizer
 from fakeit_train.trainer import _Run
 from tests.acceptance.record import record
-from tests.fakeit_train.reference_crops import reference_transform
+from tests.fakeit_train.crops.reference_crops import reference_transform
 
 REHEARSAL = "--rehearse" in sys.argv
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -83,21 +83,21 @@ def ours(root: Path, *, on_device: bool) -> Told:
         step, clock = run.step, Clock()
         run.step = lambda number, batch: clock.around(number, lambda: step(number, batch))  # type: ignore[method-assign, assignment]
         run.steps(0, batches, silence())
-        return clock.told()
+        return clock.message()
 
 
-def baseline(pictures: Path) -> Told:
+def baseline(images: Path) -> Told:
     """What is written by hand: ImageFolder, Pillow, torchvision, one forward a resolution, SGD."""
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
     crops, finish = CropConfig(), [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    kinds = [(g.num_crops, transforms.Compose([reference_transform(g, crops), *finish])) for g in crops.groups]
+    made = [(g.num_crops, transforms.Compose([reference_transform(g, crops), *finish])) for g in crops.kinds]
 
     def multi_crop(image: Any) -> list[torch.Tensor]:
-        return [torch.stack([transform(image) for _ in range(count)]) for count, transform in kinds]
+        return [torch.stack([transform(image) for _ in range(count)]) for count, transform in made]
 
-    data = ImageFolder(str(pictures), multi_crop)
+    data = ImageFolder(str(images), multi_crop)
     loader = torch.utils.data.DataLoader(
         data, BATCH_SIZE, shuffle=True, num_workers=NUM_WORKERS, drop_last=True, pin_memory=DEVICE.type == "cuda"
     )
@@ -106,20 +106,20 @@ def baseline(pictures: Path) -> Told:
     network = build_network(config.backbone).to(DEVICE).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
     clock = Clock()
-    for number, (groups, labels) in enumerate(itertools.islice(endless, NUM_WARM + NUM_STEPS)):
-        clock.around(number, lambda: plain_step(network, optimizer, groups, labels))  # noqa: B023
-    return clock.told()
+    for number, (crops_by_kind, labels) in enumerate(itertools.islice(endless, NUM_WARM + NUM_STEPS)):
+        clock.around(number, lambda: plain_step(network, optimizer, crops_by_kind, labels))  # noqa: B023
+    return clock.message()
 
 
-def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, groups: list[Any], labels: torch.Tensor) -> None:
+def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, kinds: list[Any], labels: torch.Tensor) -> None:
     labels = labels.to(DEVICE, non_blocking=True)
     optimizer.zero_grad()
     with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
         losses = []
-        for group in groups:
-            logits = network(group.flatten(0, 1).to(DEVICE, non_blocking=True))
-            losses.append(F.cross_entropy(logits, labels.repeat_interleave(group.shape[1]), reduction="sum"))
-        loss = sum(losses) / (len(labels) * sum(group.shape[1] for group in groups))
+        for crops_of_kind in kinds:
+            logits = network(crops_of_kind.flatten(0, 1).to(DEVICE, non_blocking=True))
+            losses.append(F.cross_entropy(logits, labels.repeat_interleave(crops_of_kind.shape[1]), reduction="sum"))
+        loss = sum(losses) / (len(labels) * sum(crops_of_kind.shape[1] for crops_of_kind in kinds))
     loss.backward()
     optimizer.step()
 
@@ -148,7 +148,7 @@ class Clock:
         while DEVICE.type == "cuda" and not self.is_over.wait(0.1):
             self.looks.append(torch.cuda.utilization() > 0)
 
-    def told(self) -> Told:
+    def message(self) -> Told:
         rate = NUM_STEPS * BATCH_SIZE / (self.ended - self.began)
         return Told(rate, sum(self.looks) / len(self.looks) if self.looks else float("nan"))
 
@@ -162,15 +162,15 @@ def rounds(arms: dict[str, Callable[[], Told]]) -> Iterator[tuple[str, Told]]:
     for number in range(NUM_ROUNDS):
         names = list(arms)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            told = arms[name]()
-            print(f"round {number + 1}: {name} {told.rate:.0f} images/s, busy {told.busy:.0%}", flush=True)
-            yield name, told
+            message = arms[name]()
+            print(f"round {number + 1}: {name} {message.rate:.0f} images/s, busy {message.busy:.0%}", flush=True)
+            yield name, message
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write_pictures(work / "pictures", None, NUM_IMAGES)
+        write_images(work / "pictures", None, NUM_IMAGES)
         recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=250)
         make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
         arms: dict[str, Callable[[], Told]] = {
@@ -179,9 +179,9 @@ def main() -> None:
             "class folders, Pillow, eager": lambda: baseline(work / "pictures"),
         }
         found: dict[str, list[Told]] = {name: [] for name in arms}
-        for name, told in rounds(arms):
-            found[name].append(told)
-    base = [told.rate for told in found["class folders, Pillow, eager"]]
+        for name, message in rounds(arms):
+            found[name].append(message)
+    base = [message.rate for message in found["class folders, Pillow, eager"]]
     lines = [
         f"ResNet50, 1 + 8 crops, bfloat16, batches of {BATCH_SIZE}, {NUM_WORKERS} loader processes, {NUM_STEPS} steps",
         f"after {NUM_WARM}; {torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'no GPU'}. {NUM_ROUNDS} rounds",

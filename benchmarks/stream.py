@@ -23,8 +23,8 @@ from PIL import Image
 from benchmarks.pairs import call_alone, in_turns, ratios, spread
 from builders.classes.class_options import ClassOptions
 from builders.format.open_clone import open_clone
-from builders.making.make import make_clone
-from builders.making.plan import Plan
+from builders.make_clone import make_clone
+from builders.planning.plan import Plan
 from builders.real_images import RealImages
 from tests.acceptance.record import ROOT, record
 from tests.loopback.server import free_port
@@ -48,7 +48,7 @@ LABELS = {
 }
 
 
-def write_pictures(out: Path, images: Path | None, num_images: int = NUM_IMAGES) -> None:
+def write_images(out: Path, images: Path | None, num_images: int = NUM_IMAGES) -> None:
     """JPEGs of 512×384 pixels, cut at random out of photographs."""
     photographs = (
         [Image.open(path).convert("RGB") for path in sorted(images.rglob("*.jpg"))] if images else _sample_images()
@@ -89,10 +89,10 @@ def measure_all(arms: dict[str, str], data: str, work: Path, modes: tuple[str, .
     found: dict[str, dict[str, list[Any]]] = {arm: {mode: [] for mode in modes} for arm in arms}
     for number, arm in in_turns(arms, NUM_ROUNDS):
         for mode in modes:
-            told = run_arm(arms[arm], mode, arm, data, work, RESUME_AT if mode == "resume" else 0.0)
+            message = run_arm(arms[arm], mode, arm, data, work, RESUME_AT if mode == "resume" else 0.0)
             if number:
-                found[arm][mode].append(told)
-            print(f"round {number}: {arm} {mode} {told}", flush=True)
+                found[arm][mode].append(message)
+            print(f"round {number}: {arm} {mode} {message}", flush=True)
     return found
 
 
@@ -104,12 +104,12 @@ def table(found: dict[str, dict[str, list[Any]]], ours: str) -> list[str]:
     for arm, modes in found.items():
         cells = [LABELS[arm]]
         for mode in ("raw", "decoded"):
-            rates = [told["rate"] for told in modes[mode]]
-            against = ratios([told["rate"] for told in found[ours][mode]], rates)
+            rates = [message["rate"] for message in modes[mode]]
+            against = ratios([message["rate"] for message in found[ours][mode]], rates)
             cells += [spread(rates, 0), spread(against) if arm != ours else "1"]
-        cells.append(spread([told["first"] for told in modes["raw"]]))
-        cells.append(spread([told["memory"] for told in modes["raw"]], 0))
-        cells.append(spread([told["first"] for told in modes["resume"]]))
+        cells.append(spread([message["first"] for message in modes["raw"]]))
+        cells.append(spread([message["memory"] for message in modes["raw"]], 0))
+        cells.append(spread([message["first"] for message in modes["resume"]]))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -119,26 +119,26 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="directory of photographs; scikit-learn's two otherwise")
     parser.add_argument("--peers", default="", help="Python of an environment with mosaicml-streaming and litdata")
     parser.add_argument("--http-only", action="store_true", help="leave out reading from the disk")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write_pictures(work / "pictures", asked.images)
+        write_images(work / "pictures", requested.images)
         recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=SHARD_SIZE)
         make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
         clone = open_clone(work / "clone")
         shards = [shard.name for shard in clone.manifest.shards]
         (work / "num_samples").write_text(str(len(clone)))
-        if asked.peers:
+        if requested.peers:
             for arm in ("mosaic", "litdata"):
-                call_alone(asked.peers, ARMS, "prepare", arm, work / "pictures", work)
+                call_alone(requested.peers, ARMS, "prepare", arm, work / "pictures", work)
         local = dict.fromkeys(("fakeit_views", "fakeit_local", "webdataset", "datasets"), sys.executable)
-        local |= dict.fromkeys(PEER_ARMS, asked.peers) if asked.peers else {}
+        local |= dict.fromkeys(PEER_ARMS, requested.peers) if requested.peers else {}
         (work / "urls.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
         (work / "files.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
-        for arm in ("datasets", *(["litdata"] if asked.peers else [])):
+        for arm in ("datasets", *(["litdata"] if requested.peers else [])):
             call_alone(local[arm], ARMS, "save", arm, work, work, RESUME_AT)
         modes = ("raw", "decoded", "resume")
-        on_disk = {} if asked.http_only else measure_all(local, str(work / "clone"), work, modes)
+        on_disk = {} if requested.http_only else measure_all(local, str(work / "clone"), work, modes)
         port = free_port()
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.loopback.files", str(work / "clone"), str(port)], cwd=ROOT
@@ -153,7 +153,7 @@ def main() -> None:
         finally:
             server.kill()
     record(
-        "stream-http" if asked.http_only else "stream",
+        "stream-http" if requested.http_only else "stream",
         "Streaming beside other readers",
         [
             f"{len(clone):,} JPEGs of {SIZE[0]}×{SIZE[1]} pixels, {clone.manifest.num_bytes / len(clone) / 1024:.0f} KiB",

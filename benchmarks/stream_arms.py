@@ -30,35 +30,35 @@ def decode(content: bytes) -> Any:
 
 def fakeit_local(data: str, work: str, start: float) -> Pictures:
     from builders.format.open_clone import open_clone
-    from fakeit_train.order import Order
+    from fakeit_train.data.order import Order
 
     clone = open_clone(data)
     order = Order(tuple(shard.num_samples for shard in clone.manifest.shards), BATCH_SIZE)
     for step in range(round(start * order.batches_per_epoch), order.batches_per_epoch):
         for number, _ in order.global_batch(step):
-            yield clone[number].picture
+            yield clone[number].image
 
 
 def fakeit_views(data: str, work: str, start: float) -> Iterator[Any]:
     from builders.format.open_clone import open_clone
-    from fakeit_train.order import Order
+    from fakeit_train.data.order import Order
 
     clone = open_clone(data)
     order = Order(tuple(shard.num_samples for shard in clone.manifest.shards), BATCH_SIZE)
     for step in range(round(start * order.batches_per_epoch), order.batches_per_epoch):
         for number, _ in order.global_batch(step):
-            yield clone.view(number).picture
+            yield clone.view(number).image
 
 
 def fakeit_http(data: str, work: str, start: float, batch_size: int = BATCH_SIZE) -> Pictures:
     import torch
 
-    from builders.format.cache import ShardCache
     from builders.format.open_clone import open_clone
+    from builders.format.shard_cache import ShardCache
+    from fakeit_train.data.mixture import whole
+    from fakeit_train.data.order import Order
+    from fakeit_train.data.prefetch import Prefetcher
     from fakeit_train.distributed import World
-    from fakeit_train.mixture import whole
-    from fakeit_train.order import Order
-    from fakeit_train.prefetch import Prefetcher
 
     mixture = whole(open_clone(data, ShardCache(Path(work) / "cache", 1 << 40)))
     order = Order(tuple(shard.num_samples for shard in mixture.clones[0].manifest.shards), batch_size)
@@ -70,7 +70,7 @@ def fakeit_http(data: str, work: str, start: float, batch_size: int = BATCH_SIZE
         prefetcher.advance(step)
         views = mixture.views([number for number, _ in order.global_batch(step)])
         prefetcher.begin()
-        yield from (bytes(view.picture) for view in views)
+        yield from (bytes(view.image) for view in views)
 
 
 # --- webdataset: in sequence; it has no resume but reading on ---
@@ -112,11 +112,11 @@ def datasets_save_state(work: str, share: float) -> None:
 # --- mosaicml-streaming: its own format ---
 
 
-def mosaic_prepare(work: str, pictures: list[Path]) -> None:
+def mosaic_prepare(work: str, images: list[Path]) -> None:
     from streaming import MDSWriter
 
     with MDSWriter(out=str(Path(work) / "mds"), columns={"picture": "bytes", "label": "int"}) as writer:
-        for path in pictures:
+        for path in images:
             writer.write({"picture": path.read_bytes(), "label": 0})
 
 
@@ -149,12 +149,12 @@ def mosaic_iterated(data: str, work: str, start: float) -> Pictures:
 # --- litdata: its own format ---
 
 
-def litdata_prepare(work: str, pictures: list[Path]) -> None:
+def litdata_prepare(work: str, images: list[Path]) -> None:
     import litdata
 
     litdata.optimize(
         fn=_litdata_sample,
-        inputs=[str(path) for path in pictures],
+        inputs=[str(path) for path in images],
         output_dir=str(Path(work) / "lit"),
         chunk_bytes="64MB",
         num_workers=1,
@@ -201,8 +201,8 @@ PREPARE = {"mosaic": mosaic_prepare, "litdata": litdata_prepare}
 IMPORTS = {
     "mosaic": "streaming",
     "mosaic_index": "streaming",
-    "fakeit_local": "fakeit_train.data",
-    "fakeit_views": "fakeit_train.data",
+    "fakeit_local": "fakeit_train.data.loader",
+    "fakeit_views": "fakeit_train.data.loader",
     "fakeit_http": "torch",
 }
 
@@ -211,14 +211,14 @@ def measure(arm: str, data: str, work: str, *, decoded: bool, start: float, most
     """Seconds to the first sample and samples a second after it; imports are not counted."""
     __import__(IMPORTS.get(arm, arm))
     began = time.perf_counter()
-    pictures = ARMS[arm](data, work, start)
-    first = next(pictures)
+    images = ARMS[arm](data, work, start)
+    first = next(images)
     if decoded:
         decode(first)
     to_first = time.perf_counter() - began
     began, number, num_bytes = time.perf_counter(), 0, 0
-    for picture in islice(pictures, most):
-        num_bytes += decode(picture).nbytes if decoded else len(picture)
+    for image in islice(images, most):
+        num_bytes += decode(image).nbytes if decoded else len(image)
         number += 1
     seconds = time.perf_counter() - began
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

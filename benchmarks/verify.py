@@ -14,10 +14,10 @@ from PIL import Image
 from benchmarks.pairs import ratios, spread, time_in_turns
 from builders.classes.class_options import ClassOptions
 from builders.images.encode import encode_image
-from builders.making.make import make_clone
-from builders.making.plan import Plan
-from builders.making.verify import verify_clone
+from builders.make_clone import make_clone
+from builders.planning.plan import Plan
 from builders.real_images import RealImages
+from builders.verification.verify_clone import verify_clone
 from tests.acceptance.record import record
 
 NUM_CLASSES = 10
@@ -25,7 +25,7 @@ IMAGES_PER_CLASS = 600
 NUM_ROUNDS = 3
 
 
-def write_pictures(out: Path) -> None:
+def write_images(out: Path) -> None:
     """Class folders of 512x384 JPEGs of about 50 KB: smooth noise."""
     rng = np.random.default_rng(0)
     for label in range(NUM_CLASSES):
@@ -50,7 +50,7 @@ def verify(root: Path, deep: bool, num_workers: int) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder / "pictures")
+        write_images(folder / "pictures")
         recipe = RealImages.recipe("train", ClassOptions(source=str(folder / "pictures")), shard_size=250)
         manifest = make_clone(Plan(recipe, IMAGES_PER_CLASS), str(folder / "clone"))
         assert manifest is not None

@@ -1,3 +1,3 @@
-from builders.cli import main
+from builders.cli.main import main
 
 main()

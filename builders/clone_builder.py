@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions, with_counts
-from builders.format.errors import UserError, missing_extra, near
+from builders.engines.base import engine, pin_model
+from builders.errors import UserError, missing_extra, suggest
 from builders.format.manifest import Manifest
-from builders.making.engines.base import engine
-from builders.making.execution import Execution, override_execution
-from builders.making.make import make_clone
-from builders.making.models import pin_model
-from builders.making.plan import Plan
-from builders.making.prompt_warnings import fetch_tokenizers, prompt_warnings
-from builders.making.prompts import TEMPLATES
-from builders.making.recipe import Recipe, override_recipe
+from builders.make_clone import make_clone
+from builders.planning.plan import Plan
+from builders.planning.prompt_warnings import fetch_tokenizers, prompt_warnings
+from builders.recipes.execution import Execution, override_execution
+from builders.recipes.prompts import TEMPLATES
+from builders.recipes.recipe import Recipe, override_recipe
 
 
 def paper_recipes(base: Recipe) -> dict[str, Recipe]:
@@ -63,7 +62,7 @@ class CloneBuilder:
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         try:
-            from builders.making.dataset_builder import as_dataset_builder
+            from builders.generation.dataset_builder import as_dataset_builder
         except ModuleNotFoundError as error:
             raise missing_extra(error.name or "datasets", "build") from None
         made: Self = super().__new__(as_dataset_builder(cls))  # type: ignore[arg-type]
@@ -101,7 +100,7 @@ class CloneBuilder:
         builder_name = cls.__module__.rsplit(".", 1)[-1]
         if config_name not in cls.RECIPES:
             raise UserError(
-                f"unknown config '{config_name}' of '{builder_name}'; {near(str(config_name), list(cls.RECIPES))}"
+                f"unknown config '{config_name}' of '{builder_name}'; {suggest(str(config_name), list(cls.RECIPES))}"
             )
         named = replace(cls.RECIPES[config_name], name=f"{builder_name}/{config_name}")
         recipe = override_recipe(named, overrides)

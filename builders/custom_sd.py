@@ -7,7 +7,7 @@ from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions
 from builders.classes.custom import custom_classes
 from builders.clone_builder import CloneBuilder, paper_recipes
-from builders.making.paper import ON_A_GPU, stable_diffusion_v1_4
+from builders.recipes.paper_defaults import ON_A_GPU, stable_diffusion_v1_4
 
 
 class CustomSD(CloneBuilder):

@@ -8,9 +8,9 @@ from dataclasses import replace
 from builders.classes.class_list import ClassEntry, read_class_table
 from builders.classes.class_options import ClassOptions
 from builders.clone_builder import CloneBuilder, paper_recipes
-from builders.making.execution import Execution
-from builders.making.models import EMBEDDED
-from builders.making.recipe import Recipe
+from builders.diffusion.pin import EMBEDDED
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
 
 IMAGES_PER_CLASS = 200
 

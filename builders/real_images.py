@@ -11,10 +11,10 @@ from builders.classes.class_list import ClassEntry, read_class_table
 from builders.classes.class_options import ClassOptions
 from builders.classes.imagenet import imagenet_names
 from builders.clone_builder import CloneBuilder
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.images.source import Source, read_source
-from builders.making.execution import Execution
-from builders.making.recipe import Recipe
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
 
 BASE = Recipe(
     name="real_images",

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.format.errors import UserError
-from fakeit_eval.intervals import interval
+from builders.errors import UserError
+from fakeit_eval.reporting.intervals import interval
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from builders.format.command import told_in_one_sentence
-from builders.format.errors import UserError
+from builders.command_line.report_errors import report_errors
+from builders.errors import UserError
 
 if TYPE_CHECKING:
-    from fakeit_eval.backbones import Subject
     from fakeit_eval.evaluate import ProbeSettings
-    from fakeit_eval.features import Loading
+    from fakeit_eval.features.extract import Loading
+    from fakeit_eval.models import Model
 
 PROGRAM = "fakeit-eval"
 MAX_NAMED = 20
 """Classes that a line names."""
-WHOM = "Run directories of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME[@WEIGHTS], or state dicts (.pth, .safetensors)."
-Subjects = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SUBJECT", help=WHOM)]
+MODEL_HELP = "Run directories of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME[@WEIGHTS], or state dicts (.pth, .safetensors)."
+Models = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL", help=MODEL_HELP)]
 RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
 StudyName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 OutputPath = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
@@ -60,7 +60,7 @@ class Common:
     """Of the table that is printed: markdown, terminal, csv or latex."""
 
     def __post_init__(self) -> None:
-        from fakeit_eval.report import check_format
+        from fakeit_eval.reporting.report import check_format
 
         check_format(self.format)
         if self.as_published and self.as_seen:
@@ -74,15 +74,15 @@ class Common:
         return AS_PUBLISHED if self.as_published else AS_SEEN if self.as_seen else ""
 
     def loading(self) -> "Loading":
-        from fakeit_eval.features import Loading
+        from fakeit_eval.features.extract import Loading
 
         folder = {"cache": self.cache} if self.cache else {}
         return Loading(batch_size=self.batch_size, workers=self.workers, **folder)
 
-    def subjects(self, specs: tuple[str, ...]) -> "list[Subject]":
+    def models(self, specs: tuple[str, ...]) -> "list[Model]":
         """Those that were named; each with a folder of its own below --out where there are several."""
-        from fakeit_eval.backbones import FileNetwork, open_subject
-        from fakeit_eval.results import as_file_name
+        from fakeit_eval.models import FileNetwork, open_model
+        from fakeit_eval.reporting.results import as_file_name
 
         if not specs:
             raise UserError(
@@ -92,7 +92,7 @@ class Common:
             [self.out] if len(specs) == 1 else [self.out / as_file_name(spec) if self.out else None for spec in specs]
         )
         network = FileNetwork(arch=self.arch, head=self.head, temperature=self.temperature)
-        return [open_subject(spec, out, network) for spec, out in zip(specs, outs, strict=True)]
+        return [open_model(spec, out, network) for spec, out in zip(specs, outs, strict=True)]
 
 
 CommonOptions = Annotated[Common, tyro.conf.arg(name="")]
@@ -103,7 +103,7 @@ class Probing:
     """How classifiers are fitted."""
 
     probe: str = ""
-    """logistic_regression, sgd or k_nearest_neighbours; by default the paper's for the task."""
+    """logistic_regression, sgd or k_nearest_neighbors; by default the paper's for the task."""
     trials: int = 30
     """Trials of the search for the classifier's parameters."""
     seeds: tuple[int, ...] = (0,)
@@ -120,23 +120,23 @@ class Probing:
 ProbingOptions = Annotated[Probing, tyro.conf.arg(name="")]
 
 
-def test(subjects: Subjects, /, data: Data, common: CommonOptions = Common()) -> None:
+def test(models: Models, /, data: Data, common: CommonOptions = Common()) -> None:
     """Test networks with their own classifiers: top-1, top-5, per class, confusion; writes results/test-….json.
 
     Args:
         data: Sets by name (imagenet_val, …; digits or imagenet for all of them), NAME=PLACE, or pictures: a clone, class
             folders, an archive (.tar, .tar.gz, .zip), hub:user/name@split.
     """
-    from fakeit_eval.evaluate import test_subject
-    from fakeit_eval.test_sets.open_sets import open_test_sets
+    from fakeit_eval.evaluate import classify_model
+    from fakeit_eval.open_test_sets import open_test_sets
 
-    loading, opened = common.loading(), common.subjects(subjects)
+    loading, opened = common.loading(), common.models(models)
     sets = open_test_sets(_given(data), common.root, common.policy)
-    _print([test_subject(subject, one, loading, again=common.again) for subject in opened for one in sets], common)
+    _print([classify_model(model, one, loading, again=common.again) for model in opened for one in sets], common)
 
 
 def probe(
-    subjects: Subjects,
+    models: Models,
     /,
     data: Data = (),
     train: str = "",
@@ -160,31 +160,31 @@ def probe(
         features: Ready features instead of a network's: .npz or .safetensors with X_train, y_train, X_test, y_test.
         download: Download what is missing in --root, where torchvision can.
     """
-    from fakeit_eval.evaluate import probe_features, probe_subject
-    from fakeit_eval.tasks.open_tasks import open_own, open_tasks
-    from fakeit_eval.tasks.readers import Place
+    from fakeit_eval.evaluate import probe_features, probe_model
+    from fakeit_eval.image_sets.annotation_files import DataRoot
+    from fakeit_eval.open_tasks import open_own, open_tasks
 
     loading, settings = common.loading(), probing.settings()
     if features is not None:
-        _alone("--features", subjects, data, train, val, test)
+        _alone("--features", models, data, train, val, test)
         file = _feature_file(features, common)
-        _print([probe_features(file, file.parts, settings, loading.cache, again=common.again)], common)
+        _print([probe_features(file, file.splits, settings, loading.cache, again=common.again)], common)
         return
     if bool(train) != bool(test) or (val and not train) or not (data or train):
         raise UserError("a probe needs --data TASK, or --train and --test (and perhaps --val) with pictures")
-    opened = common.subjects(subjects)
-    tasks = open_tasks(data, Place(root=common.root, download=download), common.policy)
+    opened = common.models(models)
+    tasks = open_tasks(data, DataRoot(root=common.root, download=download), common.policy)
     if train:
         tasks.append(open_own({"train": train, "val": val, "test": test}, common.policy))
-    _print([probe_subject(s, task, loading, settings, again=common.again) for s in opened for task in tasks], common)
+    _print([probe_model(s, task, loading, settings, again=common.again) for s in opened for task in tasks], common)
 
 
 def analyze(
-    subjects: Subjects,
+    models: Models,
     /,
     data: Data = (),
     features: Path | None = None,
-    reading: str = "text",
+    normalization: str = "text",
     common: CommonOptions = Common(),
 ) -> None:
     """Measure features: sparsity, intra-class distance, redundancy, coding length; writes results/analyze-….json.
@@ -194,28 +194,28 @@ def analyze(
         features: Ready features instead of a network's: .npz or .safetensors with X and y, or by parts, as for `probe`.
         reading: text: all four on l2-normalised features, as the paper's section 3.3; caption: the first two, as its Fig. 1.
     """
-    from fakeit_eval.analysis.analyse import check_reading
+    from fakeit_eval.analyze import check_normalization
     from fakeit_eval.evaluate import analyze_features, analyze_task, analyze_test_set
-    from fakeit_eval.tasks.open_tasks import is_task, open_tasks
-    from fakeit_eval.tasks.readers import Place
-    from fakeit_eval.test_sets.open_sets import open_test_sets
+    from fakeit_eval.image_sets.annotation_files import DataRoot
+    from fakeit_eval.open_tasks import is_task, open_tasks
+    from fakeit_eval.open_test_sets import open_test_sets
 
-    check_reading(reading)
+    check_normalization(normalization)
     if features is not None:
-        _alone("--features", subjects, data)
+        _alone("--features", models, data)
         file = _feature_file(features, common)
-        _print([analyze_features(file, file.parts, reading, again=common.again)], common)
+        _print([analyze_features(file, file.splits, normalization, again=common.again)], common)
         return
-    loading, opened = common.loading(), common.subjects(subjects)
+    loading, opened = common.loading(), common.models(models)
     sets = open_test_sets([spec for spec in _given(data) if not is_task(spec)], common.root, common.policy)
-    tasks = open_tasks([spec for spec in data if is_task(spec)], Place(root=common.root), common.policy)
+    tasks = open_tasks([spec for spec in data if is_task(spec)], DataRoot(root=common.root), common.policy)
     _print(
         [
             path
-            for subject in opened
+            for model in opened
             for path in (
-                *(analyze_test_set(subject, one, loading, reading, again=common.again) for one in sets),
-                *(analyze_task(subject, task, loading, reading, again=common.again) for task in tasks),
+                *(analyze_test_set(model, one, loading, normalization, again=common.again) for one in sets),
+                *(analyze_task(model, task, loading, normalization, again=common.again) for task in tasks),
             )
         ],
         common,
@@ -223,11 +223,11 @@ def analyze(
 
 
 def suite(
-    subjects: Subjects,
+    models: Models,
     /,
     suite: str = "digits",
     only: tuple[str, ...] = ("test", "probe", "analyze"),
-    reading: str = "text",
+    normalization: str = "text",
     probing: ProbingOptions = Probing(),
     common: CommonOptions = Common(),
 ) -> None:
@@ -238,15 +238,17 @@ def suite(
         only: Which evaluations: test, probe, analyze.
         reading: Of the feature analysis, as for `analyze`.
     """
+    from fakeit_eval.image_sets.annotation_files import DataRoot
     from fakeit_eval.suite import run_suite
-    from fakeit_eval.tasks.readers import Place
 
-    loading, settings, place = common.loading(), probing.settings(), Place(root=common.root)
+    loading, settings, data_root = common.loading(), probing.settings(), DataRoot(root=common.root)
     _print(
         [
             path
-            for subject in common.subjects(subjects)
-            for path in run_suite(suite, subject, place, loading, settings, reading, only=only, again=common.again)
+            for model in common.models(models)
+            for path in run_suite(
+                suite, model, data_root, loading, settings, normalization, only=only, again=common.again
+            )
         ],
         common,
     )
@@ -262,7 +264,7 @@ def study(
     fixed: str = "",
     real: str = "",
     root: str = "",
-    part: str = "1/1",
+    share: str = "1/1",
     jobs: int = 1,
     trials: int = 30,
     guidance: float = 0.0,
@@ -280,19 +282,19 @@ def study(
         fixed: What stays the same over data set sizes: iterations or epochs; the paper does not tell.
         real: Class folders of the real training images, or a clone's URL; digits have theirs.
         root: Directory of the published data sets, as docs/evaluation.md lays them out.
-        part: This machine's share i/n of the runs; the last one to finish gathers.
+        share: This machine's share i/n of the runs; the last one to finish gathers.
         jobs: Runs side by side.
         trials: Trials of each probe's search.
         guidance: Guidance scale of the card's synthetic images; by default 7.5. The paper does not say.
     """
     from fakeit_eval.studies.base import Options
-    from fakeit_eval.study import Setting, parse_part, run_study
+    from fakeit_eval.study import Setting, parse_share, run_study
 
     options = Options(seeds=seeds, fixed=fixed, real=real, guidance=guidance)
-    setting = Setting(out=out, root=root, part=parse_part(part), jobs=jobs, trials=trials, options=options)
+    setting = Setting(out=out, root=root, share=parse_share(share), jobs=jobs, trials=trials, options=options)
     page = run_study(name, base, values, setting)
     if page is None:
-        print(f"part {part} is finished; the others are not yet, and the last one to finish gathers")
+        print(f"share {share} is finished; the others are not yet, and the last one to finish gathers")
     else:
         print(page.read_text(encoding="utf-8"))
         print(f"written to {page} and beside it (.csv, .json, .png, .svg)")
@@ -307,8 +309,8 @@ def report(runs: RunPaths, /, format: str = "markdown", layout: str = "long", ou
         layout: long, a row for each result; wide, a row for each run and a column for each data set.
         output: File to write to instead of the terminal.
     """
-    from fakeit_eval.report import render
-    from fakeit_eval.results import find_results, read_result
+    from fakeit_eval.reporting.report import render
+    from fakeit_eval.reporting.results import find_results, read_result
 
     text = render([read_result(path) for path in find_results(runs)], format, layout)
     if output is None:
@@ -319,8 +321,8 @@ def report(runs: RunPaths, /, format: str = "markdown", layout: str = "long", ou
 
 
 def _print(paths: list[Path], common: Common) -> None:
-    from fakeit_eval.report import render
-    from fakeit_eval.results import read_result
+    from fakeit_eval.reporting.report import render
+    from fakeit_eval.reporting.results import read_result
 
     results = [read_result(path) for path in paths]
     for line in dict.fromkeys(line for result in results for line in _notes(result["data"])):
@@ -340,7 +342,7 @@ def _notes(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _feature_file(path: Path, common: Common) -> Any:
-    from fakeit_eval.feature_files import read_feature_file
+    from fakeit_eval.features.feature_files import read_feature_file
 
     return read_feature_file(path, common.out)
 
@@ -368,7 +370,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line, by default the process's own."""
-    with told_in_one_sentence(PROGRAM, "eval"):
+    with report_errors(PROGRAM, "eval"):
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog=PROGRAM, description=__doc__, args=arguments, config=(tyro.conf.DisallowNone,)
         )

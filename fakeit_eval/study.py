@@ -8,7 +8,6 @@ study that was stopped goes on, because each command does; parts of it may run o
 
 import importlib
 import os
-import pkgutil
 import runpy
 import subprocess
 import sys
@@ -20,16 +19,14 @@ from typing import Any
 
 import filelock
 
-import fakeit_eval.studies as studies_folder
-import fakeit_eval.studies.bases as bases_folder
-from builders.format.errors import UserError, near
-from fakeit_eval.results import find_results, read_result
+from builders.errors import UserError, suggest
+from builders.plugins import module_names
+from fakeit_eval.figures.page import write_study
+from fakeit_eval.figures.table import Row, Table, rows_of_results
+from fakeit_eval.reporting.results import find_results, read_result
 from fakeit_eval.studies.base import Base, Clone, Options, Point, Run
-from fakeit_eval.studies.table import Row, Table, rows_of_results
-from fakeit_eval.study_page import write_study
 from fakeit_eval.tasks.base import read_tasks
 
-NOT_STUDIES = ("base", "table", "drawing", "bases")
 FINISHED = "finished"
 """File in a run's folder that names the evaluations that are done."""
 DIGITS_SCANS = "builders.embedded.digits"
@@ -42,7 +39,7 @@ class Setting:
     out: Path
     root: str = ""
     """Of the published data sets."""
-    part: tuple[int, int] = (1, 1)
+    share: tuple[int, int] = (1, 1)
     """This machine's, and how many there are."""
     jobs: int = 1
     """Runs side by side."""
@@ -57,7 +54,7 @@ class Setting:
             raise UserError(f"unknown --fixed '{self.options.fixed}'; choose from iterations, epochs")
 
 
-def parse_part(text: str) -> tuple[int, int]:
+def parse_share(text: str) -> tuple[int, int]:
     """ "2/3" as (2, 3).
 
     Raises:
@@ -65,16 +62,16 @@ def parse_part(text: str) -> tuple[int, int]:
     """
     first, slash, last = text.partition("/")
     if not (slash and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
-        raise UserError(f"--part {text} is no part; write i/n, such as 1/2 and 2/2")
+        raise UserError(f"--share {text} cannot be read; write i/n, such as 1/2 and 2/2")
     return int(first), int(last)
 
 
 def study_names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(studies_folder.__path__) if m.name not in NOT_STUDIES]
+    return module_names("fakeit_eval.studies")
 
 
 def base_names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(bases_folder.__path__)]
+    return module_names("fakeit_eval.study_bases")
 
 
 def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting) -> Path | None:
@@ -90,10 +87,10 @@ def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting
     points = _points(module, base, values, setting)
     runs = list(dict.fromkeys(point.run for point in points))
     _check_sources(runs, base)
-    mine, num_parts = setting.part
+    mine, num_shares = setting.share
     suite = getattr(module, "suite", lambda base: base.suite)(base)
     job = _Job(base, suite, module.EVALUATIONS, setting)
-    _run_all(runs[mine - 1 :: num_parts], job)
+    _run_all(runs[mine - 1 :: num_shares], job)
     left = [run for run in runs if not job.is_finished(run)]
     if left:
         return None
@@ -102,8 +99,8 @@ def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting
 
 def find_study(name: str) -> Any:
     if name not in study_names():
-        raise UserError(f"unknown study '{name}'; {near(name, study_names())}")
-    return importlib.import_module(f"{studies_folder.__name__}.{name}")
+        raise UserError(f"unknown study '{name}'; {suggest(name, study_names())}")
+    return importlib.import_module(f"fakeit_eval.studies.{name}")
 
 
 def find_base(name: str) -> Base:
@@ -114,11 +111,11 @@ def find_base(name: str) -> Base:
         except Exception as error:  # whatever its author's Python says
             raise UserError(f"base '{name}' cannot be read ({type(error).__name__}: {error}); mend it") from None
     elif name in base_names():
-        found = importlib.import_module(f"{bases_folder.__name__}.{name}").BASE
+        found = importlib.import_module(f"fakeit_eval.study_bases.{name}").BASE
     else:
-        raise UserError(f"unknown base '{name}'; {near(name, base_names())}, or a .py file with a BASE")
+        raise UserError(f"unknown base '{name}'; {suggest(name, base_names())}, or a .py file with a BASE")
     if not isinstance(found, Base):
-        raise UserError(f"base '{name}' has no BASE of type Base; see fakeit_eval/studies/bases/digits.py")
+        raise UserError(f"base '{name}' has no BASE of type Base; see fakeit_eval/study_bases/digits.py")
     return found
 
 
@@ -136,7 +133,7 @@ def _points(module: Any, base: Base, values: Sequence[str], setting: Setting) ->
 
 def _check_sources(runs: Sequence[Run], base: Base) -> None:
     """Real training images must be given, but for digits, whose scans ship with the package."""
-    needed = [r.data for r in runs if r.data.recipe.startswith("real_images") and not r.data.place]
+    needed = [r.data for r in runs if r.data.recipe.startswith("real_images") and not r.data.path]
     if not base.builder.startswith("digits") and any("--source" not in clone.options for clone in needed):
         raise UserError(
             f"base '{base.name}' needs its real training images; give --real DIR of class folders or a clone's URL"
@@ -199,8 +196,8 @@ def _run_one(run: Run, job: _Job) -> None:
 
 def _make(clone: Clone, setting: Setting) -> str:
     """Where a clone is, made if it is not there."""
-    if clone.place:
-        return clone.place
+    if clone.path:
+        return clone.path
     out = setting.out / "clones" / clone.key
     with _locked(out):
         if not (out / "clone.json").is_file():
@@ -253,7 +250,7 @@ def _finished(run: Run, setting: Setting) -> set[str]:
 
 def gather(points: Sequence[Point], evaluations: Sequence[str], setting: Setting) -> Table:
     """The results of finished runs as one table; those of evaluations that only other studies ask for stay out of it."""
-    groups = {name: task.group for name, task in read_tasks().items()}
+    families = {name: task.family for name, task in read_tasks().items()}
     rows: list[Row] = []
     for point in points:
         results = [read_result(path) for path in find_results([_run_folder(point.run, setting)])]
@@ -266,6 +263,6 @@ def gather(points: Sequence[Point], evaluations: Sequence[str], setting: Setting
             series=point.series,
             x=point.x,
             seed=point.run.seed,
-            group_of=lambda name: groups.get(name, "other"),
+            family_of=lambda name: families.get(name, "other"),
         )
     return Table(rows)

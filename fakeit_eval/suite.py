@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders.format.errors import UserError
-from fakeit_eval.analysis.analyse import check_reading
-from fakeit_eval.backbones import Subject
-from fakeit_eval.evaluate import ProbeSettings, analyze_task, analyze_test_set, probe_subject, test_subject
-from fakeit_eval.features import Loading
-from fakeit_eval.tasks.open_tasks import open_tasks
-from fakeit_eval.tasks.readers import Place
-from fakeit_eval.test_sets.open_sets import open_test_sets
+from builders.errors import UserError
+from fakeit_eval.analyze import check_normalization
+from fakeit_eval.evaluate import ProbeSettings, analyze_task, analyze_test_set, classify_model, probe_model
+from fakeit_eval.features.extract import Loading
+from fakeit_eval.image_sets.annotation_files import DataRoot
+from fakeit_eval.models import Model
+from fakeit_eval.open_tasks import open_tasks
+from fakeit_eval.open_test_sets import open_test_sets
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ NOT_MEASURED = ("cog",)
 
 def run_suite(
     name: str,
-    subject: Subject,
-    place: Place,
+    model: Model,
+    data_root: DataRoot,
     loading: Loading,
     settings: ProbeSettings,
-    reading: str,
+    normalization: str,
     *,
     only: Sequence[str] = EVALUATIONS,
     again: bool,
@@ -51,19 +51,19 @@ def run_suite(
     for evaluation in only:
         if evaluation not in EVALUATIONS:
             raise UserError(f"unknown evaluation '{evaluation}'; choose from {', '.join(EVALUATIONS)}")
-    check_reading(reading)
+    check_normalization(normalization)
     suite = SUITES[name]
     paths = []
     needs_tasks = "probe" in only or "analyze" in only
-    tasks = open_tasks(suite.tasks, place) if needs_tasks else []
-    for opened in open_test_sets(suite.test_sets, place.root):
-        if "test" in only and subject.backbone.classes:  # an encoder alone has nothing to test
-            paths.append(test_subject(subject, opened, loading, again=again))
+    tasks = open_tasks(suite.tasks, data_root) if needs_tasks else []
+    for opened in open_test_sets(suite.test_sets, data_root.root):
+        if "test" in only and model.backbone.classes:  # an encoder alone has nothing to test
+            paths.append(classify_model(model, opened, loading, again=again))
         if "analyze" in only:
-            paths.append(analyze_test_set(subject, opened, loading, reading, again=again))
+            paths.append(analyze_test_set(model, opened, loading, normalization, again=again))
     for task in tasks:
         if "probe" in only:
-            paths.append(probe_subject(subject, task, loading, settings, again=again))
-        if "analyze" in only and task.task.group not in NOT_MEASURED:
-            paths.append(analyze_task(subject, task, loading, reading, again=again))
+            paths.append(probe_model(model, task, loading, settings, again=again))
+        if "analyze" in only and task.task.family not in NOT_MEASURED:
+            paths.append(analyze_task(model, task, loading, normalization, again=again))
     return paths

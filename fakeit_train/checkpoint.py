@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from fakeit_train.config import TrainConfig
 from fakeit_train.precision import precision_on
 

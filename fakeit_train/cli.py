@@ -14,8 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from builders.format.command import told_in_one_sentence
-from builders.format.errors import UserError
+from builders.command_line.report_errors import report_errors
+from builders.errors import UserError
 
 PROGRAM = "fakeit-train"
 Clones = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLONE …")]
@@ -104,7 +104,7 @@ def keys(
         settings: Settings that the run was made with.
     """
     from fakeit_train.config import load_config
-    from fakeit_train.mixture import open_mixture
+    from fakeit_train.data.mixture import open_mixture
 
     loaded = load_config(config, [*choices.settings(), *settings])
     mixture = open_mixture(_given(data), loaded.data)
@@ -120,7 +120,7 @@ def keys(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line, by default the process's own."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with told_in_one_sentence(PROGRAM, "train"):
+    with report_errors(PROGRAM, "train"):
         if arguments[:1] == ["keys"]:
             tyro.cli(keys, prog=f"{PROGRAM} keys", args=arguments[1:], config=(tyro.conf.DisallowNone,))
         else:

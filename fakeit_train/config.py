@@ -8,20 +8,19 @@ import importlib
 import importlib.util
 import json
 import math
-import pkgutil
 import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fakeit_train.configs as configs_folder
-import fakeit_train.loggers as loggers_folder
-from builders.format.backbone import Backbone
-from builders.format.cache import ShardCache, default_folder
-from builders.format.errors import UserError, near
-from fakeit_train.crop_draws import CropConfig, augmentation_crops
-from fakeit_train.selection import Condition
+from builders.errors import UserError, suggest
+from builders.format.shard_cache import ShardCache
+from builders.networks.backbone import Backbone
+from builders.plugins import module_names
+from builders.storage.cache_folder import cache_folder
+from fakeit_train.crops.parameters import CropConfig, augmentation_crops
+from fakeit_train.data.selection import Condition
 
 UNQUOTED_COMMA = r"""(?:[^,'"]|'[^']*'|"[^"]*"|['"])+"""
 """What lies between two commas, those in quotes aside."""
@@ -71,7 +70,7 @@ class DataConfig:
 
     @property
     def cache(self) -> ShardCache:
-        return ShardCache(Path(self.cache_dir) if self.cache_dir else default_folder(), int(self.cache_gib * 2**30))
+        return ShardCache(Path(self.cache_dir) if self.cache_dir else cache_folder(), int(self.cache_gib * 2**30))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ class TrainConfig:
     """Weights to begin with: torchvision, timm, a run, or a file with a state dict; "" for fresh ones."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
-    group_weights: tuple[float, ...] = ()
+    crop_weights: tuple[float, ...] = ()
     """Weight in the loss of a crop of each group; () weighs every crop the same."""
     checkpoint_every: int = 500
     """Steps between checkpoints; one more is written at the end."""
@@ -169,22 +168,20 @@ class TrainConfig:
             raise UserError(f"unknown precision '{self.precision}'; choose from {', '.join(PRECISIONS)}")
         for logger in self.log_to:
             if logger not in logger_names():
-                raise UserError(f"unknown logger '{logger}' in log_to; {near(logger, logger_names())}")
+                raise UserError(f"unknown logger '{logger}' in log_to; {suggest(logger, logger_names())}")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"label_smoothing is {self.label_smoothing}, but must be at least 0 and below 1")
-        num_groups, weights = len(augmentation_crops(self.augmentation, self.crops).groups), self.group_weights
-        if weights and (len(weights) != num_groups or min(weights) < 0 or not 0 < sum(weights) < math.inf):
-            raise UserError(
-                f"group_weights are {weights}, but must be {num_groups} numbers from 0 on, not all of them 0"
-            )
+        num_kinds, weights = len(augmentation_crops(self.augmentation, self.crops).kinds), self.crop_weights
+        if weights and (len(weights) != num_kinds or min(weights) < 0 or not 0 < sum(weights) < math.inf):
+            raise UserError(f"crop_weights are {weights}, but must be {num_kinds} numbers from 0 on, not all of them 0")
 
 
 def logger_names() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(loggers_folder.__path__)]
+    return module_names("fakeit_train.loggers")
 
 
 def config_names() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(configs_folder.__path__)]
+    return module_names("fakeit_train.configs")
 
 
 def load_config(name: str, settings: list[str]) -> TrainConfig:
@@ -202,9 +199,9 @@ def load_config(name: str, settings: list[str]) -> TrainConfig:
         except Exception as error:  # whatever its author's Python says
             raise UserError(f"config '{name}' cannot be read ({type(error).__name__}: {error}); mend it") from None
     elif name in config_names():
-        module = importlib.import_module(f"{configs_folder.__name__}.{name}")
+        module = importlib.import_module(f"fakeit_train.configs.{name}")
     else:
-        raise UserError(f"unknown config '{name}'; {near(name, config_names())}, or a .py file with a CONFIG")
+        raise UserError(f"unknown config '{name}'; {suggest(name, config_names())}, or a .py file with a CONFIG")
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, TrainConfig):
         raise UserError(f"config '{name}' has no CONFIG of type TrainConfig; see fakeit_train/configs/digits.py")
@@ -219,7 +216,7 @@ def load_config(name: str, settings: list[str]) -> TrainConfig:
 def _replace(config: Any, path: list[str], text: str, whole: str) -> Any:
     names = [f.name for f in dataclasses.fields(config)]
     if path[0] not in names:
-        raise UserError(f"unknown setting '{whole}'; {near(path[0], names)}")
+        raise UserError(f"unknown setting '{whole}'; {suggest(path[0], names)}")
     value = getattr(config, path[0])
     if len(path) > 1:
         if not dataclasses.is_dataclass(value):
@@ -238,9 +235,9 @@ def _parse(kind: Any, text: str, whole: str) -> Any:
         if typing.get_origin(kind) is dict and isinstance(found := json.loads(text), dict):
             return found
         if kind == tuple[str, ...]:
-            return tuple(part.strip() for part in re.findall(UNQUOTED_COMMA, text) if part.strip())
+            return tuple(piece.strip() for piece in re.findall(UNQUOTED_COMMA, text) if piece.strip())
         if typing.get_origin(kind) is tuple and set(typing.get_args(kind)) <= {float, Ellipsis}:
-            values = tuple(float(part) for part in text.split(","))
+            values = tuple(float(piece) for piece in text.split(","))
             if len(values) == len(typing.get_args(kind)) or Ellipsis in typing.get_args(kind):
                 return values
     except (ValueError, KeyError):

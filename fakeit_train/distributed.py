@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from builders.format.backbone import Backbone
+from builders.networks.backbone import Backbone
 
 
 class MultiCropNetwork(nn.Module):
@@ -16,12 +16,13 @@ class MultiCropNetwork(nn.Module):
     def forward(self, crops: list[Tensor]) -> list[Tensor]:
         """Per group: uint8 (batch, num_crops, size, size, 3) to logits (batch, num_crops, num_classes)."""
         return [
-            self.network(normalise(group.flatten(0, 1), self.backbone)).unflatten(0, group.shape[:2]) for group in crops
+            self.network(normalize(crops_of_kind.flatten(0, 1), self.backbone)).unflatten(0, crops_of_kind.shape[:2])
+            for crops_of_kind in crops
         ]
 
 
-def normalise(pictures: Tensor, backbone: Backbone) -> Tensor:
+def normalize(images: Tensor, backbone: Backbone) -> Tensor:
     """uint8 (n, size, size, 3) to float (n, 3, size, size), in the channels-last layout that they already have."""
-    pixels = pictures.permute(0, 3, 1, 2).float()
+    pixels = images.permute(0, 3, 1, 2).float()
     mean, std = (255 * pixels.new_tensor(values)[:, None, None] for values in (backbone.mean, backbone.std))
     return (pixels - mean) / std

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from builders.format.backbone import DESCRIPTION
-from builders.format.errors import UserError
+from builders.errors import UserError
+from builders.networks.backbone import DESCRIPTION
 from fakeit_train.checkpoint import has_checkpoint
 from fakeit_train.config import TrainConfig
-from fakeit_train.mixture import Mixture
+from fakeit_train.data.mixture import Mixture
 
 CONFIG_FILE = "config.json"
 FREE_SETTINGS = {

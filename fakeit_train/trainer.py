@@ -19,27 +19,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from builders.format.backbone import Backbone, build_network, save_backbone
-from builders.format.errors import UserError
-from builders.format.progress import progress
+from builders.command_line.progress import progress
+from builders.errors import UserError
+from builders.networks.backbone import Backbone, build_network, save_backbone
 from fakeit_train.checkpoint import State, has_checkpoint, load_checkpoint, make_state, save_checkpoint
 from fakeit_train.config import TrainConfig
-from fakeit_train.crop_draws import augmentation_crops
-from fakeit_train.data import Batch, OrderSampler, make_loader
-from fakeit_train.device_crops import make_on_device
+from fakeit_train.crops.on_device import make_on_device
+from fakeit_train.crops.parameters import augmentation_crops
+from fakeit_train.data.loader import Batch, OrderSampler, make_loader
+from fakeit_train.data.mixture import Mixture, open_mixture
+from fakeit_train.data.prefetch import Prefetcher, check_cache
 from fakeit_train.distributed import World, join_world
-from fakeit_train.initial import load_initial
-from fakeit_train.journal import Log, forget_after, open_journal, silence, step_log
+from fakeit_train.init_weights import load_init_weights
 from fakeit_train.losses import multi_crop_cross_entropy
-from fakeit_train.memory import memory_gib
-from fakeit_train.mixture import Mixture, open_mixture
+from fakeit_train.metrics_log import Log, forget_after, open_metrics_log, silence, step_log
 from fakeit_train.model import MultiCropNetwork
-from fakeit_train.optim import make_optimizer, set_rate
+from fakeit_train.optimizer import make_optimizer, set_rate
+from fakeit_train.peak_memory import memory_gib
 from fakeit_train.precision import precision_on
-from fakeit_train.prefetch import Prefetcher, check_cache
 from fakeit_train.run_folder import describe_run, open_run
 from fakeit_train.schedules import warm_up_cosine
-from fakeit_train.stopping import StopSignals
+from fakeit_train.signals import StopSignals
 from fakeit_train.validation import Validation, open_validation
 
 
@@ -82,7 +82,7 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         _prepare_torch(config, world)
         network = build_network(config.backbone)
         if not has_checkpoint(out / "checkpoint"):
-            fresh = load_initial(network, config.backbone, config.init)
+            fresh = load_init_weights(network, config.backbone, config.init)
             if fresh and world.is_main:
                 warnings.warn(f"{', '.join(fresh)} begin afresh: '{config.init}' has other classes", stacklevel=2)
         network = network.to(world.device).to(memory_format=torch.channels_last)
@@ -95,8 +95,8 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         sampler = OrderSampler(
             order, start, num_steps, world.rank, world.size, Prefetcher(mixture, order, world, num_steps)
         )
-        journal = open_journal(out, config.log_to, described, start) if world.is_main else silence()
-        outcome = run.steps(start, make_loader(mixture, config, sampler), journal)
+        metrics_log = open_metrics_log(out, config.log_to, described, start) if world.is_main else silence()
+        outcome = run.steps(start, make_loader(mixture, config, sampler), metrics_log)
         outcome = replace(outcome, num_broken=mixture.num_broken)
         if outcome.is_finished and world.is_main:
             save_backbone(out, config.backbone, state.learned)
@@ -152,7 +152,7 @@ class _Run:
         self.scaler, self.average = state.scaler, state.average
         self.out, self.num_steps = out, num_steps
         self.validation, self.test_every = validation, config.validation.every or steps_per_epoch
-        self.groups = augmentation_crops(config.augmentation, config.crops).groups
+        self.kinds = augmentation_crops(config.augmentation, config.crops).kinds
         self.stopping = StopSignals()
         self.unchecked: dict[int, list[str]] = {}  # keys of the steps whose loss was not looked at yet
         self.parallel = world.wrap(MultiCropNetwork(self.network, config.backbone)).train()
@@ -164,7 +164,7 @@ class _Run:
         # oneDNN's bfloat16 kernels give other sums from run to run on some CPUs, and now and then none that is finite.
         self.is_without_onednn = world.device.type == "cpu" and precision == "bfloat16"
 
-    def steps(self, start: int, batches: Generator[Batch], journal: AbstractContextManager[Log]) -> Outcome:
+    def steps(self, start: int, batches: Generator[Batch], metrics_log: AbstractContextManager[Log]) -> Outcome:
         """Takes all steps from `start`, or fewer after a signal to stop."""
         step = start
         keys_log = step_log(self.out / f"keys-{self.world.rank}.jsonl") if self.config.log_keys else silence()
@@ -174,7 +174,7 @@ class _Run:
             self.validation or nullcontext(),
             self.stopping.received(),
             self._progress(start) as bar,
-            journal as metrics,
+            metrics_log as metrics,
             keys_log as log_keys,
         ):
             waited, since, counted = 0.0, time.perf_counter(), step
@@ -193,10 +193,10 @@ class _Run:
                 if is_told or is_tested or is_saved:  # a loss that is not finite is never saved
                     value = self._mean_loss(loss, step)
                     elapsed = time.perf_counter() - since
-                    told = self._speed(step - counted, elapsed, waited)
-                    metrics(step=step, loss=value, learning_rate=rate, **told)
+                    message = self._speed(step - counted, elapsed, waited)
+                    metrics(step=step, loss=value, learning_rate=rate, **message)
                     bar.set_postfix_str(
-                        f"loss {value:.3f}, waiting {told['waiting']:.0%}, memory {told['memory_gib']:.1f} GiB",
+                        f"loss {value:.3f}, waiting {message['waiting']:.0%}, memory {message['memory_gib']:.1f} GiB",
                         refresh=False,
                     )
                     if is_tested and (scores := self._test()):
@@ -245,19 +245,19 @@ class _Run:
     def _backward(self, batch: Batch) -> Tensor:
         """Adds up the gradients of the rank's part of the batch, and gives its share of the mean loss."""
         device, config = self.world.device, self.config
-        num_parts = config.optim.accumulation
+        num_micro_batches = config.optim.accumulation
         tensors = (batch.labels, *self._crops(batch))
-        parts = zip(*(tensor.tensor_split(num_parts) for tensor in tensors), strict=True)
+        micro_batches = zip(*(tensor.tensor_split(num_micro_batches) for tensor in tensors), strict=True)
         total = torch.zeros((), device=device)
-        for number, (labels, *crops) in enumerate(parts, 1):
-            with self.world.without_averaging(self.parallel) if number < num_parts else nullcontext():
+        for number, (labels, *crops) in enumerate(micro_batches, 1):
+            with self.world.without_averaging(self.parallel) if number < num_micro_batches else nullcontext():
                 with self.autocast:
-                    logits = self.parallel([group.to(device, non_blocking=True) for group in crops])
+                    logits = self.parallel([crops_of_kind.to(device, non_blocking=True) for crops_of_kind in crops])
                 loss = multi_crop_cross_entropy(
                     logits,
                     labels.to(device, non_blocking=True),
                     label_smoothing=config.label_smoothing,
-                    group_weights=config.group_weights,
+                    crop_weights=config.crop_weights,
                 )
                 loss = loss / config.data.batch_size
                 self.scaler.scale(loss * self.world.size).backward()  # data parallelism averages over the processes
@@ -266,9 +266,9 @@ class _Run:
 
     def _crops(self, batch: Batch) -> list[Tensor]:
         """Per group uint8 (batch, num_crops, size, size, 3)."""
-        if not batch.pictures:
+        if not batch.images:
             return batch.crops
-        return make_on_device(batch.pictures.to(self.world.device), batch.drawn, self.groups)
+        return make_on_device(batch.images.to(self.world.device), batch.parameters, self.kinds)
 
     def _mean_loss(self, loss: Tensor, step: int) -> float:
         """The loss of the global batch of the step that was just taken; one that is not finite ends the run."""

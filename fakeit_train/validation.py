@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from builders.classes.matching import match_classes
-from builders.format.backbone import Backbone
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.format.open_clone import Clone, open_clone
 from builders.images.center_crop import CroppedBatches, as_it_is, start_worker
+from builders.networks.backbone import Backbone
 from fakeit_train.config import TrainConfig
 from fakeit_train.distributed import World
-from fakeit_train.model import normalise
-from fakeit_train.stopping import ignore_signals
+from fakeit_train.model import normalize
+from fakeit_train.signals import ignore_signals
 
 
 class Validation:
@@ -62,7 +62,7 @@ class Validation:
                 sums[4] = 1
                 break
             crops, labels, _ = batch
-            pixels = normalise(crops.to(self.world.device), self.backbone)
+            pixels = normalize(crops.to(self.world.device), self.backbone)
             sums[:4] += _sums(network(pixels).float().cpu(), self.labels[labels])
         network.train(was_training)
         top1, top5, loss, count, is_cut = self.world.sum(sums).tolist()

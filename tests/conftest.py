@@ -22,9 +22,9 @@ import pytest
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions
 from builders.format.manifest import Manifest
-from builders.making.execution import Execution
-from builders.making.plan import Plan
-from builders.making.recipe import Recipe
+from builders.planning.plan import Plan
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
 from tests.loopback.hub import Hub
 from tests.loopback.server import running
 from tests.tiny_pipeline import write_tiny_checker, write_tiny_pipeline
@@ -121,9 +121,9 @@ EXECUTION = Execution(batch_size=4)
 
 
 @pytest.fixture
-def painted(recipe: Recipe, tiny_pipeline: Path) -> Recipe:
+def generated(recipe: Recipe, tiny_pipeline: Path) -> Recipe:
     """The recipe on the tiny pipeline."""
-    from builders.making.models import pin_model
+    from builders.engines.base import pin_model
 
     return pin_model(replace(recipe, model=str(tiny_pipeline)))
 
@@ -139,7 +139,7 @@ def real_plan(scans: Path) -> Plan:
 @pytest.fixture(scope="session")
 def finished(real_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Manifest]]:
     """A finished clone of `real_plan`; not to be changed."""
-    from builders.making.make import make_clone
+    from builders.make_clone import make_clone
 
     out = tmp_path_factory.mktemp("clone") / "digits"
     manifest = make_clone(real_plan, str(out))

@@ -13,29 +13,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.audit.text_prompts import MEDIA, PHOTO, class_texts
 from builders.classes.class_list import read_class_table
-from builders.classes.digits import compose, enlarge, load_digits_part
+from builders.classes.digits import compose, enlarge, load_digits_split
 from builders.classes.scenes import scene_phrase
 from builders.embedded.digits import BACKDROPS
 from builders.embedded.train import train_tokenizer
-from builders.showing.audit.questions import MEDIA, PHOTO, class_texts
 
 SIDE, WIDTH, HEADS, LAYERS = 32, 64, 4, 3
 PER_CONCEPT = 6
 MEDIA_SEEN = (PHOTO, "drawing", "painting")
 
-Picture = NDArray[np.uint8]
+GalleryImage = NDArray[np.uint8]
 
 
-def as_drawing(picture: Picture) -> Picture:
+def as_drawing(image: GalleryImage) -> GalleryImage:
     """Dark ink on white."""
-    return 255 - picture
+    return 255 - image
 
 
-def as_painting(picture: Picture, rng: np.random.Generator) -> Picture:
+def as_artwork(image: GalleryImage, rng: np.random.Generator) -> GalleryImage:
     """Ink and paper in two of the strong colours."""
     ink, paper = rng.permutation(np.array([[220, 60, 30], [40, 90, 220], [240, 200, 40], [30, 160, 70]]))[:2]
-    share = picture.astype(np.float32) / 255
+    share = image.astype(np.float32) / 255
     return (share * ink + (1 - share) * paper).astype(np.uint8)
 
 
@@ -44,7 +44,7 @@ class Concepts:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        inks, labels, _ = load_digits_part("train")
+        inks, labels, _ = load_digits_split("train")
         self.inks = [[ink for ink, label in zip(inks, labels, strict=True) if label == digit] for digit in range(10)]
         entries = read_class_table("digits")
         self.texts = [class_texts(entry, medium) for medium in MEDIA_SEEN for entry in entries]
@@ -59,18 +59,18 @@ class Concepts:
     def text(self, concept: int) -> str:
         return str(self.rng.choice(self.texts[concept]))
 
-    def picture(self, concept: int) -> Picture:
+    def image(self, concept: int) -> GalleryImage:
         """(32, 32, 3)."""
         if concept >= 10 * len(MEDIA_SEEN):
-            painter = list(BACKDROPS.values())[concept - 10 * len(MEDIA_SEEN)]
-            return np.clip(painter(self.rng), 0, 255).astype(np.uint8)
+            draw = list(BACKDROPS.values())[concept - 10 * len(MEDIA_SEEN)]
+            return np.clip(draw(self.rng), 0, 255).astype(np.uint8)
         medium, digit = divmod(concept, 10)
         inks = self.inks[digit]
         ink = enlarge(inks[int(self.rng.integers(len(inks)))])
         shifted = np.roll(ink, self.rng.integers(-2, 3, size=2), axis=(0, 1))
         if medium:
             plain = compose(shifted)
-            return as_drawing(plain) if medium == 1 else as_painting(plain, self.rng)
+            return as_drawing(plain) if medium == 1 else as_artwork(plain, self.rng)
         backdrop = list(BACKDROPS.values())[int(self.rng.integers(len(BACKDROPS)))]
         return compose(shifted, backdrop(self.rng)) if self.rng.random() < 0.3 else compose(shifted)
 
@@ -89,10 +89,10 @@ def write_digits_clip(out: Path, num_steps: int = 2500, seed: int = 0) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=num_steps, pct_start=0.1)
     targets = torch.arange(len(concepts.texts)).repeat_interleave(PER_CONCEPT)
     for _ in range(num_steps):
-        pictures = [concepts.picture(concept) for concept in targets.tolist()]
+        images = [concepts.image(concept) for concept in targets.tolist()]
         texts = [concepts.text(concept) for concept in range(len(concepts.texts))]
         tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
-        found = model(**tokens, pixel_values=processor(pictures, return_tensors="pt").pixel_values)
+        found = model(**tokens, pixel_values=processor(images, return_tensors="pt").pixel_values)
         loss = torch.nn.functional.cross_entropy(found.logits_per_image, targets)
         optimizer.zero_grad()
         loss.backward()

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from builders.classes.class_options import ClassOptions
-from builders.making.make import make_clone
-from builders.making.plan import Plan
+from builders.make_clone import make_clone
+from builders.planning.plan import Plan
 from builders.real_images import RealImages
 
 

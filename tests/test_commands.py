@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.format.distribution import DISTRIBUTION, versions
+from builders.versions import DISTRIBUTION, versions
 
 ROOT = Path(__file__).parent.parent
 

@@ -37,10 +37,10 @@ def write_tiny_checker(
     )
     checker = StableDiffusionSafetyChecker(config).eval()
     extractor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    pictures = example_pictures(pipeline, prompts, num_steps)
+    images = example_images(pipeline, prompts, num_steps)
     with torch.no_grad():
         checker.concept_embeds.normal_()
-        pixels = extractor(list(pictures), return_tensors="pt").pixel_values
+        pixels = extractor(list(images), return_tensors="pt").pixel_values
         embeddings = checker.visual_projection(checker.vision_model(pixels)[1])
         checker.concept_embeds[0] = embeddings.mean(0) + 0.3 * torch.randn(16)
         scores = cosine_distance(embeddings, checker.concept_embeds)[:, 0]
@@ -57,7 +57,7 @@ def write_tiny_checker(
     return max(float(flags[number :: len(prompts)].mean()) for number in range(len(prompts)))
 
 
-def example_pictures(pipeline: Path, prompts: tuple[str, ...] = ("one",), num_steps: int = 2) -> Any:
+def example_images(pipeline: Path, prompts: tuple[str, ...] = ("one",), num_steps: int = 2) -> Any:
     """A hundred pictures (100, height, width, 3), 8 bits, of the prompts in turn."""
     import diffusers
     import torch

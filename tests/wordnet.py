@@ -4,7 +4,7 @@ from pathlib import Path
 
 DEBIAN = Path("/usr/share/wordnet")
 FILES = ("index", "data")
-PARTS = ("adj", "adv", "noun", "verb")
+SPLITS = ("adj", "adv", "noun", "verb")
 LEXNAMES = """
 adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition
 noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person
@@ -20,7 +20,7 @@ def write_nltk_data(out: Path) -> None:
     """An nltk data directory with `corpora/wordnet`; sense keys are not used here and left empty."""
     folder = out / "corpora" / "wordnet"
     folder.mkdir(parents=True)
-    names = [f"{kind}.{part}" for kind in FILES for part in PARTS] + [f"{part}.exc" for part in PARTS]
+    names = [f"{kind}.{piece}" for kind in FILES for piece in SPLITS] + [f"{piece}.exc" for piece in SPLITS]
     for name in [*names, "cntlist.rev"]:
         (folder / name).write_bytes((DEBIAN / name).read_bytes())  # nltk refuses links that lead out of its directory
     rows = [f"{number:02d}\t{name}\t{NUMBERS[name.split('.')[0]]}" for number, name in enumerate(LEXNAMES.split())]

@@ -14,7 +14,7 @@ from anyascii import anyascii
 
 from builders.classes.class_list import MAX_CLASS_ID
 from builders.classes.wordnet import WNID, is_synset, read_synset
-from builders.format.errors import UserError
+from builders.errors import UserError
 
 SEPARATORS = " _-.,'’()/\t"
 """What may stand between words without making another name of it."""
@@ -41,13 +41,13 @@ def class_ids(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         alike[class_id(name)].append(name)
     found: dict[str, str] = {}
-    for identity, called in alike.items():
-        spellings = {unicodedata.normalize("NFC", name) for name in called}
-        if len(spellings) < len(called) or (len(called) > 1 and WNID.fullmatch(identity)):
-            first, second, *_ = sorted(called)
+    for identity, display_names in alike.items():
+        spellings = {unicodedata.normalize("NFC", name) for name in display_names}
+        if len(spellings) < len(display_names) or (len(display_names) > 1 and WNID.fullmatch(identity)):
+            first, second, *_ = sorted(display_names)
             raise UserError(f"'{first}' and '{second}' are both class '{identity}'; rename or remove one")
-        for name in called:
-            own = identity if len(called) == 1 or name == identity else _with_hash(identity, name)
+        for name in display_names:
+            own = identity if len(display_names) == 1 or name == identity else _with_hash(identity, name)
             if own in found:
                 raise UserError(f"'{found[own]}' and '{name}' are both class '{own}'; rename or remove one")
             found[own] = name

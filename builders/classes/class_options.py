@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from builders.classes.class_list import ClassEntry
-from builders.format.errors import UserError
-from builders.format.text_list import read_list
+from builders.command_line.text_list import read_list
+from builders.errors import UserError
 
 LEMMA_CHOICES = ("first", "all")
 

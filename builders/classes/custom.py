@@ -12,8 +12,8 @@ from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions
 from builders.classes.imagenet import IMAGES_PER_CLASS
 from builders.classes.wordnet import is_synset, parent_lemmas, read_synset
-from builders.format.errors import UserError
-from builders.format.text_list import Line, read_list
+from builders.command_line.text_list import Line, read_list
+from builders.errors import UserError
 from builders.images.folders import is_visible, readable
 
 
@@ -52,7 +52,7 @@ def _lines(path: str) -> list[tuple[str, str, str]]:
 
 def _described(path: str, line: Line) -> tuple[str, str, str]:
     """A class's name, hypernym and definition."""
-    name, hypernym, definition, *more = *[part.strip() for part in line.text.split("\t")], "", ""
+    name, hypernym, definition, *more = *[field.strip() for field in line.text.split("\t")], "", ""
     if len(more) > 2 or not name:
         raise UserError(
             f"'{path}', line {line.number}: '{line.text}' has more than a name, a hypernym and a definition"

@@ -14,7 +14,7 @@ SIZE = 32
 INK = 245.0
 
 
-def load_digits_part(part: str) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+def load_digits_split(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """Ink coverage (n, 8, 8) in [0, 1], labels (n,) and row numbers (n,) of the `train` or the `test` part."""
     from sklearn.datasets import load_digits
 
@@ -22,7 +22,7 @@ def load_digits_part(part: str) -> tuple[NDArray[np.float32], NDArray[np.int64],
     rows = (files("builders.classes") / "digits_test_rows.txt").read_text(encoding="utf-8").split()
     is_test = np.zeros(len(digits.target), dtype=bool)
     is_test[[int(row) for row in rows]] = True
-    chosen = np.flatnonzero(is_test if part == "test" else ~is_test)
+    chosen = np.flatnonzero(is_test if split == "test" else ~is_test)
     return (digits.images[chosen] / 16).astype(np.float32), digits.target[chosen].astype(np.int64), chosen
 
 
@@ -31,14 +31,14 @@ def enlarge(
 ) -> NDArray[np.float32]:
     """One scan (8, 8) with a margin of one of its pixels, enlarged to (32, 32), bicubic; optionally turned (degrees),
     scaled and shifted (pixels of 32)."""
-    picture = Image.fromarray(np.pad(ink, 1)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    image = Image.fromarray(np.pad(ink, 1)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     if rotation or scale != 1.0 or shift != (0.0, 0.0):
         cos, sin = np.cos(np.deg2rad(rotation)) / scale, np.sin(np.deg2rad(rotation)) / scale
-        centre = (SIZE - 1) / 2
-        x0, y0 = centre + shift[0], centre + shift[1]
-        matrix = (cos, sin, centre - cos * x0 - sin * y0, -sin, cos, centre + sin * x0 - cos * y0)
-        picture = picture.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(picture), 0.0, 1.0)
+        center = (SIZE - 1) / 2
+        x0, y0 = center + shift[0], center + shift[1]
+        matrix = (cos, sin, center - cos * x0 - sin * y0, -sin, cos, center + sin * x0 - cos * y0)
+        image = image.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(image), 0.0, 1.0)
 
 
 def compose(ink: NDArray[np.float32], backdrop: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions
-from builders.format.errors import missing_extra
+from builders.errors import missing_extra
 
 IMAGES_PER_CLASS = 1300
 PARENTS = "imagenet_parents.tsv"

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from builders.classes.class_ids import slug
-from builders.format.errors import UserError
+from builders.errors import UserError
 
 
 def match_classes(
@@ -35,18 +35,18 @@ def match_classes(
     by_slug = _positions(known_names, lambda name: map(slug, name.split(", ")))
     found: list[int | None] = []
     for identity, name in zip(ids, names, strict=True):
-        called = name or identity
+        display_names = name or identity
         choices = (
             by_id.get(identity)
-            or by_name.get(_folded(called))
-            or by_lemma.get(_folded(called))
-            or by_id.get(slug(called))
-            or by_slug.get(slug(called))
+            or by_name.get(_folded(display_names))
+            or by_lemma.get(_folded(display_names))
+            or by_id.get(slug(display_names))
+            or by_slug.get(slug(display_names))
             or []
         )
         if len(choices) > 1:
             raise UserError(
-                f"class '{called}' of '{where}' may be {' or '.join(known_ids[number] for number in choices)}; "
+                f"class '{display_names}' of '{where}' may be {' or '.join(known_ids[number] for number in choices)}; "
                 "name it by its class id"
             )
         found.append(choices[0] if choices else None)
@@ -63,13 +63,13 @@ def match_classes(
 
 
 def _positions(
-    texts: Sequence[str], parts: Callable[[str], Iterable[str]] = lambda text: [text]
+    texts: Sequence[str], pieces_of: Callable[[str], Iterable[str]] = lambda text: [text]
 ) -> dict[str, list[int]]:
     """The numbers of the texts that have each part, by default the text itself."""
     found: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
-        for part in dict.fromkeys(parts(text) if text else []):
-            found.setdefault(part, []).append(number)
+        for piece in dict.fromkeys(pieces_of(text) if text else []):
+            found.setdefault(piece, []).append(number)
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from builders.format.errors import UserError, missing_extra
+from builders.errors import UserError, missing_extra
 
 DOWNLOAD = "python -m nltk.downloader wordnet"
 WNID = re.compile(r"n\d{8}")
@@ -64,7 +64,7 @@ def _parents(offset: int) -> list[str]:
         words = file.readline().partition(" | ")[0].split(" ")
     # offset, lexicographer file, type, number of lemmas in hexadecimal, (lemma, id)…, number of pointers, (symbol, offset, …)…
     first = 4 + 2 * int(words[3], 16) + 1
-    pointers = [words[place : place + 2] for place in range(first, first + 4 * int(words[first - 1]), 4)]
+    pointers = [words[start : start + 2] for start in range(first, first + 4 * int(words[first - 1]), 4)]
     hypernyms = [f"n{target}" for symbol, target in pointers if symbol == "@"]
     return hypernyms or [f"n{target}" for symbol, target in pointers if symbol == "@i"]
 

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from builders.classes.class_list import read_class_table
-from builders.classes.digits import compose, enlarge, load_digits_part
+from builders.classes.digits import compose, enlarge, load_digits_split
 from builders.classes.scenes import scene_phrase
-from builders.embedded.digits import BACKDROPS, Painter
-from builders.making.prompts import TEMPLATES, render_prompt, template_fields
+from builders.embedded.digits import BACKDROPS, DrawBackground
+from builders.recipes.prompts import TEMPLATES, render_prompt, template_fields
 
 HIDDEN = 96
 """Width of the text encoder, and so of the UNet's cross-attention."""
@@ -53,7 +53,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
 
 
-def draw_variant(scan: NDArray[np.float32], painter: Painter | None, rng: np.random.Generator) -> NDArray[np.uint8]:
+def draw_variant(scan: NDArray[np.float32], draw: DrawBackground | None, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A scan (8, 8), a little turned, scaled and shifted, as a picture (3, 32, 32)."""
     ink = enlarge(
         scan,
@@ -61,23 +61,23 @@ def draw_variant(scan: NDArray[np.float32], painter: Painter | None, rng: np.ran
         scale=rng.uniform(0.94, 1.06),
         shift=(rng.uniform(-1, 1), rng.uniform(-1, 1)),
     )
-    return compose(ink, painter(rng) if painter else None).transpose(2, 0, 1)
+    return compose(ink, draw(rng) if draw else None).transpose(2, 0, 1)
 
 
-def make_pictures(variants: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def make_images(variants: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Training pictures (class, scene, n, 3, 32, 32): as many black scenes as backdrops, black ones first.
 
     Every scan comes `variants` times on black and `variants` times before backdrops.
     """
-    ink, labels, _ = load_digits_part("train")
+    ink, labels, _ = load_digits_split("train")
     num_per_scene = 120 * variants // len(BACKDROPS)
-    painters = [None] * len(BACKDROPS) + list(BACKDROPS.values())
+    drawers = [None] * len(BACKDROPS) + list(BACKDROPS.values())
     return np.stack(
         [
             np.stack(
                 [
-                    np.stack([draw_variant(scans[(s + i) % 120], painter, rng) for i in range(num_per_scene)])
-                    for s, painter in enumerate(painters)
+                    np.stack([draw_variant(scans[(s + i) % 120], draw, rng) for i in range(num_per_scene)])
+                    for s, draw in enumerate(drawers)
                 ]
             )
             for scans in (ink[labels == label] for label in range(10))
@@ -86,7 +86,7 @@ def make_pictures(variants: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def caption_table() -> list[tuple[str, int, int]]:
-    """Every caption with its class and its scene number in `make_pictures` (-1: any black one)."""
+    """Every caption with its class and its scene number in `make_images` (-1: any black one)."""
     table = []
     scenes = list(BACKDROPS)
     for template in TEMPLATES.values():
@@ -170,7 +170,7 @@ def cosine_rate(step: int, num_steps: int, peak: float, warm_up: int = 200) -> f
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def optimise(optimizer: torch.optim.Optimizer, module: nn.Module, loss: Tensor, rate: float) -> None:
+def optimize(optimizer: torch.optim.Optimizer, module: nn.Module, loss: Tensor, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
@@ -179,26 +179,26 @@ def optimise(optimizer: torch.optim.Optimizer, module: nn.Module, loss: Tensor, 
     optimizer.step()
 
 
-def train_vae(pictures: Tensor, config: TrainingConfig, device: str) -> AutoencoderKL:
+def train_vae(images: Tensor, config: TrainingConfig, device: str) -> AutoencoderKL:
     """The autoencoder of pictures in [-1, 1]: mean absolute plus squared error, and a small KL term."""
     vae = build_vae().to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=0.0)
     order = torch.Generator().manual_seed(config.seed + 1)
     for step in range(config.vae_steps):
-        batch = pictures[torch.randint(len(pictures), (64,), generator=order)].to(device).float() / 127.5 - 1
+        batch = images[torch.randint(len(images), (64,), generator=order)].to(device).float() / 127.5 - 1
         posterior = vae.encode(batch).latent_dist
-        painted = vae.decode(posterior.sample()).sample
-        error = F.l1_loss(painted, batch) + F.mse_loss(painted, batch)
+        generated = vae.decode(posterior.sample()).sample
+        error = F.l1_loss(generated, batch) + F.mse_loss(generated, batch)
         loss = error + 1e-4 * posterior.kl().mean() / posterior.mean[0].numel()
-        optimise(optimizer, vae, loss, cosine_rate(step, config.vae_steps, 1.5e-3))
+        optimize(optimizer, vae, loss, cosine_rate(step, config.vae_steps, 1.5e-3))
         report("vae", step, config.vae_steps, loss)
     return vae.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
-def encode_pictures(vae: AutoencoderKL, pictures: Tensor, device: str) -> Tensor:
+def encode_images(vae: AutoencoderKL, images: Tensor, device: str) -> Tensor:
     """Latents (n, 4, 8, 8), scaled to unit variance; sets the VAE's scaling factor."""
-    latents = torch.cat([vae.encode(b.to(device).float() / 127.5 - 1).latent_dist.mean for b in pictures.split(500)])
+    latents = torch.cat([vae.encode(b.to(device).float() / 127.5 - 1).latent_dist.mean for b in images.split(500)])
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     return latents * vae.config.scaling_factor
 
@@ -239,7 +239,7 @@ def train_denoiser(
         noisy = noising.add_noise(clean, noise, times)
         states = states.repeat_interleave(config.images_per_caption, dim=0)
         loss = F.mse_loss(model["unet"](noisy, times, states).sample, noise)
-        optimise(optimizer, model, loss, cosine_rate(step, config.steps, config.learning_rate))
+        optimize(optimizer, model, loss, cosine_rate(step, config.steps, config.learning_rate))
         average.step(model.parameters())
         report("denoiser", step, config.steps, loss)
     average.copy_to(model.parameters())
@@ -254,10 +254,10 @@ def report(what: str, step: int, num_steps: int, loss: Tensor) -> None:
 def train(config: TrainingConfig) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(config.seed)
-    pictures = make_pictures(config.variants, np.random.default_rng(config.seed))
-    flat = torch.from_numpy(pictures).flatten(0, 2)
+    images = make_images(config.variants, np.random.default_rng(config.seed))
+    flat = torch.from_numpy(images).flatten(0, 2)
     vae = train_vae(flat, config, device)
-    latents = encode_pictures(vae, flat, device).reshape(*pictures.shape[:3], 4, 8, 8)
+    latents = encode_images(vae, flat, device).reshape(*images.shape[:3], 4, 8, 8)
     tokenizer, text_encoder, unet = train_denoiser(latents, config, device)
     pipeline = StableDiffusionPipeline(
         vae=vae,

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from builders.format.errors import UserError
-from builders.format.storage import Storage
+from builders.errors import UserError
+from builders.storage.base import Storage
 
 MANIFEST = "clone.json"
 CARD = "README.md"
@@ -39,18 +39,18 @@ def metadata_name(split: str, number: int) -> str:
     return f"metadata/{split}-{number:05d}.parquet"
 
 
-def making_folder(shard: int) -> str:
+def staging_folder(shard: int) -> str:
     """Where a shard's files lie while the clone is being made."""
     return f"{MAKING}/{shard // SHARDS_PER_FOLDER:03d}"
 
 
-def making_stem(split: str, shard: int, recipe_hash: str, end_round: int) -> str:
+def staging_stem(split: str, shard: int, recipe_hash: str, end_round: int) -> str:
     """What the names of a shard's files begin with while the clone is being made.
 
     The names say of which recipe and rounds the shard is: so a listing tells what is made, and a shard that ends a clone is
     another one than its namesake in a longer clone.
     """
-    return f"{making_folder(shard)}/{split}-{shard:06d}-{end_round}-{recipe_hash[:8]}"
+    return f"{staging_folder(shard)}/{split}-{shard:06d}-{end_round}-{recipe_hash[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +82,13 @@ class Verdicts:
         )
 
     @classmethod
-    def total(cls, parts: Iterable["Verdicts"]) -> "Verdicts":
+    def total(cls, verdicts: Iterable["Verdicts"]) -> "Verdicts":
         """The counts of several shards added up."""
         num_unchecked, sums = 0, {name: Counter[str]() for name in ("flagged", "broken", "remade")}
-        for part in parts:
-            num_unchecked += part.num_unchecked
+        for some in verdicts:
+            num_unchecked += some.num_unchecked
             for name, total in sums.items():
-                total.update(getattr(part, name))
+                total.update(getattr(some, name))
         return cls(num_unchecked=num_unchecked, **{name: _sorted(total) for name, total in sums.items()})
 
 

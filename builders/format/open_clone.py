@@ -24,15 +24,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builders.format.cache import ShardCache
-from builders.format.errors import SampleNotFoundError, UserError, first_line
+from builders.errors import SampleNotFoundError, UserError, first_line
 from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest, ShardEntry
 from builders.format.metadata import read_rows
-from builders.format.opening import open_manifest
+from builders.format.resolve import open_manifest
 from builders.format.rounds import MAX_COUNT, Rounds
-from builders.format.shards import MAX_MEMBER_BYTES
-from builders.format.storage import open_storage
+from builders.format.shard_cache import ShardCache
+from builders.format.tar_shard import MAX_MEMBER_BYTES
 from builders.images.read import AS_SEEN, ReadImage, decode_sample, read_image
+from builders.storage.base import open_storage
 
 NUM_OPEN_SHARDS = 64
 BYTES_PAST_CACHE = 32 * 2**20
@@ -44,19 +44,19 @@ INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
 class EncodedSample:
     key: str
     label: int
-    picture: bytes
+    image: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class SampleView:
     key: str
     label: int
-    picture: memoryview
+    image: memoryview
     """Of the mapped file; it keeps the file open and does not travel to other processes."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _ImageRange:
     """Where a sample's picture lies, and what its metadata says of it."""
 
     shard: ShardEntry
@@ -71,11 +71,11 @@ class _Place:
     def num_bytes(self) -> int:
         return self.end - self.start
 
-    def is_of(self, picture: bytes) -> bool:
-        return hashlib.sha256(picture).hexdigest() == self.sha256
+    def is_of(self, image: bytes) -> bool:
+        return hashlib.sha256(image).hexdigest() == self.sha256
 
-    def view(self, picture: bytes) -> SampleView:
-        return SampleView(self.key, self.label, memoryview(picture))
+    def view(self, image: bytes) -> SampleView:
+        return SampleView(self.key, self.label, memoryview(image))
 
 
 class Clone:
@@ -117,15 +117,17 @@ class Clone:
 
     def __getitem__(self, number: int) -> EncodedSample:
         view = self.view(number)
-        return EncodedSample(view.key, view.label, view.picture.tobytes())
+        return EncodedSample(view.key, view.label, view.image.tobytes())
 
     def view(self, number: int) -> SampleView:
         """A sample without a copy of its picture, for what is decoded at once."""
-        place = self._place(number)
+        location = self._location(number)
         if self.storage.is_local:
-            return SampleView(place.key, place.label, self._read_map(place.shard, place.start, place.end))
-        picture = self.cache.read(self.storage, place.shard, place.start, place.end) if self.cache else None
-        return place.view(self._read_range(place) if picture is None else picture)
+            return SampleView(
+                location.key, location.label, self._read_map(location.shard, location.start, location.end)
+            )
+        image = self.cache.read(self.storage, location.shard, location.start, location.end) if self.cache else None
+        return location.view(self._read_range(location) if image is None else image)
 
     def views(self, numbers: Sequence[int]) -> list[SampleView]:
         """The samples of a batch, as `view` gives them.
@@ -141,52 +143,54 @@ class Clone:
         shards = {number: self.locate(number)[0] for number in numbers}
         absent = {shard for shard in set(shards.values()) if not self._is_in_cache(shard)}
         missing = [number for number, shard in shards.items() if shard in absent]
-        is_asked = bool(missing) and self._bytes_past_cache > 0 and self._has_ranges is not False
-        self._read_indexes(set(shards.values()), self.manifest.shards[min(absent)].name if is_asked else None)
-        if not is_asked or not self._has_ranges:
+        is_requested = bool(missing) and self._bytes_past_cache > 0 and self._has_ranges is not False
+        self._read_indexes(set(shards.values()), self.manifest.shards[min(absent)].name if is_requested else None)
+        if not is_requested or not self._has_ranges:
             return {}
-        places = {number: self._place(number) for number in missing}
+        locations = {number: self._location(number) for number in missing}
         if self.cache:
-            ends = itertools.accumulate(place.num_bytes for place in places.values())
+            ends = itertools.accumulate(location.num_bytes for location in locations.values())
             fitting = sum(end <= self._bytes_past_cache for end in ends)
-            places = dict(itertools.islice(places.items(), fitting))
-        contents = self.storage.read_ranges([(place.shard.name, place.start, place.end) for place in places.values()])
+            locations = dict(itertools.islice(locations.items(), fitting))
+        contents = self.storage.read_ranges(
+            [(location.shard.name, location.start, location.end) for location in locations.values()]
+        )
         found = {
-            number: place.view(content)
-            for (number, place), content in zip(places.items(), contents, strict=True)
-            if content is not None and place.is_of(content)
+            number: location.view(content)
+            for (number, location), content in zip(locations.items(), contents, strict=True)
+            if content is not None and location.is_of(content)
         }
         if self.cache:
             is_over = len(found) < len(missing)
             self._bytes_past_cache = (
-                0 if is_over else self._bytes_past_cache - sum(p.num_bytes for p in places.values())
+                0 if is_over else self._bytes_past_cache - sum(p.num_bytes for p in locations.values())
             )
         return found
 
-    def _place(self, number: int) -> "_Place":
+    def _location(self, number: int) -> "_ImageRange":
         shard, row = self.locate(number)
         index, entry = self.shard_index(shard), self.manifest.shards[shard]
         start = index["image_offset"][row]
         end = start + index["image_size"][row]
         sha256 = "" if self.storage.is_local else index["sha256"][row]
-        return _Place(entry, start, end, index["key"][row], index["label"][row], sha256)
+        return _ImageRange(entry, start, end, index["key"][row], index["label"][row], sha256)
 
     def _is_in_cache(self, shard: int) -> bool:
         return self.cache is not None and self.cache.has(self.manifest.shards[shard])
 
     def _read_indexes(self, shards: set[int], shard_to_try: str | None) -> None:
         """Reads the indexes of some shards together, and finds out meanwhile whether the server knows ranges."""
-        asked: list[Callable[[], object]] = []
+        requested: list[Callable[[], object]] = []
         shards = shards - self._indexed
         if self.cache:  # one thread for each file, or they would wait for each other's lock
             files = {shard // SHARDS_PER_METADATA_FILE for shard in shards}
-            asked += [partial(self.cache.fetch, self.storage, self.manifest.metadata[number]) for number in files]
+            requested += [partial(self.cache.fetch, self.storage, self.manifest.metadata[number]) for number in files]
         else:
-            asked += [partial(self.shard_index, shard) for shard in shards]
+            requested += [partial(self.shard_index, shard) for shard in shards]
         if shard_to_try and self._has_ranges is None:
-            asked.append(partial(self._try_ranges, shard_to_try))
-        if asked:
-            self.storage.each(lambda ask: ask(), asked)
+            requested.append(partial(self._try_ranges, shard_to_try))
+        if requested:
+            self.storage.each(lambda ask: ask(), requested)
         for shard in shards:
             self.shard_index(shard)
         self._indexed |= shards
@@ -197,7 +201,7 @@ class Clone:
     def decoded(self, number: int) -> tuple[NDArray[np.uint8], int]:
         """RGB pixels (height, width, 3) of a sample, as they are seen, and its label."""
         sample = self.view(number)
-        return decode_sample(sample.key, sample.picture), sample.label
+        return decode_sample(sample.key, sample.image), sample.label
 
     def read_labeled(self, number: int, policy: str = AS_SEEN) -> tuple[ReadImage, int]:
         """A sample's image, read by either policy, and its label.
@@ -207,7 +211,7 @@ class Clone:
         """
         sample = self.view(number)
         try:
-            return read_image(sample.picture, policy), sample.label
+            return read_image(sample.image, policy), sample.label
         except ValueError as error:
             raise UserError(
                 f"sample '{sample.key}' of '{self.root}' cannot be read ({error}); run 'fakeit-build verify --deep'"
@@ -314,19 +318,19 @@ class Clone:
             raise UserError(f"shard '{self.storage.path(entry.name)}' is cut; run 'fakeit-build verify {self.root}'")
         return content
 
-    def _read_range(self, place: "_Place") -> bytes:
+    def _read_range(self, location: "_ImageRange") -> bytes:
         """A picture by itself, which its own sha256 vouches for; fetched once more if it does not."""
         for _ in range(2):
             try:
-                picture = self.storage.read(place.shard.name, place.start, place.end)
+                image = self.storage.read(location.shard.name, location.start, location.end)
             except FileNotFoundError:
                 raise UserError(
-                    f"shard '{self.storage.url(place.shard.name)}' is not there; run 'fakeit-build verify'"
+                    f"shard '{self.storage.url(location.shard.name)}' is not there; run 'fakeit-build verify'"
                 ) from None
-            if place.is_of(picture):
-                return picture
+            if location.is_of(image):
+                return image
         raise UserError(
-            f"sample '{place.key}' of '{self.root}' came with another sha256 than its metadata says, twice; "
+            f"sample '{location.key}' of '{self.root}' came with another sha256 than its metadata says, twice; "
             "run 'fakeit-build verify'"
         )
 

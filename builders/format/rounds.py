@@ -30,7 +30,7 @@ class Rounds:
         """How many images of each class the first `rounds` rounds hold: floor(rounds n_c / n_max)."""
         return rounds * self._counts // self._counts.max()
 
-    def num_before(self, rounds: int) -> int:
+    def num_samples_before(self, rounds: int) -> int:
         """How many images the first `rounds` rounds hold."""
         return int(self.taken(rounds).sum())
 

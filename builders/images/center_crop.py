@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.images.read import Pixels, ReadImage
 
 if TYPE_CHECKING:

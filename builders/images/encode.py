@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.images.read import CLONE_FORMATS, FORMATS, WHITE, Pixels, read_image, read_image_header
 
 TURNED, CONVERTED = "turned", "converted"

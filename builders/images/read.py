@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageFile, ImageOps, UnidentifiedImageError
 
-from builders.format.errors import UserError, first_line
+from builders.errors import UserError, first_line
 
 Buffer = bytes | memoryview
 Pixels = NDArray[np.uint8]

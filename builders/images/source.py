@@ -17,11 +17,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builders.format.cache import default_folder
-from builders.format.errors import UserError
-from builders.format.progress import progress
+from builders.command_line.progress import progress
+from builders.errors import UserError
 from builders.images.folders import ClassFolders, list_class_folders, readable
 from builders.images.read import FORMATS, read_image, read_image_header
+from builders.storage.cache_folder import cache_folder
 
 VERSION = "2"
 MAX_NAMED = 100
@@ -165,7 +165,7 @@ def _keep(source: Source) -> None:
 
 
 def _pinned(digest: str) -> Path:
-    return default_folder() / "sources" / f"{digest.replace(':', '-')}.parquet"
+    return cache_folder() / "sources" / f"{digest.replace(':', '-')}.parquet"
 
 
 def _write(path: Path, table: pa.Table) -> None:
@@ -218,7 +218,7 @@ def _state(path: str) -> str:
 
 def _record(root: str) -> Path:
     digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
-    return default_folder() / "sources" / f"{digest}.parquet"
+    return cache_folder() / "sources" / f"{digest}.parquet"
 
 
 def _read_record(root: str) -> dict[tuple[str, str], str]:

@@ -10,31 +10,30 @@ A module may keep a `SAMPLER`, options of TPE, and `CANDIDATES` where there are 
 fitted to its end, as the reported one is: trials that are left early, or begin where others ended, lead a search elsewhere.
 """
 
-import pkgutil
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import fakeit_eval.probes as probes_folder
+from builders.plugins import module_names
 
 Features = NDArray[np.float32]
 """(n, d)."""
 Labels = NDArray[np.int64]
 """(n,), from 0."""
-Part = tuple[Features, Labels]
+LabeledFeatures = tuple[Features, Labels]
 Parameters = dict[str, float]
 
 
 @dataclass(frozen=True)
 class ProbeData:
-    train: Part
-    val: Part
-    test: Part
+    train: LabeledFeatures
+    val: LabeledFeatures
+    test: LabeledFeatures
 
     @property
-    def both(self) -> Part:
+    def both(self) -> LabeledFeatures:
         """Train and val."""
         return np.concatenate([self.train[0], self.val[0]]), np.concatenate([self.train[1], self.val[1]])
 
@@ -53,7 +52,7 @@ class ProbeScore:
 
 def probe_names() -> list[str]:
     """Of the modules of this folder that are probes."""
-    return [m.name for m in pkgutil.iter_modules(probes_folder.__path__) if m.name not in ("base", "search", "probe")]
+    return module_names("fakeit_eval.probes")
 
 
 def top1(predicted: Labels, labels: Labels) -> float:

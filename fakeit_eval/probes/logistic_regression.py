@@ -20,7 +20,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from fakeit_eval.probes.base import Labels, Parameters, Part, ProbeData, top1
+from fakeit_eval.probes.base import LabeledFeatures, Labels, Parameters, ProbeData, top1
 
 C_RANGE = (1e-5, 1e6)
 MAX_ITERATIONS = 2000
@@ -51,14 +51,14 @@ def _fit(c: float, train: tuple[Any, Any]) -> LogisticRegression:
     return model
 
 
-def _on_device(fitted: Part, asked: Part) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _on_device(fitted: LabeledFeatures, queries: LabeledFeatures) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """Tensors, or numpy's arrays where they are so small that calls into torch would cost more than they save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and fitted[0].size < TENSOR_SIZE:
-        return fitted, asked
+        return fitted, queries
     first, second = (
         (torch.from_numpy(features).to(device), torch.from_numpy(labels).to(device))
-        for features, labels in (fitted, asked)
+        for features, labels in (fitted, queries)
     )
     return first, second
 

@@ -13,7 +13,7 @@ import optuna
 import torch
 import torch.nn.functional as F
 
-from fakeit_eval.probes.base import Labels, Parameters, Part, ProbeData, top1
+from fakeit_eval.probes.base import LabeledFeatures, Labels, Parameters, ProbeData, top1
 
 LEARNING_RATES = (0.1, 100.0)
 WEIGHT_DECAYS = (1e-12, 1e-4)
@@ -74,12 +74,12 @@ def rate_after(epoch: int) -> float:
 
 
 def _num_classes(data: ProbeData) -> int:
-    return int(max(part[1].max() for part in (data.train, data.val, data.test))) + 1
+    return int(max(split[1].max() for split in (data.train, data.val, data.test))) + 1
 
 
-def _on_device(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+def _on_device(split: LabeledFeatures) -> tuple[torch.Tensor, torch.Tensor]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return F.normalize(torch.from_numpy(part[0]).float().to(device)), torch.from_numpy(part[1]).to(device)
+    return F.normalize(torch.from_numpy(split[0]).float().to(device)), torch.from_numpy(split[1]).to(device)
 
 
 @torch.inference_mode()

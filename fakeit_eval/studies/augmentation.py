@@ -4,9 +4,9 @@ import math
 
 from matplotlib.figure import Figure
 
+from fakeit_eval.figures.draw import draw_bars
+from fakeit_eval.figures.table import Table
 from fakeit_eval.studies.base import Base, Options, Point
-from fakeit_eval.studies.drawing import draw_bars
-from fakeit_eval.studies.table import Table
 
 TITLE = "What augmentation gains on real and on synthetic images"
 X_LABEL = "training images"

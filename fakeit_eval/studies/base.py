@@ -25,7 +25,7 @@ class Clone:
     """builder/config of fakeit-build."""
     options: tuple[str, ...] = ()
     """Of `fakeit-build make`."""
-    place: str = ""
+    path: str = ""
     """Where it is, if it is not to be made: real images as a clone, on a disk or at a URL."""
 
     @property
@@ -126,7 +126,7 @@ class Base:
     def real(self, options: Options) -> Clone:
         """Its real training images."""
         if options.real and ("://" in options.real):
-            return Clone(recipe="real_images/train", place=options.real)
+            return Clone(recipe="real_images/train", path=options.real)
         source = ("--source", options.real) if options.real else ()
         return Clone(recipe="real_images/train", options=(*source, *self.real_options))
 

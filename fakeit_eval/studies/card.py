@@ -5,9 +5,9 @@ The synthetic ones are of the prompt "c, h_c inside b"; the caption does not say
 
 from matplotlib.figure import Figure
 
+from fakeit_eval.figures.draw import draw_spiders
+from fakeit_eval.figures.table import Table
 from fakeit_eval.studies.base import Base, Options, Point
-from fakeit_eval.studies.drawing import draw_spiders
-from fakeit_eval.studies.table import Table
 
 TITLE = "Performance card"
 X_LABEL = ""

@@ -2,9 +2,9 @@
 
 from matplotlib.figure import Figure
 
+from fakeit_eval.figures.draw import draw_measures
+from fakeit_eval.figures.table import Table
 from fakeit_eval.studies.base import Base, Options, Point
-from fakeit_eval.studies.drawing import draw_measures
-from fakeit_eval.studies.table import Table
 
 TITLE = "Features learned from real and from synthetic images"
 X_LABEL = "trained on"

@@ -2,9 +2,9 @@
 
 from matplotlib.figure import Figure
 
+from fakeit_eval.figures.draw import draw_curves
+from fakeit_eval.figures.table import Table
 from fakeit_eval.studies.base import Base, Options, Point
-from fakeit_eval.studies.drawing import draw_curves
-from fakeit_eval.studies.table import Table
 
 TITLE = "Accuracy over diffusion steps"
 X_LABEL = "diffusion steps"

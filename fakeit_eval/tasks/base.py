@@ -20,23 +20,23 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.format.errors import UserError
-from fakeit_eval.pictures.base import Labels
+from builders.errors import UserError
+from fakeit_eval.image_sets.base import Labels
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 TUNING_SHARE = 0.2
 """Of the training part, drawn to tune on where the paper gives no size; ours, as it does not say."""
 TEST_SHARE = 0.3
 """Of a user's own images that come in one part."""
-Rows = NDArray[np.int64]
-GROUPS = {"small": "the eight small sets", "inaturalist": "iNaturalist", "cog": "ImageNet-CoG", "offline": "offline"}
+RowIndices = NDArray[np.int64]
+FAMILIES = {"small": "the eight small sets", "inaturalist": "iNaturalist", "cog": "ImageNet-CoG", "offline": "offline"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     name: str
-    group: str = ""
-    """One of `GROUPS`; "" for data of one's own."""
+    family: str = ""
+    """One of `FAMILIES`; "" for data of one's own."""
     probe: str = "logistic_regression"
     """The paper's: logistic_regression for small sets, sgd for large ones."""
     module: str = ""
@@ -64,14 +64,14 @@ def read_tasks() -> dict[str, Task]:
     """The table, by name."""
     with (files("fakeit_eval.tasks") / "tasks.tsv").open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t"))
-    numbers = ("classes", *PARTS)
+    numbers = ("classes", *SPLITS)
     return {
         row["name"]: Task(**{**row, **{name: int(row[name]) for name in numbers}})  # type: ignore[arg-type]
         for row in rows
     }
 
 
-def draw_parts(task: Task, given: dict[str, Labels], seed: int) -> dict[str, list[tuple[str, Rows]]]:
+def draw_splits(task: Task, given: dict[str, Labels], seed: int) -> dict[str, list[tuple[str, RowIndices]]]:
     """For train, val and test: which rows of which given part. What is drawn is drawn by the task's rules and a seed.
 
     Args:
@@ -82,7 +82,7 @@ def draw_parts(task: Task, given: dict[str, Labels], seed: int) -> dict[str, lis
     """
     source = "all" if "all" in given else "train"
     rows = np.arange(len(given[source]))
-    found: dict[str, list[tuple[str, Rows]]] = {}
+    found: dict[str, list[tuple[str, RowIndices]]] = {}
     if source == "all":
         rows, test = draw(task.test_rule, given["all"], rows, task.test_share, seed)
         found["test"] = [("all", test)]
@@ -96,7 +96,7 @@ def draw_parts(task: Task, given: dict[str, Labels], seed: int) -> dict[str, lis
     return {**found, "train": [(source, rows)]}
 
 
-def draw(rule: str, labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+def draw(rule: str, labels: Labels, rows: RowIndices, share: float, seed: int) -> tuple[RowIndices, RowIndices]:
     """Rows that stay and rows that are drawn, by a rule of the table; `share` is of "proportion" alone.
 
     Raises:
@@ -113,12 +113,12 @@ def draw(rule: str, labels: Labels, rows: Rows, share: float, seed: int) -> tupl
         return stratified(labels, rows, round(len(rows) * share), seed)
     shuffled = np.random.RandomState(seed).permutation(rows)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    place_in_class = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    is_drawn = place_in_class < np.repeat(counts, sizes)
+    rank_in_class = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    is_drawn = rank_in_class < np.repeat(counts, sizes)
     return np.sort(by_class[~is_drawn]), np.sort(by_class[is_drawn])
 
 
-def stratified(labels: Labels, rows: Rows, num_drawn: int, seed: int) -> tuple[Rows, Rows]:
+def stratified(labels: Labels, rows: RowIndices, num_drawn: int, seed: int) -> tuple[RowIndices, RowIndices]:
     """Rows that stay and rows that are drawn, classes in proportion; a class of one image stays whole.
 
     Raises:
@@ -146,9 +146,9 @@ def check_counts(task: Task, sizes: dict[str, int], num_classes: int) -> str:
     if not task.val:  # what was drawn to tune on belongs to train
         sizes = {**sizes, "train": sizes["train"] + sizes["val"], "val": 0}
     found = [
-        f"{sizes[part]:,} {part} images instead of {expected[part]:,}"
-        for part in PARTS
-        if task.train and sizes[part] != expected[part]
+        f"{sizes[split]:,} {split} images instead of {expected[split]:,}"
+        for split in SPLITS
+        if task.train and sizes[split] != expected[split]
     ]
     if task.classes and num_classes != task.classes:
         found.append(f"{num_classes:,} classes instead of {task.classes:,}")

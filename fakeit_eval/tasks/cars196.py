@@ -1,11 +1,11 @@
 """Stanford Cars (Krause et al., 2013): ROOT/stanford_cars; val is drawn from train. Nobody serves it for download any more."""
 
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
+from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.readers import Place, read_splits
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from torchvision.datasets import StanfordCars
 
-    return read_splits(task.name, place, StanfordCars, ("train", "test"))
+    return read_splits(task.name, data_root, StanfordCars, ("train", "test"))

@@ -12,26 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from builders.format.errors import UserError
-from fakeit_eval.pictures.base import PictureSet
-from fakeit_eval.pictures.files import open_files, open_folder
+from builders.errors import UserError
+from fakeit_eval.image_sets.annotation_files import DataRoot, guarded
+from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.image_sets.files import open_files, open_folder
+from fakeit_eval.image_sets.plain_pickle import read_plain_pickle
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.plain_pickle import read_plain_pickle
-from fakeit_eval.tasks.readers import Place, guarded
 
 LEVELS, SPLITS = "cog_levels_mapping_file.pkl", "cog_concepts_split_file.pkl"
 PICTURES = "imagenet_21k"
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
-    root = Path(place.root)
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
+    root = Path(data_root.root)
     if task.name == "cog_in1k":
         folders = {"train": root / "imagenet" / "train", "test": root / "imagenet" / "val"}
-        return {part: replace(open_folder(str(folder)), name=task.name) for part, folder in folders.items()}
+        return {split: replace(open_folder(str(folder)), name=task.name) for split, folder in folders.items()}
     level = int(task.name.removeprefix("cog_l"))
     levels, splits = (read_plain_pickle(root / "cog" / name) for name in (LEVELS, SPLITS))
-    wnids = guarded(task.name, place, lambda: _concepts(levels, level))
-    return {part: _part(task, place, wnids, splits, part) for part in ("train", "test")}
+    wnids = guarded(task.name, data_root, lambda: _concepts(levels, level))
+    return {split: _split(task, data_root, wnids, splits, split) for split in ("train", "test")}
 
 
 def _concepts(levels: Any, level: int) -> tuple[str, ...]:
@@ -46,18 +46,18 @@ def _concepts(levels: Any, level: int) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _part(task: Task, place: Place, wnids: tuple[str, ...], splits: Any, part: str) -> PictureSet:
+def _split(task: Task, data_root: DataRoot, wnids: tuple[str, ...], splits: Any, split: str) -> ImageSet:
     files: list[str] = []
     labels: list[int] = []
     for label, wnid in enumerate(wnids):
         try:
-            names = sorted(str(name).lstrip("/\\") for name in splits[wnid][part])
+            names = sorted(str(name).lstrip("/\\") for name in splits[wnid][split])
         except (KeyError, TypeError):
-            raise UserError(f"'{SPLITS}' has no {part} files of concept '{wnid}'; download it again") from None
+            raise UserError(f"'{SPLITS}' has no {split} files of concept '{wnid}'; download it again") from None
         outside = next((name for name in names if ".." in Path(name).parts), None)
         if outside is not None:
             raise UserError(f"'{SPLITS}' names '{outside}', which is outside of the pictures; download it again")
         files += names
         labels += [label] * len(names)
-    root = Path(place.root) / PICTURES
+    root = Path(data_root.root) / PICTURES
     return open_files([str(root / name) for name in files], np.array(labels), wnids, root=str(root), name=task.name)

@@ -1,11 +1,11 @@
 """Describable Textures (Cimpoi et al., 2014), partition 1: ROOT/dtd/dtd; train, val and test are given."""
 
-from fakeit_eval.pictures.base import PictureSet
-from fakeit_eval.tasks.base import PARTS, Task
-from fakeit_eval.tasks.readers import Place, read_splits
+from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
+from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.tasks.base import SPLITS, Task
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from torchvision.datasets import DTD
 
-    return read_splits(task.name, place, DTD, PARTS)
+    return read_splits(task.name, data_root, DTD, SPLITS)

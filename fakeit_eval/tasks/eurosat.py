@@ -1,12 +1,16 @@
 """EuroSAT in RGB (Helber et al., 2019): ROOT/eurosat/2750; no part is given; 810 test and 540 val images of every class
 are drawn, as the sizes in the authors' public code are."""
 
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.image_sets.annotation_files import DataRoot, path_of, read_listed
+from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.readers import Place, path_of, read_listed
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from torchvision.datasets import EuroSAT
 
-    return {"all": read_listed(task.name, place, lambda: EuroSAT(place.root, download=place.download, loader=path_of))}
+    return {
+        "all": read_listed(
+            task.name, data_root, lambda: EuroSAT(data_root.root, download=data_root.download, loader=path_of)
+        )
+    }

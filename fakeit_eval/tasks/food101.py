@@ -1,11 +1,11 @@
 """Food-101 (Bossard et al., 2014): ROOT/food-101; val is drawn from train."""
 
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
+from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.readers import Place, read_splits
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from torchvision.datasets import Food101
 
-    return read_splits(task.name, place, Food101, ("train", "test"))
+    return read_splits(task.name, data_root, Food101, ("train", "test"))

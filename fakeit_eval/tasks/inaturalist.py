@@ -9,43 +9,43 @@ from pathlib import Path
 
 import numpy as np
 
-from builders.format.errors import UserError
-from fakeit_eval.pictures.base import PictureSet
-from fakeit_eval.pictures.files import open_files
+from builders.errors import UserError
+from fakeit_eval.image_sets.annotation_files import DataRoot, guarded
+from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.image_sets.files import open_files
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.readers import Place, guarded
 
 LISTS = {"train": "train", "test": "val"}
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from torchvision.datasets import INaturalist
 
     year = task.name.rpartition("_")[2]
-    reader = guarded(task.name, place, lambda: INaturalist(place.root, year, download=place.download))
+    reader = guarded(task.name, data_root, lambda: INaturalist(data_root.root, year, download=data_root.download))
     names = tuple(Path(found).name for found in reader.all_categories)
-    return {part: _listed(task, place, year, f"{name}{year}.json", names) for part, name in LISTS.items()}
+    return {split: _listed(task, data_root, year, f"{name}{year}.json", names) for split, name in LISTS.items()}
 
 
-def _listed(task: Task, place: Place, year: str, name: str, class_names: tuple[str, ...]) -> PictureSet:
+def _listed(task: Task, data_root: DataRoot, year: str, name: str, class_names: tuple[str, ...]) -> ImageSet:
     """The pictures of a list in COCO's form; "train_val2018/Plantae/7477/x.jpg" lies in ROOT/2018/Plantae/7477."""
-    folder = Path(place.root) / year
+    folder = Path(data_root.root) / year
     path = next((p / name for p in (folder, folder.parent) if (p / name).is_file()), None)
     if path is None:
         raise UserError(
             f"'{task.name}' needs its list, but '{folder / name}' is missing; download it from the competition's page"
         )
-    categories, files = guarded(task.name, place, lambda: _read(path))
-    unlabelled = next((file for number, file in files.items() if number not in categories), None)
-    if unlabelled is not None:
-        raise UserError(f"'{path}' gives no category to '{unlabelled}'; download it again")
+    categories, files = guarded(task.name, data_root, lambda: _read(path))
+    unlabeled = next((file for number, file in files.items() if number not in categories), None)
+    if unlabeled is not None:
+        raise UserError(f"'{path}' gives no category to '{unlabeled}'; download it again")
     labels = np.array([categories[number] for number in files], dtype=np.int64)
     if not 0 <= labels.min(initial=0) <= labels.max(initial=0) < len(class_names):
         raise UserError(
             f"'{path}' names category {labels.max()}, but '{folder}' has {len(class_names)}; unpack it again"
         )
     paths = [str(folder / file.partition("/")[2]) for file in files.values()]
-    return open_files(paths, labels, class_names, root=place.root, name=task.name)
+    return open_files(paths, labels, class_names, root=data_root.root, name=task.name)
 
 
 def _read(path: Path) -> tuple[dict[int, int], dict[int, str]]:

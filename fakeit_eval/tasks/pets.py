@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.image_sets.annotation_files import DataRoot, read_listed
+from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.readers import Place, read_listed
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from torchvision.datasets import OxfordIIITPet
 
     class Listed(OxfordIIITPet):  # type: ignore[misc]
@@ -17,10 +17,10 @@ def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
             return self._images[number], self._labels[number]
 
     return {
-        part: read_listed(
+        split: read_listed(
             task.name,
-            place,
-            lambda split=split: Listed(place.root, split, download=place.download),  # type: ignore[misc]
+            data_root,
+            lambda published=published: Listed(data_root.root, published, download=data_root.download),  # type: ignore[misc]
         )
-        for part, split in (("train", "trainval"), ("test", "test"))
+        for split, published in (("train", "trainval"), ("test", "test"))
     }

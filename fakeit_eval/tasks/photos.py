@@ -5,17 +5,17 @@ Each photograph, 427x640, is cut into six blocks, and each block into patches of
 
 import numpy as np
 
-from fakeit_eval.pictures.arrays import open_arrays
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.image_sets.annotation_files import DataRoot
+from fakeit_eval.image_sets.arrays import open_arrays
+from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.readers import Place
 
 SIDE = 32
 BLOCKS = (2, 3)
 """Down and across."""
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from sklearn.datasets import load_sample_images
 
     found = load_sample_images()

@@ -8,24 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from builders.format.errors import UserError
-from fakeit_eval.pictures.base import PictureSet
-from fakeit_eval.pictures.files import open_files
+from builders.errors import UserError
+from fakeit_eval.image_sets.annotation_files import DataRoot, guarded
+from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.image_sets.files import open_files
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.readers import Place, guarded
 
 LISTS = {"train": "Training_01.txt", "test": "Testing_01.txt"}
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from torchvision.datasets import SUN397
 
-    reader = guarded(task.name, place, lambda: SUN397(place.root, download=place.download))
-    folder = Path(place.root) / "SUN397"
-    return {part: _listed(task, place, folder, name, dict(reader.class_to_idx)) for part, name in LISTS.items()}
+    reader = guarded(task.name, data_root, lambda: SUN397(data_root.root, download=data_root.download))
+    folder = Path(data_root.root) / "SUN397"
+    return {split: _listed(task, data_root, folder, name, dict(reader.class_to_idx)) for split, name in LISTS.items()}
 
 
-def _listed(task: Task, place: Place, folder: Path, name: str, numbers: dict[str, int]) -> PictureSet:
+def _listed(task: Task, data_root: DataRoot, folder: Path, name: str, numbers: dict[str, int]) -> ImageSet:
     """The files that a list names, such as "/a/abbey/sun_aaalbzqrimafwbiv.jpg"; the class is all between letter and file."""
     path = next(
         (p / name for p in (folder, folder / "Partitions", folder.parent / "Partitions") if (p / name).is_file()), None
@@ -34,7 +34,7 @@ def _listed(task: Task, place: Place, folder: Path, name: str, numbers: dict[str
         raise UserError(
             f"'{task.name}' needs its partition, but '{folder / name}' is missing; put Partitions.zip's files there"
         )
-    lines = guarded(task.name, place, lambda: path.read_text(encoding="utf-8").split())
+    lines = guarded(task.name, data_root, lambda: path.read_text(encoding="utf-8").split())
     classes = ["/".join(line.strip("/").split("/")[1:-1]) for line in lines]
     unknown = next((found for found in classes if found not in numbers), None)
     if unknown is not None:
@@ -43,4 +43,4 @@ def _listed(task: Task, place: Place, folder: Path, name: str, numbers: dict[str
         )
     labels = np.array([numbers[found] for found in classes], dtype=np.int64)
     paths = [str(folder / line.strip("/")) for line in lines]
-    return open_files(paths, labels, tuple(numbers), root=place.root, name=task.name)
+    return open_files(paths, labels, tuple(numbers), root=data_root.root, name=task.name)

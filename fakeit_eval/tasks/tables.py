@@ -4,15 +4,15 @@
 
 import numpy as np
 
-from fakeit_eval.pictures.arrays import open_arrays
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.image_sets.annotation_files import DataRoot
+from fakeit_eval.image_sets.arrays import open_arrays
+from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
-from fakeit_eval.tasks.readers import Place
 
 SIDE = 32
 
 
-def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
+def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from sklearn.datasets import load_breast_cancer, load_wine
 
     found = {"wine": load_wine, "breast_cancer": load_breast_cancer}[task.name]()
@@ -20,7 +20,7 @@ def open_parts(task: Task, place: Place) -> dict[str, PictureSet]:
     columns = np.arange(SIDE) * ranks.shape[1] // SIDE  # which measurement a column of pixels belongs to
     heights = np.rint(ranks[:, columns] * SIDE)  # (n, SIDE)
     from_below = np.arange(SIDE)[::-1][None, :, None]
-    grey = np.where(from_below < heights[:, None, :], 245, 0).astype(np.uint8)
-    pictures = np.repeat(grey[..., None], 3, axis=3)
+    gray = np.where(from_below < heights[:, None, :], 245, 0).astype(np.uint8)
+    images = np.repeat(gray[..., None], 3, axis=3)
     class_names = tuple(str(name) for name in found.target_names)
-    return {"all": open_arrays(pictures, found.target.astype(np.int64), class_names, name=task.name)}
+    return {"all": open_arrays(images, found.target.astype(np.int64), class_names, name=task.name)}

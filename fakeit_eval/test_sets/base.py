@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-GROUPS = {
+DOMAINS = {
     "near": "Val, v2",
     "far": "Sketch, R, A",
 }
@@ -20,10 +20,10 @@ class TestSet:
     __test__ = False  # for pytest
 
     name: str
-    group: str
-    """One of `GROUPS`."""
+    domain: str
+    """One of `DOMAINS`."""
     module: str
-    place: str
+    prefix: str
     """Beginning of the name of its folder or archive below --root; "" needs no files."""
     images: int
     classes: int

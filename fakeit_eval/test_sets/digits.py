@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.classes.class_list import read_class_table
-from builders.classes.digits import INK, SIZE, compose, enlarge, load_digits_part
+from builders.classes.digits import INK, SIZE, compose, enlarge, load_digits_split
 from builders.images.read import Pixels
-from fakeit_eval.pictures.arrays import open_arrays
-from fakeit_eval.pictures.base import PictureSet
+from fakeit_eval.image_sets.arrays import open_arrays
+from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.test_sets.base import TestSet
 
 SEED = 2023
@@ -31,19 +31,19 @@ Scan = NDArray[np.float32]
 """Ink coverage (8, 8) in [0, 1]."""
 
 
-def open_set(row: TestSet, place: str) -> PictureSet:
+def open_set(row: TestSet, location: str) -> ImageSet:
     """One of the sets; `place` is not looked at."""
     change, digits = CHANGES[row.name]
-    scans, labels, numbers = load_digits_part("test")
+    scans, labels, numbers = load_digits_split("test")
     chosen = np.isin(labels, digits)
-    pictures = [
+    images = [
         change(scan, np.random.default_rng([SEED, number]))
         for scan, number in zip(scans[chosen], numbers[chosen], strict=True)
     ]
     wnids = [entry.wnid for entry in read_class_table("digits")]
     names = sorted(wnids[digit] for digit in digits)
     new_labels = np.array([names.index(wnids[label]) for label in labels[chosen]])
-    return open_arrays(np.stack(pictures), new_labels, tuple(names), name=row.name)
+    return open_arrays(np.stack(images), new_labels, tuple(names), name=row.name)
 
 
 def clean(scan: Scan, rng: np.random.Generator) -> Pixels:
@@ -76,8 +76,8 @@ def restyled(scan: Scan, rng: np.random.Generator) -> Pixels:
 
 def hard(scan: Scan, rng: np.random.Generator) -> Pixels:
     ink = 0.5 * enlarge(scan, rotation=rng.uniform(-20, 20), scale=rng.uniform(0.8, 1.1))
-    place = rng.integers(SIZE // 4, 3 * SIZE // 4)
-    bar: tuple[slice | int, ...] = (slice(place, place + 2),)
+    location = rng.integers(SIZE // 4, 3 * SIZE // 4)
+    bar: tuple[slice | int, ...] = (slice(location, location + 2),)
     ink[bar if rng.random() < 0.5 else (slice(None), *bar)] = rng.uniform(0.2, 0.5)
     return _grainy(compose(ink.astype(np.float32)), 30, rng)
 

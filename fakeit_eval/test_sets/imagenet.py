@@ -9,27 +9,27 @@ from pathlib import Path
 from typing import NoReturn
 
 from builders.classes.imagenet import imagenet_names, read_parents
-from builders.format.errors import UserError
-from fakeit_eval.pictures.archives import is_archive
-from fakeit_eval.pictures.base import PictureSet
-from fakeit_eval.pictures.open_pictures import open_pictures
+from builders.errors import UserError
+from fakeit_eval.image_sets.archives import is_archive
+from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_eval.test_sets.base import TestSet
 
 WNID = re.compile(r"n\d{8}")
 NUM_CLASSES = 1000
 
 
-def open_set(row: TestSet, place: str) -> PictureSet:
+def open_set(row: TestSet, location: str) -> ImageSet:
     """The set in a folder or an archive or at a URL; or, of a directory of data sets, the one below it with the set's name.
 
     Raises:
         UserError: it is not there, or its classes are no classes of ImageNet.
     """
-    found = open_pictures(_below(row, place), row.name)
-    return replace(found, name=row.name, class_names=as_wnids(found.class_names, found.place))
+    found = open_image_set(_below(row, location), row.name)
+    return replace(found, name=row.name, class_names=as_wnids(found.class_names, found.location))
 
 
-def as_wnids(names: tuple[str, ...], place: str) -> tuple[str, ...]:
+def as_wnids(names: tuple[str, ...], location: str) -> tuple[str, ...]:
     """Wnids of classes that are told by wnid, by number in the order of sorted wnids, or by all their lemmas.
 
     Raises:
@@ -46,7 +46,7 @@ def as_wnids(names: tuple[str, ...], place: str) -> tuple[str, ...]:
         choices = by_lemmas.get(name, [])
         if not choices or (len(choices) > 1 and names.count(name) != len(choices)):
             raise UserError(
-                f"class '{name}' of '{place}' is no class of ImageNet-1K; its folders should have wnids as names "
+                f"class '{name}' of '{location}' is no class of ImageNet-1K; its folders should have wnids as names "
                 "(such as n01440764), or v2's numbers"
             )
         found.append(choices[len([1 for other in found if other in choices])])
@@ -61,26 +61,26 @@ def _by_lemmas(wnids: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _below(row: TestSet, place: str) -> str:
+def _below(row: TestSet, location: str) -> str:
     """The place itself, or what lies in it under the set's name."""
-    root = Path(place)
+    root = Path(location)
     _refuse_flat(root)
     if not root.is_dir():
-        return place
+        return location
     entries = [entry for entry in sorted(root.iterdir()) if entry.name[0] != "."]
-    found = [e for e in entries if e.name.startswith(row.place) and (e.is_dir() or is_archive(str(e)))]
+    found = [e for e in entries if e.name.startswith(row.prefix) and (e.is_dir() or is_archive(str(e)))]
     if found:
         _refuse_flat(found[0])
         return str(found[0])
     folders = [entry.name for entry in entries if entry.is_dir()]
     if all(name.isdecimal() and int(name) < NUM_CLASSES for name in folders) or any(WNID.fullmatch(n) for n in folders):
-        return place if folders else _missing(row, place)
-    return _missing(row, place)
+        return location if folders else _missing(row, location)
+    return _missing(row, location)
 
 
-def _missing(row: TestSet, place: str) -> NoReturn:
+def _missing(row: TestSet, location: str) -> NoReturn:
     raise UserError(
-        f"'{row.name}' is not in '{place}' (nothing there begins with '{row.place}'); "
+        f"'{row.name}' is not in '{location}' (nothing there begins with '{row.prefix}'); "
         f"download it there, or say where it is: --data {row.name}=PLACE"
     )
 

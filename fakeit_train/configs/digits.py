@@ -10,9 +10,9 @@ that strokes are about as wide in both as in a test image: with local crops of 1
 lay between 94.6 and 98.0 %. No horizontal flip: a mirrored digit is another sign or none.
 """
 
-from builders.format.backbone import Backbone
+from builders.networks.backbone import Backbone
 from fakeit_train.config import DataConfig, OptimConfig, TrainConfig
-from fakeit_train.crop_draws import CropConfig, CropGroup
+from fakeit_train.crops.parameters import CropConfig, CropKind
 
 CONFIG = TrainConfig(
     num_epochs=12,
@@ -28,9 +28,9 @@ CONFIG = TrainConfig(
     data=DataConfig(batch_size=64, num_workers=1),
     optim=OptimConfig(learning_rate=0.1, weight_decay=5e-4),
     crops=CropConfig(
-        groups=(
-            CropGroup(num_crops=1, size=32, scale=(0.5, 1.0), blur=0.2, solarise=0.2),
-            CropGroup(num_crops=8, size=24, scale=(0.3, 0.7), blur=0.5),
+        kinds=(
+            CropKind(num_crops=1, size=32, scale=(0.5, 1.0), blur=0.2, solarize=0.2),
+            CropKind(num_crops=8, size=24, scale=(0.3, 0.7), blur=0.5),
         ),
         flip=0.0,
         blur_sigma=(0.1, 0.6),

@@ -24,16 +24,16 @@ NUM_COPIES, NUM_BLANK, NUM_DRAWN, SHARE_SWAPPED = 20, 5, 10, 0.05
 
 Change = Callable[[Image.Image], Image.Image]
 COPIES: dict[str, Change] = {
-    "the same": lambda picture: picture,
-    "JPEG quality 60": lambda picture: _as_jpeg(picture, 60),
-    "6 grey levels brighter": lambda picture: picture.point([min(level + 6, 255) for level in range(256)] * 3),
-    "twice as large": lambda picture: picture.resize((64, 64), Image.Resampling.BICUBIC),
+    "the same": lambda image: image,
+    "JPEG quality 60": lambda image: _as_jpeg(image, 60),
+    "6 grey levels brighter": lambda image: image.point([min(level + 6, 255) for level in range(256)] * 3),
+    "twice as large": lambda image: image.resize((64, 64), Image.Resampling.BICUBIC),
 }
 
 
-def _as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
+def _as_jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
@@ -46,10 +46,10 @@ def write_folders(clone: Path, out: Path, rng: np.random.Generator) -> tuple[int
     copied, drawn = others[:NUM_COPIES], set(others[NUM_COPIES : NUM_COPIES + NUM_DRAWN])
     planted: dict[str, set[str]] = {"label": set(), "duplicate": set(), "blank": set(), "medium": set()}
 
-    def save(picture: Image.Image, label: int, name: str, kind: str = "") -> None:
+    def save(image: Image.Image, label: int, name: str, kind: str = "") -> None:
         folder = out / names[label]
         folder.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"{name}.png")
+        image.save(folder / f"{name}.png")
         if kind:
             planted[kind].add(f"{names[label]}/{name}")
 
@@ -62,33 +62,33 @@ def write_folders(clone: Path, out: Path, rng: np.random.Generator) -> tuple[int
             save(Image.fromarray(as_drawing(pixels)), label, f"a{number:05d}", "medium")
         else:
             save(Image.fromarray(pixels), label, f"a{number:05d}")
-    for place, number in enumerate(copied):
+    for where, number in enumerate(copied):
         pixels, label = opened.decoded(number)
-        change = list(COPIES.values())[place % len(COPIES)]
-        save(change(Image.fromarray(pixels)), label, f"b{place:05d}", "duplicate")
-    for place in range(NUM_BLANK):
-        grey = (60 * place,) * 3
-        save(_as_jpeg(Image.new("RGB", (32, 32), grey), 75), int(rng.integers(len(names))), f"c{place}", "blank")
+        change = list(COPIES.values())[where % len(COPIES)]
+        save(change(Image.fromarray(pixels)), label, f"b{where:05d}", "duplicate")
+    for where in range(NUM_BLANK):
+        gray = (60 * where,) * 3
+        save(_as_jpeg(Image.new("RGB", (32, 32), gray), 75), int(rng.integers(len(names))), f"c{where}", "blank")
     return len(opened) + NUM_COPIES + NUM_BLANK, planted
 
 
 def main(work: Path, site: Path) -> None:
     run("build", "make", "digits_sd/c_cfg2", work / "digits", "--images-per-class", 200, "--workers", 2)
-    num_pictures, planted = write_folders(work / "digits", work / "folders", np.random.default_rng(0))
+    num_images, planted = write_folders(work / "digits", work / "folders", np.random.default_rng(0))
     run("build", "make", "real_images/train", work / "clone", "--source", work / "folders", "--shard-size", 500)
     before = _digest(work / "clone")
     write_digits_clip(work / "clip")
-    told = run("build", "audit", work / "clone", "--clip", work / "clip", "--write-exclude", work / "skip.txt")
+    message = run("build", "audit", work / "clone", "--clip", work / "clip", "--write-exclude", work / "skip.txt")
     assert _digest(work / "clone") == before
     shutil.rmtree(site, ignore_errors=True)
     run("build", "gallery", work / "clone", "-o", site)
     run("build", "verify", work / "clone", "--deep")
     skipped = set((work / "skip.txt").read_text().split())
-    steps = ["--step", 0, "--num-steps", (num_pictures - len(skipped)) // 64]
+    steps = ["--step", 0, "--num-steps", (num_images - len(skipped)) // 64]
     seen = run("train", "keys", "digits", "--data", work / "clone", "--exclude", work / "skip.txt", *steps).split()
     assert len(skipped) and not skipped & set(seen)
     record("audit", "Faults planted in a digits clone, and what the audit found", [
-        f"`python tests/acceptance/accept_audit.py`: {num_pictures:,} images of `digits_sd/c_cfg2` with swapped labels, near",
+        f"`python tests/acceptance/accept_audit.py`: {num_images:,} images of `digits_sd/c_cfg2` with swapped labels, near",
         f"copies ({', '.join(COPIES)}; five of each), blank images of five greys, and drawings (dark on white)",
         "planted; asked of a small CLIP that learned the 1,200 real training digits.",
         "",
@@ -98,7 +98,7 @@ def main(work: Path, site: Path) -> None:
         "label) had none of them in its batches.",
         "",
         "```",
-        *[line for line in told.splitlines() if str(work) not in line],
+        *[line for line in message.splitlines() if str(work) not in line],
         "```",
     ])  # fmt: skip
 

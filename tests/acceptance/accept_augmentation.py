@@ -22,8 +22,8 @@ AUGMENTATIONS = {"plain": "plain (one crop)", "dino": "DINO (1 + 8 crops)"}
 def clones(folder: Path) -> dict[str, Path]:
     if not (folder / "scans").exists():
         subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(folder / "scans")], check=True, cwd=ROOT)
-    for part in ("train", "test"):
-        run("build", "make", f"real_images/{part}", folder / f"real-{part}", "--source", folder / "scans" / part)
+    for piece in ("train", "test"):
+        run("build", "make", f"real_images/{piece}", folder / f"real-{piece}", "--source", folder / "scans" / piece)
     made = folder / "c_cfg2-200"
     run("build", "make", "digits_sd/c_cfg2", made, "--images-per-class", 200, "--workers", 2)
     return {"synthetic": made, "real": folder / "real-train", "test": folder / "real-test"}

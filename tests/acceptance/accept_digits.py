@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from builders.classes.digits import compose, enlarge, load_digits_part
-from builders.making.prompts import TEMPLATES
+from builders.classes.digits import compose, enlarge, load_digits_split
+from builders.recipes.prompts import TEMPLATES
 from tests.acceptance.record import record, run
 
 Pixels = NDArray[np.float32]
 
 
-def real_part(part: str) -> tuple[Pixels, NDArray[np.int64]]:
-    ink, labels, _ = load_digits_part(part)
+def real_split(split: str) -> tuple[Pixels, NDArray[np.int64]]:
+    ink, labels, _ = load_digits_split(split)
     return np.stack([compose(enlarge(scan)).mean(axis=2) / 255 for scan in ink]).astype(np.float32), labels
 
 
@@ -68,9 +68,9 @@ def own_model(folder: Path, data: Path, name: str) -> dict[str, Any]:
 def main(folder: Path) -> None:
     if not (folder / "scans").exists():
         subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(folder / "scans")], check=True)
-    for part in ("train", "test"):
-        run("build", "make", f"real_images/{part}", folder / f"real-{part}", "--source", folder / "scans" / part)
-    real, test = real_part("train"), real_part("test")
+    for split in ("train", "test"):
+        run("build", "make", f"real_images/{split}", folder / f"real-{split}", "--source", folder / "scans" / split)
+    real, test = real_split("train"), real_split("test")
 
     clones = {guidance: synthetic(folder, f"digits_sd/c_cfg{guidance}", 200) for guidance in ("2", "7_5")}
     by_guidance = {

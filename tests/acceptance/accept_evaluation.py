@@ -16,14 +16,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import numpy as np
 
-from builders.format.backbone import DESCRIPTION, WEIGHTS
-from fakeit_eval.analysis.analyse import MEASURES, analyse
-from fakeit_eval.backbones import open_subject
-from fakeit_eval.features import Loading, extract
-from fakeit_eval.stacked import UnitRows
-from fakeit_eval.test_sets.open_sets import open_test_sets
+from builders.networks.backbone import DESCRIPTION, WEIGHTS
+from fakeit_eval.analyze import MEASURES, analyze
+from fakeit_eval.features.extract import Loading, extract
+from fakeit_eval.features.rows import UnitRows
+from fakeit_eval.models import open_model
+from fakeit_eval.open_test_sets import open_test_sets
 from tests.acceptance.record import ROOT, command, record, run
-from tests.fakeit_eval.analysis.test_measures import SLOW
+from tests.fakeit_eval.measures.test_measures import SLOW
 
 NUM_ROWS, SIZE, NUM_CLASSES = 500_000, 2048, 8142
 
@@ -37,11 +37,11 @@ def timed_suite(backbone: Path, cache: Path) -> tuple[float, str]:
 
 def differences(backbone: Path, cache: Path) -> dict[str, float]:
     """Largest relative difference of each measure from its float64 reference, over the five test sets."""
-    subject, found = open_subject(str(backbone)), dict.fromkeys(MEASURES, 0.0)
+    model, found = open_model(str(backbone)), dict.fromkeys(MEASURES, 0.0)
     for opened in open_test_sets(["digits"], ""):
-        features = extract(subject, opened.pictures, Loading(cache=cache))
-        labels = opened.pictures.labels
-        fast = analyse(features, labels, "text")
+        features = extract(model, opened.images, Loading(cache=cache))
+        labels = opened.images.labels
+        fast = analyze(features, labels, "text")
         exact = np.asarray(UnitRows(features)[:], dtype=np.float64)
         for name in MEASURES:
             slow = SLOW[name](exact, labels)

@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.digits_sd import DigitsSD
+from builders.engines.base import engine, pin_model
 from builders.format.open_clone import open_clone
-from builders.making.engines.base import engine
-from builders.making.execution import Execution
-from builders.making.models import pin_model
-from builders.making.plan import Plan
-from builders.making.redo import redo
+from builders.planning.plan import Plan
+from builders.recipes.execution import Execution
+from builders.verification.regenerate import regenerate
 from tests.acceptance.record import command, record
 
 NUM_IMAGES = 1000
@@ -81,7 +80,7 @@ def make(out: Path, *options: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def parts(out: Path) -> list[str]:
+def pieces(out: Path) -> list[str]:
     """A clone of 600 images by batches of 50, 25 and auto, then grown by 200 with batches of 10."""
     make(out, "--images-per-class", 60, "--batch-size", 50, "--shards", "0:2")
     make(out, "--images-per-class", 60, "--batch-size", 25, "--shards", "2:4")
@@ -94,7 +93,7 @@ def parts(out: Path) -> list[str]:
     rows = []
     for shard in (0, 2, 4, 6):
         key = clone.metadata(shard)["key"][11].as_py()
-        found = redo(clone, key)
+        found = regenerate(clone, key)
         rows.append(f"| {shard} | {sizes[shard]} | `{key}` | {found} |")
         print(rows[-1], flush=True)
         assert found.is_identical
@@ -110,7 +109,7 @@ def parts(out: Path) -> list[str]:
 def main() -> None:
     folder = Path(tempfile.mkdtemp())
     try:
-        in_parts = parts(folder / "parts")
+        in_parts = pieces(folder / "parts")
     finally:
         shutil.rmtree(folder)
     record("executions", "What each way to compute does to bytes", [

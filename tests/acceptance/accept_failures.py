@@ -25,9 +25,9 @@ from tests.tiny_pipeline import overflowing_vae, write_tiny_pipeline
 PLANTED = ROOT / "tests" / "planted"
 RECIPE = f"{PLANTED / 'planted_sd.py'}/noise"
 NUM_SHARDS = 12
-WAIT = "import builders.making.policy as p; p.MIN_SECONDS = 5.0; p.SECONDS_BEFORE_FIRST = 8.0\n"
+WAIT = "import builders.coordination.policy as p; p.MIN_SECONDS = 5.0; p.SECONDS_BEFORE_FIRST = 8.0\n"
 """A hung worker is noticed after seconds and not after an hour: nothing else of `make` is changed."""
-MAIN = "from builders.cli import main; main()"
+MAIN = "from builders.cli.main import main; main()"
 OUTAGE = 120.0
 
 
@@ -77,8 +77,10 @@ class Table:
         notes = [line.strip() for line in said.splitlines() if line.startswith("fakeit-build:")]
         line = "; ".join(notes) or said.splitlines()[0]
         line = re.sub(r"/tmp/tmp\w+", "…", line.replace(str(out), "OUT").replace("|", "/"))
-        told = re.sub(r"/tmp/tmp\w+", "…", status(shown or out).replace("|", "/"))
-        self.rows.append(f"| {what} | {code} | {same} | {line[:240]} | {told[:200]} | {card(out).replace('|', '/')} |")
+        message = re.sub(r"/tmp/tmp\w+", "…", status(shown or out).replace("|", "/"))
+        self.rows.append(
+            f"| {what} | {code} | {same} | {line[:240]} | {message[:200]} | {card(out).replace('|', '/')} |"
+        )
         print(self.rows[-1], flush=True)
 
 
@@ -215,12 +217,12 @@ def source(folder: Path, table: Table) -> None:
     options = ("--source", folder / "scans" / "test", "--shard-size", 60)
     code, said = ended(start(folder / "real", *options, faults={}, recipe="real_images/test"))
     assert code == 0
-    picture = sorted((folder / "scans" / "test").rglob("*.png"))[7]
-    slow = "import builders.making.runners.local as l; run = l.run\ndef late(job):\n"
-    slow += f"    import pathlib; p = pathlib.Path({str(picture)!r}); p.write_bytes(b'x' * p.stat().st_size); return run(job)\n"
+    image = sorted((folder / "scans" / "test").rglob("*.png"))[7]
+    slow = "import builders.runners.local as l; run = l.run\ndef late(job):\n"
+    slow += f"    import pathlib; p = pathlib.Path({str(image)!r}); p.write_bytes(b'x' * p.stat().st_size); return run(job)\n"
     slow += "l.run = late\n"
     code, said = ended(start(folder / "unreadable", *options, faults={}, recipe="real_images/test", before=slow))
-    assert code == 1 and str(picture) in said, said
+    assert code == 1 and str(image) in said, said
     made = len(list((folder / "unreadable").rglob("*.parquet")))
     line = next(line for line in said.splitlines() if "failed:" in line)
     num_shards = len(shards(folder / "real"))

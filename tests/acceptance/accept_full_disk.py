@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.format.open_clone import open_clone
-from builders.making.verify import verify_clone
+from builders.verification.verify_clone import verify_clone
 from tests.acceptance.accept_kill import digests, finished_shards
 from tests.acceptance.record import command, record, run
 
@@ -33,8 +33,8 @@ def fill_and_go_on(disk: Path, size: int, expected: dict[str, str]) -> str:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], check=True)
     try:
         ended = subprocess.run(command("build", *ASKED, out, *OPTIONS), capture_output=True, text=True)
-        told = ended.stderr.strip().splitlines()
-        assert ended.returncode == 2 and len(told) == 1 and "No space left on device" in told[0], ended
+        message = ended.stderr.strip().splitlines()
+        assert ended.returncode == 2 and len(message) == 1 and "No space left on device" in message[0], ended
         finished = finished_shards(out)
         assert all(is_whole(path) for path in out.rglob("*.tar") if not path.name.startswith("."))
         assert not (out / "clone.json").exists() and not list(out.rglob("*.tmp"))

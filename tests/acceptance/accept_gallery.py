@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from builders.showing.gallery import write_gallery
+from builders.viewing.gallery import write_gallery
 from tests.acceptance.record import record, run
 from tests.noise import write_noise_clone
 
@@ -25,16 +25,18 @@ def look(site: Path) -> dict[str, Any]:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 800})
-        asked: list[str] = []
+        requested: list[str] = []
         errors: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requested.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         start = time.perf_counter()
         page.goto(f"file://{site}/index.html")
         page.wait_for_selector(".class .tile")
         page.wait_for_load_state("networkidle")
         first = time.perf_counter() - start
-        num_bytes = sum(Path(url.removeprefix("file://")).stat().st_size for url in asked if url.startswith("file://"))
+        num_bytes = sum(
+            Path(url.removeprefix("file://")).stat().st_size for url in requested if url.startswith("file://")
+        )
         start = time.perf_counter()
         page.fill("#search", "7")
         page.wait_for_function("document.querySelector('#count').value.split(' ')[0] !== '0'")
@@ -44,13 +46,13 @@ def look(site: Path) -> dict[str, Any]:
         page.wait_for_selector(".grid button")
         opened = time.perf_counter() - start
         browser.close()
-    assert not errors and all(url.startswith((f"file://{site}/", "data:")) for url in asked)
+    assert not errors and all(url.startswith((f"file://{site}/", "data:")) for url in requested)
     return {
         "bytes": num_bytes,
         "first": 1000 * first,
         "search": 1000 * search,
         "open": 1000 * opened,
-        "files": len(asked),
+        "files": len(requested),
     }
 
 

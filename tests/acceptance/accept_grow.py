@@ -59,10 +59,10 @@ def shared_seeds(folder: Path) -> str:
         rows.append({row["key"]: (row["seed"], row["sha256"]) for row in table})
     first, second = rows
     same_seeds = sum(first[key][0] == second[key][0] for key in first)
-    same_pictures = sum(first[key][1] == second[key][1] for key in first)
-    assert first.keys() == second.keys() and same_seeds == len(first) and same_pictures == 0
+    same_images = sum(first[key][1] == second[key][1] for key in first)
+    assert first.keys() == second.keys() and same_seeds == len(first) and same_images == 0
     names = "`c_cfg2` and `c_h_inside_b_cfg7_5`"
-    return f"{names}: {same_seeds} of {len(first)} images share their seed, {same_pictures} their picture."
+    return f"{names}: {same_seeds} of {len(first)} images share their seed, {same_images} their picture."
 
 
 def main() -> None:

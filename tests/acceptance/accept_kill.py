@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.classes.class_list import read_class_table
+from builders.diffusion.pin import embedded_dir
 from builders.format.open_clone import open_clone
-from builders.making.models import embedded_dir
 from tests.acceptance.record import command, record, run
 from tests.tiny_pipeline import write_tiny_checker
 
@@ -54,7 +54,7 @@ def finished_shards(out: Path) -> dict[str, tuple[int, int]]:
     return {path.name[: len("train-000000")]: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
-def is_painting(out: Path, since: float) -> bool:
+def is_generating(out: Path, since: float) -> bool:
     """Whether some shard is finished and another one is being written by a process that started after `since`."""
     try:
         times = [path.stat().st_mtime for path in (out / "_making").rglob(".*.tar.*.tmp")]
@@ -70,7 +70,7 @@ def kill_at(out: Path, options: tuple[object, ...], delay: float, *, from_start:
         command("build", *ASKED, out, *options, "--workers", 2), start_new_session=True, stdout=-3, stderr=-3
     )
     started = time.time()
-    while not from_start and process.poll() is None and not is_painting(out, started):
+    while not from_start and process.poll() is None and not is_generating(out, started):
         time.sleep(0.01)
     try:
         process.wait(delay)

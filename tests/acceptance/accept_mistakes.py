@@ -37,7 +37,9 @@ def main() -> None:
     rows, failures = [], 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clone, cut, half, mislabelled, out = (folder / part for part in ("clone", "cut", "half", "mislabelled", "out"))
+        clone, cut, half, mislabelled, out = (
+            folder / piece for piece in ("clone", "cut", "half", "mislabelled", "out")
+        )
         scans = folder / "scans"
         subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(scans)], check=True, cwd=ROOT)
         run("build", "make", "real_images/test", clone, "--source", scans / "test", "--shard-size", 100)
@@ -76,10 +78,12 @@ def main() -> None:
             ended = subprocess.run(
                 command(*arguments), capture_output=True, text=True, cwd=ROOT, env={**os.environ, **more}, check=False
             )
-            told = ended.stderr.strip().replace(name, "…")
-            good = ended.returncode == 2 and len(told.splitlines()) == 1 and told.startswith("fakeit-")
+            message = ended.stderr.strip().replace(name, "…")
+            good = ended.returncode == 2 and len(message.splitlines()) == 1 and message.startswith("fakeit-")
             failures += not good
-            rows.append(f"| {what} | {ended.returncode} | {told if good else 'NOT ONE SENTENCE: ' + told[-200:]} |")
+            rows.append(
+                f"| {what} | {ended.returncode} | {message if good else 'NOT ONE SENTENCE: ' + message[-200:]} |"
+            )
         faults = subprocess.run(command("build", "verify", cut), capture_output=True, text=True, cwd=ROOT, check=False)
         lines = [
             "| mistake | exit status | what is said |",

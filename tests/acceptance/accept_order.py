@@ -34,21 +34,23 @@ def main() -> None:
         scans, clone = Path(folder) / "scans", Path(folder) / "clone"
         subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(scans)], check=True)
         run("build", "make", "real_images/train", clone, "--source", scans / "train", "--shard-size", 130)
-        asked = ("digits", "--data", clone, "--resume", "--set", *SETTINGS, "--out")
-        run("train", *asked, Path(folder) / "whole")
+        requested = ("digits", "--data", clone, "--resume", "--set", *SETTINGS, "--out")
+        run("train", *requested, Path(folder) / "whole")
 
         resumed = Path(folder) / "resumed"
-        process = subprocess.Popen(command("train", *asked, resumed), start_new_session=True, stdout=-3, stderr=-3)
+        process = subprocess.Popen(command("train", *requested, resumed), start_new_session=True, stdout=-3, stderr=-3)
         while not (resumed / "checkpoint" / "step-00000035.safetensors").exists():
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         killed_at = max(batches(resumed))
-        run("train", *asked, resumed)
+        run("train", *requested, resumed)
 
         two = Path(folder) / "two"
         launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "fakeit_train"]
-        subprocess.run([sys.executable, "-m", *launch, *map(str, asked), str(two)], check=True, stdout=-3, stderr=-3)
+        subprocess.run(
+            [sys.executable, "-m", *launch, *map(str, requested), str(two)], check=True, stdout=-3, stderr=-3
+        )
 
         whole = batches(Path(folder) / "whole")
         per_epoch = len(whole) // EPOCHS

@@ -42,10 +42,10 @@ def main() -> None:
         for title, options in (("equal", ()), ("732 to 1300", ("--counts", counts))):
             head = call("--scale", 50, *options, "--limit", 1)[2].splitlines()[0]
             total = int(head.split(": ")[1].split(" ")[0].replace(",", ""))
-            places = [0, total - 1, *(rng.randrange(total) for _ in range(8))]
-            runs = [call("--scale", 50, *options, "--at", *places) for _ in range(REPEATS)]
+            wheres = [0, total - 1, *(rng.randrange(total) for _ in range(8))]
+            runs = [call("--scale", 50, *options, "--at", *wheres) for _ in range(REPEATS)]
             assert len({run[2] for run in runs}) == 1
-            assert len(runs[0][2].splitlines()) == 1 + len(places)
+            assert len(runs[0][2].splitlines()) == 1 + len(wheres)
             seconds, megabytes = [run[0] for run in runs], [run[1] for run in runs]
             rows.append(
                 f"| {title} | {total:,} | {statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}) | "

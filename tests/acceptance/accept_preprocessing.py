@@ -12,14 +12,14 @@ from PIL import Image
 from torchvision.models import resnet50
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from builders.format.backbone import Backbone, build_network
 from builders.images.center_crop import center_crop
-from fakeit_eval.backbones import Subject
-from fakeit_eval.features import Loading, extract
-from fakeit_eval.pictures.files import open_folder
+from builders.networks.backbone import Backbone, build_network
+from fakeit_eval.features.extract import Loading, extract
+from fakeit_eval.image_sets.files import open_folder
+from fakeit_eval.models import Model
 from tests.acceptance.record import record
 from tests.builders.images.test_center_crop import SIZES, photograph, reference
-from tests.fakeit_eval.test_features import photographs
+from tests.fakeit_eval.features.test_extract import photographs
 
 LONG = [(1000, 240), (240, 1000), (333, 80), (2000, 31)]
 
@@ -39,8 +39,8 @@ def num_different_features() -> tuple[int, int]:
         torch.manual_seed(0)
         backbone = Backbone(library="torchvision", arch="resnet50", classes=("a", "b"), feature_size=2048)
         network = build_network(backbone).eval()
-        subject = Subject("resnet50", backbone, "seed 0", folder, lambda: network)
-        found = extract(subject, open_folder(str(folder / "images")), Loading(cache=folder, batch_size=4))[:]
+        model = Model("resnet50", backbone, "seed 0", folder, lambda: network)
+        found = extract(model, open_folder(str(folder / "images")), Loading(cache=folder, batch_size=4))[:]
         plain = resnet50()
         plain.fc = torch.nn.Identity()  # type: ignore[assignment]
         plain.load_state_dict({k: value for k, value in network.state_dict().items() if not k.startswith("fc.")})

@@ -25,9 +25,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from fakeit_eval.probes import logistic_regression, sgd
-from fakeit_eval.probes.base import Labels, Parameters, Part, ProbeData, top1
-from fakeit_eval.probes.probe import run_probe
-from fakeit_eval.probes.search import Search
+from fakeit_eval.probes.base import LabeledFeatures, Labels, Parameters, ProbeData, top1
+from fakeit_eval.probing.run_probe import run_probe
+from fakeit_eval.probing.search import Search
 from tests.acceptance.record import record
 
 NUM_TRIALS = 30
@@ -90,14 +90,16 @@ def digits() -> ProbeData:
 SETS: dict[str, Callable[[], ProbeData]] = {"crops of photographs": crops, "mixture": mixture, "noisy digits": digits}
 
 
-def plain_logistic_regression(train: Part, asked: NDArray[Any], parameters: Parameters, seed: int) -> Labels:
+def plain_logistic_regression(
+    train: LabeledFeatures, requested: NDArray[Any], parameters: Parameters, seed: int
+) -> Labels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(C=parameters["C"], max_iter=2000).fit(*train)
-    return np.asarray(model.predict(asked))
+    return np.asarray(model.predict(requested))
 
 
-def plain_sgd(train: Part, asked: NDArray[Any], parameters: Parameters, seed: int) -> Labels:
+def plain_sgd(train: LabeledFeatures, requested: NDArray[Any], parameters: Parameters, seed: int) -> Labels:
     """The paper's authors' schedule, written apart: 100 epochs, the rate of epoch e set by that of e - 1.
 
     It begins at our weights and takes our batches, so that what differs is how the search goes.
@@ -120,7 +122,7 @@ def plain_sgd(train: Part, asked: NDArray[Any], parameters: Parameters, seed: in
         for group in optimizer.param_groups:
             group["lr"] = parameters["learning_rate"] * 0.5 * (1 + math.cos(math.pi * epoch / 100))
     with torch.inference_mode():
-        return layer(torch.nn.functional.normalize(torch.from_numpy(asked))).argmax(1).numpy()
+        return layer(torch.nn.functional.normalize(torch.from_numpy(requested))).argmax(1).numpy()
 
 
 PROBES: dict[str, tuple[Any, Callable[..., Labels]]] = {

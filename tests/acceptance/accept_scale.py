@@ -22,8 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from builders.format.remote_storage import RemoteStorage
-from builders.format.storage import open_storage
+from builders.storage.base import open_storage
+from builders.storage.remote import RemoteStorage
 from tests.acceptance.accept_kill import digests
 from tests.acceptance.record import ROOT, command, record
 
@@ -318,13 +318,13 @@ def overheads(work: Path) -> list[str]:
     scaling = [b / a for a, b in zip(one, two, strict=True)]
     slower = [b / a for a, b in zip(two, ray, strict=True)]
 
-    def told(values: list[float]) -> str:
+    def message(values: list[float]) -> str:
         return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
     return [
-        f"- two workers, of one worker's images a second (one thread each): **{told(scaling)}**",
-        f"- two actors of Ray on two nodes, of two local workers' images a second: **{told(slower)}**",
-        f"- images a second of one, two and Ray's two: {told(one)}, {told(two)}, {told(ray)}; {NUM_ROUNDS} rounds in turn",
+        f"- two workers, of one worker's images a second (one thread each): **{message(scaling)}**",
+        f"- two actors of Ray on two nodes, of two local workers' images a second: **{message(slower)}**",
+        f"- images a second of one, two and Ray's two: {message(one)}, {message(two)}, {message(ray)}; {NUM_ROUNDS} rounds in turn",
     ]
 
 
@@ -348,11 +348,11 @@ def main(work: Path) -> None:
     ]
     for name, make in cases:
         out, begin = work / re.sub(r"\W+", "-", name), time.perf_counter()
-        told = make(out)
+        message = make(out)
         found = digests(out)
         expected = expected or found
         same = found == expected
-        what = "" if "digest" in told or "this part" in told else told
+        what = "" if "digest" in message or "this part" in message else message
         rows.append(f"| {name} | {what} | {len(found)} | {'identical' if same else 'DIFFERS'} |")
         print(rows[-1], f"{time.perf_counter() - begin:.0f} s", flush=True)
         assert same, sorted(set(found.items()) ^ set(expected.items()))[:6]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from builders.format.cache import ShardCache
 from builders.format.open_clone import open_clone
+from builders.format.shard_cache import ShardCache
 from tests.acceptance.record import ROOT, record
 from tests.loopback.files import FileServer
 from tests.loopback.server import Fault, failing, running

@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from builders.card.render import clone_card
 from builders.format.manifest import parse_manifest, timm_index
-from builders.format.storage import open_storage
 from builders.images.encode import encode_image
 from builders.images.read import decode_image
-from builders.making.verify import verify_clone
-from builders.publishing.card import clone_card
+from builders.storage.base import open_storage
+from builders.verification.verify_clone import verify_clone
 from tests.acceptance.record import record, run
 
 NUM_FAULTS = 200
@@ -80,8 +80,8 @@ class Place:
     def change(self, member: int, edit: Callable[[bytes], bytes]) -> None:
         """Edits the cls (0), picture (1) or json (2) of the chosen sample."""
         members = list(self.members)
-        place = 3 * self.row + member
-        members[place] = (members[place][0], edit(members[place][1]))
+        where = 3 * self.row + member
+        members[where] = (members[where][0], edit(members[where][1]))
         self.write(members)
 
     def set_fields(self, **fields: object) -> None:
@@ -91,12 +91,12 @@ class Place:
         found: dict[str, object] = json.loads(self.members[3 * self.row + 2][1])
         return found
 
-    def swap_picture(self, edit: Callable[[bytes], bytes]) -> None:
+    def swap_image(self, edit: Callable[[bytes], bytes]) -> None:
         """Another picture whose sha256 the json gives rightly."""
-        picture = edit(self.members[3 * self.row + 1][1])
-        fields = {**self.fields(), "sha256": hashlib.sha256(picture).hexdigest()}
+        image = edit(self.members[3 * self.row + 1][1])
+        fields = {**self.fields(), "sha256": hashlib.sha256(image).hexdigest()}
         name = self.members[3 * self.row + 1][0]
-        self.members[3 * self.row + 1] = (name, picture)
+        self.members[3 * self.row + 1] = (name, image)
         self.members[3 * self.row + 2] = (self.members[3 * self.row + 2][0], json.dumps(fields).encode())
         self.write(self.members)
 
@@ -156,8 +156,8 @@ def wrong_count(p: Place) -> Expected:
 
 
 def duplicated_key(p: Place) -> Expected:
-    sample, place = p.members[3 * p.row : 3 * p.row + 3], 3 * p.rng.randrange(len(p.members) // 3)
-    p.write(p.members[:place] + sample + p.members[place:])
+    sample, where = p.members[3 * p.row : 3 * p.row + 3], 3 * p.rng.randrange(len(p.members) // 3)
+    p.write(p.members[:where] + sample + p.members[where:])
     return p.entry.name, p.key, "the key occurs twice"
 
 
@@ -222,20 +222,20 @@ def retyped_field(p: Place) -> Expected:
     return p.entry.name, p.key, f"json field '{name}' is"
 
 
-def undecodable_picture(p: Place) -> Expected:
-    p.swap_picture(lambda picture: picture[: p.rng.randrange(len(picture) // 3, len(picture) * 2 // 3)])
+def undecodable_image(p: Place) -> Expected:
+    p.swap_image(lambda image: image[: p.rng.randrange(len(image) // 3, len(image) * 2 // 3)])
     return p.entry.name, p.key, "picture"
 
 
-def picture_of_other_size(p: Place) -> Expected:
+def image_of_other_size(p: Place) -> Expected:
     image_format = p.manifest.image_format
-    p.swap_picture(lambda picture: encode_image(decode_image(picture)[: p.rng.randrange(8, 31)], image_format, 95))
+    p.swap_image(lambda image: encode_image(decode_image(image)[: p.rng.randrange(8, 31)], image_format, 95))
     return p.entry.name, p.key, "its json says 32x32"
 
 
-def picture_of_other_sha256(p: Place) -> Expected:
+def image_of_other_sha256(p: Place) -> Expected:
     image_format = p.manifest.image_format
-    p.change(1, lambda picture: encode_image(decode_image(picture)[::-1].copy(), image_format, 95))
+    p.change(1, lambda image: encode_image(decode_image(image)[::-1].copy(), image_format, 95))
     return p.entry.name, p.key, "another sha256"
 
 
@@ -248,7 +248,8 @@ def stale_index(p: Place) -> Expected:
 def stale_card(p: Place) -> Expected:
     path = p.root / "README.md"
     lines = path.read_text().splitlines(keepends=True)
-    del lines[p.rng.randrange(len(lines))]
+    first = lines.index("dataset_info:\n") + 1
+    del lines[p.rng.randrange(first, first + 8)]
     path.write_text("".join(lines))
     return "README.md", "", "stale"
 
@@ -258,15 +259,15 @@ def stale_parquet(p: Place) -> Expected:
     file = pq.ParquetFile(path)
     groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
     column = p.rng.choice([n for n in groups[0].schema.names if n not in ("key", "shard")])
-    group = groups[p.number]
-    values = group[column].to_pylist()
+    members = groups[p.number]
+    values = members[column].to_pylist()
     old = values[p.row]
     values[p.row] = old + "x" if isinstance(old, str) else old + 1
-    place, field = group.schema.get_field_index(column), group.schema.field(column)
-    groups[p.number] = group.set_column(place, field, pa.array(values, field.type))
+    where, field = members.schema.get_field_index(column), members.schema.field(column)
+    groups[p.number] = members.set_column(where, field, pa.array(values, field.type))
     with pq.ParquetWriter(path, groups[0].schema) as writer:
-        for group in groups:
-            writer.write_table(group)
+        for members in groups:
+            writer.write_table(members)
     assert pc.any(pc.equal(groups[p.number]["key"], p.key)).as_py()
     return p.entry.name, p.key, "metadata"
 
@@ -274,15 +275,15 @@ def stale_parquet(p: Place) -> Expected:
 KINDS = (
     missing_shard, extra_shard, renamed_shard, changed_byte, cut_in_a_member, cut_between_members, sample_left_out,
     wrong_count, duplicated_key, dot_in_key, other_key, other_label, other_json, label_out_of_range, missing_field,
-    extra_field, null_field, retyped_field, undecodable_picture, picture_of_other_size, picture_of_other_sha256,
+    extra_field, null_field, retyped_field, undecodable_image, image_of_other_size, image_of_other_sha256,
     stale_index, stale_card, stale_parquet,
 )  # fmt: skip
 
 
 def is_found(root: Path, expected: Expected) -> bool:
-    place, key, words = expected
+    where, key, words = expected
     return any(
-        fault.place == place and (not key or fault.key == key) and words in fault.text
+        fault.where == where and (not key or fault.key == key) and words in fault.text
         for fault in verify_clone(str(root), deep=True)
     )
 
@@ -290,7 +291,7 @@ def is_found(root: Path, expected: Expected) -> bool:
 def main() -> None:
     rng = random.Random(0)
     found: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
+    requested: Counter[str] = Counter()
     num_intact = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -313,7 +314,7 @@ def main() -> None:
             root = folder / "damaged"
             shutil.copytree(folder / rng.choice(FORMATS), root)
             expected = kind(Place(root, rng))
-            asked[kind.__name__] += 1
+            requested[kind.__name__] += 1
             if is_found(root, expected):
                 found[kind.__name__] += 1
             else:
@@ -329,7 +330,10 @@ def main() -> None:
         "",
         "| kind | injected | found |",
         "|---|---|---|",
-        *[f"| {kind.__name__.replace('_', ' ')} | {asked[kind.__name__]} | {found[kind.__name__]} |" for kind in KINDS],
+        *[
+            f"| {kind.__name__.replace('_', ' ')} | {requested[kind.__name__]} | {found[kind.__name__]} |"
+            for kind in KINDS
+        ],
     ]
     record("verify", "Faults injected and found", lines)
     assert found.total() == NUM_FAULTS

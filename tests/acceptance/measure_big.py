@@ -12,15 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import numpy as np
 
-from fakeit_eval.analysis.analyse import analyse
-from fakeit_eval.features import StoredFeatures
+from fakeit_eval.analyze import analyze
+from fakeit_eval.features.extract import StoredFeatures
 
 
 def main(path: Path, num_classes: int) -> None:
     shape = np.load(path, mmap_mode="r").shape
     features = StoredFeatures(path, shape, path.stat().st_size - 4 * shape[0] * shape[1])
     start = time.perf_counter()
-    found = analyse(features, np.arange(shape[0]) % num_classes, "text")
+    found = analyze(features, np.arange(shape[0]) % num_classes, "text")
     print(json.dumps({"seconds": time.perf_counter() - start, "peak_gib": peak_gib(), **found}))
 
 

@@ -13,13 +13,13 @@ from typing import cast
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from builders.format.cache import ShardCache
 from builders.format.open_clone import Clone, open_clone
-from fakeit_train.data import OrderSampler
+from builders.format.shard_cache import ShardCache
+from fakeit_train.data.loader import OrderSampler
+from fakeit_train.data.mixture import whole
+from fakeit_train.data.order import EpochSample, Order
+from fakeit_train.data.prefetch import Prefetcher, check_cache
 from fakeit_train.distributed import World
-from fakeit_train.mixture import whole
-from fakeit_train.order import Order, Place
-from fakeit_train.prefetch import Prefetcher, check_cache
 
 BLOCK_SIZE = 4
 
@@ -28,9 +28,9 @@ class _Hashes(Dataset[list[tuple[str, str]]]):
     def __init__(self, clone: Clone) -> None:
         self.clone = clone
 
-    def __getitems__(self, places: list[Place]) -> list[tuple[str, str]]:
-        samples = [self.clone[number] for number, _ in places]
-        return [(sample.key, hashlib.sha256(sample.picture).hexdigest()) for sample in samples]
+    def __getitems__(self, wheres: list[EpochSample]) -> list[tuple[str, str]]:
+        samples = [self.clone[number] for number, _ in wheres]
+        return [(sample.key, hashlib.sha256(sample.image).hexdigest()) for sample in samples]
 
 
 def _own_connections(worker: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import cli
+from builders.cli import main as cli
 from builders.format.manifest import Manifest
 from tests import in_process
 
@@ -33,10 +33,10 @@ def test_cli__list_and_plan_show_recipes() -> None:
 
 def test_cli__make_verify_card_sheet(scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "clone"
-    asked = ("make", "real_images/test", out, "--source", scans / "test", "--images-per-class", 3)
-    made = call(*asked)
+    requested = ("make", "real_images/test", out, "--source", scans / "test", "--images-per-class", 3)
+    made = call(*requested)
     assert made.returncode == 0 and "load_dataset" in made.stdout
-    assert call(*asked).stdout == made.stdout
+    assert call(*requested).stdout == made.stdout
     assert "no faults in" in call("verify", out, "--deep").stdout
     assert call("card", out, "--check").returncode == 0
     (out / "README.md").write_text("stale")
@@ -50,19 +50,19 @@ def test_cli__make_verify_card_sheet(scans: Path, tmp_path: Path) -> None:
 
 
 def test_cli__two_runs_at_once_on_one_output_end_well(scans: Path, tmp_path: Path) -> None:
-    asked = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 20)
-    command = [sys.executable, "-m", "builders", *map(str, asked)]
+    requested = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 20)
+    command = [sys.executable, "-m", "builders", *map(str, requested)]
     both = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert call("verify", tmp_path / "c").returncode == 0 and not (tmp_path / "c" / "_making").exists()
 
 
 def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path: Path) -> None:
-    asked = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 100)
-    assert "run again without --shards" in call(*asked, "--shards", "0:2").stdout
+    requested = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 100)
+    assert "run again without --shards" in call(*requested, "--shards", "0:2").stdout
     assert not (tmp_path / "c" / "clone.json").exists()
     assert call("verify", tmp_path / "c").returncode == 2
-    assert call(*asked).returncode == 0 == call("verify", tmp_path / "c").returncode
+    assert call(*requested).returncode == 0 == call("verify", tmp_path / "c").returncode
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,11 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
         (["make", "digits_sd/c_cfg2", "OUT", "--runner", "slurn"], "unknown runner 'slurn'"),
         (["make", "digits_sd/c_cfg2", "OUT", "--workers", "-1"], "--workers -1 --tasks 64 make nothing"),
         (["make", "digits_sd/c_cfg2", "OUT", "--runner", "slurm"], "this is no task of a Slurm array"),
-        (["make", "digits_sd/c_cfg2", "OUT", "--print"], "--print and --sbatch are of --runner slurm, not of local"),
-        (["make", "digits_sd/c_cfg2", "OUT", "--address", "x"], "--address is of --runner ray, not of local"),
+        (
+            ["make", "digits_sd/c_cfg2", "OUT", "--print"],
+            "--print and --sbatch are options of --runner slurm, not of local",
+        ),
+        (["make", "digits_sd/c_cfg2", "OUT", "--address", "x"], "--address is an option of --runner ray, not of local"),
         (["status", "/nowhere"], "'/nowhere' holds no clone and none is being made there"),
         (["make", "digits_sd/c_cfg2", "OUT", "--model", "/tmp"], "'/tmp' is no diffusers pipeline"),
         (["make", "digits_sd/c_cfg2", "OUT", "--scale", "2", "--images-per-class", "3"], "give one of them"),
@@ -132,11 +135,11 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
 def test_cli__mistakes_are_one_sentence_and_status_2(
     arguments: list[str], words: str, tmp_path: Path, finished: tuple[Path, Manifest]
 ) -> None:
-    places = {"OUT": tmp_path / "out", "CLONE": finished[0]}
-    ended = call(*(places.get(argument, argument.replace("CLONE", str(finished[0]))) for argument in arguments))
-    told = ended.stderr.strip().splitlines()
+    wheres = {"OUT": tmp_path / "out", "CLONE": finished[0]}
+    ended = call(*(wheres.get(argument, argument.replace("CLONE", str(finished[0]))) for argument in arguments))
+    message = ended.stderr.strip().splitlines()
     assert ended.returncode == 2, ended
-    assert len(told) == 1 and told[0].startswith("fakeit-build: ") and words in told[0]
+    assert len(message) == 1 and message[0].startswith("fakeit-build: ") and words in message[0]
     assert not (tmp_path / "out" / "clone.json").exists()
 
 
@@ -188,9 +191,9 @@ def test_cli__an_interrupted_run_is_one_sentence(tmp_path: Path) -> None:
         time.sleep(0.05)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    told = process.communicate()[1].strip().splitlines()
+    message = process.communicate()[1].strip().splitlines()
     sentence = "fakeit-build: interrupted; what is finished is kept, run the command again to go on"
-    assert (process.returncode, told) == (130, [sentence])
+    assert (process.returncode, message) == (130, [sentence])
 
 
 def test_cli__a_half_written_clone_is_told_apart(clone: Path) -> None:

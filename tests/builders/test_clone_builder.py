@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from builders.digits_sd import DigitsSD
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.format.open_clone import open_clone
-from builders.making.prompts import TEMPLATES
+from builders.recipes.prompts import TEMPLATES
 
 
 def test_clone_builder__digits_has_every_prompt_of_the_paper_at_both_guidances() -> None:
@@ -69,7 +69,7 @@ def test_clone_builder__and_its_streams_are_pickled(tmp_path: Path) -> None:
 
 
 def test_clone_builder__without_datasets_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "builders.making.dataset_builder", None)
+    monkeypatch.setitem(sys.modules, "builders.generation.dataset_builder", None)
     with pytest.raises(UserError, match=r"pip install 'fakeit-sd\[build\]'"):
         DigitsSD("c_cfg2")
 
@@ -81,10 +81,10 @@ def test_clone_builder__recipes_are_read_without_datasets() -> None:
 
 
 def test_clone_builder__a_clone_made_from_another_ones_manifest_is_the_same(tmp_path: Path) -> None:
-    from builders.making.catalogue import find_execution, find_recipe
-    from builders.making.make import make_clone
-    from builders.making.models import pin_model
-    from builders.making.plan import Plan
+    from builders.engines.base import pin_model
+    from builders.make_clone import make_clone
+    from builders.planning.plan import Plan
+    from builders.registry import find_execution, find_recipe
 
     builder = DigitsSD("c_cfg2", images_per_class=1, num_inference_steps=1, cache_dir=str(tmp_path))
     manifest = builder.materialize(tmp_path / "first")
@@ -106,7 +106,7 @@ class MyDigits(DigitsSD):
 
 
 def test_clone_builder__may_be_any_file_and_build_on_another(tmp_path: Path) -> None:
-    from builders.making.catalogue import find_execution, find_recipe
+    from builders.registry import find_execution, find_recipe
 
     (tmp_path / "my_digits.py").write_text(SUBCLASS)
     (tmp_path / "my_helper.py").write_text("STEPS = 2\n")
@@ -125,12 +125,12 @@ def test_clone_builder__may_be_any_file_and_build_on_another(tmp_path: Path) -> 
 
 
 def test_clone_builder__helper_files_beside_the_builders_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    from builders.making import catalogue
+    from builders import registry
 
-    names = catalogue.builder_names()
+    names = registry.builder_names()
     assert set(names) == {"custom_sd", "digits_sd", "imagenet_100_sd", "imagenet_1k_sd", "real_images"}
     monkeypatch.setitem(sys.modules, "builders.custom_sd", None)  # as a file that lacks a library
-    assert "custom_sd" not in catalogue.builder_names() and "digits_sd" in catalogue.builder_names()
+    assert "custom_sd" not in registry.builder_names() and "digits_sd" in registry.builder_names()
 
 
 @pytest.mark.long
@@ -143,7 +143,7 @@ import diffusers, transformers
 levels = diffusers.utils.logging.get_verbosity(), transformers.utils.logging.get_verbosity()
 from builders.digits_sd import DigitsSD
 from builders.format.open_clone import open_clone
-from builders.making.redo import redo
+from builders.verification.regenerate import redo
 builder = DigitsSD("c_cfg2", images_per_class=1, num_inference_steps=1, batch_size=5, cache_dir={str(tmp_path)!r})
 builder.materialize({str(tmp_path / "clone")!r})
 assert len(list(builder.as_streaming_dataset(split="train"))) == 10

@@ -9,8 +9,8 @@ from builders.clone_builder import CloneBuilder
 from builders.custom_sd import CustomSD
 from builders.imagenet_1k_sd import ImageNet1KSD
 from builders.imagenet_100_sd import ImageNet100SD
-from builders.making.plan import Plan
-from builders.making.prompts import TEMPLATES
+from builders.planning.plan import Plan
+from builders.recipes.prompts import TEMPLATES
 from tests.tiny_pipeline import write_tiny_pipeline
 
 

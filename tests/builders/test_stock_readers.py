@@ -13,8 +13,8 @@ from PIL import Image
 from builders.format.manifest import Manifest
 from builders.format.open_clone import EncodedSample, open_clone
 from builders.images.read import decode_image
-from builders.making.make import make_clone
-from builders.making.plan import Plan
+from builders.make_clone import make_clone
+from builders.planning.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_datasets__loads_every_sample_typed(
     assert loaded.features["json"]["seed"].dtype == "int64"
     rows = list(loaded)
     assert [(row["__key__"], row["cls"]) for row in rows] == [(s.key, s.label) for s in samples]
-    assert all((np.asarray(row["jpg"]) == decode_image(s.picture)).all() for row, s in zip(rows, samples, strict=True))
+    assert all((np.asarray(row["jpg"]) == decode_image(s.image)).all() for row, s in zip(rows, samples, strict=True))
     assert {type(row["json"]["guidance_scale"]) for row in rows} == {float}
     assert {row["json"]["width"] for row in rows} == {32}
 
@@ -140,7 +140,7 @@ def test_webdataset__reads_every_sample(finished: tuple[Path, Manifest], samples
     shards = [str(finished[0] / shard.name) for shard in finished[1].shards]
     rows = list(webdataset.WebDataset(shards, shardshuffle=False))
     assert [(row["__key__"], int(row["cls"]), row["jpg"]) for row in rows] == [
-        (s.key, s.label, s.picture) for s in samples
+        (s.key, s.label, s.image) for s in samples
     ]
 
 
@@ -155,8 +155,8 @@ def test_timm__wds_reader_reads_every_sample(finished: tuple[Path, Manifest], sa
 def test_tar__unpacks_pictures(finished: tuple[Path, Manifest], samples: list[EncodedSample], tmp_path: Path) -> None:
     shutil.unpack_archive(finished[0] / finished[1].shards[0].name, tmp_path)
     for sample in samples[:5]:
-        assert (tmp_path / f"{sample.key}.jpg").read_bytes() == sample.picture
-        assert Image.open(io.BytesIO(sample.picture)).size == (32, 32)
+        assert (tmp_path / f"{sample.key}.jpg").read_bytes() == sample.image
+        assert Image.open(io.BytesIO(sample.image)).size == (32, 32)
 
 
 def test_builder__streams_and_prepares_the_same_images_as_the_clone(scans: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_builder__streams_and_prepares_the_same_images_as_the_clone(scans: Path,
 
     builder = RealImages("test", source=str(scans / "test"), images_per_class=3, cache_dir=str(tmp_path / "cache"))
     builder.materialize(tmp_path / "clone")
-    made = [(s.key, s.label, decode_image(s.picture).tobytes()) for s in open_clone(tmp_path / "clone")]
+    made = [(s.key, s.label, decode_image(s.image).tobytes()) for s in open_clone(tmp_path / "clone")]
 
     def rows(dataset: Any) -> Iterator[tuple[str, int, bytes]]:
         return ((row["__key__"], row["cls"], np.asarray(row["jpg"]).tobytes()) for row in dataset)

@@ -23,9 +23,9 @@ NUM_SOURCE = 6
 """Real images of each of three classes."""
 CONFIG = '''"""A network of a few thousand numbers, for tests."""
 
-from builders.format.backbone import Backbone
+from builders.networks.backbone import Backbone
 from fakeit_train.config import DataConfig, TrainConfig
-from fakeit_train.crop_draws import CropConfig, CropGroup
+from fakeit_train.crops.parameters import CropConfig, CropKind
 
 CONFIG = TrainConfig(
     num_epochs=1,
@@ -38,7 +38,7 @@ CONFIG = TrainConfig(
         std=(0.5, 0.5, 0.5),
     ),
     data=DataConfig(batch_size=6, num_workers=0),
-    crops=CropConfig(groups=(CropGroup(num_crops=1, size=32, scale=(0.5, 1.0)),)),
+    crops=CropConfig(kinds=(CropKind(num_crops=1, size=32, scale=(0.5, 1.0)),)),
 )
 '''
 

@@ -12,18 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders import plugins
 from builders.classes.class_options import ClassOptions
+from builders.engines.base import engine, pin_model
 from builders.format.open_clone import Clone, open_clone
 from builders.images.read import decode_image
-from builders.making import plugins
-from builders.making.catalogue import find_execution, find_recipe
-from builders.making.engines.base import engine
-from builders.making.make import make_clone
-from builders.making.models import pin_model
-from builders.making.plan import Plan
-from builders.making.redo import redo
-from builders.making.verify import verify_clone
-from builders.publishing.push import push_to_url
+from builders.make_clone import make_clone
+from builders.planning.plan import Plan
+from builders.publishing.push_to_url import push_to_url
+from builders.registry import find_execution, find_recipe
+from builders.verification.regenerate import regenerate
+from builders.verification.verify_clone import verify_clone
 from fakeit_eval import cli as eval_cli
 from tests import in_process
 from tests.loopback.hub import Hub, hub_environment
@@ -127,9 +126,9 @@ def test_compat__images_are_made_again(kept: Path, name: str) -> None:
     plan = plan_of(kept, f"{name}/clone.json", clone.manifest.num_rounds)
     is_same = is_here(clone, plan, kept / name / "clone.json")
     for number in range(0, len(clone), 3):
-        redone = redo(clone, clone.key(number), model)
+        redone = regenerate(clone, clone.key(number), model)
         assert redone.is_identical or not is_same
-        assert_close(redone.image, clone[number].picture)
+        assert_close(redone.image, clone[number].image)
 
 
 @pytest.mark.parametrize("name", CLONES)

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 
-def picture(path: Path, number: int = 0, image_format: str = "JPEG") -> None:
+def image(path: Path, number: int = 0, image_format: str = "JPEG") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((6, 8, 3), number * 37 % 256, dtype=np.uint8)
     Image.fromarray(pixels).save(path, image_format)
@@ -32,13 +32,13 @@ def mat(path: Path, **arrays: Any) -> None:
 def aircraft(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = root / "fgvc-aircraft-2013b" / "data"
     lines(data / "variants.txt", "707-320", "727-200")
-    for number, part in enumerate(("train", "val", "test")):
+    for number, split in enumerate(("train", "val", "test")):
         names = [f"{number}00000{i}" for i in range(4)]
         lines(
-            data / f"images_variant_{part}.txt", *(f"{n} {('707-320', '727-200')[i % 2]}" for i, n in enumerate(names))
+            data / f"images_variant_{split}.txt", *(f"{n} {('707-320', '727-200')[i % 2]}" for i, n in enumerate(names))
         )
         for i, name in enumerate(names):
-            picture(data / "images" / f"{name}.jpg", i)
+            image(data / "images" / f"{name}.jpg", i)
 
 
 def cars196(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,22 +52,22 @@ def cars196(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = np.array([(i % 2 + 1, f"{i + 1:05d}.jpg") for i in range(count)], dtype=kind)
         mat(path, annotations=rows)
         for i in range(count):
-            picture(folder / f"cars_{split}" / f"{i + 1:05d}.jpg", i)
+            image(folder / f"cars_{split}" / f"{i + 1:05d}.jpg", i)
 
 
 def dtd(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = root / "dtd" / "dtd"
-    for number, part in enumerate(("train", "val", "test")):
+    for number, split in enumerate(("train", "val", "test")):
         names = [f"{kind}/{kind}_{number}{i}.jpg" for kind in ("banded", "blotchy") for i in range(2)]
-        lines(folder / "labels" / f"{part}1.txt", *names)
+        lines(folder / "labels" / f"{split}1.txt", *names)
         for i, name in enumerate(names):
-            picture(folder / "images" / name, i)
+            image(folder / "images" / name, i)
 
 
 def eurosat(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("AnnualCrop", "Forest"):
         for i in range(10):
-            picture(root / "eurosat" / "2750" / kind / f"{kind}_{i}.jpg", i)
+            image(root / "eurosat" / "2750" / kind / f"{kind}_{i}.jpg", i)
 
 
 def flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mat(folder / "imagelabels.mat", labels=np.array([1, 2] * 6))
     mat(folder / "setid.mat", trnid=np.arange(1, 5), valid=np.arange(5, 9), tstid=np.arange(9, 13))
     for i in range(1, 13):
-        picture(folder / "jpg" / f"image_{i:05d}.jpg", i)
+        image(folder / "jpg" / f"image_{i:05d}.jpg", i)
     digests = {
         name: hashlib.md5((folder / f"{name}.mat").read_bytes()).hexdigest() for name in ("imagelabels", "setid")
     }
@@ -88,49 +88,49 @@ def flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pets(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = root / "oxford-iiit-pet"
-    for part, count in (("trainval", 20), ("test", 4)):
-        names = [(f"{('Abyssinian', 'basset_hound')[i % 2]}_{part}{i}", i % 2 + 1) for i in range(count)]
-        lines(folder / "annotations" / f"{part}.txt", *(f"{name} {label} {label} 1" for name, label in names))
+    for split, count in (("trainval", 20), ("test", 4)):
+        names = [(f"{('Abyssinian', 'basset_hound')[i % 2]}_{split}{i}", i % 2 + 1) for i in range(count)]
+        lines(folder / "annotations" / f"{split}.txt", *(f"{name} {label} {label} 1" for name, label in names))
         for i, (name, _) in enumerate(names):
-            picture(
+            image(
                 folder / "images" / f"{name}.jpg", i, "GIF" if i == 3 else "JPEG"
             )  # as some of the published ones are
 
 
 def food101(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = root / "food-101"
-    for part, count in (("train", 10), ("test", 3)):
-        names = {kind: [f"{kind}/{part}{i}" for i in range(count)] for kind in ("apple_pie", "waffles")}
-        lines(folder / "meta" / f"{part}.json", json.dumps(names))
+    for split, count in (("train", 10), ("test", 3)):
+        names = {kind: [f"{kind}/{split}{i}" for i in range(count)] for kind in ("apple_pie", "waffles")}
+        lines(folder / "meta" / f"{split}.json", json.dumps(names))
         for name in (name for some in names.values() for name in some):
-            picture(folder / "images" / f"{name}.jpg")
+            image(folder / "images" / f"{name}.jpg")
 
 
 def sun397(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = root / "SUN397"
     lines(folder / "ClassName.txt", "/a/abbey", "/a/apartment_building/outdoor")
-    for part, count in (("Training_01", 10), ("Testing_01", 3)):
+    for split, count in (("Training_01", 10), ("Testing_01", 3)):
         names = [
-            f"{kind}/sun_{part[:2]}{i}.jpg"
+            f"{kind}/sun_{split[:2]}{i}.jpg"
             for kind in ("/a/abbey", "/a/apartment_building/outdoor")
             for i in range(count)
         ]
-        lines(root / "Partitions" / f"{part}.txt", *names)
+        lines(root / "Partitions" / f"{split}.txt", *names)
         for name in names:
-            picture(folder / name.strip("/"))
+            image(folder / name.strip("/"))
 
 
 def inaturalist(root: Path, monkeypatch: pytest.MonkeyPatch, year: str) -> None:
-    for part, count in (("train", 10), ("val", 3)):
+    for split, count in (("train", 10), ("val", 3)):
         content: dict[str, Any] = {"images": [], "annotations": []}
         for category in (0, 1):
             for i in range(count):
-                number = len(content["images"]) + (1000 if part == "val" else 0)
-                name = f"train_val{year}/Plantae/{category}/{part}{i}.jpg"
+                number = len(content["images"]) + (1000 if split == "val" else 0)
+                name = f"train_val{year}/Plantae/{category}/{split}{i}.jpg"
                 content["images"].append({"id": number, "file_name": name})
                 content["annotations"].append({"id": number, "image_id": number, "category_id": category})
-                picture(root / year / name.partition("/")[2])
-        lines(root / f"{part}{year}.json", json.dumps(content))
+                image(root / year / name.partition("/")[2])
+        lines(root / f"{split}{year}.json", json.dumps(content))
 
 
 def inaturalist_2018(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,10 +148,12 @@ def cog(root: Path) -> None:
     levels = [[f"n{level}000000{i}" for i in range(2)] for level in range(1, 6)]
     splits = {}
     for wnid in (wnid for level in levels for wnid in level):
-        names = {part: [f"{wnid}/{wnid}_{part}{i}.JPEG" for i in range(n)] for part, n in (("train", 10), ("test", 3))}
-        splits[wnid] = {part: np.array([f"/{name}" for name in some]) for part, some in names.items()}
+        names = {
+            split: [f"{wnid}/{wnid}_{split}{i}.JPEG" for i in range(n)] for split, n in (("train", 10), ("test", 3))
+        }
+        splits[wnid] = {split: np.array([f"/{name}" for name in some]) for split, some in names.items()}
         for name in (name for some in names.values() for name in some):
-            picture(root / "imagenet_21k" / name)
+            image(root / "imagenet_21k" / name)
     (root / "cog").mkdir(parents=True)
     (root / "cog" / "cog_levels_mapping_file.pkl").write_bytes(pickle.dumps(levels))
     (root / "cog" / "cog_concepts_split_file.pkl").write_bytes(pickle.dumps(splits))
@@ -162,10 +164,10 @@ def cog_l1(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cog_in1k(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for part, count in (("train", 10), ("val", 3)):
+    for split, count in (("train", 10), ("val", 3)):
         for wnid in ("n01440764", "n01443537"):
             for i in range(count):
-                picture(root / "imagenet" / part / wnid / f"{wnid}_{i}.JPEG")
+                image(root / "imagenet" / split / wnid / f"{wnid}_{i}.JPEG")
 
 
 MAKERS = {
@@ -179,7 +181,7 @@ MAKERS = {
 def class_folders(root: Path, names: list[str], count: int = 2) -> None:
     for number, name in enumerate(names):
         for i in range(count):
-            picture(root / name / f"{name}_{i}.JPEG", number)
+            image(root / name / f"{name}_{i}.JPEG", number)
 
 
 def as_tar(folder: Path, path: Path, mode: Any = "w") -> None:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from fakeit_eval.classify import classify, shared_rows
-from fakeit_eval.intervals import interval
+from fakeit_eval.reporting.intervals import interval
 
 CLASSES = list("abcdefg")
 

@@ -108,7 +108,7 @@ def test_cli__probe_over_seeds_is_mean_and_spread(run: Path, monkeypatch: pytest
     assert result["num_images"] == {"train": 71, "val": 36, "test": 71}
 
 
-@pytest.mark.parametrize("probe", ["sgd", "k_nearest_neighbours"])
+@pytest.mark.parametrize("probe", ["sgd", "k_nearest_neighbors"])
 def test_cli__other_probes(probe: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call(monkeypatch, "probe", run, "--data", "wine", "--trials", 2, "--probe", probe) == 0
     (result,) = results(run, "probe-wine-*.json")
@@ -129,22 +129,22 @@ def test_cli__other_counts_than_the_papers_are_refused_or_said(
 
 
 def test_cli__probe_on_a_folder_with_parts(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for part in ("train", "val", "test"):
-        class_folders(tmp_path / "mine" / part, ["cat", "dog"], count=4)
+    for split in ("train", "val", "test"):
+        class_folders(tmp_path / "mine" / split, ["cat", "dog"], count=4)
     assert call(monkeypatch, "probe", run, "--data", tmp_path / "mine", "--trials", 1) == 0
     (result,) = results(run, "probe-mine-*.json")
     assert result["num_images"] == {"train": 8, "val": 8, "test": 8}
 
 
-@pytest.mark.parametrize("reading", ["text", "caption"])
+@pytest.mark.parametrize("normalization", ["text", "caption"])
 def test_cli__analyze_measures_features(
-    reading: str,
+    normalization: str,
     run: Path,
     finished: tuple[Path, Manifest],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert call(monkeypatch, "analyze", run, "--data", finished[0], "wine", "--reading", reading) == 0
+    assert call(monkeypatch, "analyze", run, "--data", finished[0], "wine", "--normalization", normalization) == 0
     result, of_all = sorted(results(run, "analyze-*.json"), key=lambda found: found["settings"]["group"])
     measures = result["measures"]
     assert 0 <= measures["sparsity"] < 1 and 0 < measures["intra_class_distance"] <= 2
@@ -178,9 +178,9 @@ def test_cli__pictures_that_changed_are_tested_again(
     from PIL import Image
 
     wnids = finished[1].label_names[:2]
-    for wnid, grey in zip(wnids, (0, 255), strict=True):
+    for wnid, gray in zip(wnids, (0, 255), strict=True):
         (tmp_path / "mine" / wnid).mkdir(parents=True)
-        Image.new("RGB", (32, 32), (grey, grey, grey)).save(tmp_path / "mine" / wnid / "x.bmp")
+        Image.new("RGB", (32, 32), (gray, gray, gray)).save(tmp_path / "mine" / wnid / "x.bmp")
     assert call(monkeypatch, "test", run, "--data", tmp_path / "mine") == 0
     (before,) = results(run, "test-*.json")
     first, second = (tmp_path / "mine" / wnid / "x.bmp" for wnid in wnids)
@@ -222,8 +222,8 @@ def test_cli__a_run_that_was_moved_keeps_its_results(
 def test_cli__a_folder_with_parts_is_measured_as_one(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in ("train", "test"):
-        class_folders(tmp_path / "mine" / part, ["cat", "dog"], count=4)
+    for split in ("train", "test"):
+        class_folders(tmp_path / "mine" / split, ["cat", "dog"], count=4)
     assert call(monkeypatch, "analyze", run, "--data", tmp_path / "mine") == 0
     (result,) = results(run, "analyze-*.json")
     assert result["data"]["num_classes"] == 2 and result["data"]["num_samples"] == 16
@@ -308,11 +308,11 @@ def finished_trials(log: Path) -> list[int]:
         (["probe", "RUN", "--data", "wine", "--seeds", "-1"], "--seeds -1 should be different numbers from 0"),
         (["probe", "R" * 300, "--data", "wine"], "File name too long"),
         (["study", "colour"], "unknown study 'colour'"),
-        (["study", "size", "--part", "3/2"], "--part 3/2 is no part"),
+        (["study", "size", "--share", "3/2"], "--share 3/2 cannot be read"),
         (["probe", "RUN", "--features", "x.npz"], "--features is evaluated by itself"),
         (
-            ["analyze", "RUN", "--data", "CLONE", "--reading", "both"],
-            "unknown reading 'both'; choose from text, caption",
+            ["analyze", "RUN", "--data", "CLONE", "--normalization", "both"],
+            "unknown normalization 'both'; choose from text, caption",
         ),
         (["analyze", "RUN"], "no data to evaluate on"),
         (["suite", "RUN", "--suite", "all"], "unknown suite 'all'; choose from digits, imagenet"),
@@ -328,10 +328,10 @@ def test_cli__mistakes_are_one_sentence_and_status_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    places = {"RUN": run, "CLONE": finished[0]}
-    assert call(monkeypatch, *(places.get(argument, argument) for argument in arguments)) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 1 and told[0].startswith("fakeit-eval: ") and words in told[0]
+    wheres = {"RUN": run, "CLONE": finished[0]}
+    assert call(monkeypatch, *(wheres.get(argument, argument) for argument in arguments)) == 2
+    message = capsys.readouterr().err.strip().splitlines()
+    assert len(message) == 1 and message[0].startswith("fakeit-eval: ") and words in message[0]
 
 
 def test_cli__damaged_weights_are_told(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders.cli import main as build
-from builders.format.backbone import load_backbone
+from builders.cli.main import main as build
+from builders.networks.backbone import load_backbone
 from fakeit_eval.cli import main as evaluate
 from fakeit_train.config import load_config
 from fakeit_train.trainer import train

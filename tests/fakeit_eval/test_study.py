@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from fakeit_eval.studies.base import Options
-from fakeit_eval.study import Setting, parse_part, run_study
+from fakeit_eval.study import Setting, parse_share, run_study
 from tests import in_process
 
 TINY = """
 from dataclasses import replace
-from fakeit_eval.studies.bases.digits import BASE as DIGITS
+from fakeit_eval.study_bases.digits import BASE as DIGITS
 
 BASE = replace(
     DIGITS,
@@ -53,14 +53,16 @@ def times(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name in ("clone.json", "backbone.json")}
 
 
-def setting(out: Path, part: tuple[int, int] = (1, 1)) -> Setting:
-    return Setting(out=out, trials=2, options=Options(seeds=(0,)), part=part)
+def setting(out: Path, share: tuple[int, int] = (1, 1)) -> Setting:
+    return Setting(out=out, trials=2, options=Options(seeds=(0,)), share=share)
 
 
 def call_in_process(module: str, arguments: list[str], out: Path, setting: Setting) -> None:
     """In place of the study's `_call`: the same commands, without processes of their own."""
     if module in ("builders", "fakeit_train", "fakeit_eval"):
-        ended = in_process.call(importlib.import_module(f"{module}.cli").main, *arguments)
+        ended = in_process.call(
+            importlib.import_module("builders.cli.main" if module == "builders" else f"{module}.cli").main, *arguments
+        )
         assert ended.returncode == 0, ended.stderr
     else:
         from builders.embedded.digits import write_class_folders
@@ -101,8 +103,8 @@ def test_study__each_ends_in_a_table_a_page_and_a_figure(
 
 def killed_once_there_is(pattern: str, name: str, base: str, out: Path) -> None:
     """A study in a process of its own, killed with all its commands when a file is there."""
-    asked = ["study", name, "--base", base, "--seeds", "0", "--out", str(out), "--trials", "2"]
-    command = [sys.executable, "-m", "fakeit_eval", *asked, "--values", *VALUES[name]]
+    queries = ["study", name, "--base", base, "--seeds", "0", "--out", str(out), "--trials", "2"]
+    command = [sys.executable, "-m", "fakeit_eval", *queries, "--values", *VALUES[name]]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 300
     while not list(out.glob(pattern)) and time.monotonic() < end and process.poll() is None:
@@ -127,8 +129,8 @@ def test_study__killed_between_runs_it_goes_on_and_is_divided_and_used_again(bas
     killed_once_there_is("runs/*/backbone.json", "augmentation", base, out)
     before = times(out)
     assert before and not list(out.glob("*.md"))
-    assert run_study("augmentation", base, [], setting(out, part=(1, 2))) is None  # the other part is missing
-    page = run_study("augmentation", base, [], setting(out, part=(2, 2)))
+    assert run_study("augmentation", base, [], setting(out, share=(1, 2))) is None  # the other part is missing
+    page = run_study("augmentation", base, [], setting(out, share=(2, 2)))
     assert page is not None and "DINO's crops gain" in page.read_text()
     after = times(out)
     assert before.items() <= after.items()
@@ -162,7 +164,7 @@ def test_study__mistakes_are_told(name: str, base_name: str, values: list[str], 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/2/3"])
 def test_study__parts_are_checked(text: str) -> None:
     with pytest.raises(UserError, match="is no part; write i/n"):
-        parse_part(text)
+        parse_share(text)
 
 
 def test_study__settings_are_checked(tmp_path: Path) -> None:

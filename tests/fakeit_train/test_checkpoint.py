@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from fakeit_train.checkpoint import State, load_checkpoint, make_state, save_checkpoint
 from fakeit_train.config import TrainConfig, load_config
-from fakeit_train.optim import make_optimizer
+from fakeit_train.optimizer import make_optimizer
 
 CONFIG = load_config("digits", [])
 EVERYTHING = replace(CONFIG, precision="float16", optim=replace(CONFIG.optim, ema=0.9))

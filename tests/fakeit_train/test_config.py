@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from fakeit_train.config import load_config
 
 
@@ -44,7 +44,7 @@ def test_config__a_file_is_a_config(tmp_path: Path) -> None:
         ("digits", ["augmentation=mixup"], "unknown augmentation 'mixup'"),
         ("digits", ["precision=int8"], "unknown precision 'int8'"),
         ("digits", ["label_smoothing=1"], "label_smoothing is 1.0"),
-        ("digits", ["group_weights=1"], "must be 2 numbers from 0 on"),
+        ("digits", ["crop_weights=1"], "must be 2 numbers from 0 on"),
         ("digits", ["optim.accumulation=0"], "optim.accumulation is 0"),
         ("digits", ["optim.ema=1"], "optim.ema is 1.0"),
         ("imagenet_100_sd", ["data.cache_gib=0"], "data.cache_gib is 0.0"),

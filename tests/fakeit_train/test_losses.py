@@ -8,10 +8,10 @@ def test_losses__every_crop_weighs_the_same() -> None:
     torch.manual_seed(0)
     logits, labels = [torch.randn(5, 1, 7), torch.randn(5, 8, 7)], torch.tensor([0, 3, 6, 2, 1])
     slow = sum(
-        F.cross_entropy(group[image, crop], labels[image]) / 9
-        for group in logits
+        F.cross_entropy(crops_of_kind[image, crop], labels[image]) / 9
+        for crops_of_kind in logits
         for image in range(5)
-        for crop in range(group.shape[1])
+        for crop in range(crops_of_kind.shape[1])
     )
     assert torch.allclose(multi_crop_cross_entropy(logits, labels), torch.as_tensor(slow))
 
@@ -19,17 +19,17 @@ def test_losses__every_crop_weighs_the_same() -> None:
 def test_losses__slices_add_up() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(7, 3, 4), torch.randint(4, (7,))
-    parts = multi_crop_cross_entropy([logits[:2]], labels[:2]) + multi_crop_cross_entropy([logits[2:]], labels[2:])
-    assert torch.allclose(parts, multi_crop_cross_entropy([logits], labels))
+    pieces = multi_crop_cross_entropy([logits[:2]], labels[:2]) + multi_crop_cross_entropy([logits[2:]], labels[2:])
+    assert torch.allclose(pieces, multi_crop_cross_entropy([logits], labels))
 
 
 def test_losses__groups_weigh_what_they_are_told() -> None:
     torch.manual_seed(0)
     logits, labels = [torch.randn(5, 1, 7), torch.randn(5, 8, 7)], torch.tensor([0, 3, 6, 2, 1])
-    alone = [multi_crop_cross_entropy([group], labels) for group in logits]
-    weighted = multi_crop_cross_entropy(logits, labels, group_weights=(4.0, 0.5))
+    alone = [multi_crop_cross_entropy([crops_of_kind], labels) for crops_of_kind in logits]
+    weighted = multi_crop_cross_entropy(logits, labels, crop_weights=(4.0, 0.5))
     assert torch.allclose(weighted, (alone[0] * 4 * 1 + alone[1] * 0.5 * 8) / (4 * 1 + 0.5 * 8))
-    assert torch.allclose(multi_crop_cross_entropy(logits, labels, group_weights=(1.0, 0.0)), alone[0])
+    assert torch.allclose(multi_crop_cross_entropy(logits, labels, crop_weights=(1.0, 0.0)), alone[0])
 
 
 def test_losses__smoothing_spreads_the_target() -> None:

@@ -19,17 +19,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builders.format.backbone import build_network, load_backbone
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
+from builders.networks.backbone import build_network, load_backbone
 from fakeit_train.checkpoint import make_state
 from fakeit_train.config import load_config
-from fakeit_train.crop_draws import draw_crops
-from fakeit_train.data import Batch
+from fakeit_train.crops.parameters import sample_crops
+from fakeit_train.data.loader import Batch
+from fakeit_train.data.mixture import whole as whole_clone
 from fakeit_train.distributed import World
-from fakeit_train.mixture import whole as whole_clone
-from fakeit_train.optim import make_optimizer
+from fakeit_train.optimizer import make_optimizer
 from fakeit_train.trainer import _Run, train
 
 SETTINGS = [
@@ -225,9 +225,9 @@ def test_trainer__a_damaged_clone_is_told_in_one_sentence(
         manifest["label_names"] = manifest["label_names"][:4]
         (clone / "clone.json").write_text(json.dumps(manifest))
     config = load_config("digits", [*SETTINGS, f"data.num_workers={num_workers}"])
-    with pytest.raises(UserError, match=words) as told:
+    with pytest.raises(UserError, match=words) as message:
         train(config, [str(clone)], tmp_path / "run")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
 def losses(out: Path) -> list[float]:
@@ -235,10 +235,10 @@ def losses(out: Path) -> list[float]:
     return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
-def gradients(num_parts: int, tmp_path: Path) -> list[torch.Tensor]:
+def gradients(num_shares: int, tmp_path: Path) -> list[torch.Tensor]:
     """Of one batch of random crops, taken in parts; batch norm would see the parts one by one, so it is group norm."""
     options = {"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "stem_width": 32, "norm_layer": "layernorm2d"}
-    config = load_config("digits", ["data.batch_size=20", f"optim.accumulation={num_parts}"])
+    config = load_config("digits", ["data.batch_size=20", f"optim.accumulation={num_shares}"])
     config = replace(config, backbone=replace(config.backbone, arch_options=options, classes=tuple("abcd")))
     torch.manual_seed(0)
     crops = [torch.randint(0, 256, (20, n, side, side, 3), dtype=torch.uint8) for n, side in ((1, 32), (8, 16))]
@@ -250,8 +250,8 @@ def gradients(num_parts: int, tmp_path: Path) -> list[torch.Tensor]:
 
 
 def test_trainer__a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path) -> None:
-    for whole, parts in zip(gradients(1, tmp_path), gradients(3, tmp_path), strict=True):
-        assert torch.allclose(whole, parts, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
+    for whole, pieces in zip(gradients(1, tmp_path), gradients(3, tmp_path), strict=True):
+        assert torch.allclose(whole, pieces, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("settings", [["precision=float16"], ["precision=bfloat16"], ["label_smoothing=0.1"]])
@@ -294,10 +294,10 @@ def test_trainer__a_rank_that_dies_ends_the_run_in_seconds(finished: tuple[Path,
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
     died = time.monotonic()
-    _, told = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode not in (None, 0) and time.monotonic() - died < 30
-    assert b"another process of the run has ended" in told or b"waits in vain for another process" in told
-    assert b"in _allreduce" not in told and (out / "checkpoint" / "latest.json").exists()
+    assert b"another process of the run has ended" in message or b"waits in vain for another process" in message
+    assert b"in _allreduce" not in message and (out / "checkpoint" / "latest.json").exists()
 
 
 def test_trainer__crops_may_be_made_on_the_device(whole: Path, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def golden_run(clone: Path, out: Path) -> dict[str, Any]:
         if number == NUM_GOLDEN:
             raise KeyboardInterrupt
         loss, rate = real(self, number, batch)
-        steps.append((batch.keys, rate, [float(group.float().mean()) for group in batch.crops], float(loss)))
+        steps.append((batch.keys, rate, [float(crops.float().mean()) for crops in batch.crops], float(loss)))
         return loss, rate
 
     num_threads = torch.get_num_threads()
@@ -365,7 +365,7 @@ def golden_run(clone: Path, out: Path) -> dict[str, Any]:
             train(config, [str(clone)], out)
     torch.set_num_threads(num_threads)
     keys, rates, levels, losses = zip(*steps, strict=True)
-    drawn = [draw_crops(32, 32, config.crops, config.data.seed, 0, key) for key in keys[0]]
+    drawn = [sample_crops(32, 32, config.crops, config.data.seed, 0, key) for key in keys[0]]
     numbers = [[round(value, 9) for value in flat(asdict(crop))] for groups in drawn for crop in chain(*groups)]
     return {
         "keys": hashlib.sha256(json.dumps(keys).encode()).hexdigest(),
@@ -391,8 +391,8 @@ def test_trainer__golden_run(finished: tuple[Path, Manifest], tmp_path: Path) ->
     assert found["rates"] == pytest.approx(golden["rates"], rel=1e-12)
     assert np.abs(np.subtract(found["levels"], golden["levels"])).max() < 0.5  # of 255
     assert found["losses"][:5] == pytest.approx(golden["losses"][:5], rel=1e-5)
-    for part in (slice(5, 20), slice(20, 50)):
-        assert np.mean(found["losses"][part]) == pytest.approx(np.mean(golden["losses"][part]), rel=0.02)
+    for piece in (slice(5, 20), slice(20, 50)):
+        assert np.mean(found["losses"][piece]) == pytest.approx(np.mean(golden["losses"][piece]), rel=0.02)
 
 
 if __name__ == "__main__":
@@ -400,8 +400,8 @@ if __name__ == "__main__":
 
     from builders.classes.class_options import ClassOptions
     from builders.embedded.digits import write_class_folders
-    from builders.making.make import make_clone
-    from builders.making.plan import Plan
+    from builders.make_clone import make_clone
+    from builders.planning.plan import Plan
     from builders.real_images import RealImages
 
     with tempfile.TemporaryDirectory() as folder:

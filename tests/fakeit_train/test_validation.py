@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from builders.format.backbone import build_network
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
-from fakeit_eval.backbones import open_subject
-from fakeit_eval.evaluate import test_subject as evaluate
-from fakeit_eval.features import Loading
-from fakeit_eval.test_sets.open_sets import open_test_sets
+from builders.networks.backbone import build_network
+from fakeit_eval.evaluate import classify_model as evaluate
+from fakeit_eval.features.extract import Loading
+from fakeit_eval.models import open_model
+from fakeit_eval.open_test_sets import open_test_sets
 from fakeit_train.config import TrainConfig, ValidationConfig, load_config
 from fakeit_train.distributed import World
 from fakeit_train.trainer import train
@@ -37,7 +37,7 @@ def test_validation__says_at_the_end_what_evaluation_says(finished: tuple[Path, 
     assert [line["step"] for line in tests] == [steps[-1] // 2, steps[-1]]  # after each epoch
     (data,) = open_test_sets([str(finished[0])], "")
     loading = Loading(batch_size=7, cache=tmp_path / "cache")
-    result = json.loads(evaluate(open_subject(str(out)), data, loading).read_text())
+    result = json.loads(evaluate(open_model(str(out)), data, loading).read_text())
     assert tests[-1]["val_top1"] == pytest.approx(result["value"], abs=1e-4)
     assert tests[-1]["val_top1"] <= tests[-1]["val_top5"] <= 100 and tests[-1]["val_loss"] > 0
 

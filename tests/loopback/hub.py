@@ -85,8 +85,8 @@ class Hub(Server):
     def __init__(self, folder: Path, port: int = 0, *, part_bytes: int = 0) -> None:
         super().__init__(_Hub, port)
         self.objects, self.xet = folder / "objects", folder / "xet"
-        self.parts, self.part_bytes = folder / "parts", part_bytes
-        for path in (self.objects, self.xet, self.parts):
+        self.pieces, self.part_bytes = folder / "parts", part_bytes
+        for path in (self.objects, self.xet, self.pieces):
             path.mkdir(parents=True, exist_ok=True)
         self.repos: dict[str, Repo] = {}
         self.buckets: dict[str, dict[str, XetFile]] = {}
@@ -191,12 +191,12 @@ class _Hub(Handler):
 
     @route("POST", "/api/repos/create")
     def create(self) -> None:
-        asked = json.loads(self.body())
-        id = f"{asked.get('organization') or USER}/{asked['name']}"
+        requested = json.loads(self.body())
+        id = f"{requested.get('organization') or USER}/{requested['name']}"
         self.check_writer(id)
         if id in self.server.repos:
             raise HubError(409, "", "You already created this dataset repo", url=f"{self.server.url}/datasets/{id}")
-        repo = Repo(private=asked.get("visibility") == "private" or bool(asked.get("private")))
+        repo = Repo(private=requested.get("visibility") == "private" or bool(requested.get("private")))
         attributes = b"*.tar filter=lfs diff=lfs merge=lfs -text\n"
         repo.commit("main", {".gitattributes": blob_of(attributes, self.server.put(attributes))}, "initial commit")
         self.server.repos[id] = repo
@@ -268,10 +268,10 @@ class _Hub(Handler):
         self.check_writer(id)
         _, tree = self.tree(id, revision)
         files = []
-        for asked in json.loads(self.body())["files"]:
-            is_lfs = asked["path"].endswith(LFS_SUFFIXES) or asked["size"] > MAX_REGULAR_BYTES
-            there = tree.get(asked["path"])
-            files.append({"path": asked["path"], "uploadMode": "lfs" if is_lfs else "regular", "shouldIgnore": False,
+        for requested in json.loads(self.body())["files"]:
+            is_lfs = requested["path"].endswith(LFS_SUFFIXES) or requested["size"] > MAX_REGULAR_BYTES
+            there = tree.get(requested["path"])
+            files.append({"path": requested["path"], "uploadMode": "lfs" if is_lfs else "regular", "shouldIgnore": False,
                           "oid": there and (there.sha256 if there.is_lfs else there.oid)})  # fmt: skip
         self.json({"files": files})
 
@@ -346,8 +346,8 @@ class _Hub(Handler):
         found = [pull_json(id, pull) for pull in self.repo(id).pulls]
         if author := self.query.get("author"):
             found = [pull for pull in found if pull["author"]["name"] == author]
-        asked = self.query.get("status")
-        if asked == "open":
+        requested = self.query.get("status")
+        if requested == "open":
             found = [pull for pull in found if pull["status"] in ("open", "draft")]
         self.json({"discussions": found, "count": len(found), "start": 0})
 
@@ -410,16 +410,19 @@ class _Hub(Handler):
     def lfs_batch(self, id: str) -> None:
         self.check_writer(id)
         objects = []
-        for asked in json.loads(self.body())["objects"]:
-            oid, size = asked["oid"], asked["size"]
+        for requested in json.loads(self.body())["objects"]:
+            oid, size = requested["oid"], requested["size"]
             found: dict[str, Any] = {"oid": oid, "size": size}
             if not self.server.has(oid):
                 url = f"{self.server.url}/lfs/{oid}"
                 upload: dict[str, Any] = {"href": url}
                 if 0 < self.server.part_bytes < size:
                     count = -(-size // self.server.part_bytes)
-                    parts = {str(number): f"{url}/{number}" for number in range(1, count + 1)}
-                    upload = {"href": f"{url}/complete", "header": {"chunk_size": str(self.server.part_bytes), **parts}}
+                    pieces = {str(number): f"{url}/{number}" for number in range(1, count + 1)}
+                    upload = {
+                        "href": f"{url}/complete",
+                        "header": {"chunk_size": str(self.server.part_bytes), **pieces},
+                    }
                 found["actions"] = {"upload": upload, "verify": {"href": f"{url}/verify"}}
             objects.append(found)
         self.json({"transfer": "basic", "objects": objects})
@@ -433,15 +436,15 @@ class _Hub(Handler):
         self.send(b"")
 
     @route("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})/(?P<part>\d+)")
-    def lfs_part(self, oid: str, part: str) -> None:
+    def lfs_part(self, oid: str, piece: str) -> None:
         content = self.body()
-        (self.server.parts / f"{oid}.{part}").write_bytes(content)
+        (self.server.pieces / f"{oid}.{piece}").write_bytes(content)
         self.send(b"", headers={"ETag": hashlib.md5(content).hexdigest()})
 
     @route("POST", r"/lfs/(?P<oid>[0-9a-f]{64})/complete")
     def lfs_complete(self, oid: str) -> None:
-        numbers = [part["partNumber"] for part in json.loads(self.body())["parts"]]
-        content = b"".join((self.server.parts / f"{oid}.{number}").read_bytes() for number in numbers)
+        numbers = [piece["partNumber"] for piece in json.loads(self.body())["parts"]]
+        content = b"".join((self.server.pieces / f"{oid}.{number}").read_bytes() for number in numbers)
         if self.server.put(content) != oid:
             raise HubError(400, "", "the parts have another sha256")
         self.json({})
@@ -498,11 +501,11 @@ class _Hub(Handler):
         files = self.bucket(id)
         known = self.server.xet_files()
         for line in self.body().splitlines():
-            asked = json.loads(line)
-            if asked["type"] == "deleteFile":
-                files.pop(asked["path"], None)
+            requested = json.loads(line)
+            if requested["type"] == "deleteFile":
+                files.pop(requested["path"], None)
             else:
-                files[asked["path"]] = known[asked["xetHash"]]
+                files[requested["path"]] = known[requested["xetHash"]]
         self.json({"failed": []})
 
     @route("GET", r"/buckets/(?P<id>[\w.-]+/[\w.-]+)/resolve/(?P<path>.+)")
@@ -527,10 +530,10 @@ def listing(files: dict[str, Any], folder: str, recursive: bool) -> list[tuple[s
     for path, file in files.items():
         if not path.startswith(prefix):
             continue
-        parts = path[len(prefix) :].split("/")
-        for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
-            found[prefix + "/".join(parts[:depth])] = None
-        if recursive or len(parts) == 1:
+        pieces = path[len(prefix) :].split("/")
+        for depth in range(1, len(pieces) if recursive else min(len(pieces), 2)):
+            found[prefix + "/".join(pieces[:depth])] = None
+        if recursive or len(pieces) == 1:
             found[path] = file
     return sorted(found.items())
 

@@ -107,9 +107,9 @@ class Handler(BaseHTTPRequestHandler):
         """The whole content, or the range that was asked for."""
         headers = dict(headers or {})
         size, fault = len(content), self.fault or Fault()
-        asked = self.headers.get("Range", "")
-        if status == 200 and asked.startswith("bytes="):
-            first, _, last = asked[6:].partition("-")
+        requested = self.headers.get("Range", "")
+        if status == 200 and requested.startswith("bytes="):
+            first, _, last = requested[6:].partition("-")
             start = int(first) if first else max(0, size - int(last))
             end = min(int(last) + 1, size) if last and first else size
             if start >= size:
@@ -130,8 +130,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault.stall:
             self.wfile.flush()
             time.sleep(fault.stall)
-        for place in range(0, min(limit, len(content)), PIECE):
-            piece = content[place : min(place + PIECE, limit)]
+        for where in range(0, min(limit, len(content)), PIECE):
+            piece = content[where : min(where + PIECE, limit)]
             self.server.traffic.pass_by(len(piece))
             self.wfile.write(piece)
             with self.server.traffic.lock:

@@ -33,22 +33,22 @@ def read_file(store: Path, file: XetFile) -> bytes:
         session = hf_xet.XetSession()
         with session.new_file_download_group(
             endpoint=f"local://{store}", token="x", token_expiry_unix_secs=1 << 40
-        ) as group:
-            group.start_download_file(hf_xet.XetFileInfo(file.xet_hash, file.size), str(target))
+        ) as batch:
+            batch.start_download_file(hf_xet.XetFileInfo(file.xet_hash, file.size), str(target))
         return target.read_bytes()
 
 
 def _read_shard(content: bytes) -> list[XetFile]:
-    found, place = [], RECORD  # the shard's own header
-    while content[place : place + 32] != END:
-        file_hash, flags, num_segments = struct.unpack_from("<32sII", content, place)
-        place += RECORD
-        sizes = [struct.unpack_from("<I", content, place + RECORD * n + 36)[0] for n in range(num_segments)]
-        place += RECORD * num_segments * (2 if flags & HAS_VERIFICATION else 1)
+    found, where = [], RECORD  # the shard's own header
+    while content[where : where + 32] != END:
+        file_hash, flags, num_segments = struct.unpack_from("<32sII", content, where)
+        where += RECORD
+        sizes = [struct.unpack_from("<I", content, where + RECORD * n + 36)[0] for n in range(num_segments)]
+        where += RECORD * num_segments * (2 if flags & HAS_VERIFICATION else 1)
         sha256 = None
         if flags & HAS_SHA256:
-            sha256 = _hex(content[place : place + 32])
-            place += RECORD
+            sha256 = _hex(content[where : where + 32])
+            where += RECORD
         found.append(XetFile(_hex(file_hash), sum(sizes), sha256))
     return found
 

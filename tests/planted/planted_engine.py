@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from builders.format.errors import OutOfMemoryError
-from builders.making.engines.base import GeneratedImage
-from builders.making.execution import Execution
-from builders.making.recipe import Recipe
-from builders.making.sample import Sample
+from builders.engines.base import GeneratedImage
+from builders.errors import OutOfMemoryError
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
+from builders.recipes.sample import Sample
 
 USES_GPU = True
 IS_SYNTHETIC = True
@@ -29,7 +29,7 @@ PACKAGES = ("numpy",)
 
 SATURATED = 4
 """Images that such a batch makes in the time of one."""
-_loaded: list[Execution] = []
+_load_engine: list[Execution] = []
 
 
 def check(recipe: Recipe, num_rounds: int) -> None:
@@ -59,9 +59,9 @@ class Noise:
         self.recipe, self.execution, self.faults = recipe, execution, faults
         is_here = os.environ.get("CUDA_VISIBLE_DEVICES") == faults.get("worker", "none")
         self.fault = faults.get("fault", "") if is_here else ""
-        if self.fault == "memory" and not _loaded:
+        if self.fault == "memory" and not _load_engine:
             time.sleep(self.faults.get("delay", 0))  # so that another worker measures the batch size
-        _loaded.append(execution)
+        _load_engine.append(execution)
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
         time.sleep(self.faults.get("seconds", 0.0) * max(1.0, len(samples) / SATURATED))

@@ -6,8 +6,8 @@ PYTHONPATH=tests/planted fakeit-build make tests/planted/planted_sd.py/noise OUT
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions
 from builders.clone_builder import CloneBuilder
-from builders.making.execution import Execution
-from builders.making.recipe import Recipe
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
 
 CLASSES = tuple(ClassEntry(wnid=f"n{number:02d}", name=f"class {number}", base_count=60) for number in range(4))
 BASE = Recipe(name="planted_sd", engine="planted", model="noise", scheduler="", width=16, height=16, shard_size=20)

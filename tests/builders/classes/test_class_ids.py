@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from builders.classes.class_ids import class_id, class_ids, slug
 from builders.classes.class_list import MAX_CLASS_ID
-from builders.format.errors import UserError
+from builders.errors import UserError
 
 
 def digest(name: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions, with_counts
-from builders.format.errors import UserError
+from builders.errors import UserError
 
 CLASSES = (ClassEntry(wnid="a", name="ant"), ClassEntry(wnid="b", name="bee"))
 

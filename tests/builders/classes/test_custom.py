@@ -5,7 +5,7 @@ import pytest
 from builders.classes.class_ids import class_id
 from builders.classes.class_options import ClassOptions
 from builders.classes.custom import custom_classes
-from builders.format.errors import UserError
+from builders.errors import UserError
 
 
 def read(path: Path) -> list[tuple[str, str, str]]:

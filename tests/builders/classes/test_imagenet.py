@@ -6,7 +6,7 @@ from builders.classes import imagenet, write_imagenet_parents
 from builders.classes.class_options import ClassOptions
 from builders.classes.imagenet import imagenet_classes, read_imagenet100_wnids, read_parents
 from builders.classes.wordnet import read_synset
-from builders.format.errors import UserError
+from builders.errors import UserError
 
 
 def find(wnid: str, **options: object) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 import pytest
 
 from builders.classes.matching import match_classes
-from builders.format.errors import UserError
+from builders.errors import UserError
 
 IDS = ("new_york", "orsted", "c_d41d8c", "n02012849", "n03126707")
 NAMES = ("New York", "Ørsted", "C++", "crane", "crane")

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.format.manifest import Manifest, parse_manifest
 from builders.format.open_clone import open_clone
-from builders.format.shards import read_members
+from builders.format.tar_shard import read_members
 from builders.images.read import decode_image
-from builders.making.verify import verify_clone
+from builders.verification.verify_clone import verify_clone
 from tests.builders.format.hostile import HOSTILE, UNTRUE, png, text_bomb, write
 
 SHARD = "data/000/test-000001.tar"
@@ -30,17 +30,17 @@ def test_hostile__there_are_enough_of_them() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile__tars_are_refused_in_words(name: str, clone: Path) -> None:
     write(clone / SHARD, HOSTILE[name], ended="cut" not in name)
-    with pytest.raises(ValueError, match=r"member .* (is|has)|the tar (cannot|is cut)") as told:
+    with pytest.raises(ValueError, match=r"member .* (is|has)|the tar (cannot|is cut)") as message:
         list(read_members(io.BytesIO((clone / SHARD).read_bytes())))
-    assert "\x1b" not in str(told.value)
-    assert any(fault.place == SHARD and not fault.key for fault in verify_clone(str(clone)))
+    assert "\x1b" not in str(message.value)
+    assert any(fault.where == SHARD and not fault.key for fault in verify_clone(str(clone)))
 
 
 @pytest.mark.parametrize("name", UNTRUE)
 def test_hostile__samples_are_told_with_their_shard(name: str, clone: Path) -> None:
     write(clone / SHARD, UNTRUE[name])
     faults = list(verify_clone(str(clone), deep=True))
-    assert any(fault.place == SHARD and fault.key in ("a", "n01_00000001") for fault in faults)
+    assert any(fault.where == SHARD and fault.key in ("a", "n01_00000001") for fault in faults)
 
 
 def test_hostile__memory_stays_bounded(clone: Path) -> None:
@@ -48,8 +48,8 @@ def test_hostile__memory_stays_bounded(clone: Path) -> None:
     script = """
 import resource, sys
 from pathlib import Path
-from builders.format.shards import read_members
-from builders.making.verify import verify_clone
+from builders.format.tar_shard import read_members
+from builders.verification.verify_clone import verify_clone
 from tests.builders.format.hostile import HOSTILE, UNTRUE, write
 clone, shard = Path(sys.argv[1]), Path(sys.argv[1]) / sys.argv[2]
 whole = shard.read_bytes()
@@ -99,10 +99,10 @@ CHANGES: list[tuple[str, Any]] = [
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]}={str(change[1])[:20]}")
 def test_hostile__manifests_are_refused(change: tuple[str, Any], clone: Path) -> None:
     content = json.loads((clone / "clone.json").read_text())
-    place, *names = content, *change[0].split(".")
+    where, *names = content, *change[0].split(".")
     for name in names[:-1]:
-        place = place[int(name)] if isinstance(place, list) else place[name]
-    place[names[-1]] = change[1]
+        where = where[int(name)] if isinstance(where, list) else where[name]
+    where[names[-1]] = change[1]
     with pytest.raises(UserError):
         parse_manifest(json.dumps(content).encode(), "clone.json")
     with pytest.raises(UserError):
@@ -113,8 +113,8 @@ def test_hostile__manifests_are_refused(change: tuple[str, Any], clone: Path) ->
 @given(data=st.data())
 def test_hostile__fuzzed_tars_give_members_or_words(data: st.DataObject, finished: tuple[Path, Manifest]) -> None:
     content = bytearray((finished[0] / SHARD).read_bytes()[:6000])
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
-        content[place] = data.draw(st.integers(0, 255))
+    for where in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
+        content[where] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(content)))
     try:
         for member in read_members(io.BytesIO(bytes(content[:cut]))):
@@ -134,13 +134,13 @@ JSON_VALUES = st.recursive(
 @given(data=st.data())
 def test_hostile__fuzzed_manifests_open_or_are_refused(data: st.DataObject, finished: tuple[Path, Manifest]) -> None:
     content = json.loads((finished[0] / "clone.json").read_text())
-    place: Any = content
-    while isinstance(place, (dict, list)) and place:
-        name = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        if not isinstance(place[name], (dict, list)) or not place[name] or data.draw(st.booleans()):
-            place[name] = data.draw(JSON_VALUES)
+    where: Any = content
+    while isinstance(where, (dict, list)) and where:
+        name = data.draw(st.sampled_from(sorted(where) if isinstance(where, dict) else range(len(where))))
+        if not isinstance(where[name], (dict, list)) or not where[name] or data.draw(st.booleans()):
+            where[name] = data.draw(JSON_VALUES)
             break
-        place = place[name]
+        where = where[name]
     try:
         manifest = parse_manifest(json.dumps(content).encode(), "clone.json")
         assert all(shard.name.startswith("data/") for shard in manifest.shards)
@@ -158,12 +158,12 @@ def test_hostile__fuzzed_metadata_gives_rows_or_words(
         (folder / name).symlink_to(finished[0] / name)
     (folder / "metadata").mkdir()
     content = bytearray((finished[0] / "metadata/test-00000.parquet").read_bytes())
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=8)):
-        content[place] = data.draw(st.integers(0, 255))
+    for where in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=8)):
+        content[where] = data.draw(st.integers(0, 255))
     (folder / "metadata/test-00000.parquet").write_bytes(bytes(content))
     clone = open_clone(folder)
     try:
         for number in range(0, len(clone), 7):
-            assert isinstance(clone[number].picture, bytes)
+            assert isinstance(clone[number].image, bytes)
     except UserError as error:
         assert "verify" in str(error)

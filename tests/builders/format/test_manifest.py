@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.format.manifest import MANIFEST, Manifest, parse_manifest, read_manifest, shard_name
-from builders.format.storage import open_storage
+from builders.storage.base import open_storage
 
 
 def test_manifest__names_carry_no_total_and_folders_hold_a_thousand() -> None:

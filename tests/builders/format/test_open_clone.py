@@ -6,10 +6,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
-from builders.making.plan import Plan
+from builders.planning.plan import Plan
 
 
 def test_open_clone__samples_are_those_of_the_plan(finished: tuple[Path, Manifest], real_plan: Plan) -> None:
@@ -24,7 +24,7 @@ def test_open_clone__pictures_are_those_of_the_metadata(finished: tuple[Path, Ma
     for shard in range(len(clone.manifest.shards)):
         hashes = clone.metadata(shard, ["sha256"])["sha256"].to_pylist()
         start = clone.shard_starts[shard]
-        assert hashes == [hashlib.sha256(clone[start + row].picture).hexdigest() for row in range(len(hashes))]
+        assert hashes == [hashlib.sha256(clone[start + row].image).hexdigest() for row in range(len(hashes))]
 
 
 def test_open_clone__any_fsspec_store_gives_the_same(finished: tuple[Path, Manifest]) -> None:

@@ -27,13 +27,13 @@ class File:
     is_lossless: bool
 
 
-def picture() -> NDArray[np.uint8]:
+def image() -> NDArray[np.uint8]:
     """Smooth, so that JPEG keeps it within 2 gray levels, and the same in no two orientations."""
     down, across = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     return np.rint(np.stack([60 + 100 * down, 70 + 100 * across, 90 + 40 * down], axis=-1)).astype(np.uint8)
 
 
-RGB = picture()
+RGB = image()
 GRAY = RGB[..., 0]
 TURNS = {
     1: lambda a: a,

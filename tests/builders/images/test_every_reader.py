@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from builders.classes.class_options import ClassOptions
-from builders.cli import main
-from builders.format.errors import UserError
+from builders.cli.main import main
+from builders.errors import UserError
 from builders.format.open_clone import open_clone
 from builders.images.source import read_source
 from builders.real_images import RealImages
-from builders.showing.gallery import open_source
-from fakeit_eval.pictures.open_pictures import open_pictures
-from fakeit_train.decoding import decode
+from builders.viewing.gallery import open_source
+from fakeit_eval.image_sets.open_image_set import open_image_set
+from fakeit_train.data.decode import decode
 from tests import in_process
 from tests.builders.images.file_table import SIDE, File, all_files, decoded, saved
 
@@ -54,14 +54,14 @@ def test_every_reader__shows_what_is_in_the_file(image_format: str, tmp_path: Pa
     clone, files = open_clone(out), {file.name: file for file in READABLE}
     names = [name.rpartition("/")[2] for name in read_source(str(source)).folders.images["class"]]
     stock = datasets.load_dataset(str(out), split="train")
-    evaluated, shown = open_pictures(str(source)), open_source(str(source), "real")
-    gallery = {picture.key: picture for picture in shown.pictures("class", len(names))}
+    evaluated, shown = open_image_set(str(source)), open_source(str(source), "real")
+    gallery = {image.key: image for image in shown.images("class", len(names))}
     assert len(clone) == len(stock) == len(evaluated) == len(names) == len(READABLE)
     for number, name in enumerate(names):
         file, index = files[name], clone.find(f"class_{number:08d}")
         sample = clone[index]
         if (
-            image_format == "jpg" and sample.picture != file.content
+            image_format == "jpg" and sample.image != file.content
         ):  # encoded again: what Pillow makes of the same pixels
             assert file.expected is not None
             again = saved(Image.fromarray(file.expected), "JPEG", quality=95, subsampling="4:4:4")
@@ -70,12 +70,12 @@ def test_every_reader__shows_what_is_in_the_file(image_format: str, tmp_path: Pa
         assert row["json"]["width"] == row["json"]["height"] == SIDE
         pixels = np.asarray(row[image_format].convert("RGB"))
         check(pixels, file, "load_dataset")
-        for reader, found in (("train", decode(sample.key, sample.picture)), ("clone", clone.decoded(index)[0])):
+        for reader, found in (("train", decode(sample.key, sample.image)), ("clone", clone.decoded(index)[0])):
             assert (found == pixels).all(), f"{reader} disagrees with load_dataset on {name}"
         check(evaluated.decoded(number)[0], files[name], "evaluation")
     for name, file in files.items():
-        if (picture := gallery.get(Path(name).stem)) is not None:
-            image = Image.open(io.BytesIO(picture.content))
+        if (tile := gallery.get(Path(name).stem)) is not None:
+            image = Image.open(io.BytesIO(tile.content))
             assert image.format in ("PNG", "JPEG", "WEBP") and image.getexif().get(0x0112, 1) not in range(2, 9)
             check(np.asarray(image.convert("RGB")), file, "gallery")
 
@@ -97,7 +97,7 @@ def test_every_reader__names_every_broken_file_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", BROKEN, ids=lambda file: file.name)
 def test_every_reader__refuses_what_is_broken_in_a_sentence(file: File, tmp_path: Path) -> None:
-    found = open_pictures(str(write(tmp_path, [file])))
+    found = open_image_set(str(write(tmp_path, [file])))
     with pytest.raises(UserError, match=r"cannot be read \(.+\)"):
         found.decoded(0)
 
@@ -113,7 +113,7 @@ def test_every_reader__hidden_files_and_others_are_left_out_alike(tmp_path: Path
     (source / "__MACOSX").mkdir()
     odd = b"caf\xe9.png"
     (source / "class").joinpath(odd.decode("utf-8", "surrogateescape")).write_bytes(READABLE[0].content)
-    assert len(open_pictures(str(source))) == 5
+    assert len(open_image_set(str(source))) == 5
     recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
     assert [entry.base_count for entry in recipe.classes] == [5]
     made = in_process.call(main, "make", "real_images/train", tmp_path / "out", "--source", source)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from builders.format.errors import UserError
+from builders.errors import UserError
 from builders.images.encode import check_format, encode_image
 from builders.images.read import AS_PUBLISHED, check_color, decode_image, read_image, read_image_header
 

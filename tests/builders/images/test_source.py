@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from builders.classes.class_options import ClassOptions
-from builders.cli import main
-from builders.format.errors import UserError
+from builders.cli.main import main
+from builders.errors import UserError
 from builders.images import source as source_module
 from builders.images.folders import list_class_folders
 from builders.images.source import read_source
@@ -31,21 +31,23 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_source__a_broken_file_is_read_again_and_others_are_not(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "cat" / "bad.jpg").write_bytes(b"broken")
     assert [file.path for file in read_source(str(root)).broken] == ["cat/bad.jpg"]
-    asked: list[str] = []
+    requested: list[str] = []
 
     def reads(path: str) -> tuple[str, str]:
-        asked.append(path)
+        requested.append(path)
         return "0" * 64, ""
 
     monkeypatch.setattr(source_module, "_read_file", reads)
-    assert read_source(str(root)).broken == [] and asked == [str(root / "cat" / "bad.jpg")]  # today's libraries read it
+    assert read_source(str(root)).broken == [] and requested == [
+        str(root / "cat" / "bad.jpg")
+    ]  # today's libraries read it
 
 
 def test_source__what_was_read_is_kept_when_reading_is_interrupted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_file, asked = source_module._read_file, list[str]()
+    read_file, requested = source_module._read_file, list[str]()
 
     def interrupted(path: str) -> tuple[str, str]:
-        asked.append(path)
+        requested.append(path)
         if path.endswith("dog/1.jpg"):
             raise KeyboardInterrupt
         return read_file(path)
@@ -53,14 +55,14 @@ def test_source__what_was_read_is_kept_when_reading_is_interrupted(root: Path, m
     monkeypatch.setattr(source_module, "_read_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read_source(str(root))
-    asked.clear()
+    requested.clear()
 
     def goes_on(path: str) -> tuple[str, str]:
-        asked.append(path)
+        requested.append(path)
         return read_file(path)
 
     monkeypatch.setattr(source_module, "_read_file", goes_on)
-    assert len(read_source(str(root)).files) == 6 and len(asked) < 4
+    assert len(read_source(str(root)).files) == 6 and len(requested) < 4
 
 
 def test_source__removing_a_broken_file_leaves_the_recipe_as_it_is(root: Path, tmp_path: Path) -> None:

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from fakeit_eval.probes.base import Part, ProbeData
+from fakeit_eval.probes.base import LabeledFeatures, ProbeData
 
 
 def blobs(num_classes: int = 3, num: int = 300, noise: float = 1.0) -> ProbeData:
     """Classes around the corners of a simplex in eight dimensions."""
-    return ProbeData(*(_part(num_classes, num, noise, seed) for seed in range(3)))
+    return ProbeData(*(_split(num_classes, num, noise, seed) for seed in range(3)))
 
 
-def _part(num_classes: int, num: int, noise: float, seed: int) -> Part:
+def _split(num_classes: int, num: int, noise: float, seed: int) -> LabeledFeatures:
     rng = np.random.default_rng(seed)
     labels = np.arange(num) % num_classes
     return (np.eye(8)[labels] * 2 + noise * rng.normal(size=(num, 8))).astype(np.float32), labels

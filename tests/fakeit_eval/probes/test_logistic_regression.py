@@ -10,10 +10,10 @@ from fakeit_eval.probes.base import top1
 from tests.fakeit_eval.probes.blobs import blobs
 
 
-def plain(train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, c: float) -> np.ndarray:  # type: ignore[type-arg]
+def plain(train: tuple[np.ndarray, np.ndarray], queries: np.ndarray, c: float) -> np.ndarray:  # type: ignore[type-arg]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return np.asarray(LogisticRegression(C=c, max_iter=2000).fit(*train).predict(asked))
+        return np.asarray(LogisticRegression(C=c, max_iter=2000).fit(*train).predict(queries))
 
 
 @pytest.mark.parametrize("c", [1e-5, 1e-2, 1.0, 1e4])

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakeit_eval.analysis.analyse import MEASURES
+from fakeit_eval.analyze import MEASURES
+from fakeit_eval.figures.page import write_study
+from fakeit_eval.figures.table import Row, Table, rows_of_results
 from fakeit_eval.studies.base import Base, Options
-from fakeit_eval.studies.table import Row, Table, rows_of_results
 from fakeit_eval.study import base_names, find_base, find_study, study_names
-from fakeit_eval.study_page import write_study
 
 METRICS = [
     *(
@@ -20,7 +20,7 @@ METRICS = [
     *(f"probe: {name}" for name in ("photos", "wine", "breast_cancer")),
     "transfer, offline",
     "transfer, mean",
-    *(f"{measure}, {group}" for measure in MEASURES for group in ("near", "far", "transfer")),
+    *(f"{measure}, {domain}" for measure in MEASURES for domain in ("near", "far", "transfer")),
 ]
 
 
@@ -83,8 +83,8 @@ def test_studies__pages_and_figures_are_drawn(name: str, tmp_path: Any) -> None:
     assert len((tmp_path / f"{name}-digits.csv").read_text().splitlines()) == len(table.rows) + 1
     from PIL import Image
 
-    with Image.open(tmp_path / f"{name}-digits.png") as picture:
-        pixels = np.asarray(picture.convert("L"))
+    with Image.open(tmp_path / f"{name}-digits.png") as image:
+        pixels = np.asarray(image.convert("L"))
     assert (
         600 < pixels.shape[1] < 1400 and 0.01 < (pixels < 200).mean() < 0.9
     )  # a column or two at 200 dots an inch, not empty
@@ -120,7 +120,7 @@ def test_table__transfer_is_the_mean_of_tasks_without_cog() -> None:
 
     results = [probe("pets", 80.0), probe("dtd", 60.0), probe("inaturalist_2018", 40.0), probe("cog_l1", 1.0)]
     groups = {"pets": "small", "dtd": "small", "inaturalist_2018": "inaturalist", "cog_l1": "cog"}
-    rows = rows_of_results(results, series="a", x=1.0, seed=0, group_of=groups.__getitem__)
+    rows = rows_of_results(results, series="a", x=1.0, seed=0, family_of=groups.__getitem__)
     found = {row.metric: row.value for row in rows}
     assert found["transfer, small"] == 70 and found["transfer, cog"] == 1 and found["transfer, mean"] == 60
 
@@ -200,7 +200,7 @@ def test_card__has_the_papers_axes() -> None:
     table = Table([
         row
         for series in ("real", "synthetic")
-        for row in rows_of_results(results, series=series, x="", seed=0, group_of=tasks.__getitem__)
+        for row in rows_of_results(results, series=series, x="", seed=0, family_of=tasks.__getitem__)
     ])  # fmt: skip
     base, module = find_base("imagenet_100"), find_study("card")
     assert module.suite(base) == "imagenet_cog"
@@ -223,10 +223,10 @@ def test_table__v2_weighs_as_much_as_val_in_report_and_study() -> None:
          "measures": dict.fromkeys(MEASURES, float(value)), "run": "r", "trained_on": "t"}
         for name, value in zip(names, (1, 3, 4, 5), strict=True)
     ]  # fmt: skip
-    rows = rows_of_results(results, series="s", x="", seed=0, group_of=lambda name: "")
+    rows = rows_of_results(results, series="s", x="", seed=0, family_of=lambda name: "")
     (row,) = [row for row in rows if row.metric == "sparsity, near"]
     assert row.value == 2.5
-    from fakeit_eval.report import render
+    from fakeit_eval.reporting.report import render
 
     (line,) = [line for line in render(results, "csv", "long").splitlines() if "Val, v2" in line]
     assert ",2.5" in line

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.classes.digits import load_digits_part
+from builders.classes.digits import load_digits_split
 from builders.classes.imagenet import imagenet_names, read_imagenet100_wnids, read_parents
-from builders.format.errors import UserError
+from builders.errors import UserError
 from fakeit_eval.classify import shared_rows
+from fakeit_eval.open_test_sets import OpenedSet, open_test_sets
 from fakeit_eval.test_sets.base import read_test_sets
 from fakeit_eval.test_sets.imagenet import as_wnids
-from fakeit_eval.test_sets.open_sets import OpenedSet, open_test_sets
-from tests.fakeit_eval.official import as_tar, class_folders, picture
+from tests.fakeit_eval.official import as_tar, class_folders, image
 
 WNIDS = list(read_parents())
 
@@ -39,25 +39,25 @@ def test_sets__are_found_below_root_or_named_by_themselves(name: str, folder: st
     names = ["0", "2", "999"] if numbered else [WNIDS[0], WNIDS[2], WNIDS[999]]
     class_folders(tmp_path / folder, names)
     for found in (opened(name, tmp_path), opened(f"{name}={tmp_path / folder}")):
-        labels = [found.pictures.class_names[label] for label in found.pictures.labels]
+        labels = [found.images.class_names[label] for label in found.images.labels]
         assert labels == [wnid for wnid in (WNIDS[0], WNIDS[2], WNIDS[999]) for _ in range(2)]
-        assert found.pictures.name == name and found.row is not None and found.row.name == name
+        assert found.images.name == name and found.row is not None and found.row.name == name
 
 
 def test_sets__numbered_folders_are_in_the_order_of_numbers_not_of_text(tmp_path: Path) -> None:
     class_folders(tmp_path / "v2", ["10", "2", "100"], count=1)
     found = opened(f"imagenet_v2_top_images={tmp_path / 'v2'}")
     for number in range(3):
-        name = found.pictures.class_names[found.pictures.labels[number]]
-        grey = int(found.pictures.decoded(number)[0].mean())
-        assert {WNIDS[10]: 0, WNIDS[2]: 37, WNIDS[100]: 74}[name] == pytest.approx(grey, abs=2)
+        name = found.images.class_names[found.images.labels[number]]
+        gray = int(found.images.decoded(number)[0].mean())
+        assert {WNIDS[10]: 0, WNIDS[2]: 37, WNIDS[100]: 74}[name] == pytest.approx(gray, abs=2)
 
 
 def test_sets__archives_below_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKEIT_CACHE", str(tmp_path / "cache"))
     class_folders(tmp_path / "work" / "imagenet-r", WNIDS[:2])
     as_tar(tmp_path / "work" / "imagenet-r", tmp_path / "imagenet-r.tar")
-    assert len(opened("imagenet_r", tmp_path).pictures) == 4
+    assert len(opened("imagenet_r", tmp_path).images) == 4
 
 
 def test_sets__names_by_lemmas_are_told_apart() -> None:
@@ -82,7 +82,7 @@ def test_sets__a_difference_in_counts_is_said() -> None:
 
 
 def test_sets__flat_val_is_told_how_to_sort(tmp_path: Path) -> None:
-    picture(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
+    image(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
     for spec, root in (("imagenet_val", tmp_path), (f"imagenet_val={tmp_path / 'val'}", "")):
         with pytest.raises(UserError, match="are not in folders of their classes; sort them with"):
             opened(spec, root)
@@ -110,24 +110,24 @@ def test_digits__five_sets_stand_for_imagenets_five() -> None:
     ]
     assert all(one.difference == "" for one in found)
     assert len({one.row.stands_for for one in found if one.row}) == 5
-    real = load_digits_part("test")[1]
-    assert len(found[0].pictures) == len(real) == 597
+    real = load_digits_split("test")[1]
+    assert len(found[0].images) == len(real) == 597
 
 
 def test_digits__are_the_same_every_time_and_differ_from_each_other() -> None:
     first, second = open_test_sets(["digits"], ""), open_test_sets(["digits"], "")
-    assert [one.pictures.digest for one in first] == [one.pictures.digest for one in second]
-    assert len({one.pictures.digest for one in first}) == 5
-    clean, others = first[0].pictures, first[1:3]
+    assert [one.images.digest for one in first] == [one.images.digest for one in second]
+    assert len({one.images.digest for one in first}) == 5
+    clean, others = first[0].images, first[1:3]
     for one in others:
-        assert one.pictures.labels.tolist() == clean.labels.tolist()
-        assert not np.array_equal(one.pictures.decoded(0)[0], clean.decoded(0)[0])
+        assert one.images.labels.tolist() == clean.labels.tolist()
+        assert not np.array_equal(one.images.decoded(0)[0], clean.decoded(0)[0])
 
 
 def test_sets__lie_beside_inaturalists_folders(tmp_path: Path) -> None:
     class_folders(tmp_path / "val", WNIDS[:2])
-    picture(tmp_path / "2018" / "Plantae" / "0" / "a.jpg")
-    picture(tmp_path / "2019" / "Plantae" / "0" / "a.jpg")
-    assert len(opened("imagenet_val", tmp_path).pictures) == 4
+    image(tmp_path / "2018" / "Plantae" / "0" / "a.jpg")
+    image(tmp_path / "2019" / "Plantae" / "0" / "a.jpg")
+    assert len(opened("imagenet_val", tmp_path).images) == 4
     with pytest.raises(UserError, match="'imagenet_r' is not in"):
         opened("imagenet_r", tmp_path)

@@ -1,0 +1,179 @@
+"""The dataset card: YAML that tells stock `datasets` what is where, and a page for people.
+
+Invariant: a card is a pure function of the plan and, once the clone is made, of its manifest and what lies beside it.
+"""
+
+import csv
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from builders.card.assets import CardAssets, read_card_assets
+from builders.card.sections import CardText, merge_card, read_card, stale_keys, with_text
+from builders.classes.scenes import scene_phrase
+from builders.engines.base import engine
+from builders.errors import UserError
+from builders.format.manifest import CARD, Manifest
+from builders.format.schema import card_features
+from builders.planning.plan import Plan
+from builders.planning.prompt_warnings import same_prompts
+from builders.recipes.prompts import template_fields
+from builders.recipes.recipe import Recipe, recipe_from_dict
+from builders.recipes.sample import Sample
+from builders.storage.base import Storage
+
+CONFIG_NAME = "default"
+NUM_EXAMPLES = 6
+NUM_WORST = 10
+"""Classes that an audit's section names."""
+PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
+"""The model whose failures the paper lists."""
+
+
+def card_metadata(recipe: Recipe, manifest: Manifest | None) -> dict[str, Any]:
+    """The YAML block. `version` follows the digest, for `datasets` caches a local clone by what its card says."""
+    is_real = not engine(recipe.engine).IS_SYNTHETIC
+    license_name = "other" if is_real else model_license(recipe.model)
+    shards = [shard.name for shard in manifest.shards] if manifest else f"data/*/{recipe.split}-*.tar"
+    info: dict[str, Any] = {
+        "config_name": CONFIG_NAME,
+        "features": card_features(recipe.image_format, recipe.label_names),
+    }
+    if manifest:
+        split = {"name": manifest.split, "num_bytes": manifest.num_bytes, "num_examples": manifest.num_samples}
+        info |= {"version": _version(manifest.digest), "splits": [split]}
+        info |= {"download_size": manifest.num_bytes, "dataset_size": manifest.num_bytes}
+    return {
+        "license": license_name,
+        "pretty_name": recipe.name,
+        "task_categories": ["image-classification"],
+        "tags": ["webdataset", "real" if is_real else "synthetic", "fakeit"],
+        **({"size_categories": [_size_category(manifest.num_samples)]} if manifest else {}),
+        "configs": [{"config_name": CONFIG_NAME, "data_files": [{"split": recipe.split, "path": shards}]}],
+        "dataset_info": info,
+        "fakeit": {"recipe_hash": recipe.hash, **({"digest": manifest.digest} if manifest else {})},
+    }
+
+
+def render_card(manifest: Manifest, recipe: Recipe, beside: CardAssets) -> str:
+    """The whole README.md of a clone."""
+    return _render(Plan(recipe, manifest.num_rounds), manifest, beside)
+
+
+def clone_card(storage: Storage, manifest: Manifest, text: CardText = CardText()) -> bytes:
+    """The README.md that a clone should have: what lies beside it included, and what people wrote in the one that is there.
+
+    Raises:
+        UserError: the YAML of the card that is there cannot be read.
+    """
+    card = fresh_card(storage, manifest)
+    if storage.exists(CARD):
+        card = merge_card(read_card(storage.read(CARD), storage.url(CARD)), card, storage.url(CARD))
+    return with_text(card, text).encode()
+
+
+def fresh_card(storage: Storage, manifest: Manifest) -> str:
+    """The README.md of a clone that nobody has edited."""
+    return render_card(manifest, recipe_from_dict(manifest.recipe), read_card_assets(storage, manifest))
+
+
+def card_faults(storage: Storage, manifest: Manifest) -> list[str]:
+    """The YAML keys of a clone's card that do not agree with its manifest, or why the card cannot be read."""
+    try:
+        card = read_card(storage.read(CARD), storage.url(CARD))
+        return stale_keys(card, fresh_card(storage, manifest), storage.url(CARD))
+    except UserError as error:
+        return [str(error)]
+
+
+def render_recipe_card(recipe: Recipe) -> str:
+    """The card of a recipe whose 1x clone is still to be made."""
+    return _render(Plan(recipe, recipe.default_rounds), None, CardAssets())
+
+
+def model_license(model: str) -> str:
+    """The license of a model as the Hub calls it; "other" where we do not know."""
+    return {row["model"]: row["license"] for row in _table("licenses.tsv")}.get(model, "other")
+
+
+def known_failures(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """Class id, first lemma and failure, for the classes and the prompt of a recipe (paper, supplement, section 4)."""
+    if recipe.model != PAPER_MODEL:
+        return []
+    names = {entry.wnid: entry.name.split(", ")[0] for entry in recipe.classes}
+    fields = {"c", *template_fields(recipe.prompt)}
+    rows = [row for row in _table("known_failures.tsv") if row["wnid"] in names and row["field"] in fields]
+    return [(row["wnid"], names[row["wnid"]], row["failure"]) for row in rows]
+
+
+def _render(plan: Plan, manifest: Manifest | None, beside: CardAssets) -> str:
+    recipe = plan.recipe
+    metadata = yaml.safe_dump(card_metadata(recipe, manifest), sort_keys=False, allow_unicode=True, width=1000)
+    return _template().render(
+        metadata=metadata.strip(),
+        manifest=manifest,
+        recipe=recipe,
+        plan=plan,
+        license_name=model_license(recipe.model),
+        fields=template_fields(recipe.prompt),
+        examples=list(_examples(plan)),
+        scene_phrase=scene_phrase,
+        counts=plan.class_counts().tolist(),
+        verdicts=manifest.verdict_totals() if manifest else None,
+        failures=known_failures(recipe),
+        same_prompts=same_prompts(recipe) if engine(recipe.engine).IS_SYNTHETIC else [],
+        is_synthetic=engine(recipe.engine).IS_SYNTHETIC,
+        sheets=beside.sheets,
+        audit=beside.audit,
+        worst=_worst_classes(beside.audit) if beside.audit else [],
+    )
+
+
+def _worst_classes(audit: dict[str, Any]) -> list[dict[str, Any]]:
+    """The classes whose images the scorer takes for the class least often."""
+    scored = [found for found in audit["classes"] if "share" in found]
+    return sorted(scored, key=lambda found: (found["share"], found["wnid"]))[:NUM_WORST]
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("builders.card", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    return environment.get_template("card_template.md")
+
+
+def _examples(plan: Plan) -> Iterator[Sample]:
+    """First images of classes spread over the list."""
+    num_classes = len(plan.recipe.classes)
+    num_examples = min(NUM_EXAMPLES, num_classes)
+    counts = plan.class_counts()
+    labels = [number * num_classes // num_examples for number in range(num_examples)]
+    return (plan.sample(label, 0) for label in labels if counts[label])
+
+
+@cache
+def _table(name: str) -> list[dict[str, str]]:
+    with (files("builders.card") / name).open(encoding="utf-8") as lines:
+        return list(csv.DictReader(lines, delimiter="\t"))
+
+
+def _version(digest: str) -> str:
+    """ "1.x.y" with x and y from the digest: it differs wherever the bytes do."""
+    return f"1.{int(digest[:7], 16)}.{int(digest[7:14], 16)}"
+
+
+def _size_category(num_samples: int) -> str:
+    names = ["1K", "10K", "100K", "1M", "10M", "100M"]
+    if num_samples < 1000:
+        return "n<1K"
+    power = min(len(str(num_samples)) - 4, 4)
+    return f"{names[power]}<n<{names[power + 1]}"

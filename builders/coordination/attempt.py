@@ -1,0 +1,80 @@
+"""One attempt at a shard in this process: what a worker of any runner does."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from builders.coordination.failures import classify_error
+from builders.coordination.job import Task
+from builders.coordination.patience import LONGEST_WAIT, retry_unreachable
+from builders.coordination.policy import Problem
+from builders.engines.base import Generate, engine
+from builders.generation.batch_size import OnBatch, shared_batch_size
+from builders.generation.generate_shard import generate_shard_tar, sweep_scratch, upload_finished_tar
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
+from builders.storage.base import Storage, open_storage
+
+
+def attempt(task: Task, shard: int, execution: Execution, tell: OnBatch) -> Problem | None:
+    """Makes one shard in this process: what a worker of any runner does."""
+    plan = task.plan
+    try:
+        storage = open_storage(task.out)
+        sweep_scratch(storage, task.scratch)
+        if not storage.is_local and _upload(task, shard, storage, tell):
+            return None
+        if execution.is_auto:
+            tuned = partial(shared_batch_size, plan, storage, execution, tell, unload_engine)
+            execution = retry_unreachable(tuned, task.patience, partial(tell, 0, 0, 0))
+        generate = _load_engine(plan.recipe, execution)
+        for counts in generate_shard_tar(plan, shard, generate, execution, storage, task.scratch):
+            tell(*counts)
+        if not storage.is_local and not _upload(task, shard, storage, tell):
+            raise FileNotFoundError(f"the finished tar of shard {shard} is gone from the scratch folder")
+    except Exception as error:
+        return replace(classify_error(error), batch_size=execution.batch_size)
+    return None
+
+
+def _upload(task: Task, shard: int, storage: Storage, tell: OnBatch) -> bool:
+    """Puts a finished tar into the store, again and again where that does not answer; False where there is none."""
+    with _keep_alive(tell):
+        return retry_unreachable(partial(upload_finished_tar, task.plan, shard, storage, task.scratch), task.patience)
+
+
+@contextmanager
+def _keep_alive(tell: OnBatch) -> Iterator[None]:
+    """Says now and then that this worker lives while it waits for a store, which may take longer than many batches."""
+    is_over = threading.Event()
+
+    def say() -> None:
+        while not is_over.wait(LONGEST_WAIT):
+            tell(0, 0, 0)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+_last: dict[tuple[Recipe, str, Execution], Generate] = {}
+
+
+def _load_engine(recipe: Recipe, execution: Execution) -> Generate:
+    """The engine made ready, kept for the next shard; another one takes its memory first."""
+    key = (recipe, recipe.model_dir, execution)
+    if key not in _last:
+        _last.clear()
+        _last[key] = engine(recipe.engine).load(recipe, execution)
+    return _last[key]
+
+
+def unload_engine() -> None:
+    """Frees what the last shard was made with."""
+    _last.clear()

@@ -1,0 +1,206 @@
+"""What follows from what happens to workers and shards: a pure function of the events, without processes, disks or clocks.
+
+    scope    such as                                        what follows
+    config   unknown model, refused setting, at the start   the run ends
+    shard    a source image that cannot be read             the shard is given up and named, all others are made
+    worker   CUDA error, full scratch, hung, dead           its process is replaced, and in the end the worker retired
+    memory   a batch that does not fit                      with --batch-size auto it takes half, else it is retired
+    store    no answer for longer than the patience         the run ends with status 75, finished tars are kept
+
+A failure ends what it concerns and no more; the run ends only where no worker is left.
+"""
+
+import statistics
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from builders.errors import ReadableError, UserError
+from builders.recipes.execution import Execution
+
+MAX_ATTEMPTS = 3
+"""Attempts at a shard before it is given up; a worker's death counts only while no other shard succeeds in between."""
+MAX_FAILED_IN_A_ROW = 3
+"""Attempts of one worker that fail in a row before it is retired."""
+MAX_DEATHS = 30
+"""Deaths of workers with no shard made in between before the run ends."""
+HUNG_AFTER, MIN_SECONDS, SECONDS_BEFORE_FIRST = 10.0, 600.0, 3600.0
+"""A worker is hung without a batch for this many times its median batch, at least 10 minutes; an hour before the first."""
+NUM_FIRST_IMAGES, MAX_BROKEN = 200, 0.5
+"""If more than half of a new clone's first 200 images are broken, a setting is at fault."""
+
+Scope = Literal["config", "shard", "worker", "memory", "store", "machine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Why an attempt at a shard failed. It travels between processes."""
+
+    scope: Scope
+    """What is at fault; "machine" counts for nothing: a node was lost."""
+    cause: str
+    """One sentence."""
+    details: str = ""
+    """The traceback, where nobody expected the error."""
+    is_death: bool = False
+    """Whether all that is known is that the worker is gone."""
+    is_final: bool = False
+    """Whether the worker can do nothing about it, as a full disk: it is retired at once."""
+    error: ReadableError | None = None
+    """What to raise if it ends the run."""
+    batch_size: int = 0
+    """With which it was attempted."""
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """The shard goes back into the queue: to its front, or behind the others, for it may not be the shard's fault."""
+
+    shard: int
+    is_next: bool
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    shard: int
+    problem: Problem
+    num_attempts: int
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Another process takes the worker's place."""
+
+    worker: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Retire:
+    """The worker gets nothing more."""
+
+    worker: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class End:
+    """The run ends; shards that are being made are finished first, unless it has to end now."""
+
+    error: ReadableError | None
+    cause: str = ""
+    is_now: bool = False
+
+
+Decision = Requeue | GiveUp | Replace | Retire | End
+
+
+@dataclass
+class _Worker:
+    execution: Execution
+    shard: int | None = None
+    since: float = 0.0
+    """When it last gave a sign of life."""
+    batch_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+    num_failed: int = 0
+    """Attempts in a row."""
+
+
+class Policy:
+    """Decides what follows from each event. Times are seconds of any clock that only goes forward."""
+
+    def __init__(self, execution: Execution, *, is_begun: bool) -> None:
+        self.execution = execution
+        self.is_proven = is_begun
+        """Whether any shard of the clone is finished."""
+        self.num_images = self.num_broken = 0
+        """Of first attempts."""
+        self.workers: dict[str, _Worker] = {}
+        self.attempts: Counter[int] = Counter()
+        self.deaths: Counter[int] = Counter()
+
+    def on_start(self, worker: str, shard: int, now: float) -> Execution:
+        """A worker takes up a shard; returns how it makes it."""
+        known = self.workers.setdefault(worker, _Worker(self.execution))
+        known.shard, known.since = shard, now
+        return known.execution
+
+    def on_images(self, worker: str, num_first: int, num_broken: int, now: float) -> list[Decision]:
+        """A worker has made a batch, with so many images of first attempts; none are only a sign of life."""
+        known = self.workers[worker]
+        if num_first:
+            known.batch_seconds.append(now - known.since)
+        known.since = now
+        is_first = self.num_images < NUM_FIRST_IMAGES
+        self.num_images += num_first
+        self.num_broken += num_broken
+        is_decided = is_first and self.num_images >= NUM_FIRST_IMAGES and not self.is_proven
+        if is_decided and self.num_broken > MAX_BROKEN * self.num_images:
+            return [End(UserError(_broken(self.num_broken, self.num_images)), is_now=True)]
+        return []
+
+    def forget(self, worker: str) -> None:
+        """What a worker was at is of no matter any more."""
+        self.workers[worker].shard = None
+
+    def on_tick(self, now: float) -> list[tuple[str, Problem]]:
+        """The workers that hang, each with the problem that its shard ends with."""
+        found = []
+        for name, known in self.workers.items():
+            limit = SECONDS_BEFORE_FIRST
+            if known.batch_seconds:
+                limit = max(MIN_SECONDS, HUNG_AFTER * statistics.median(known.batch_seconds))
+            if known.shard is not None and now - known.since > limit:
+                waited = f"{limit / 60:.0f} minutes" if limit >= 120 else f"{limit:.0f} seconds"
+                cause = f"no new image for {waited}; the worker hung and was killed"
+                found.append((name, Problem(scope="worker", cause=cause)))
+        return found
+
+    def on_end(self, worker: str, shard: int, problem: Problem | None) -> list[Decision]:
+        """An attempt at a shard has ended."""
+        known = self.workers[worker]
+        known.shard = None
+        if problem is None:
+            self.is_proven = True
+            known.num_failed = 0
+            self.deaths.clear()  # workers live, so none of the shards has yet been shown to kill them
+            return []
+        if problem.scope == "store" or (problem.scope == "config" and not self.is_proven):
+            return [End(problem.error, problem.cause)]
+        if problem.scope == "shard":
+            return [self._give_up(shard, problem)]
+        if problem.scope == "memory":
+            return self._after_memory(worker, known, shard, problem)
+        if problem.scope == "machine":
+            return [Requeue(shard, is_next=True)]
+        return self._after_failure(worker, known, shard, problem)
+
+    def _after_memory(self, worker: str, known: _Worker, shard: int, problem: Problem) -> list[Decision]:
+        if self.execution.is_auto and problem.batch_size > 1:
+            known.execution = replace(known.execution, batch_size=problem.batch_size // 2)
+            known.batch_seconds.clear()
+            return [Requeue(shard, is_next=True)]
+        return [Requeue(shard, is_next=True), Retire(worker, problem.cause)]
+
+    def _after_failure(self, worker: str, known: _Worker, shard: int, problem: Problem) -> list[Decision]:
+        if problem.scope == "config" or problem.is_final:
+            return [Requeue(shard, is_next=True), Retire(worker, problem.cause)]
+        known.num_failed += not problem.is_death
+        (self.deaths if problem.is_death else self.attempts)[shard] += 1
+        is_over = self.attempts[shard] + self.deaths[shard] >= MAX_ATTEMPTS
+        found: list[Decision] = [self._give_up(shard, problem) if is_over else Requeue(shard, is_next=False)]
+        if known.num_failed >= MAX_FAILED_IN_A_ROW:
+            return [*found, Retire(worker, problem.cause)]
+        known.batch_seconds.clear()  # its successor loads the model first
+        found.append(Replace(worker, problem.cause))
+        return [*found, End(None, problem.cause)] if self.deaths.total() >= MAX_DEATHS else found
+
+    def _give_up(self, shard: int, problem: Problem) -> Decision:
+        return GiveUp(shard, problem, max(1, self.attempts[shard] + self.deaths[shard]))
+
+
+def _broken(num_broken: int, num_images: int) -> str:
+    return (
+        f"{num_broken} of the first {num_images} images came out broken (not finite, or of one flat color); change the "
+        "dtype, the guidance scale, the scheduler or the model"
+    )

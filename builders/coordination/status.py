@@ -1,0 +1,144 @@
+"""How far an output is, told from its files alone: from any machine that can list them, and without a server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from builders.coordination.failures import Failure, read_failures
+from builders.coordination.heartbeat import RUNS, RunFile, alive_runs, read_summary
+from builders.coordination.output import made_shards, read_state
+from builders.errors import UserError
+from builders.format.manifest import MAKING, Verdicts
+from builders.storage.base import open_storage
+
+MAX_SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """A run that is at work."""
+
+    runner: str
+    host: str
+    pid: int
+    shards: list[int]
+    num_images: int
+    """Images made of the shards that it is at."""
+    images_per_second: float
+    """Over the last two minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    name: str
+    """The recipe's."""
+    num_samples: int
+    num_shards: int
+    num_samples_done: int
+    """Images of finished shards, and those made of the ones that runs are at."""
+    num_shards_done: int
+    is_complete: bool
+    """Whether the clone is put together."""
+    is_finalizing: bool
+    runs: list[RunStatus]
+    """Those that are alive."""
+    lost: list[int]
+    """Shards of runs that ended without a word; they will be made again."""
+    failures: list[Failure]
+    verdicts: Verdicts
+    """Of the finished clone."""
+
+    @property
+    def images_per_second(self) -> float:
+        return sum(run.images_per_second for run in self.runs)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At that rate."""
+        left = self.num_samples - self.num_samples_done
+        return left / self.images_per_second if self.images_per_second else None
+
+
+def read_status(out: str) -> Status:
+    """What is done, running, lost and failed of the clone at `out`.
+
+    Raises:
+        UserError: nothing is being made there.
+    """
+    storage = open_storage(out)
+    state = read_state(storage)
+    plan = state.plan()
+    if plan is None:
+        raise UserError(f"'{out}' holds no clone and none is being made there; check the path")
+    is_complete = state.is_complete(plan)
+    num_kept = len(state.kept(plan))
+    done = {*range(num_kept), *(() if is_complete else made_shards(plan, storage, range(num_kept, plan.num_shards)))}
+    seen = [] if is_complete else alive_runs(storage, datetime.now(UTC))
+    runs = [_run(one, found) for one in seen if (found := read_summary(storage, one))]
+    alive = {one.name for one in seen}
+    dead = [] if is_complete else [RunFile(name, None) for name in storage.names(RUNS) if name not in alive]
+    return Status(
+        name=plan.recipe.name,
+        num_samples=plan.num_samples,
+        num_shards=plan.num_shards,
+        num_samples_done=min(plan.num_samples, plan.count_samples(done) + sum(run.num_images for run in runs)),
+        num_shards_done=len(done),
+        is_complete=is_complete,
+        is_finalizing=any(one.is_finalizing for one in seen),
+        runs=runs,
+        lost=sorted(set().union(*(one.shards for one in dead)) - done),
+        failures=[] if is_complete and not storage.names(MAKING) else read_failures(storage),
+        verdicts=state.old.verdict_totals() if state.old else Verdicts(),
+    )
+
+
+def describe(status: Status) -> list[str]:
+    """The status in lines."""
+    share = status.num_samples_done / status.num_samples
+    lines = [
+        f"{status.name}: {status.num_samples_done:,} of {status.num_samples:,} images ({share:.1%}), "
+        f"{status.num_shards_done:,} of {status.num_shards:,} shards"
+    ]
+    if broken := sum(status.verdicts.broken.values()):
+        lines.append(f"broken: {broken:,} images (not finite, or of one flat color), which training leaves out")
+    if flagged := sum(status.verdicts.flagged.values()):
+        lines.append(f"flagged by the safety checker and kept: {flagged:,} images")
+    if status.is_complete:
+        return [*lines, "the clone is complete"]
+    if status.is_finalizing:
+        lines.append("the clone is being put together")
+    if (left := status.seconds_left) is not None:
+        lines.append(f"{status.images_per_second:,.1f} images/s, {duration(left)} left at that rate")
+    for run in status.runs:
+        lines.append(
+            f"running: {run.runner} on {run.host} (process {run.pid}), {len(run.shards)} shards in the making, "
+            f"{run.num_images:,} images of them"
+        )
+    if not status.runs:
+        lines.append("no run is at work; 'fakeit-build make' goes on")
+    if status.lost:
+        lines.append(f"lost: {_numbers(status.lost)}, of runs that ended without a word; they will be made again")
+    return [*lines, *(f"failed: {failure}" for failure in status.failures)]
+
+
+def _run(seen: RunFile, summary: dict[str, Any]) -> RunStatus:
+    return RunStatus(
+        runner=str(summary.get("runner", "")),
+        host=str(summary.get("host", "")),
+        pid=int(summary.get("pid", 0)),
+        shards=sorted(seen.shards),
+        num_images=int(summary.get("num_images", 0)),
+        images_per_second=float(summary.get("images_per_second", 0.0)),
+    )
+
+
+def _numbers(shards: Sequence[int]) -> str:
+    return f"shards {', '.join(map(str, shards[:MAX_SHOWN]))}{', …' if len(shards) > MAX_SHOWN else ''}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,222 @@
+"""Loading a text-to-image pipeline of diffusers and its safety checker: safetensors only, no remote code, never blackened.
+
+The only place that imports diffusers, but for the script that trained the embedded model.
+"""
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from numpy.typing import NDArray
+
+from builders.errors import OutOfMemoryError, UserError, first_line, suggest
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
+from builders.storage.hub_error import hub_error
+
+Check = Callable[[NDArray[np.uint8]], list[int]]
+"""A safety checker: images (n, height, width, 3) to verdicts, 1 flagged, 0 not."""
+
+
+@lru_cache(maxsize=1)
+def device() -> torch.device:
+    """The GPU of CUDA, or the CPU. Apple's mps is not used: nobody has compared its images with a CPU's."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        warnings.warn(
+            "images are made on the CPU: this machine's GPU is Apple's, and only CUDA's are used", stacklevel=1
+        )
+    return torch.device("cpu")
+
+
+def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
+    """The recipe's pipeline on the GPU, where there is one; recipes that differ in guidance or size share it.
+
+    Raises:
+        UserError: the model cannot be found or is no text-to-image pipeline, or the scheduler is unknown.
+    """
+    try:
+        with quiet():
+            pipeline, own = _loaded_modules(
+                *_source(recipe), recipe.dtype, execution.channels_last, execution.compile, execution.vae_slicing
+            )
+    except Exception as error:  # whatever a damaged directory makes the libraries raise
+        way_out = "give --model a Hub id or a directory of a text-to-image pipeline with safetensors"
+        raise out_of_memory(recipe, execution, error) or hub_error(
+            f"model '{recipe.model}' cannot be loaded", error, recipe.model, way_out
+        ) from None
+    is_own = type(own).__name__ == recipe.scheduler
+    pipeline.scheduler = own if is_own else _compatible_scheduler(own, recipe.scheduler)
+    return pipeline
+
+
+def out_of_memory(recipe: Recipe, execution: Execution, error: Exception) -> OutOfMemoryError | None:
+    """The sentence for a batch that fits into no memory, of a GPU or a CPU; None for any other error."""
+    words = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
+    if not is_memory:
+        return None
+    size = execution.batch_size
+    what = f"out of memory with batches of {size} at {recipe.width}x{recipe.height}"
+    ways = "try --vae-slicing, or a smaller model" if size == 1 else f"try --batch-size {size // 2}, or auto"
+    return OutOfMemoryError(f"{what}; {ways}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the libraries' progress bars and notes while a model is loaded; afterwards they are as they were."""
+    before = [library.utils.logging.get_verbosity() for library in (diffusers, transformers)]
+    bars = [library.utils.logging.is_progress_bar_enabled() for library in (diffusers, transformers)]
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, verbosity, has_bar in zip((diffusers, transformers), before, bars, strict=True):
+            library.utils.logging.set_verbosity(verbosity)
+            if has_bar:
+                library.utils.logging.enable_progress_bar()
+
+
+@contextmanager
+def process_settings(execution: Execution) -> Iterator[None]:
+    """Sets what bytes depend on for a whole process, threads and cuDNN's choice of algorithms, and sets it back."""
+    before = torch.get_num_threads()
+    if before != execution.num_threads:
+        torch.set_num_threads(execution.num_threads)
+    try:
+        # cuDNN may choose among algorithms by timing them, and some of them add up in an order that changes.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        if before != execution.num_threads:
+            torch.set_num_threads(before)
+
+
+def load_check(recipe: Recipe, execution: Execution) -> Check | None:
+    """The model's own safety checker, as `recipe.safety` asks for it; None where there is none.
+
+    Raises:
+        UserError: flagged images are to be dropped, but the model has no checker, or it cannot be loaded.
+    """
+    if recipe.safety == "off":
+        return None
+    source, revision = _source(recipe)
+    try:
+        with quiet():
+            config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
+        if (config.get("safety_checker") or [None, None])[1] != StableDiffusionSafetyChecker.__name__:
+            if recipe.safety == "drop":
+                raise UserError(
+                    f"model '{recipe.model}' has no safety checker to drop images by; give --safety flag or off"
+                )
+            return None
+        with quiet():
+            return _load_check(source, revision, recipe.dtype)
+    except UserError:
+        raise
+    except Exception as error:
+        raise out_of_memory(recipe, execution, error) or UserError(
+            f"the safety checker of '{recipe.model}' cannot be loaded ({first_line(error)}); give --safety off to do without"
+        ) from None
+
+
+def _source(recipe: Recipe) -> tuple[str, str | None]:
+    return (recipe.model_dir, None) if recipe.model_dir else (recipe.model, recipe.revision)
+
+
+_load_engine: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+"""The last model that was loaded, by what it was loaded with."""
+
+
+def _loaded_modules(*key: Any) -> tuple[Any, Any]:
+    """`_load_modules`, remembered. The last model goes before the next one comes, so that memory never holds two."""
+    if key not in _load_engine:
+        _load_engine.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _load_engine[key] = _load_modules(*key)
+    return _load_engine[key]
+
+
+def _load_modules(
+    source: str, revision: str | None, dtype: str, channels_last: bool, compiled: bool, vae_slicing: bool
+) -> tuple[Any, Any]:
+    """The pipeline, and the scheduler it came with."""
+    config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
+    left_out: dict[str, Any] = {}
+    if "safety_checker" in config:
+        left_out = {"safety_checker": None, "requires_safety_checker": False}
+    if config["_class_name"].startswith("StableDiffusionXL"):
+        left_out = {"add_watermarker": False}  # it would be added only where another package is installed
+    pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+        source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, **left_out
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device())
+    for module in pipeline.components.values():  # diffusers 0.42 leaves SD 3's transformer in 32 bits
+        if isinstance(module, torch.nn.Module) and module.dtype != getattr(torch, dtype):
+            module.to(getattr(torch, dtype))
+    modules = pipeline.components
+    if channels_last:
+        for name in ("unet", "vae"):
+            if name in modules:
+                modules[name].to(memory_format=torch.channels_last)
+    if vae_slicing:
+        modules["vae"].enable_slicing()
+    if compiled:
+        modules["unet" if "unet" in modules else "transformer"].compile(dynamic=False)
+    return pipeline, pipeline.scheduler
+
+
+@lru_cache(maxsize=1)
+def _load_check(source: str, revision: str | None, dtype: str) -> Check:
+    options = {"revision": revision} if revision else {}
+    checker, loading = StableDiffusionSafetyChecker.from_pretrained(
+        source,
+        subfolder="safety_checker",
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        output_loading_info=True,
+        **options,
+    )
+    if loading["missing_keys"]:
+        raise ValueError(f"its weights lack {min(loading['missing_keys'])}")
+    checker.to(device())
+    # Pillow's resizing, for the other backend needs torchvision and gives other pixels.
+    extractor = transformers.CLIPImageProcessorPil.from_pretrained(source, subfolder="feature_extractor", **options)
+
+    @torch.inference_mode()
+    def check(images: NDArray[np.uint8]) -> list[int]:
+        pixel_values = extractor(list(images), return_tensors="pt").pixel_values
+        # It blackens what it flags, so it gets images that nobody needs.
+        _, flagged = checker(
+            images=np.zeros((len(images), 1, 1, 3)), clip_input=pixel_values.to(device(), getattr(torch, dtype))
+        )
+        return [int(verdict) for verdict in flagged]
+
+    return check
+
+
+def _compatible_scheduler(own: Any, name: str) -> Any:
+    """The model's scheduler exchanged for another one that samples the same kind of model."""
+    known = {kind.__name__: kind for kind in own.compatibles}
+    if name not in known:
+        raise UserError(f"unknown scheduler '{name}' for this model; {suggest(name, sorted(known))}")
+    try:
+        return known[name].from_config(own.config)
+    except (ImportError, ValueError, TypeError) as error:
+        raise UserError(
+            f"scheduler '{name}' cannot be used ({first_line(error)}); choose another --scheduler"
+        ) from None

@@ -1,0 +1,105 @@
+"""Which model a recipe means: turns a name, a Hub id or a directory into a model with a revision that pins its bytes."""
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from builders.errors import UserError
+from builders.recipes.recipe import Recipe
+from builders.storage.hub_error import hub_error
+
+SCHEDULER = "scheduler/scheduler_config.json"
+EMBEDDED = "fakeit/digits-sd"
+"""The small Stable Diffusion that ships with the package."""
+
+
+def embedded_dir() -> Path:
+    """Pipeline directory of the embedded model."""
+    return Path(str(files("builders.embedded"))) / "pipeline"
+
+
+def pin_embedded(recipe: Recipe) -> Recipe:
+    """`pin_pipeline` for the embedded model alone, which needs no look at the Hub."""
+    return pin_pipeline(recipe) if is_embedded(recipe) else recipe
+
+
+def is_embedded(recipe: Recipe) -> bool:
+    return recipe.model == EMBEDDED and not recipe.model_dir
+
+
+def pin_pipeline(recipe: Recipe) -> Recipe:
+    """The recipe with `revision`, `model_dir` and `scheduler` filled in: a directory is pinned by its content, a Hub id by
+    its commit.
+
+    Raises:
+        UserError: the directory is no pipeline or differs from the recipe's revision, or the Hub cannot say the commit.
+    """
+    directory = str(embedded_dir()) if is_embedded(recipe) else recipe.model_dir
+    if not directory and Path(recipe.model).is_dir():
+        directory = recipe.model
+    if not directory:
+        recipe = replace(recipe, revision=_commit(recipe.model, recipe.revision))
+        return replace(recipe, scheduler=recipe.scheduler or _scheduler_on_hub(recipe))
+    if not (Path(directory) / "model_index.json").is_file():
+        raise UserError(
+            f"'{directory}' is no diffusers pipeline (no model_index.json); give --model a Hub id or a pipeline"
+        )
+    digest = directory_digest(directory)
+    if recipe.revision and recipe.revision != digest:
+        raise UserError(
+            f"the model in '{directory}' is {digest}, but the recipe was made with {recipe.revision}; give --model that "
+            f"model, or --revision {digest} as well to make another clone with this one"
+        )
+    name = recipe.model if recipe.model != directory else Path(directory).resolve().name
+    scheduler = recipe.scheduler or _scheduler_name(Path(directory) / SCHEDULER)
+    return replace(recipe, model=name, revision=digest, model_dir=directory, scheduler=scheduler)
+
+
+@lru_cache(maxsize=4)
+def directory_digest(directory: str) -> str:
+    """ "sha256:…" over the names and contents of a directory's json, text and safetensors files, the card left out."""
+    total = hashlib.sha256()
+    for path in sorted(Path(directory).rglob("*")):
+        if path.suffix in (".json", ".txt", ".safetensors", ".model"):
+            with path.open("rb") as file:
+                total.update(f"{path.relative_to(directory).as_posix()}\n".encode())
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return "sha256:" + total.hexdigest()
+
+
+def _scheduler_name(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"the model's scheduler cannot be read from '{path}'; give --scheduler its class") from None
+
+
+def _scheduler_on_hub(recipe: Recipe) -> str:
+    import huggingface_hub
+
+    try:
+        path = huggingface_hub.hf_hub_download(recipe.model, SCHEDULER, revision=recipe.revision)
+    except Exception as error:  # whatever a missing network or an odd name makes the client raise
+        raise hub_error(
+            f"cannot read which scheduler '{recipe.model}' has", error, recipe.model, "give --scheduler its class"
+        ) from None
+    return _scheduler_name(Path(path))
+
+
+def _commit(model: str, revision: str) -> str:
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    if revision.startswith("sha256:"):
+        raise UserError(f"model '{model}' lay in a directory, which is not here; give --model that directory")
+    import huggingface_hub
+
+    try:
+        commit = huggingface_hub.model_info(model, revision=revision or None).sha
+    except Exception as error:  # whatever a missing network or an odd name makes the client raise
+        what = f"cannot look up model '{model}' on the Hub"
+        raise hub_error(what, error, model, "give --model a directory, or --revision a full commit") from None
+    return str(commit)

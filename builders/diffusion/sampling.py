@@ -1,0 +1,139 @@
+"""Making batches of images with a pipeline of diffusers.
+
+Invariant: an image's bytes depend on its own seed and prompt and on the shape of its batch, never on its neighbors: each
+image has its own generator, prompts are encoded in one shape, and a short batch is filled up to the full size.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from builders.diffusion.loading import device, load_check, load_pipeline, out_of_memory, process_settings
+from builders.diffusion.prompt_encoder import PromptEncoder
+from builders.diffusion.vae import safe_decode
+from builders.engines.base import GeneratedImage
+from builders.errors import UserError, first_line
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
+from builders.recipes.sample import Sample
+from builders.versions import versions
+
+
+class Sampler:
+    """sampler(samples) makes one image for each sample; see `engines/base.py`."""
+
+    def __init__(self, recipe: Recipe, execution: Execution, packages: Sequence[str]) -> None:
+        self.recipe, self.execution = recipe, execution
+        with self._sentences():
+            self.check = load_check(recipe, execution)
+            self.pipeline = load_pipeline(recipe, execution)
+            self.scheduler = self.pipeline.scheduler  # others may share the pipeline, with another scheduler
+            self.encode = PromptEncoder(self.pipeline, recipe.negative_prompt, is_guided=recipe.guidance_scale > 1)
+            self.environment = environment(self.pipeline, packages)
+
+    def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+        filled = [*samples, *[samples[-1]] * (self.execution.batch_size - len(samples))]
+        with self._sentences(), process_settings(self.execution):
+            pixels, vae_dtypes = self._run(filled)
+            images = (np.nan_to_num(pixels) * 255).round().astype(np.uint8)
+            verdicts = self.check(images) if self.check else [-1] * len(images)
+        broken = find_broken(pixels, images)
+        return [
+            GeneratedImage(images[slot], verdicts[slot], is_broken=slot in broken, vae_dtype=vae_dtypes[slot])
+            for slot in range(len(samples))
+        ]
+
+    def _run(self, samples: Sequence[Sample]) -> tuple[NDArray[np.floating[Any]], list[str]]:
+        """Images (n, height, width, 3) in [0, 1], and the arithmetic in which each was decoded."""
+        recipe, pipeline = self.recipe, self.pipeline
+        pipeline.scheduler = self.scheduler
+        decode = safe_decode(pipeline)
+        try:
+            with torch.inference_mode():
+                images = pipeline(
+                    **self.encode([sample.prompt for sample in samples]),
+                    generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
+                    guidance_scale=recipe.guidance_scale,
+                    num_inference_steps=recipe.num_inference_steps,
+                    width=recipe.width,
+                    height=recipe.height,
+                    output_type="np",
+                ).images
+        except ValueError as error:
+            raise UserError(f"the model cannot generate so ({first_line(error)}); change that setting") from None
+        if images.shape[1:3] != (recipe.height, recipe.width):
+            height, width = images.shape[1:3]
+            raise UserError(
+                f"the model makes {width}x{height} of --width {recipe.width} --height {recipe.height}; give sizes it can make"
+            )
+        return images, decode.dtypes if decode else [""] * len(images)
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """Turns every out-of-memory error into a sentence with the batch size to try."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if sentence := out_of_memory(self.recipe, self.execution, error):
+                raise sentence from None
+            raise
+
+
+def environment(pipeline: Any, packages: Sequence[str]) -> dict[str, str]:
+    """Versions, hardware and settings of this process that pixels may depend on."""
+    found = {**versions(*packages), **_device_facts()}
+    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    processors = {type(processor).__name__ for processor in getattr(denoiser, "attn_processors", {}).values()}
+    backends = {
+        str(getattr(processor, "_attention_backend", None) or "default")
+        for processor in getattr(denoiser, "attn_processors", {}).values()
+    }
+    return {**found, "attention": " ".join(sorted(processors)) + f" ({' '.join(sorted(backends))})"}
+
+
+def _device_facts() -> dict[str, str]:
+    if device().type != "cuda":
+        return {"device": f"cpu {torch.backends.cpu.get_cpu_capability()}"}
+    return {
+        "device": torch.cuda.get_device_name(),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+        "driver": _driver(),
+        "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {torch.backends.cudnn.allow_tf32}",
+        "sdpa": " ".join(
+            name
+            for name, is_on in (
+                ("flash", torch.backends.cuda.flash_sdp_enabled()),
+                ("efficient", torch.backends.cuda.mem_efficient_sdp_enabled()),
+                ("math", torch.backends.cuda.math_sdp_enabled()),
+            )
+            if is_on
+        ),
+    }
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, as its kernel module says it."""
+    try:
+        found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path("/proc/driver/nvidia/version").read_text())
+    except OSError:
+        found = None
+    return found.group() if found else "unknown"
+
+
+def find_broken(pixels: NDArray[np.floating[Any]], images: NDArray[np.uint8]) -> set[int]:
+    """Which images have values that are not finite, or are of one flat color in 8 bits.
+
+    Args:
+        pixels: (n, height, width, 3), as the pipeline gives them.
+        images: The same in 8 bits.
+    """
+    is_finite = np.isfinite(pixels.sum(axis=(1, 2, 3)))
+    is_flat = (images == images[:, :1, :1]).all(axis=(1, 2, 3))
+    return {int(slot) for slot in np.flatnonzero(~is_finite | is_flat)}

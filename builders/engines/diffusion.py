@@ -1,0 +1,49 @@
+"""The engine that generates with a text-to-image pipeline of diffusers: Stable Diffusion 1.x and 2.x, SDXL, SD 3, Flux, …
+
+What it can do is here, and imports neither torch nor diffusers; `pipelines/sampling.py` does the work.
+"""
+
+from typing import Any
+
+from builders.diffusion.pin import pin_pipeline as pin
+from builders.engines.base import Generate
+from builders.errors import UserError
+from builders.images.read import WHITE
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
+
+USES_GPU = True
+IS_SYNTHETIC = True
+HAS_TOKENIZERS = True
+PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+
+__all__ = ["HAS_TOKENIZERS", "IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "describe", "json_fields", "load", "pin"]
+
+
+def check(recipe: Recipe, num_rounds: int) -> None:
+    for name in ("num_inference_steps", "width", "height"):
+        if getattr(recipe, name) < 1:
+            raise UserError(f"{name} is {getattr(recipe, name)}, but must be at least 1")
+    if recipe.background_color != WHITE:
+        raise UserError(
+            f"background_color is '{recipe.background_color}', but only real images have transparent pixels"
+        )
+
+
+def describe(recipe: Recipe) -> str:
+    return f'prompt "{recipe.prompt}", guidance {recipe.guidance_scale:g}'
+
+
+def json_fields(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "guidance_scale": recipe.guidance_scale,
+        "num_inference_steps": recipe.num_inference_steps,
+        "scheduler": recipe.scheduler,
+        "dtype": recipe.dtype,
+    }
+
+
+def load(recipe: Recipe, execution: Execution) -> Generate:
+    from builders.diffusion.sampling import Sampler
+
+    return Sampler(recipe, execution, PACKAGES)

@@ -1,0 +1,88 @@
+"""The engine that makes nothing: real images from class folders, `<source>/<class>/…/<image>`, in sorted order.
+
+A file that already has the clone's format, and looks the same to every reader, is kept byte for byte; any other is encoded
+again (`images/encode.py`).
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from builders.classes.class_ids import class_ids
+from builders.engines.base import GeneratedImage
+from builders.errors import UserError
+from builders.images.encode import stored
+from builders.images.source import SourceFile, pinned_images, read_source
+from builders.recipes.execution import Execution
+from builders.recipes.recipe import Recipe
+from builders.recipes.sample import Sample
+from builders.versions import versions
+
+USES_GPU = False
+IS_SYNTHETIC = False
+HAS_TOKENIZERS = False
+PACKAGES = ("pillow",)
+
+
+def pin(recipe: Recipe) -> Recipe:
+    """The recipe of real images with `revision`, a hash over their files' names and contents.
+
+    Raises:
+        UserError: there is no source, it has broken images, or others than the recipe was made with.
+    """
+    if not recipe.model_dir:
+        raise UserError("real images need their source; give --source DIR, a directory of class folders")
+    source = read_source(recipe.model_dir)
+    source.check_broken(1.0 if recipe.num_left_out else 0.0)
+    if recipe.revision and recipe.revision != source.digest:
+        raise UserError(
+            f"the images in '{recipe.model_dir}' are {source.digest}, but the recipe was made with {recipe.revision}; "
+            "give --source the images that it was made of, or make another clone"
+        )
+    return replace(recipe, revision=source.digest)
+
+
+def check(recipe: Recipe, num_rounds: int) -> None:
+    if num_rounds > recipe.default_rounds:
+        raise UserError(
+            f"{num_rounds} images per class are more than the largest class has ({recipe.default_rounds}); ask for fewer"
+        )
+    if recipe.safety != "off":
+        raise UserError(f"safety is '{recipe.safety}', but real images are not checked; leave it out")
+
+
+def describe(recipe: Recipe) -> str:
+    return f"real images of the {recipe.split} split, from --source"
+
+
+def json_fields(recipe: Recipe) -> dict[str, Any]:
+    return {"guidance_scale": 0.0, "num_inference_steps": 0, "scheduler": "", "dtype": ""}
+
+
+def load(recipe: Recipe, execution: Execution) -> "_Reader":
+    return _Reader(recipe)
+
+
+class _Reader:
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        images = pinned_images(recipe.model_dir, recipe.revision or read_source(recipe.model_dir).digest)
+        self.files = {identity: images[name] for name, identity in class_ids(images).items()}
+        self.environment = {**versions(*PACKAGES), "device": "none"}
+
+    def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+        return [self._read(self.files[sample.wnid][sample.index]) for sample in samples]
+
+    def _read(self, file: SourceFile) -> GeneratedImage:
+        recipe, path = self.recipe, os.path.join(self.recipe.model_dir, file.path)
+        try:
+            content = Path(path).read_bytes()
+            if hashlib.sha256(content).hexdigest() != file.sha256:
+                raise ValueError("it changed while the clone was made")
+            image, change = stored(content, recipe.image_format, recipe.image_quality, recipe.background_color)
+        except (ValueError, OSError) as error:
+            return GeneratedImage(b"", problem=f"'{path}' cannot be read ({error})")
+        return GeneratedImage(image, change=change)

@@ -1,0 +1,87 @@
+"""`--batch-size auto`: the smallest batch within 3 % of the best rate on the first worker's card, written down for all."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from builders.engines.base import engine
+from builders.errors import OutOfMemoryError
+from builders.format.manifest import MAKING
+from builders.planning.plan import Plan
+from builders.recipes.execution import Execution
+from builders.storage.base import Storage
+
+OnBatch = Callable[[int, int, int], object]
+"""Hears of each batch: images kept, images of first attempts, and how many of those are broken; zeros are a sign of life."""
+
+CHOSEN = f"{MAKING}/batch-size.json"
+SLACK = 0.03
+MAX_BATCH = 256
+MIN_GAIN = 0.01
+"""Doubling goes on while it gains so much."""
+NUM_TIMED = 2
+"""Batches that are timed, after one that warms up; the faster one counts."""
+
+
+def shared_batch_size(
+    plan: Plan, storage: Storage, execution: Execution, tell: OnBatch, on_measure: Callable[[], object] = lambda: None
+) -> Execution:
+    """The execution with the batch size that the first worker of an output has measured; measures if this is the first.
+
+    Raises:
+        OutOfMemoryError: not even one image at a time fits.
+    """
+    size = _read(storage)
+    if not size:
+        on_measure()
+        size = choose(_rates(plan, execution, tell))
+        size = _read(storage) or size  # another worker may have been quicker
+        storage.write(CHOSEN, json.dumps({"batch_size": size}).encode())
+    return replace(execution, batch_size=size)
+
+
+def choose(rates: dict[int, float]) -> int:
+    """The smallest batch size whose rate is within 3 % of the best.
+
+    Args:
+        rates: Images a second by batch size.
+    """
+    best = max(rates.values())
+    return min(size for size, rate in rates.items() if rate >= (1 - SLACK) * best)
+
+
+def _rates(plan: Plan, execution: Execution, tell: OnBatch) -> dict[int, float]:
+    """Images a second for batches of 1, 2, 4, … until memory ends or nothing is gained twice in a row."""
+    rates: dict[int, float] = {}
+    size, num_without_gain = 1, 0
+    while size <= MAX_BATCH and num_without_gain < 2:
+        try:
+            rate = _rate(plan, replace(execution, batch_size=size), tell)
+        except OutOfMemoryError:
+            if not rates:
+                raise
+            break
+        num_without_gain = num_without_gain + 1 if rate < (1 + MIN_GAIN) * max(rates.values(), default=0.0) else 0
+        rates[size] = rate
+        size *= 2
+    return rates
+
+
+def _rate(plan: Plan, execution: Execution, tell: OnBatch) -> float:
+    generate = engine(plan.recipe.engine).load(plan.recipe, execution)
+    samples = [plan.sample_at(position % plan.num_samples) for position in range(execution.batch_size)]
+    seconds = []
+    for _ in range(1 + NUM_TIMED):
+        begun = time.perf_counter()
+        generate(samples)
+        seconds.append(time.perf_counter() - begun)
+        tell(0, 0, 0)
+    return execution.batch_size / min(seconds[1:])
+
+
+def _read(storage: Storage) -> int:
+    try:
+        return int(json.loads(storage.read(CHOSEN))["batch_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0

@@ -1,0 +1,91 @@
+"""A look at some images before GPU-hours are spent: `preview.png`, a sheet, and `preview.json`, what they cost."""
+
+import json
+import math
+import random
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from builders.engines.base import engine
+from builders.images.read import decode_image
+from builders.planning.plan import Plan
+from builders.recipes.execution import Execution
+from builders.recipes.sample import Sample
+
+TILE, GAP, FONT_SIZE = 256, 8, 14
+"""Pixels of a tile's longer side, between tiles, and of its caption."""
+
+
+def choose_samples(plan: Plan, num_images: int) -> list[Sample]:
+    """Samples over classes drawn at random, by the recipe's seed: the same in every preview."""
+    draw = random.Random(f"{plan.recipe.seed}/preview")
+    labels = [label for label, count in enumerate(plan.class_counts()) if count]
+    order = [label for _ in range(-(-num_images // len(labels))) for label in draw.sample(labels, len(labels))]
+    taken: dict[int, int] = {}
+    found = []
+    for label in order[:num_images]:
+        taken[label] = taken.get(label, -1) + 1
+        found.append(plan.sample(label, taken[label]))
+    return found
+
+
+def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Path) -> dict[str, Any]:
+    """Makes some images in this process and writes them to `folder`; nothing goes to the clone's output.
+
+    Returns:
+        What `preview.json` says: seconds an image without loading the model, device, batch size and settings.
+
+    Raises:
+        UserError: the model cannot be loaded, or a batch does not fit.
+    """
+    samples = choose_samples(plan, num_images)
+    begun = time.perf_counter()
+    generate = engine(plan.recipe.engine).load(plan.recipe, execution)
+    load_seconds = time.perf_counter() - begun
+    images, seconds = [], []
+    for start in range(0, len(samples), execution.batch_size):
+        begun = time.perf_counter()
+        images += generate(samples[start : start + execution.batch_size])
+        seconds.append(time.perf_counter() - begun)
+    # The first batch warms up: it counts only where there is no other.
+    timed = seconds[1:] or seconds
+    summary = {
+        "num_images": len(samples),
+        "seconds_per_image": round(sum(timed) / len(timed) / execution.batch_size, 4),
+        "seconds_to_load": round(load_seconds, 2),
+        "num_broken": sum(image.is_broken for image in images),
+        "num_flagged": sum(image.nsfw == 1 for image in images),
+        "environment": generate.environment,
+        "execution": asdict(execution),
+        "recipe": {name: value for name, value in plan.recipe.to_dict().items() if name not in ("classes", "scenes")},
+        "images": [{"key": s.key, "seed": s.seed, "prompt": s.prompt} for s in samples],
+    }
+    drawn = [Image.fromarray(decode_image(i.image) if isinstance(i.image, bytes) else i.image) for i in images]
+    folder.mkdir(parents=True, exist_ok=True)
+    _sheet(drawn, samples).save(folder / "preview.png")
+    (folder / "preview.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def _sheet(images: list[Image.Image], samples: list[Sample]) -> Image.Image:
+    """A square of tiles, each with its class and key below."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    scale = TILE / max(max(image.size) for image in images)
+    width, height = (max(round(image.size[axis] * scale) for image in images) for axis in (0, 1))
+    cell = (width + GAP, height + 2 * FONT_SIZE + 2 * GAP)
+    sheet = Image.new("RGB", (GAP + columns * cell[0], GAP + rows * cell[1]), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=FONT_SIZE)
+    for number, (image, sample) in enumerate(zip(images, samples, strict=True)):
+        x, y = GAP + number % columns * cell[0], GAP + number // columns * cell[1]
+        size = (round(image.size[0] * scale), round(image.size[1] * scale))
+        sheet.paste(image.resize(size, Image.Resampling.BICUBIC), (x, y))
+        for line, text in enumerate((sample.class_name, sample.key)):
+            while text and font.getlength(text) > width:
+                text = text[:-1]
+            draw.text((x, y + height + 2 + line * FONT_SIZE), text, fill="black", font=font)
+    return sheet

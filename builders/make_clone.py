@@ -1,0 +1,199 @@
+"""From a plan to a finished clone: what is missing is made by a runner, and one of the runs at work puts it together.
+
+Invariant: `make_clone` may be killed anywhere and called again, in any number at once, on any machines; the clone is the same.
+"""
+
+import contextlib
+import itertools
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from builders.card.render import clone_card
+from builders.card.sections import CardText
+from builders.coordination.finalize import MissingShardError, clean_up, finalize
+from builders.coordination.heartbeat import Heartbeat
+from builders.coordination.job import Job, Report, Task
+from builders.coordination.output import State, missing_shards, read_state, write_target
+from builders.coordination.patience import retry_unreachable
+from builders.coordination.signals import Stop, StoppedError
+from builders.errors import UserError
+from builders.format.manifest import CARD, MAKING, Manifest
+from builders.generation.generate_shard import sweep_scratch
+from builders.planning.plan import Plan
+from builders.recipes.execution import Execution
+from builders.runners.base import Runner, find_runner
+from builders.storage.base import open_storage
+
+Result = TypeVar("Result")
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""While another run puts the clone together."""
+MAX_REMAKES = 2
+"""Passes in which shards that finalising finds damaged are made again, before that is an error."""
+
+
+class FailedShardsError(UserError):
+    """Some shards could not be made; all others are, unless the run gave up."""
+
+    exit_status = 1
+
+    def __init__(self, report: Report) -> None:
+        super().__init__("; ".join([*map(str, report.failures), *report.causes]))
+        self.failures, self.causes, self.has_given_up = report.failures, report.causes, report.has_given_up
+
+
+def make_clone(
+    plan: Plan,
+    out: str,
+    *,
+    execution: Execution = Execution(),
+    shards: range | None = None,
+    runner_name: str = "local",
+    num_workers: int = 0,
+    address: str = "",
+    scratch: str = "",
+    patience: float = 6 * 3600.0,
+    stop: Stop | None = None,
+    text: CardText = CardText(),
+    on_start: Callable[[int, int], object] = lambda num_done, num_samples: None,
+    on_images: Callable[[int], object] = lambda num_images: None,
+    on_warning: Callable[[str], object] = warnings.warn,
+) -> Manifest | None:
+    """Makes what is missing of a clone and finalises it when all shards are there; the engine behind `materialize`.
+
+    Args:
+        plan: What to make.
+        out: Directory or URL.
+        execution: How workers compute.
+        shards: Make only these, and leave finalising to a call without.
+        runner_name: local, slurm, ray, or a plug-in's.
+        num_workers: 0 is one for each GPU, or one.
+        address: The cluster of the runner, if it has one.
+        scratch: A local folder for tars on their way to a remote store; "" is one under the temporary directory.
+        patience: Seconds for which a store that does not answer is asked again.
+        stop: May end it early.
+        text: What goes into the card.
+        on_start: Hears how many images are finished and how many the clone will have.
+        on_images: Hears of every batch.
+        on_note: Hears why a worker was replaced or gets nothing more.
+
+    Returns:
+        The manifest of the finished clone; None where shards are left to other calls.
+
+    Raises:
+        FailedShardsError: some shards were given up.
+        StoppedError: a signal ended it.
+        UnreachableError: the store did not answer for longer than the patience; finished tars are kept.
+        UserError: the output holds something else or cannot be written, or no shard can be made.
+    """
+    storage = open_storage(out)
+    runner = find_runner(runner_name)
+    runner.prepare(address)
+    state = read_state(storage)
+    state.check(plan)
+    if state.is_complete(plan):
+        return _remove_leftovers(plan, state, text)
+    with Heartbeat(storage, plan.recipe.hash, runner=runner_name) as heartbeat:
+        job = Job(
+            task=Task(plan=plan, out=out, scratch=scratch, patience=patience),
+            execution=execution,
+            heartbeat=heartbeat,
+            num_workers=num_workers,
+            address=address,
+            stop=stop or Stop(),
+            on_images=on_images,
+            on_warning=on_warning,
+        )
+        heartbeat.check_recipe()
+        return _make(runner, job, shards, text, on_start)
+
+
+def _make(
+    runner: Runner, job: Job, shards: range | None, text: CardText, on_start: Callable[[int, int], object]
+) -> Manifest | None:
+    """Makes what is missing and puts the clone together; shards that turn out to be damaged then are made again."""
+    plan, storage = job.task.plan, job.heartbeat.storage
+    requested = range(plan.num_shards) if shards is None else shards
+    for num_remakes in itertools.count():
+        state = _retry_unreachable(job, partial(_finish_earlier, job, text))
+        state.check(plan)
+        if state.is_complete(plan):
+            return _remove_leftovers(plan, state, text)
+        write_target(plan, state)
+        missing = missing_shards(plan, state, requested)
+        if not num_remakes:
+            on_start(plan.count_samples(requested) - plan.count_samples(missing), plan.count_samples(requested))
+        if missing:
+            report = runner.run(replace(job, shards=missing, is_begun=state.is_begun))
+            _raise_for(report)
+            if not report.is_all_made:
+                return None
+        if shards is not None and not read_state(storage).is_complete(plan):
+            return None
+        try:
+            return _retry_unreachable(job, partial(_finalize, plan, job, text))
+        except MissingShardError:
+            if num_remakes == MAX_REMAKES:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _retry_unreachable(job: Job, call: Callable[[], Result]) -> Result:
+    return retry_unreachable(call, job.task.patience, is_over=lambda: job.stop.is_requested)
+
+
+def _finish_earlier(job: Job, text: CardText) -> State:
+    """The output's state, once a clone of another length that an interrupted `finalize` was putting in place is there."""
+    plan, storage = job.task.plan, job.heartbeat.storage
+    state = read_state(storage)
+    if state.finalizing not in (None, plan.num_rounds) and state.recipe == plan.recipe:
+        with contextlib.suppress(MissingShardError):  # then it is no longer in the way
+            _finalize(Plan(plan.recipe, state.finalizing or 0), job, text)
+        state = read_state(storage)
+    return state
+
+
+def _raise_for(report: Report) -> None:
+    if report.error is not None:
+        raise report.error
+    if report.is_stopped:  # before failures: there is work left, so that a scheduler starts it again
+        raise StoppedError
+    if report.failures or report.has_given_up:
+        raise FailedShardsError(report)
+
+
+def _finalize(plan: Plan, job: Job, text: CardText) -> Manifest:
+    """Puts the clone together, or waits until another run has done so."""
+    heartbeat = job.heartbeat
+    while True:
+        state = read_state(heartbeat.storage)
+        if state.is_complete(plan):
+            return _remove_leftovers(plan, state, text)
+        if heartbeat.may_finalize():
+            try:
+                manifest = finalize(plan, state, text)
+                clean_up(plan, state, heartbeat.files())
+                sweep_scratch(state.storage, job.task.scratch, is_finished=state.is_last(plan))
+                return manifest
+            except (FileNotFoundError, UserError):
+                # Another run may have finalised at the same time, and `_making` is gone.
+                if not read_state(heartbeat.storage).is_complete(plan):
+                    raise
+        elif job.stop.is_requested:
+            raise StoppedError
+        else:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _remove_leftovers(plan: Plan, state: State, text: CardText) -> Manifest:
+    """Deletes what a late run left in `_making` of a finished clone, and puts text that is given into its card."""
+    assert state.old
+    if text != CardText():
+        state.storage.write(CARD, clone_card(state.storage, state.old, text))
+    if state.is_last(plan):
+        state.storage.remove_folder(MAKING)
+    return state.old

@@ -1,0 +1,149 @@
+"""The plan: which image stands where. A pure function of the recipe; nothing is stored, any sample is found in O(log n).
+
+Classes take part in rounds in proportion to their base counts, shuffled within each round; a shard is a whole number of
+rounds. So any prefix of shards holds the classes in their proportion, and a clone grows by appending shards.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.classes.scenes import scene_phrase
+from builders.engines.base import engine
+from builders.errors import UserError
+from builders.format.rounds import MAX_COUNT, Rounds
+from builders.recipes.prompts import render_prompt, template_fields
+from builders.recipes.recipe import Recipe
+from builders.recipes.sample import Sample
+
+
+def sample_seed(recipe_seed: int, wnid: str, index: int, attempt: int) -> int:
+    """Seed of one image: the first 53 bits of BLAKE2b-64 over "<recipe seed>/<wnid>/<index>/<attempt>" in UTF-8.
+
+    It depends on nothing else, so two recipes that differ in prompt or guidance share their noise image by image.
+    """
+    digest = hashlib.blake2b(f"{recipe_seed}/{wnid}/{index}/{attempt}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 11
+
+
+def draw_background(seed: int, num_scenes: int) -> int:
+    """Which scene an image's seed draws: BLAKE2b-64 over "<seed>/background", modulo the number of scenes."""
+    digest = hashlib.blake2b(f"{seed}/background".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % num_scenes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe carried on for `num_rounds` rounds: with equal counts, that many images a class."""
+
+    recipe: Recipe
+    num_rounds: int
+
+    def __post_init__(self) -> None:
+        if self.num_rounds < 1:
+            raise UserError(f"{self.num_rounds} images per class are too few; ask for at least 1")
+        if self.num_rounds > MAX_COUNT:
+            raise UserError(f"{self.num_rounds} images per class are too many; keys have room for {MAX_COUNT}")
+        if not self.recipe.classes:
+            raise UserError(f"recipe '{self.recipe.name}' has no classes")
+        engine(self.recipe.engine).check(self.recipe, self.num_rounds)
+        fields = template_fields(self.recipe.prompt)
+        if "b" in fields and not self.recipe.scenes:
+            raise UserError(f"prompt '{self.recipe.prompt}' needs backgrounds, but '{self.recipe.name}' has no scenes")
+        for field, attribute in (("h_c", "hypernym"), ("d_c", "definition")):
+            missing_names = [
+                entry.wnid for entry in self.recipe.classes if field in fields and not getattr(entry, attribute)
+            ]
+            if missing_names:
+                raise UserError(
+                    f"prompt '{self.recipe.prompt}' needs each class's {attribute}, and '{missing_names[0]}' has none; "
+                    "give it one in the class list, or choose another prompt"
+                )
+
+    @cached_property
+    def rounds(self) -> Rounds:
+        return Rounds(tuple(entry.base_count for entry in self.recipe.classes), self.recipe.shard_size)
+
+    @property
+    def num_samples(self) -> int:
+        return self.rounds.num_samples_before(self.num_rounds)
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Images of each class, by label."""
+        return self.rounds.taken(self.num_rounds)
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_rounds // self.rounds.per_shard)
+
+    def shard_rounds(self, shard: int) -> range:
+        """The rounds of a shard; the last shard may be cut short."""
+        return range(shard * self.rounds.per_shard, self.shard_end(shard))
+
+    def shard_end(self, shard: int) -> int:
+        """The round after a shard's last one."""
+        return min((shard + 1) * self.rounds.per_shard, self.num_rounds)
+
+    def shard_start(self, shard: int) -> int:
+        """Position in the clone of a shard's first sample."""
+        return self.rounds.num_samples_before(self.shard_rounds(shard).start)
+
+    def shard_length(self, shard: int) -> int:
+        """Number of samples in a shard."""
+        rounds = self.shard_rounds(shard)
+        return self.rounds.num_samples_before(rounds.stop) - self.rounds.num_samples_before(rounds.start)
+
+    def count_samples(self, shards: Iterable[int]) -> int:
+        """Number of samples in some shards, each counted once."""
+        numbers = np.unique(np.fromiter(shards, np.int64))
+        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1) if len(numbers) else []  # of neighbours
+        return sum(self.shard_start(run[-1]) + self.shard_length(run[-1]) - self.shard_start(run[0]) for run in runs)
+
+    def shard_samples(self, shard: int) -> list[Sample]:
+        """All samples of a shard in their order."""
+        return [self.sample(*pair) for number in self.shard_rounds(shard) for pair in self._round_order(number)]
+
+    def sample_at(self, position: int) -> Sample:
+        """The sample at a position of the clone, 0 … num_samples - 1."""
+        if not 0 <= position < self.num_samples:
+            raise IndexError(position)
+        low, high = 0, self.num_rounds  # the round r with before(r) <= position < before(r + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.rounds.num_samples_before(middle) <= position else (low, middle)
+        label, index = self._round_order(low)[position - self.rounds.num_samples_before(low)]
+        return self.sample(label, index)
+
+    def sample(self, label: int, index: int, attempt: int = 0) -> Sample:
+        """The index-th image of a class, wherever it stands."""
+        seed = sample_seed(self.recipe.seed, self.recipe.classes[label].wnid, index, attempt)
+        return self.sample_with_seed(label, index, attempt, seed)
+
+    def sample_with_seed(self, label: int, index: int, attempt: int, seed: int) -> Sample:
+        """An image with a seed of its own, which draws its background, too."""
+        recipe, entry = self.recipe, self.recipe.classes[label]
+        has_background = "b" in template_fields(recipe.prompt)
+        background = recipe.scenes[draw_background(seed, len(recipe.scenes))] if has_background else ""
+        return Sample(
+            key=f"{entry.wnid}_{index:08d}",
+            label=label,
+            wnid=entry.wnid,
+            class_name=entry.name,
+            index=index,
+            attempt=attempt,
+            seed=seed,
+            background=background,
+            prompt=render_prompt(recipe.prompt, entry, scene_phrase(background)),
+        )
+
+    def _round_order(self, number: int) -> list[tuple[int, int]]:
+        """Label and index of a round's samples: classes sorted by 64-bit keys from SHAKE128 over "<seed>/round/<r>"."""
+        taken = self.rounds.taken(number)
+        present = np.flatnonzero(self.rounds.taken(number + 1) > taken)
+        stream = hashlib.shake_128(f"{self.recipe.seed}/round/{number}".encode()).digest(8 * len(taken))
+        keys = np.frombuffer(stream, dtype=">u8")[present]
+        return [(int(label), int(taken[label])) for label in present[np.argsort(keys, kind="stable")]]

@@ -1,0 +1,155 @@
+"""What is odd about the prompts of a plan, said before any image is made: classes that look the same to the model, and
+prompts longer than its text encoder reads.
+"""
+
+import contextlib
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builders.classes.class_list import ClassEntry
+from builders.classes.scenes import scene_phrase
+from builders.diffusion.pin import embedded_dir, is_embedded
+from builders.engines.base import engine
+from builders.planning.plan import Plan
+from builders.recipes.prompts import render_prompt, template_fields
+from builders.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+MAX_SHOWN = 3
+CLIP_LIMIT = 77
+NUM_ENDS = 2
+"""Tokens that begin and end every prompt."""
+
+
+def prompt_warnings(plan: Plan) -> list[str]:
+    """A sentence for each oddity; token counts only where the model's tokenizer lies on this machine."""
+    if not engine(plan.recipe.engine).IS_SYNTHETIC:
+        return []
+    cut = _cut_prompts(plan.recipe) if engine(plan.recipe.engine).HAS_TOKENIZERS else []
+    return [*same_prompts(plan.recipe), *_unused_settings(plan.recipe), *cut]
+
+
+def _unused_settings(recipe: Recipe) -> list[str]:
+    if not recipe.negative_prompt or recipe.guidance_scale > 1:
+        return []
+    return [f"the negative prompt is not used at guidance {recipe.guidance_scale:g}, which does without guidance"]
+
+
+def same_prompts(recipe: Recipe) -> list[str]:
+    """A sentence for each set of classes that the prompt template cannot tell apart."""
+    classes: dict[str, list[str]] = defaultdict(list)
+    for entry in recipe.classes:
+        classes[render_prompt(recipe.prompt, entry, "")].append(entry.wnid)
+    return [
+        f"classes {', '.join(wnids)} have the same prompt '{prompt}', so their images show the same things"
+        for prompt, wnids in classes.items()
+        if len(wnids) > 1
+    ]
+
+
+def _cut_prompts(recipe: Recipe) -> list[str]:
+    folders = _tokenizer_folders(recipe)
+    if not folders:
+        return [f"prompts were not counted: the tokenizer of '{recipe.model}' is not on this machine"]
+    warnings = []
+    for folder in folders:
+        try:
+            tokenizer, limit = read_tokenizer(folder), _token_limit(folder)
+        except Exception as error:  # the tokenizers library raises nothing narrower
+            warnings.append(f"prompts were not counted: {folder.name} cannot be read ({error})")
+            continue
+        num_cut, num_prompts, wnids = _count_cut(recipe, tokenizer, limit) if tokenizer else (0, 0, [])
+        if num_cut:
+            shown = ", ".join(wnids[:MAX_SHOWN]) + (", …" if len(wnids) > MAX_SHOWN else "")
+            warnings.append(
+                f"{num_cut:,} of {num_prompts:,} different prompts ({len(wnids)} classes: {shown}) are longer than the "
+                f"{limit} tokens that its {folder.name.replace('tokenizer', 'text encoder')} reads; their ends are cut off"
+            )
+    return warnings
+
+
+def fetch_tokenizers(recipe: Recipe) -> None:
+    """Gets the tokenizers of a model of the Hub, some megabytes, so that prompts can be counted; silent where it cannot."""
+    if not engine(recipe.engine).HAS_TOKENIZERS or is_embedded(recipe) or recipe.model_dir:
+        return
+    import huggingface_hub
+
+    with contextlib.suppress(Exception):  # what is missing is told when the model itself is loaded
+        huggingface_hub.snapshot_download(recipe.model, revision=recipe.revision, allow_patterns=["tokenizer*/*"])
+
+
+def _token_limit(folder: Path) -> int:
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return int(config.get("model_max_length") or CLIP_LIMIT)
+
+
+def _tokenizer_folders(recipe: Recipe) -> list[Path]:
+    """The folders of the model's tokenizers on this machine; none where the model is not here."""
+    root = Path(recipe.model_dir or recipe.model)
+    if is_embedded(recipe):
+        root = embedded_dir()
+    elif not root.is_dir():
+        try:
+            from huggingface_hub.constants import HF_HUB_CACHE
+        except ModuleNotFoundError:
+            return []
+        cached = Path(HF_HUB_CACHE) / f"models--{recipe.model.replace('/', '--')}"
+        name = recipe.revision or "main"
+        reference = cached / "refs" / name
+        root = cached / "snapshots" / (reference.read_text().strip() if reference.is_file() else name)
+    return [path for path in sorted(root.glob("tokenizer*")) if (path / "tokenizer_config.json").is_file()]
+
+
+def read_tokenizer(folder: Path) -> "Tokenizer | None":
+    """A tokenizer by the light `tokenizers` library (transformers takes seconds to import); None for SentencePiece."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+    if not (folder / "merges.txt").is_file():
+        return None
+    # CLIP's byte-pair encoding, from the two files of the original release.
+    model = models.BPE.from_file(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), end_of_word_suffix="</w>", unk_token="<|endoftext|>"
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    return tokenizer
+
+
+def _count_cut(recipe: Recipe, tokenizer: "Tokenizer", limit: int) -> tuple[int, int, list[str]]:
+    """How many different prompts are cut, of how many, and the classes they belong to."""
+    phrases = [scene_phrase(scene) for scene in recipe.scenes] if "b" in template_fields(recipe.prompt) else [""]
+    lengths = _num_tokens(tokenizer, phrases)
+    longest = phrases[lengths.index(max(lengths))]
+    num_cut, wnids, seen = 0, [], set()
+    most = _num_tokens(tokenizer, [render_prompt(recipe.prompt, entry, longest) for entry in recipe.classes])
+    for entry, num_tokens in zip(recipe.classes, most, strict=True):
+        prompt = render_prompt(recipe.prompt, entry, longest)
+        if num_tokens > limit and prompt not in seen:  # with the longest background; so some others may be cut, too
+            num_cut += sum(length > limit for length in _num_tokens(tokenizer, _prompts(recipe, entry, phrases)))
+            wnids.append(entry.wnid)
+        seen.add(prompt)
+    return num_cut, len(seen) * len(phrases), wnids
+
+
+def _prompts(recipe: Recipe, entry: ClassEntry, phrases: list[str]) -> list[str]:
+    return [render_prompt(recipe.prompt, entry, phrase) for phrase in phrases]
+
+
+def _num_tokens(tokenizer: "Tokenizer", texts: list[str]) -> list[int]:
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    return [len(encoding.ids) + NUM_ENDS for encoding in encodings]

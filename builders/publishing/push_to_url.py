@@ -1,0 +1,158 @@
+"""Pushing a clone to a URL that fsspec writes to, such as s3:// or hf://buckets/…; `hub` pushes to a repo of the Hub.
+
+Invariant: only a clone that `verify` finds whole is pushed; readers find the old clone, the new one, or none, no mixture.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from builders.card.assets import CARD_ASSETS, card_asset_names
+from builders.errors import UserError
+from builders.format.manifest import (
+    CARD,
+    MAKING,
+    MANIFEST,
+    TIMM_INDEX,
+    FileEntry,
+    Manifest,
+    parse_manifest,
+    read_manifest,
+)
+from builders.storage.base import Storage, open_storage
+from builders.verification.verify_clone import verify_clone
+
+PUSHING = f"{MAKING}/pushing.json"
+"""At a URL: which clone is being pushed, and which files of an earlier one stay."""
+INDEX_FILES = (TIMM_INDEX, CARD, MANIFEST)
+"""Written after the shards and their metadata; the manifest last."""
+
+Progress = Callable[[int, int], object]
+"""Called with the numbers of files and of bytes that have come to be there."""
+
+
+def checked_clone(root: str) -> tuple[Storage, Manifest]:
+    """A clone on this machine's disk that is whole.
+
+    Raises:
+        UserError: it is unfinished or faulty, or lies elsewhere.
+    """
+    storage = open_storage(root)
+    manifest = read_manifest(storage)
+    if not storage.is_local:
+        raise UserError(f"'{root}' is not on this machine; only a clone on a disk can be pushed")
+    faults = list(verify_clone(root))
+    if faults:
+        raise UserError(
+            f"'{root}' has {len(faults)} faults, the first: {faults[0]}; see 'fakeit-build verify {root}', and mend it first"
+        )
+    return storage, manifest
+
+
+def clone_files(storage: Storage, manifest: Manifest) -> list[FileEntry]:
+    """Shards and metadata, what lies beside them, then the index files, the manifest last."""
+    contents = [(name, storage.read(name)) for name in (*card_asset_names(storage), *INDEX_FILES)]
+    index = [FileEntry(name=n, num_bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in contents]
+    return [*manifest.shards, *manifest.metadata, *index]
+
+
+def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, num_bytes: None) -> Manifest:
+    """Copies a clone to a URL, whole files only and the manifest last; run again, it goes on.
+
+    An earlier clone there of the same recipe is replaced; while that lasts, it has no manifest.
+
+    Raises:
+        UserError: the clone is not whole, or the URL holds something else or cannot be written.
+    """
+    source, manifest = checked_clone(root)
+    target = open_storage(url)
+    files = clone_files(source, manifest)
+    if _is_there(target, manifest, files) and target.read(CARD) == source.read(CARD):
+        on_progress(len(files), sum(file.num_bytes for file in files))
+        return manifest
+    _take(target, url, manifest)
+    target.remove_temporaries()
+    there = _sizes(target)
+    for file in files:
+        is_whole = there.get(file.name) == file.num_bytes
+        if file.name == MANIFEST and (missing_names := _lacking(target, files[:-1])):
+            raise UserError(f"'{missing_names}' is not at '{url}' as it was put there; run the push again")
+        if not is_whole or file.name in (*CARD_ASSETS, *INDEX_FILES):
+            target.upload(Path(source.path(file.name)), file.name)
+        on_progress(1, file.num_bytes)
+    target.remove(PUSHING)
+    return manifest
+
+
+def _sizes(target: Storage) -> dict[str, int]:
+    """Bytes of each file of the clone, or of what is to become one."""
+    return {name: size for name, size in target.sizes().items() if not name.startswith(f"{MAKING}/")}
+
+
+def _lacking(target: Storage, files: list[FileEntry]) -> str:
+    """The first file that the target lacks or has in another size; "" where it has them all."""
+    there = _sizes(target)
+    return next((file.name for file in files if there.get(file.name) != file.num_bytes), "")
+
+
+def _is_there(target: Storage, manifest: Manifest, files: list[FileEntry]) -> bool:
+    """Whether the target holds this clone, all of it and nothing more."""
+    return (
+        target.exists(MANIFEST)
+        and not target.exists(PUSHING)
+        and parse_manifest(target.read(MANIFEST), target.url(MANIFEST)).to_json() == manifest.to_json()
+        and _sizes(target) == {file.name: file.num_bytes for file in files}
+    )
+
+
+def _take(target: Storage, url: str, manifest: Manifest) -> None:
+    """Makes the target hold nothing but files of this push and those of an earlier one that stay.
+
+    So what is there afterwards under the name of a shard or of metadata is whole and right.
+    """
+    state = json.loads(target.read(PUSHING)) if target.exists(PUSHING) else None
+    all_names = target.names("")
+    names = [name for name in all_names if not name.startswith(f"{MAKING}/")]
+    if set(all_names) - set(names) - {PUSHING}:
+        raise UserError(f"a clone is being made at '{url}'; finish it with 'fakeit-build make', or choose another URL")
+    if state and state["recipe_hash"] != manifest.recipe_hash:
+        raise UserError(f"another clone is being pushed to '{url}'; finish that push first, or choose another URL")
+    if state and state["digest"] == manifest.digest:
+        kept = set(state["kept"])
+    elif state:  # the clone has grown since that push was cut off, and nothing is known of its files
+        kept = set()
+    else:
+        kept = _same_as_earlier(target, url, manifest)
+    if not (state and state["digest"] == manifest.digest and state["is_cleared"]):
+        marker = {"digest": manifest.digest, "recipe_hash": manifest.recipe_hash, "kept": sorted(kept)}
+        try:
+            target.write(PUSHING, json.dumps({**marker, "is_cleared": False}).encode())
+        except FileNotFoundError:
+            raise UserError(f"'{url}' cannot be written to; choose a URL such as s3://bucket/clone") from None
+        for name in sorted(names, key=lambda name: name != MANIFEST):
+            if name not in kept:
+                target.remove(name)
+        target.write(PUSHING, json.dumps({**marker, "is_cleared": True}).encode())
+
+
+def _same_as_earlier(target: Storage, url: str, manifest: Manifest) -> set[str]:
+    """The shards and metadata that an earlier, finished clone at the target has as well.
+
+    Raises:
+        UserError: the target holds another clone, or no clone.
+    """
+    there = _sizes(target)
+    if MANIFEST not in there:
+        if there:
+            raise UserError(f"'{url}' holds files but no clone ('{min(there)}'); choose an empty place")
+        return set()
+    old = parse_manifest(target.read(MANIFEST), target.url(MANIFEST))
+    if old.recipe_hash != manifest.recipe_hash:
+        raise UserError(f"'{url}' holds a clone of another recipe ({old.recipe['name']}); choose another URL")
+    before = {file.name: file.sha256 for file in (*old.shards, *old.metadata)}
+    return {
+        file.name
+        for file in (*manifest.shards, *manifest.metadata)
+        if before.get(file.name) == file.sha256 and there.get(file.name) == file.num_bytes
+    }

@@ -1,0 +1,316 @@
+"""A URL of any fsspec store as a storage. Object stores get a file in one put; what a network broke is tried again."""
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+import fsspec.asyn
+from fsspec import AbstractFileSystem
+
+from builders.errors import ReadableError, UnreachableError, UserError, first_line, missing_extra
+from builders.storage.local import checked_path, temporary_file
+from builders.storage.retry import http_status, is_of_the_network, is_offline, is_transient, retry
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+NUM_ATTEMPTS = 12
+NUM_ATTEMPTS_OF_CLIENTS = {"hf": 3, "s3": 3}
+"""Fewer where the store's own client tries again, too."""
+NUM_READERS = 16
+"""Small files that are read at once; an object store takes its time over each."""
+CHUNK_BYTES = 32 * 1024 * 1024
+"""Of a large file that is fetched; what breaks off is fetched again from the last chunk's end."""
+BLOCK_BYTES = 1024 * 1024
+"""Read ahead in files that are read in order."""
+RANGES_AT_ONCE = 64
+"""Ranges that are asked for at the same time; over http each takes a connection of its own."""
+SECONDS_TO_CONNECT, SECONDS_WITHOUT_BYTES = 15, 30
+"""After which a connection over http counts as stalled; the other clients have limits of their own."""
+
+
+class RemoteStorage:
+    is_local = False
+
+    def __init__(self, root: str, num_attempts: int | None = None) -> None:
+        protocol = root.partition("://")[0]
+        try:
+            self._fs, self.root = fsspec.core.url_to_fs(root, **_options(protocol))
+        except (ImportError, ValueError) as error:
+            raise UserError(f"cannot open '{root}': {error}") from None
+        self._num_attempts = num_attempts or NUM_ATTEMPTS_OF_CLIENTS.get(protocol, NUM_ATTEMPTS)
+        self._may_lack_ranges = protocol in ("http", "https")
+        self._is_fixed = protocol == "hf" and bool(re.search("@[0-9a-f]{40}(/|$)", self.root))
+        # HfFileSystem's files read five megabytes ahead; every read here asks for exactly the bytes it needs.
+        self._read_options = {"cache_type": "none"} if protocol == "hf" else {}
+        self._of_threads: dict[int, AbstractFileSystem] | None = {} if protocol == "hf" and not self._is_fixed else None
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        """The file system; of the Hub each thread's own, for its listings must change in one thread alone."""
+        if self._of_threads is None:
+            return self._fs
+        thread = threading.get_ident()
+        if thread not in self._of_threads:
+            own = type(self._fs)(*self._fs.storage_args, **self._fs.storage_options, skip_instance_cache=True)
+            self._of_threads[thread] = own
+        return self._of_threads[thread]
+
+    def path(self, name: str) -> str:
+        return checked_path(self.root, name)
+
+    def url(self, name: str) -> str:
+        return re.sub("//[^/@]*@", "//", str(self.fs.unstrip_protocol(self.path(name))))
+
+    def exists(self, name: str) -> bool:
+        self._look_again()
+        try:
+            self._call(name, self.fs.info, self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def size(self, name: str) -> int:
+        self._look_again()
+        return int(self._call(name, self.fs.info, self.path(name))["size"])
+
+    def names(self, folder: str) -> list[str]:
+        return [*self._listed(folder)]
+
+    def times(self, folder: str) -> dict[str, datetime | None]:
+        return {name: _time_of(info) for name, info in self._listed(folder).items()}
+
+    def sizes(self) -> dict[str, int]:
+        return {name: int(info["size"]) for name, info in self._listed("").items()}
+
+    def each(
+        self, call: Callable[[Argument], Result], arguments: Iterable[Argument], *, also_on_disk: bool = False
+    ) -> list[Result]:
+        def ask(argument: Argument) -> Result:
+            self._look_again()  # of each thread's own listings
+            return call(argument)
+
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            return list(pool.map(ask, arguments))
+
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        content = self._read_at_least(name, start, end)
+        if start is None or end is None:
+            return content
+        return content[start:end] if len(content) > end - start else content
+
+    def has_ranges(self, name: str) -> bool:
+        if not self._may_lack_ranges:
+            return True
+        try:
+            return bool(fsspec.asyn.sync(self.fs.loop, _has_ranges, self.fs, self.path(name)))
+        except Exception:  # of any kind that the store has; whoever reads the file will say what is wrong
+            return False
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        if not (ranges and self.fs.async_impl):
+            return self.each(self._read_range_or_none, ranges)
+        names, starts, ends = ([*column] for column in zip(*ranges, strict=True))
+        found = self.fs.cat_ranges(
+            [self.path(name) for name in names], starts, ends, on_error="return", batch_size=RANGES_AT_ONCE
+        )
+        return [None if isinstance(content, BaseException) else bytes(content) for content in found]
+
+    def _read_range_or_none(self, requested: tuple[str, int, int]) -> bytes | None:
+        try:
+            return self.read(*requested)
+        except (OSError, ReadableError):
+            return None
+
+    def download(self, name: str, target: Path, num_bytes: int) -> str:
+        sha256 = hashlib.sha256()
+        with target.open("r+b") as file:
+            offset = 0
+            while offset < num_bytes:
+                end = min(offset + CHUNK_BYTES, num_bytes)
+                try:
+                    content = self._read_at_least(name, offset, end)
+                except FileNotFoundError:
+                    raise UserError(f"{self.url(name)} is not there; run 'fakeit-build verify'") from None
+                if len(content) > end - offset:  # a server that knows no ranges sent everything
+                    content = content[offset:num_bytes]
+                sha256.update(content)
+                offset += len(content)
+                try:
+                    file.write(content)
+                    file.flush()
+                    if offset == num_bytes:
+                        os.fsync(file.fileno())
+                except OSError as error:
+                    raise UserError(
+                        f"cannot write '{target}': {error.strerror}; make room or choose another cache"
+                    ) from None
+        return sha256.hexdigest()
+
+    def _read_at_least(self, name: str, start: int | None, end: int | None) -> bytes:
+        """The bytes [start, end), or all of the file where the server knows no ranges."""
+
+        def read() -> bytes:
+            content = bytes(self.fs.cat_file(self.path(name), start=start, end=end, **self._read_options))
+            if start is not None and end is not None and len(content) < end - start:
+                raise EOFError(f"{len(content)} bytes came of {end - start}")
+            return content
+
+        return self._call(name, read)
+
+    def open(self, name: str) -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(_Ranges(self, name, self.size(name)), BLOCK_BYTES))
+
+    def write(self, name: str, content: bytes) -> None:
+        self._call(name, self.fs.pipe_file, self.path(name), content)
+
+    def put(self, source: Path, name: str) -> None:
+        self.upload(source, name)
+        source.unlink()
+
+    def upload(self, source: Path, name: str) -> None:
+        self._call(name, self.fs.put_file, str(source), self.path(name))
+
+    def scratch(self, name: str, folder: str = "") -> Path:
+        return temporary_file(Path(folder or tempfile.gettempdir()) / PurePosixPath(name).name)
+
+    def move(self, source: str, target: str) -> None:
+        # cp_file, for copy first asks whether the target is a folder, which costs requests, and fails where one appears
+        self._call(source, self.fs.cp_file, self.path(source), self.path(target))
+        self.remove(source)
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._call(name, self.fs.rm_file, self.path(name))
+
+    def remove_all(self, names: list[str]) -> None:
+        if names and self.fs.async_impl:
+            with contextlib.suppress(FileNotFoundError):  # some went meanwhile, and the store may have stopped there
+                self._call(names[0], self.fs.rm, [self.path(name) for name in names])
+                return
+        for name in names:
+            self.remove(name)
+
+    def remove_folder(self, folder: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._call(folder, self.fs.rm, self.path(folder), recursive=True)
+
+    def remove_empty_folders(self, folder: str) -> None:
+        """Does nothing: an object store has no folders."""
+
+    def remove_temporaries(self) -> None:
+        """Does nothing: a put is whole or absent."""
+
+    def _listed(self, folder: str) -> dict[str, dict[str, Any]]:
+        self._look_again()
+        with contextlib.suppress(FileNotFoundError):
+            start = len(self.root.rstrip("/")) + 1
+            found = self._call(folder, self.fs.find, self.path(folder).rstrip("/"), detail=True)
+            return {path[start:]: info for path, info in sorted(found.items())}
+        return {}
+
+    def _call(self, name: str, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """call(*arguments, **options), tried again where the network is to blame."""
+        try:
+            return retry(call, *arguments, num_attempts=self._num_attempts, **options)
+        except ReadableError:
+            raise
+        except Exception as error:  # each store has exceptions of its own
+            if http_status(error) == 404 or isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(name)) from None
+            if not (isinstance(error, (OSError, NotImplementedError)) or is_of_the_network(error)):
+                raise  # a mistake of ours
+            if isinstance(error, NotImplementedError):
+                raise UserError(f"{self.url(name)}: this store cannot be written to; choose another one") from None
+            kind = UnreachableError if is_transient(error) or is_offline(error) else UserError
+            raise kind(f"{self.url(name)}: {_advice(error)}") from None
+
+    def _look_again(self) -> None:
+        """Forgets listings, for others may write to the store, too."""
+        if not self._is_fixed:
+            self.fs.invalidate_cache()
+
+
+async def _has_ranges(fs: Any, url: str) -> bool:
+    session = await fs.set_session()
+    headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
+    async with session.get(fs.encode_url(url), **{**fs.kwargs, "headers": headers}) as response:
+        return bool(response.status == 206)
+
+
+class _Ranges(io.RawIOBase):
+    """A remote file as ranges of it, each tried again where the network breaks it."""
+
+    def __init__(self, storage: RemoteStorage, name: str, num_bytes: int) -> None:
+        self._storage, self._name, self._num_bytes = storage, name, num_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + len(buffer), self._num_bytes)
+        if end <= self._position:
+            return 0
+        content = self._storage.read(self._name, self._position, end)
+        buffer[: len(content)] = content
+        self._position = end
+        return len(content)
+
+
+TIMES = ("uploaded_at", "LastModified", "last_modified", "updated", "mtime", "created")
+"""What stores call the time in a listing at which a file was last written."""
+
+
+def _time_of(info: dict[str, Any]) -> datetime | None:
+    found = next((info[name] for name in TIMES if info.get(name)), None)
+    if isinstance(found, int | float):
+        return datetime.fromtimestamp(found, UTC)
+    return found if isinstance(found, datetime) else None
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """Options of a file system beside those that the user's own configuration of fsspec gives."""
+    if protocol not in ("http", "https"):
+        return {}
+    try:
+        import aiohttp
+    except ModuleNotFoundError:
+        raise missing_extra("aiohttp", "http") from None
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_WITHOUT_BYTES)
+    return {"client_kwargs": {"timeout": timeout}}
+
+
+def _advice(error: Exception) -> str:
+    status, kind = http_status(error), type(error).__name__
+    if status == 401 or "Credentials" in kind:
+        return "the store does not know you; log in, or set its credentials"
+    if status == 403 or isinstance(error, PermissionError):
+        return "the store does not let you (403); check the name and your rights"
+    if is_offline(error):
+        return "HF_HUB_OFFLINE is set; unset it"
+    if is_transient(error):
+        return f"tried again and again, it failed with {kind}: {first_line(error)}; run again, which goes on where it stopped"
+    return f"{kind}: {first_line(error)}; check the URL"

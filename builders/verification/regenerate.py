@@ -1,0 +1,88 @@
+"""Making one image of a clone again from its own metadata, and comparing it with the one that the clone holds.
+
+It is made in its slot of a batch of the recorded shape, filled with copies of it, for neighbors do not matter, and with the
+execution that its shard was made with.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from builders.engines.base import engine, pin_model
+from builders.errors import UserError
+from builders.format.open_clone import Clone
+from builders.generation.generate_samples import GeneratedSample
+from builders.generation.generate_shard import encode_sample
+from builders.images.read import decode_sample
+from builders.recipes.execution import Execution, execution_from_dict
+from builders.recipes.recipe import Recipe, override_recipe, recipe_from_dict
+from builders.recipes.sample import Sample
+
+SETTINGS = (
+    "negative_prompt", "guidance_scale", "num_inference_steps", "width", "height", "model", "revision", "scheduler",
+    "dtype",
+)  # fmt: skip
+"""Fields of a sample's json that are settings of the recipe, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redone:
+    image: bytes
+    """The new image's file."""
+    is_identical: bool
+    """Whether its bytes are those in the clone."""
+    num_pixels: int
+    """Pixels that differ, once both are decoded."""
+    max_difference: int
+    """Largest difference of a color value, 0 to 255."""
+
+    def __str__(self) -> str:
+        if self.is_identical:
+            return "identical"
+        return f"differs in {self.num_pixels:,} pixels by at most {self.max_difference}"
+
+
+def regenerate(clone: Clone, key: str, model: str | None = None) -> Redone:
+    """Makes the image with that key again; `model` says where its model lies on this machine.
+
+    Raises:
+        UserError: there is no such key, the images are real ones, or the model is another one or cannot be had.
+    """
+    recipe, manifest = recipe_from_dict(clone.manifest.recipe), clone.manifest
+    if not manifest.is_synthetic:
+        raise UserError(f"'{clone.root}' holds real images, which nobody made; redo is for synthetic clones")
+    number = clone.find(key)
+    shard, row = clone.locate(number)
+    fields = clone.metadata(shard).slice(row, 1).to_pylist()[0]
+    recipe = override_recipe(recipe, {name: fields[name] for name in SETTINGS})
+    execution = execution_from_dict(manifest.executions[manifest.shards[shard].execution])
+    execution = replace(execution, batch_size=fields["batch_size"])
+    recipe = pin_model(replace(recipe, safety="off", model_dir=model or ""))
+    sample = Sample(
+        key=key,
+        label=fields["label"],
+        wnid=fields["wnid"],
+        class_name=fields["class_name"],
+        index=fields["index"],
+        attempt=fields["attempt"],
+        seed=fields["seed"],
+        background=fields["background"],
+        prompt=fields["prompt"],
+    )
+    return _compare(recipe, execution, sample, fields["batch_slot"], clone[number].image)
+
+
+def _compare(recipe: Recipe, execution: Execution, sample: Sample, slot: int, old: bytes) -> Redone:
+    generated = engine(recipe.engine).load(recipe, execution)([sample] * execution.batch_size)[slot]
+    made = GeneratedSample(position=0, sample=sample, slot=slot, generated=generated, verdict="")
+    new, _ = encode_sample(recipe, execution, made)
+    before, after = (decode_sample(sample.key, content).astype(int) for content in (old, new))
+    if before.shape != after.shape:
+        raise UserError(f"'{sample.key}' is {before.shape[1]}x{before.shape[0]} in the clone, its json says otherwise")
+    differences = np.abs(before - after).max(axis=2)
+    return Redone(
+        image=new,
+        is_identical=new == old,
+        num_pixels=int((differences > 0).sum()),
+        max_difference=int(differences.max()),
+    )

@@ -1,0 +1,310 @@
+"""A clone to look at: a static site without a server and without requests to anywhere else (Figs 6-13 of the paper).
+
+fakeit-build gallery CLONE -o DIR          # then open DIR/index.html
+
+    index.html  assets/        one page, its script and its style
+    data/index.js              classes, settings, scenes
+    data/audit.js              what an audit says of classes and groups, fetched when its page is opened
+    data/classes/<class>.js    metadata of a class's images, fetched when the class is opened
+    sprites/<class>/list.webp  a few thumbnails of a class, for the list
+    sprites/<class>/…-<n>.webp all of them, 50 a file
+    images/…                   the pictures as they are in the clone
+
+Data are scripts, because a page that is opened from a disk may not fetch files. What a clone says is data, never markup: it is
+set as text.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image, ImageOps
+
+from builders.card.assets import AUDIT, AUDIT_PICTURES, read_audit
+from builders.classes.class_ids import class_ids
+from builders.command_line.progress import progress
+from builders.errors import UserError
+from builders.format.manifest import MANIFEST
+from builders.format.open_clone import Clone, open_clone
+from builders.images.encode import as_shown
+from builders.images.folders import list_class_folders, readable
+from builders.images.read import decode_sample
+from builders.storage.base import open_storage
+
+THUMBNAIL = 96
+"""Side in pixels."""
+PER_SPRITE, COLUMNS = 50, 10
+NUM_OPEN_SHARDS = 256
+IN_LIST = 6
+"""Images of a class in the list, of each source."""
+COLUMNS_SHOWN = ("prompt", "seed", "background", "guidance_scale", "num_inference_steps", "nsfw", "index", "attempt")
+MAX_WORDS = 40
+"""Of a class's prompts that its entry in the search has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryImage:
+    key: str
+    content: bytes
+    extension: str
+    about: dict[str, Any]
+
+
+class Source:
+    """Pictures by class, a stable random choice of each: of a clone."""
+
+    def __init__(self, root: str, title: str) -> None:
+        self.clone: Clone = open_clone(root)
+        self.root, self.title = root, title
+        self.numbers = _by_class(self.clone)
+        self._metadata = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._read_metadata)
+
+    def _read_metadata(self, shard: int) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = self.clone.metadata(shard, list(COLUMNS_SHOWN)).to_pydict()
+        return found
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Class ids with their number of images."""
+        return {name: len(found) for name, found in self.numbers.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        recipe = self.clone.manifest.recipe
+        if not self.clone.manifest.is_synthetic:
+            return {"name": recipe["name"]}
+        names = ("name", "prompt", "model", "guidance_scale", "num_inference_steps")
+        return {name: recipe[name] for name in names if name in recipe}
+
+    def images(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[GalleryImage]:
+        """A stable random choice of a class's images, and after them those with some keys."""
+        extension = str(self.clone.manifest.recipe.get("image_format", "jpg"))
+        chosen = self.numbers.get(class_id, [])[:count]
+        for number in dict.fromkeys([*chosen, *map(self.clone.find, keys)]):
+            sample = self.clone[number]
+            shard, row = self.clone.locate(number)
+            about = {name: values[row] for name, values in self._metadata(shard).items()}
+            yield GalleryImage(key=sample.key, content=sample.image, extension=extension, about=about)
+
+
+class Folders(Source):
+    """The same of class folders of real images."""
+
+    def __init__(self, root: str, title: str) -> None:
+        self.root, self.title, self.folders = root, title, list_class_folders(root)
+        self.paths = {
+            identity: sorted(self.folders.images[name], key=lambda path: _order(path.rpartition("/")[2]))
+            for name, identity in class_ids(self.folders.images).items()
+        }
+
+    @property
+    def classes(self) -> dict[str, int]:
+        return {name: len(paths) for name, paths in self.paths.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"name": "class folders"}
+
+    def images(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[GalleryImage]:
+        for name in self.paths.get(class_id, [])[:count]:
+            path = Path(self.folders.path(name))
+            try:
+                content, extension = as_shown(path.read_bytes())
+            except (ValueError, OSError) as error:
+                raise UserError(f"'{path}' cannot be read ({error}); repair or remove it") from None
+            yield GalleryImage(key=readable(path.stem), content=content, extension=extension, about={})
+
+
+def open_source(root: str, title: str) -> Source:
+    """A clone, or a directory of class folders.
+
+    Raises:
+        UserError: it is neither.
+    """
+    is_folders = Path(root).is_dir() and not (Path(root) / MANIFEST).exists()
+    return Folders(root, title) if is_folders else Source(root, title)
+
+
+def write_gallery(
+    clone: str, out: Path, *, real: str = "", beside: str = "", audit: str = "", per_class: int = 60
+) -> Path:
+    """Writes the site; its first page.
+
+    Args:
+        clone: Directory or URL of the clone.
+        real: Real images beside it: class folders or a clone.
+        beside: Another clone, joined on key, such as the same with another guidance.
+        audit: Folder of an audit of the clone; by default one that lies in the clone.
+        per_class: Images of a class on its page, chosen by the hash of their keys; an audit adds as many of its findings.
+
+    Raises:
+        UserError: a clone cannot be opened, or `out` holds something else.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "data" / "index.js").exists():
+        raise UserError(f"'{out}' is not empty and is no gallery; give -o another folder")
+    sources = [Source(clone, "synthetic")]
+    sources += [Source(beside, "beside")] if beside else []
+    sources += [open_source(real, "real")] if real else []
+    names = {entry["wnid"]: str(entry["name"]) for entry in sources[0].clone.manifest.recipe["classes"]}
+    audited = _read_audit(sources[0].clone, audit)
+    _copy_assets(out)
+    entries = []
+    with progress(len(sources[0].classes), unit="class", leave=False) as bar:
+        for class_id in sources[0].classes:
+            entries.append(_write_class(class_id, names.get(class_id, class_id), sources, out, per_class, audited))
+            bar.update()
+    index = {
+        "sources": [{"title": source.title, "settings": source.settings, "root": source.root} for source in sources],
+        "classes": entries,
+        "thumbnail": THUMBNAIL,
+        "columns": COLUMNS,
+        "perSprite": PER_SPRITE,
+        "audit": {name: audited.summary[name] for name in ("scorer", "note", "found")} if audited else None,
+    }
+    if audited:
+        _write_data(out / "data" / "audit.js", "audit", {name: audited.summary[name] for name in ("classes", "groups")})
+    _write_data(out / "data" / "index.js", "index", index)
+    page = jinja2.Environment(autoescape=True).from_string(_asset("index.html.j2"))
+    (out / "index.html").write_text(page.render(title=str(sources[0].settings["name"])), encoding="utf-8")
+    return out / "index.html"
+
+
+def _write_class(
+    class_id: str, name: str, sources: Sequence[Source], out: Path, per_class: int, audited: "_Audited | None"
+) -> dict[str, Any]:
+    """A class's sprites, pictures and metadata; its entry in the list."""
+    listed: list[Image.Image] = []
+    blocks, words = [], dict[str, None]()
+    for source in sources:
+        findings = audited.findings.get(class_id, {}) if audited and source is sources[0] else {}
+        found = list(source.images(class_id, per_class, list(findings)[:per_class]))
+        thumbnails = [GRAY if "broken" in findings.get(image.key, NOTHING)[0] else _thumbnail(image) for image in found]
+        for number in range(0, len(thumbnails), PER_SPRITE):
+            sprite = f"{source.title}-{number // PER_SPRITE}.webp"
+            _save_sprite(thumbnails[number : number + PER_SPRITE], out / "sprites" / class_id / sprite)
+        for image in found:
+            _write_bytes(out / "images" / source.title / f"{image.key}.{image.extension}", image.content)
+        listed += _padded(thumbnails[:IN_LIST])
+        for image in found:
+            words.update(dict.fromkeys(str(image.about.get("prompt", "")).lower().replace(",", " ").split()))
+        blocks.append({
+            "title": source.title,
+            "rows": [
+                [
+                    image.key,
+                    image.extension,
+                    *(image.about.get(column) for column in COLUMNS_SHOWN),
+                    *findings.get(image.key, NOTHING),
+                ]
+                for image in found
+            ],
+        })  # fmt: skip
+    _save_sprite(listed, out / "sprites" / class_id / "list.webp", columns=IN_LIST * len(sources))
+    _write_data(
+        out / "data" / "classes" / f"{class_id}.js",
+        "receive",
+        {"id": class_id, "columns": (*COLUMNS_SHOWN, "findings", "audit"), "parts": blocks},
+    )
+    counts = [source.classes.get(class_id, 0) for source in sources]
+    return {"id": class_id, "name": name, "counts": counts, "words": " ".join(list(words)[:MAX_WORDS])}
+
+
+Finding = tuple[list[str], str]
+"""Kinds, and what is told of them."""
+NOTHING: Finding = ([], "")
+GRAY = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (128, 128, 128))
+"""Where there is no picture, or it does not decode."""
+
+
+@dataclass(frozen=True)
+class _Audited:
+    summary: dict[str, Any]
+    findings: dict[str, dict[str, Finding]]
+    """Class id to key to what was found."""
+
+
+def _read_audit(clone: Clone, folder: str) -> _Audited | None:
+    """An audit of the clone as it is; None where none is asked for, and the clone has none or one of an earlier state."""
+    storage = open_storage(folder) if folder else clone.storage
+    if not folder and not storage.exists(AUDIT):
+        return None
+    summary = read_audit(storage)
+    if summary["digest"] != clone.manifest.digest:
+        if folder:
+            raise UserError(f"the audit in '{folder}' is of another clone than '{clone.root}'; run the audit again")
+        return None
+    with storage.open(AUDIT_PICTURES) as file:
+        table = pq.read_table(file)
+    table = table.filter(pc.greater(pc.list_value_length(table["findings"]), 0))
+    names, findings = clone.manifest.label_names, dict[str, dict[str, Finding]]()
+    for row in table.to_pylist():
+        details = {"label": f"taken for {names[row.get('predicted', -1)]}", "duplicate": f"of {row['duplicate_of']}"}
+        message = ", ".join(f"{kind} ({details[kind]})" if kind in details else kind for kind in row["findings"])
+        findings.setdefault(names[row["label"]], {})[row["key"]] = (row["findings"], message)
+    return _Audited(summary, findings)
+
+
+def _by_class(clone: Clone) -> dict[str, list[int]]:
+    """Numbers of each class's samples, in the order of the hashes of their shards and keys.
+
+    So all classes are read from the same few shards, which hold images of each.
+    """
+    found: dict[str, list[tuple[bytes, bytes, int]]] = {name: [] for name in clone.manifest.label_names}
+    for shard, start in enumerate(clone.shard_starts[:-1]):
+        index, shard_order = clone.shard_index(shard), _order(str(shard))
+        for row, (key, label) in enumerate(zip(index["key"], index["label"], strict=True)):
+            found[clone.manifest.label_names[label]].append((shard_order, _order(key), start + row))
+    return {name: [number for _, _, number in sorted(numbers)] for name, numbers in found.items()}
+
+
+def _order(key: str) -> bytes:
+    return hashlib.sha256(os.fsencode(key)).digest()
+
+
+def _thumbnail(image: GalleryImage) -> Image.Image:
+    pixels = decode_sample(image.key, image.content)
+    return ImageOps.fit(Image.fromarray(pixels), (THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+
+
+def _padded(thumbnails: list[Image.Image]) -> list[Image.Image]:
+    return thumbnails + [GRAY] * (IN_LIST - len(thumbnails))
+
+
+def _save_sprite(thumbnails: Sequence[Image.Image], path: Path, columns: int = COLUMNS) -> None:
+    rows = -(-len(thumbnails) // columns)
+    sprite = Image.new("RGB", (min(columns, len(thumbnails)) * THUMBNAIL, rows * THUMBNAIL))
+    for number, thumbnail in enumerate(thumbnails):
+        sprite.paste(thumbnail, (number % columns * THUMBNAIL, number // columns * THUMBNAIL))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sprite.save(path, "WEBP", quality=75)
+
+
+def _write_data(path: Path, call: str, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"gallery.{call}({json.dumps(content, separators=(',', ':'))});\n", encoding="ascii")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _asset(name: str) -> str:
+    return (files("builders.viewing") / "gallery_site" / name).read_text(encoding="utf-8")
+
+
+def _copy_assets(out: Path) -> None:
+    (out / "assets").mkdir(parents=True, exist_ok=True)
+    for name in ("gallery.js", "gallery.css"):
+        with as_file(files("builders.viewing") / "gallery_site" / name) as source:
+            shutil.copy(source, out / "assets" / name)

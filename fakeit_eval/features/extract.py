@@ -1,0 +1,259 @@
+"""What a backbone says of pictures: features after pooling, before the classifier; kept on disk, and never made twice.
+
+A cache's key is what the features depend on: weights, pictures and preprocessing. An extraction that was stopped goes on
+with the next batch.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.command_line.progress import progress
+from builders.errors import UserError, first_line
+from builders.images.center_crop import PREPROCESSING, CroppedBatches, as_it_is, start_worker
+from builders.storage.cache_folder import cache_folder
+from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.models import Model
+
+SECONDS_BETWEEN_NOTES = 5.0
+FEATURES, PROGRESS = "features.npy", "progress.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    batch_size: int = 256
+    """Pictures of a forward."""
+    workers: int = 0
+    """Loader processes."""
+    cache: Path = field(default_factory=cache_folder)
+    """Where features and studies are kept."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0:
+            raise UserError(
+                f"--batch-size {self.batch_size} --workers {self.workers} load nothing; give at least 1 and 0"
+            )
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """float32 features (n, d) in a file, read as they are asked for: by a slice or by row numbers."""
+
+    path: Path
+    shape: tuple[int, int]
+    offset: int
+    """Of the first row in the file."""
+    num_cut: int = 0
+    """Files that ended early and were read as far as they go."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: "slice | NDArray[np.int64]") -> NDArray[np.float32]:
+        with self.path.open("rb") as file:
+            if isinstance(rows, slice):
+                start, stop, _ = rows.indices(len(self))
+                return self._read(file.fileno(), start, max(stop - start, 0))
+            found = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+            for position, row in enumerate(rows.tolist()):
+                found[position] = self._read(file.fileno(), row, 1)
+            return found
+
+    def _read(self, descriptor: int, start: int, count: int) -> NDArray[np.float32]:
+        row_bytes = 4 * self.shape[1]
+        content = bytearray(count * row_bytes)
+        view, done = memoryview(content), 0
+        while done < len(content):
+            got = os.preadv(descriptor, [view[done:]], self.offset + start * row_bytes + done)
+            if not got:
+                raise UserError(f"'{self.path}' is cut; remove its folder, the features are made again")
+            done += got
+        return np.frombuffer(content, dtype="<f4").reshape(count, self.shape[1])
+
+
+def extract(model: Model, images: ImageSet, loading: Loading) -> StoredFeatures:
+    """Features (n, d) of all pictures in their order, from the cache as far as they are there.
+
+    Raises:
+        UserError: a picture is broken, or the network gives no features.
+    """
+    depends_on = [model.sha256, images.digest, images.state, images.policy, PREPROCESSING]
+    key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()
+    folder = loading.cache / "features" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(images), model.backbone.feature_size)
+    if (stored := _finished(folder, shape)) is not None:
+        return stored
+    with filelock.FileLock(folder / "lock"):
+        if (stored := _finished(folder, shape)) is None:
+            _fill(folder, shape, model, images, loading)
+            stored = _finished(folder, shape)
+    assert stored is not None
+    return stored
+
+
+def class_scores(model: Model, features: StoredFeatures) -> NDArray[np.float32]:
+    """What the network's own classifier makes of its features: logits (n, classes)."""
+    import torch
+
+    from builders.networks.backbone import head_of
+
+    head = head_of(model.network)[1].cpu()
+    with torch.inference_mode():
+        chunks = [head(torch.from_numpy(features[start : start + 8192])) for start in range(0, len(features), 8192)]
+    return torch.cat(chunks).numpy()
+
+
+def _finished(folder: Path, shape: tuple[int, int]) -> StoredFeatures | None:
+    return _stored(folder, shape) if _progress(folder, shape)[0] == shape[0] else None
+
+
+def _stored(folder: Path, shape: tuple[int, int]) -> StoredFeatures:
+    offset = os.stat(folder / FEATURES).st_size - 4 * shape[0] * shape[1]
+    return StoredFeatures(folder / FEATURES, shape, offset, _progress(folder, shape)[1])
+
+
+def _progress(folder: Path, shape: tuple[int, int]) -> tuple[int, int]:
+    """How many rows are there, and how many of their files were cut; 0 where the files are not of this shape."""
+    try:
+        progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        with (folder / FEATURES).open("rb") as file:
+            np.lib.format.read_magic(file)
+            found, _, kind = np.lib.format.read_array_header_1_0(file)
+            num_bytes = os.fstat(file.fileno()).st_size - file.tell()
+        fits = found == shape and kind == np.dtype("<f4") and num_bytes == 4 * shape[0] * shape[1]
+        num_done, num_cut = progress["num_done"], progress["num_cut"]
+        is_whole = fits and type(num_done) is type(num_cut) is int and 0 <= num_cut <= num_done <= shape[0]
+        return (num_done, num_cut) if is_whole else (0, 0)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0, 0
+
+
+def _fill(folder: Path, shape: tuple[int, int], model: Model, images: ImageSet, loading: Loading) -> None:
+    num_done, num_cut = _progress(folder, shape)
+    if not num_done:
+        (folder / PROGRESS).unlink(missing_ok=True)
+    mode: Any = "r+" if num_done else "w+"
+    rows = np.lib.format.open_memmap(folder / FEATURES, mode=mode, dtype=np.float32, shape=shape)
+    with (folder / FEATURES).open("r+b") as file:  # a disk that is full says so here, and not by a signal in the middle
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    noted = time.monotonic()
+    with progress(shape[0], initial=num_done, desc=images.name, leave=False) as bar:
+        for batch, num_cut_here in _batches(model, images, loading, num_done):
+            num_cut += num_cut_here
+            rows[num_done : num_done + len(batch)] = batch
+            num_done += len(batch)
+            bar.update(len(batch))
+            if time.monotonic() - noted > SECONDS_BETWEEN_NOTES or num_done == shape[0]:
+                rows.flush()
+                _note(folder, num_done, num_cut)
+                noted = time.monotonic()
+
+
+def _note(folder: Path, num_done: int, num_cut: int) -> None:
+    scratch = folder / f".{PROGRESS}.tmp"
+    scratch.write_text(json.dumps({"num_done": num_done, "num_cut": num_cut}), encoding="utf-8")
+    scratch.replace(folder / PROGRESS)
+
+
+def _batches(model: Model, images: ImageSet, loading: Loading, start: int) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Features of each batch, and how many of its files were cut."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    backbone = model.backbone
+    numbers = range(start, len(images))
+    batches = [
+        list(numbers[first : first + loading.batch_size]) for first in range(0, len(numbers), loading.batch_size)
+    ]
+    loader: DataLoader[Any] = DataLoader(
+        CroppedBatches(images, backbone.input_size),  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=loading.workers,
+        collate_fn=as_it_is,
+        worker_init_fn=start_worker,
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    forward = _Forward(model, device)
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        crops, _, num_cut = batch
+        yield forward(crops.to(device)), num_cut
+
+
+class _Forward:
+    """From pixels (n, side, side, 3) to features (n, d): what the classifier sees, in float32."""
+
+    def __init__(self, model: Model, device: Any) -> None:
+        import torch
+
+        from builders.networks.backbone import head_of
+
+        self.model, self.network = model, model.network.to(device)
+        self.head = head_of(self.network)[1]
+        backbone = model.backbone
+        self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (backbone.mean, backbone.std))
+        self.is_checked = False
+
+    def __call__(self, crops: Any) -> NDArray[np.float32]:
+        import torch
+
+        seen: list[torch.Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            with torch.inference_mode():
+                # Contiguous, as ToTensor makes them: another memory format gives other last bits.
+                pixels = crops.permute(0, 3, 1, 2).contiguous().float() / 255
+                scores = self._scores((pixels - self.mean) / self.std)
+                features = seen[0] if seen else torch.empty(0)
+                self._check(features, scores)
+        finally:
+            hook.remove()
+        found: NDArray[np.float32] = features.float().cpu().numpy()
+        return found
+
+    def _scores(self, pixels: Any) -> Any:
+        try:
+            return self.network(pixels)
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            if "out of memory" in str(error):
+                raise UserError(
+                    f"the device has too little memory for --batch-size {len(pixels)}; give a smaller one"
+                ) from None
+            if self.is_checked:
+                raise
+            side = self.model.backbone.input_size
+            raise UserError(
+                f"'{self.model.name}' cannot take pictures of {side}x{side} pixels ({first_line(error)}); choose another "
+                "network"
+            ) from None
+
+    def _check(self, features: Any, scores: Any) -> None:
+        """That the classifier alone makes the scores of the features: once, on the first batch."""
+        import torch
+
+        if self.is_checked:
+            return
+        is_head = features.dim() == 2 and isinstance(scores, torch.Tensor) and scores.dim() == 2
+        if is_head and self.model.backbone.classes:
+            is_head = torch.allclose(self.head(features).float(), scores.float(), rtol=1e-3, atol=1e-3)
+        if features.dim() == 2 and not torch.isfinite(features).all():
+            raise UserError(f"'{self.model.name}' gives features that are no numbers (NaN or infinite); train it again")
+        if is_head and features.shape[1] != self.model.backbone.feature_size:
+            is_head = False
+        if not is_head:
+            raise UserError(
+                f"'{self.model.name}' does not end in one linear classifier of pooled features, which is what is "
+                "evaluated; choose another network"
+            )
+        self.is_checked = True

@@ -1,0 +1,42 @@
+"""Pictures of a clone, on a disk or at a URL."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from builders.format.open_clone import Clone, open_clone
+from builders.format.shard_cache import default_cache
+from builders.images.read import ReadImage
+from fakeit_eval.image_sets.base import ImageSet
+
+
+def open_clone_images(root: str) -> ImageSet:
+    """All pictures of a clone, in its order.
+
+    Raises:
+        UserError: there is no finished clone, or it is broken.
+    """
+    clone = open_clone(root, default_cache())
+    manifest = clone.manifest
+    labels = [clone.shard_index(shard)["label"] for shard in range(len(manifest.shards))]
+    return ImageSet(
+        name=str(manifest.recipe["name"]),
+        location=root,
+        class_names=tuple(manifest.label_names),
+        display_names=tuple(clone.class_names),
+        labels=np.concatenate([np.array(some, dtype=np.int64) for some in labels]),
+        digest=manifest.digest,
+        read=_ReadClone(clone),
+    )
+
+
+@dataclass(frozen=True)
+class _ReadClone:
+    clone: Clone
+
+    def __call__(self, number: int, policy: str) -> ReadImage:
+        return self.clone.read_labeled(number, policy)[0]
+
+    def __copy__(self) -> "_ReadClone":
+        return _ReadClone(copy.copy(self.clone))

@@ -1,0 +1,68 @@
+"""Pictures in files: class folders (`<root>/<class>/…`), or any list of paths with labels that a task has read."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from builders.errors import UserError
+from builders.images.folders import list_class_folders
+from builders.images.read import ReadImage, read_image
+from fakeit_eval.image_sets.base import ImageSet, Labels, digest_of
+
+
+def open_folder(root: str, name: str = "") -> ImageSet:
+    """Class folders; a class's pictures may lie in folders of its own.
+
+    Raises:
+        UserError: it is no directory, has no class folders, or one of them holds no picture.
+    """
+    folders = list_class_folders(root)
+    paths = [folders.path(path) for some in folders.images.values() for path in some]
+    labels = np.repeat(np.arange(len(folders.images)), [len(some) for some in folders.images.values()])
+    found = open_files(paths, labels, tuple(folders.images), root=root, name=name or Path(root).resolve().name)
+    return replace(found, note=folders.note)
+
+
+def open_files(paths: Sequence[str], labels: Labels, class_names: tuple[str, ...], *, root: str, name: str) -> ImageSet:
+    """Named files with labels.
+
+    Raises:
+        UserError: one is missing, or there is none.
+    """
+    if not paths:
+        raise UserError(f"there is no picture of '{name}' in '{root}'; is it unpacked there?")
+    lines, times = [], hashlib.sha256()
+    for path, label in zip(paths, labels, strict=True):
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise UserError(
+                f"'{path}' of '{name}' cannot be found ({error.strerror}); unpack the data set again"
+            ) from None
+        lines.append(f"{os.path.relpath(path, root)}\t{status.st_size}\t{class_names[label]}")
+        times.update(status.st_mtime_ns.to_bytes(16, "little", signed=True))
+    return ImageSet(
+        name=name,
+        location=root,
+        class_names=class_names,
+        labels=np.asarray(labels, dtype=np.int64),
+        digest=digest_of(lines),
+        state=times.hexdigest(),
+        read=_ReadFiles(tuple(map(str, paths))),
+    )
+
+
+@dataclass(frozen=True)
+class _ReadFiles:
+    paths: tuple[str, ...]
+
+    def __call__(self, number: int, policy: str) -> ReadImage:
+        path = self.paths[number]
+        try:
+            return read_image(Path(path).read_bytes(), policy)
+        except (ValueError, OSError) as error:
+            raise UserError(f"'{path}' cannot be read ({error}); unpack the data set again") from None

@@ -1,0 +1,32 @@
+"""From what people write to a set of pictures: a clone or its URL, class folders, an archive, or hub:user/name@split."""
+
+from pathlib import Path
+
+from builders.errors import UserError
+from builders.format.manifest import MAKING, MANIFEST
+from fakeit_eval.image_sets.archives import is_archive, open_archive
+from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.image_sets.clones import open_clone_images
+from fakeit_eval.image_sets.files import open_folder
+from fakeit_eval.image_sets.hub import PREFIX, open_hub
+
+
+def open_image_set(spec: str, name: str = "") -> ImageSet:
+    """The pictures at a place; `name` is for tables.
+
+    Raises:
+        UserError: there is nothing of the kind.
+    """
+    path = Path(spec)
+    if spec.startswith(PREFIX):
+        return open_hub(spec)
+    if "://" in spec or (path / MANIFEST).is_file() or (path / MAKING).is_dir():
+        return open_clone_images(spec)
+    if path.is_file() and is_archive(spec):
+        return open_archive(spec, name)
+    if path.is_dir():
+        return open_folder(spec, name)
+    raise UserError(
+        f"there is no clone, no directory of class folders and no archive (.tar, .tar.gz, .zip) at '{spec}'; "
+        "check the name, or write hub:user/name@split for a data set of the Hub"
+    )

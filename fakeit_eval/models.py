@@ -1,0 +1,188 @@
+"""What is evaluated: a run of ours, a network of torchvision or timm by name, or a file with a state dict.
+
+    RUN                              directory of fakeit-train (backbone.safetensors and backbone.json)
+    torchvision/resnet50             the library's default weights; torchvision/resnet50@IMAGENET1K_V1 names others
+    timm/resnet50.a1_in1k            timm's
+    imagenet_100_sd.pth              a state dict, of the paper's released checkpoints among others; read as tensors alone
+
+Networks with 1,000 outputs have ImageNet-1K's classes in the order of their wnids, those with 100 ImageNet-100's.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builders.classes.imagenet import imagenet_names, read_imagenet100_wnids, read_parents
+from builders.errors import UserError
+from builders.networks.backbone import (
+    DESCRIPTION,
+    LIBRARIES,
+    WEIGHTS,
+    Backbone,
+    build_network,
+    head_of,
+    load_backbone,
+    pretrained_network,
+    read_description,
+)
+from builders.networks.state_dict import misfit, read_state_dict
+from fakeit_eval.reporting.results import as_file_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ARCH = "torchvision/resnet50"
+"""Of a state dict that nothing is said about: the paper's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    name: str
+    """For tables."""
+    backbone: Backbone
+    sha256: str
+    """Of the weights and all that a feature depends on in the network."""
+    out: Path
+    """Results go to its folder `results`."""
+    load: "Callable[[], nn.Module]"
+
+    @property
+    def trained_on(self) -> str:
+        return self.backbone.trained_on
+
+    @cached_property
+    def network(self) -> "nn.Module":
+        """In evaluation mode; loaded when it is first asked for."""
+        return self.load().eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileNetwork:
+    """What a state dict in a file does not say of its network."""
+
+    arch: str = ARCH
+    """torchvision/NAME or timm/NAME."""
+    head: str = "linear"
+    """Its classifier: linear, or cosine (of feature and class vector, over a temperature)."""
+    temperature: float = 0.1
+    """Of a cosine classifier."""
+
+    def __post_init__(self) -> None:
+        Backbone(library="", arch="", head=self.head, temperature=self.temperature)  # checks both
+
+
+def open_model(spec: str, out: Path | None = None, network: FileNetwork = FileNetwork()) -> Model:
+    """What `spec` names; `out` is where results go, by default the run itself, or `evaluations/<name>`.
+
+    Raises:
+        UserError: there is no such run, network or file, or it cannot be read.
+    """
+    path = Path(spec)
+    library, _, name = spec.partition("/")
+    if library in LIBRARIES and name and not path.exists():
+        return _of_library(spec, library, name, out)
+    if path.is_file():
+        return _of_file(path, network, out)
+    return _of_run(path, out)
+
+
+def _of_run(run: Path, out: Path | None) -> Model:
+    if not (run / DESCRIPTION).is_file():
+        raise UserError(
+            f"no trained backbone in '{run}' (no {DESCRIPTION}); train one with fakeit-train, let it finish, "
+            "or give torchvision/NAME, timm/NAME or a file with a state dict"
+        )
+    try:
+        text = (run / DESCRIPTION).read_text(encoding="utf-8")
+        with (run / WEIGHTS).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        backbone = read_description(text)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"the backbone in '{run}' cannot be loaded ({error}); train it again") from None
+    return Model(str(run), backbone, _identity(sha256, backbone), out or run, lambda: load_backbone(run)[1])
+
+
+def _of_library(spec: str, library: str, name: str, out: Path | None) -> Model:
+    arch, _, weights = name.partition("@")
+    network, preprocessing = pretrained_network(library, arch, weights)
+    head = head_of(network)[1]
+    backbone = Backbone(
+        library=library,
+        arch=arch,
+        head_bias=head.bias is not None,
+        feature_size=head.in_features,
+        classes=_classes(head.out_features),
+        class_names=_class_names(_classes(head.out_features)),
+        **preprocessing,
+        trained_on=f"{library}'s {weights or 'weights'}",
+    )
+    sha256 = _state_digest(network)
+    return Model(spec, backbone, _identity(sha256, backbone), out or _folder(spec), lambda: network)
+
+
+def _of_file(path: Path, described: FileNetwork, out: Path | None) -> Model:
+    library, _, name = described.arch.partition("/")
+    found = read_state_dict(path)
+    plain = build_network(Backbone(library=library, arch=name, classes=("",)))
+    head, old = head_of(plain)
+    weight = found.get(f"{head}.weight")
+    num_classes = len(weight) if weight is not None and weight.dim() == 2 else 0
+    has_bias = f"{head}.bias" in found
+    if described.head == "cosine" and has_bias:
+        raise UserError(f"'{path}' has a classifier with a bias, which a cosine one has not; leave out --head cosine")
+    classes = _classes(num_classes)
+    backbone = Backbone(
+        library=library,
+        arch=name,
+        head=described.head,
+        temperature=described.temperature,
+        head_bias=has_bias,
+        feature_size=old.in_features,
+        classes=classes,
+        class_names=_class_names(classes),
+        trained_on=path.stem,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a classifier over no classes has nothing to initialise
+        network = build_network(backbone)
+    expected = network.state_dict()
+    missing_head = [f"{head}.weight"] if not num_classes else []
+    if reason := misfit(found, expected, missing_head):
+        raise UserError(
+            f"'{path}' does not fit {described.arch}: {reason}; name the network with --arch torchvision/… or timm/…"
+        )
+    network.load_state_dict({**expected, **found})
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Model(str(path), backbone, _identity(sha256, backbone), out or _folder(str(path)), lambda: network)
+
+
+def _classes(num_outputs: int) -> tuple[str, ...]:
+    """By the number of outputs; without a name for what is neither of ImageNet's lists, which features do not need."""
+    known = {1000: list(read_parents()), 100: sorted(read_imagenet100_wnids())}
+    return tuple(known.get(num_outputs, [f"output_{number}" for number in range(num_outputs)]))
+
+
+def _class_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    names = imagenet_names()
+    return tuple(names.get(identity, identity) for identity in classes)
+
+
+def _identity(weights_sha256: str, backbone: Backbone) -> str:
+    description = {name: value for name, value in asdict(backbone).items() if name != "trained_on"}
+    return hashlib.sha256(f"{weights_sha256}\n{sorted(description.items())}".encode()).hexdigest()
+
+
+def _state_digest(network: "nn.Module") -> str:
+    total = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        total.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _folder(name: str) -> Path:
+    return Path("evaluations") / as_file_name(name)

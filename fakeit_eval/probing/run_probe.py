@@ -1,0 +1,53 @@
+"""One probe on one set of features: search, fit again, test once. What all probes have in common."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+
+from builders.errors import UserError, suggest
+from fakeit_eval.probes.base import ProbeData, ProbeScore, probe_names, top1
+from fakeit_eval.probing.search import Search, described
+
+
+def run_probe(name: str, data: ProbeData, *, num_trials: int, seed: int, study: Path) -> ProbeScore:
+    """Tunes on train -> val, fits again on both, and looks at the test part once.
+
+    Args:
+        name: One of `probe_names()`.
+        num_trials: Of the search; a probe with only so many points to try tries those.
+        seed: Of the search and of whatever a probe draws.
+        study: Folder of the study; one that is there goes on.
+
+    Raises:
+        UserError: no such probe, or the parts do not fit each other.
+    """
+    if name not in probe_names():
+        raise UserError(f"unknown probe '{name}'; {suggest(name, probe_names())}")
+    _check(data)
+    module = importlib.import_module(f"fakeit_eval.probes.{name}")
+    candidates = getattr(module, "CANDIDATES", ())
+    num_trials = len(candidates) or num_trials
+    search = Search(study, num_trials, seed, getattr(module, "SAMPLER", {}), candidates)
+    trials = search.run(module.suggest, module.open_tuning(data, seed))
+    best = max(trials, key=lambda trial: (trial.value or 0.0, -trial.number)).params
+    predicted = module.open_final(data, seed)(best)
+    labels = data.test[1]
+    hits = predicted == labels
+    return ProbeScore(
+        top1=top1(predicted, labels),
+        mean_per_class=100 * float(np.mean([hits[labels == label].mean() for label in np.unique(labels)])),
+        num_right=int(hits.sum()),
+        parameters=dict(best),
+        trials=described(trials),
+    )
+
+
+def _check(data: ProbeData) -> None:
+    sizes = {split[0].shape[1] for split in (data.train, data.val, data.test)}
+    if len(sizes) > 1:
+        raise UserError(f"train, val and test have features of {sorted(sizes)} dimensions; make them with one network")
+    if not all(np.isfinite(split[0]).all() for split in (data.train, data.val, data.test)):
+        raise UserError("some features are no numbers (NaN or infinite); is the network broken?")
+    if len(np.unique(data.train[1])) < 2:
+        raise UserError("the training part has a single class; there is nothing to tell apart")

@@ -1,0 +1,260 @@
+"""Results as tables: scores, with the paper's beside ours where they speak of the same thing, and measures of features.
+
+Formats: terminal, markdown, csv, latex. Layouts of scores: long, a row for each result; wide, a row for each run and a column
+for each data set.
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from builders.errors import UserError
+from fakeit_eval.analyze import MEASURES
+from fakeit_eval.reporting.averages import family, mean_of_sets
+from fakeit_eval.tasks.base import read_tasks
+from fakeit_eval.test_sets.base import DOMAINS
+
+HEADER = ("run", "trained on", "task", "data", "images", "top-1", "95 %", "top-5", "per class", "note")
+FEATURES_HEADER = ("run", "trained on", "data", "images", "reading", *(name.replace("_", " ") for name in MEASURES))
+LAYOUTS = ("long", "wide")
+PAPER = "the paper's"
+SECOND_HAND = "second-hand"
+ALL_DOMAINS = {**DOMAINS, "transfer": "transfer"}
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: Row
+    rows: list[Row]
+
+
+def render(results: list[dict[str, Any]], format_name: str = "markdown", layout: str = "long") -> str:
+    """A table for each kind of results that there are.
+
+    Raises:
+        UserError: no such format or layout.
+    """
+    check_format(format_name)
+    if layout not in LAYOUTS:
+        raise UserError(f"unknown layout '{layout}'; choose from {', '.join(LAYOUTS)}")
+    scores = [result for result in results if "measures" not in result]
+    features = [result for result in results if "measures" in result]
+    tables = []
+    if scores:
+        tables.append(_long_table(scores) if layout == "long" else _wide_table(scores))
+    if features:
+        tables += [_features_table(features), *_mean_tables(features)]
+    return "\n\n".join(FORMATS[format_name](table) for table in tables)
+
+
+def check_format(name: str) -> None:
+    """Before anything is evaluated.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    if name not in FORMATS:
+        raise UserError(f"unknown format '{name}'; choose from {', '.join(FORMATS)}")
+
+
+def _long_table(results: list[dict[str, Any]]) -> Table:
+    rows: list[Row] = [
+        (
+            result["run"],
+            result["trained_on"],
+            _task(result),
+            result["data"]["name"],
+            f"{_num_tested(result):,}",
+            _value(result),
+            _interval(result),
+            f"{result['top5']:.1f}" if "top5" in result else "",
+            f"{result['mean_per_class']:.1f}" if "mean_per_class" in result else "",
+            _note(result),
+        )
+        for result in results
+    ]
+    theirs: list[Row] = [
+        (PAPER, row["trained_on"], row["task"], row["data"], "", row["top1"], "", "", "", row["source"])
+        for row in _paper_rows(results)
+    ]
+    return _without_empty_columns(Table("Scores: top-1 and top-5 in percent", HEADER, rows + theirs))
+
+
+def _wide_table(results: list[dict[str, Any]]) -> Table:
+    """Top-1, ± the spread over seeds where there are several."""
+    columns = list(dict.fromkeys(_column(result) for result in results))
+    found: dict[Row, dict[str, str]] = {}
+    for result in results:
+        row = found.setdefault((result["run"], result["trained_on"]), {})
+        others = f"{row[_column(result)]} / " if _column(result) in row else ""  # of other settings or pictures
+        row[_column(result)] = others + _value(result)
+    for paper in _paper_rows(results):
+        row = found.setdefault((f"{PAPER} ({paper['source']})", paper["trained_on"]), {})
+        name = paper["data"]
+        row[name if paper["task"] == "test" else f"{name} ({read_tasks()[name].probe.replace('_', ' ')})"] = paper[
+            "top1"
+        ]
+    header = ("run", "trained on", *columns)
+    rows = [(*names, *(values.get(column, "") for column in columns)) for names, values in found.items()]
+    return Table("Scores: top-1 in percent", header, rows)
+
+
+def _column(result: dict[str, Any]) -> str:
+    probe, name = result["settings"].get("probe", ""), str(result["data"]["name"])
+    return f"{name} ({probe.replace('_', ' ')})" if probe else name
+
+
+def _features_table(results: list[dict[str, Any]]) -> Table:
+    rows = [
+        (
+            result["run"],
+            result["trained_on"],
+            result["data"]["name"],
+            f"{result['data']['num_samples']:,}",
+            result["settings"]["reading"],
+            *(f"{result['measures'][name]:.4g}" for name in MEASURES),
+            _note(result),
+        )
+        for result in results
+    ]
+    return _without_empty_columns(Table("Features", (*FEATURES_HEADER, "note"), rows))
+
+
+def _mean_tables(results: list[dict[str, Any]]) -> list[Table]:
+    """Averages over the data sets of a group, as the paper's Fig. 1; the variants of v2 count as one set."""
+    sums: dict[tuple[str, str, str, str], list[tuple[str, dict[str, float]]]] = {}
+    for result in results:
+        domain = result["settings"].get("group", "")
+        if domain in ALL_DOMAINS:
+            key = (result["run"], result["trained_on"], domain, result["settings"]["reading"])
+            sums.setdefault(key, []).append((result["data"]["name"], result["measures"]))
+    rows = []
+    for (run, trained_on, domain, normalization), sets in sums.items():
+        means = [mean_of_sets((name, found[measure]) for name, found in sets) for measure in MEASURES]
+        num_sets = len({family(name) for name, _ in sets})
+        rows.append((run, trained_on, ALL_DOMAINS[domain], str(num_sets), normalization, *(f"{v:.4g}" for v in means)))
+    header = ("run", "trained on", "group", "sets", *FEATURES_HEADER[4:])
+    return [Table("Features, averaged over the sets of a group", header, rows)] if rows else []
+
+
+def _task(result: dict[str, Any]) -> str:
+    probe = result["settings"].get("probe", "")
+    return f"{result['task']}: {probe.replace('_', ' ')}" if probe else result["task"]
+
+
+def _num_tested(result: dict[str, Any]) -> int:
+    sizes = result.get("num_images")
+    return int(sizes["test"]) if sizes else int(result["data"]["num_samples"])
+
+
+def _value(result: dict[str, Any]) -> str:
+    spread = f" ± {result['top1_spread']:.1f}" if "top1_spread" in result else ""
+    return f"{result['value']:.1f}{spread}"
+
+
+def _interval(result: dict[str, Any]) -> str:
+    return "{:.1f}–{:.1f}".format(*result["interval"]) if "interval" in result else ""
+
+
+def _note(result: dict[str, Any]) -> str:
+    seeds = result["settings"].get("seeds", [])
+    notes = [
+        f"in place of {result['data']['stands_for']}" if "stands_for" in result["data"] else "",
+        result["data"].get("difference", ""),
+        f"{result['data']['left_out']:,} images of other classes left out" if "left_out" in result["data"] else "",
+        f"{len(seeds)} seeds" if len(seeds) > 1 else "",
+    ]
+    return "; ".join(note for note in notes if note)
+
+
+def _paper_rows(results: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Of the data sets that there are results of, with as many classes."""
+    ours = {
+        (result["task"], result["data"]["name"], str(result["data"]["num_classes"]))
+        for result in results
+        if result["task"] != "probe" or _is_the_papers_probe(result)
+    }
+    return [row for task, data, classes in sorted(ours) for row in paper_rows(task, data, int(classes))]
+
+
+def _is_the_papers_probe(result: dict[str, Any]) -> bool:
+    task = read_tasks().get(result["data"]["name"])
+    return task is not None and result["settings"].get("probe") == task.probe
+
+
+def paper_rows(task: str, data: str, num_classes: int) -> list[dict[str, str]]:
+    """The paper's numbers of one data set, for models of so many classes: trained_on, top1, source (or second-hand)."""
+    wanted = (task, data, str(num_classes))
+    return [row for row in _read_paper_numbers() if (row["task"], row["data"], row["classes"]) == wanted]
+
+
+@cache
+def _read_paper_numbers() -> list[dict[str, str]]:
+    with (files("fakeit_eval") / "paper_numbers.tsv").open(encoding="utf-8") as lines:
+        return list(csv.DictReader(lines, delimiter="\t"))
+
+
+def _without_empty_columns(table: Table) -> Table:
+    kept = [number for number in range(len(table.header)) if any(row[number] for row in table.rows)]
+    pick = [tuple(row[number] for number in kept) for row in [table.header, *table.rows]]
+    return Table(table.title, pick[0], pick[1:])
+
+
+def _aligned(table: Table) -> list[list[str]]:
+    lines = [table.header, *table.rows]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(table.header))]
+    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in lines]
+
+
+def render_markdown(table: Table) -> str:
+    """Columns aligned, so that it reads well as it is, too."""
+    escaped = Table(table.title, table.header, [tuple(cell.replace("|", "\\|") for cell in row) for row in table.rows])
+    head, *rows = ["| " + " | ".join(cells) + " |" for cells in _aligned(escaped)]
+    rule = "|" + "|".join("-" * (len(cell) + 2) for cell in _aligned(escaped)[0]) + "|"
+    return "\n".join([head, rule, *rows])
+
+
+def render_terminal(table: Table) -> str:
+    head, *rows = ["  ".join(cells).rstrip() for cells in _aligned(table)]
+    return "\n".join([table.title, "", head, "─" * max(map(len, [head, *rows])), *rows])
+
+
+def render_csv(table: Table) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([table.header, *table.rows])
+    return out.getvalue().rstrip("\n")
+
+
+SPECIAL = str.maketrans(
+    {**{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+     "±": r"$\pm$", "–": "--"}
+)  # fmt: skip
+
+
+def render_latex(table: Table) -> str:
+    """A tabular of the booktabs package."""
+    lines = [" & ".join(cell.translate(SPECIAL) for cell in row) + r" \\" for row in [table.header, *table.rows]]
+    return "\n".join([
+        f"% {table.title}",
+        rf"\begin{{tabular}}{{{'l' * len(table.header)}}}",
+        r"\toprule",
+        lines[0],
+        r"\midrule",
+        *lines[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+    ])  # fmt: skip
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "markdown": render_markdown,
+    "terminal": render_terminal,
+    "csv": render_csv,
+    "latex": render_latex,
+}

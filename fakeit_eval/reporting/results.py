@@ -1,0 +1,178 @@
+"""Results as files: `<out>/results/<name>.json`, each with its value, unit, data, settings and versions.
+
+A result is what its name's digest, the data's and the weights' say; evaluating the same again reads the file.
+"""
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from builders.errors import UserError
+from builders.images.center_crop import PREPROCESSING
+from builders.versions import versions
+from fakeit_eval.analyze import MEASURES
+from fakeit_eval.image_sets.base import ImageSet
+
+NUMBERS = ("top5", "mean_per_class", "top1_spread")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scipy", "optuna")
+
+
+class Evaluated(Protocol):
+    """What results are of: a backbone, or a file of features."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def trained_on(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def out(self) -> Path: ...
+
+
+def as_file_name(name: str) -> str:
+    """Of anything that was named."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[-100:]
+
+
+def describe_data(name: str, splits: Sequence[ImageSet], difference: str = "") -> dict[str, Any]:
+    """What was evaluated on, by name and content; `state` tells changed files and other preprocessing apart."""
+    digests = [split.digest for split in splits]
+    policies = sorted({split.policy for split in splits})
+    states = [PREPROCESSING, *policies, *(split.state for split in splits)]
+    return {
+        "name": name,
+        "path": splits[0].location,
+        "digest": digests[0]
+        if len(splits) == 1
+        else "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        "state": hashlib.sha256("\n".join(states).encode()).hexdigest()[:16],
+        "num_samples": sum(len(split) for split in splits),
+        "num_classes": len(splits[0].class_names),
+        "read": " and ".join(policies),
+        "preprocessing": PREPROCESSING,
+        **({"difference": difference} if difference else {}),
+    }
+
+
+def result_path(model: Evaluated, task: str, data: dict[str, Any], settings: dict[str, Any]) -> Path:
+    """A file name that tells a task, its data and its settings apart from others."""
+    digest = hashlib.sha256(
+        json.dumps([data["digest"], data.get("read", ""), settings], sort_keys=True).encode()
+    ).hexdigest()
+    return model.out / "results" / f"{task}-{as_file_name(data['name'])}-{digest[:8]}.json"
+
+
+def is_known(model: Evaluated, path: Path, data: dict[str, Any]) -> bool:
+    """Whether a result is there, of these weights and of these pictures as they are now."""
+    try:
+        found = read_result(path) if path.is_file() else {}
+    except UserError:
+        return False
+    if not found:
+        return False
+    if found["weights_sha256"] != model.sha256 and not (found["is_run"] or found["written_for"] == model.name):
+        raise UserError(
+            f"'{model.out}' holds results of '{found['written_for']}'; give '{model.name}' another folder with --out"
+        )
+    return bool(found["weights_sha256"] == model.sha256 and found["data"].get("state") == data.get("state"))
+
+
+def write_result(
+    model: Evaluated,
+    path: Path,
+    *,
+    task: str,
+    value: float,
+    unit: str,
+    data: dict[str, Any],
+    settings: dict[str, Any],
+    **more: Any,
+) -> None:
+    """Writes one result whole."""
+    content = {
+        "task": task,
+        "value": round(value, 4),
+        "unit": unit,
+        "run": model.name,
+        "trained_on": model.trained_on,
+        "weights_sha256": model.sha256,
+        "data": data,
+        "settings": settings,
+        **more,
+        "versions": versions(*PACKAGES),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    scratch.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def find_results(runs: Sequence[Path]) -> list[Path]:
+    """The result files of some runs, or of folders that hold results, run by run, sorted by name.
+
+    Raises:
+        UserError: no run is given, or one has no results.
+    """
+    if not runs:
+        raise UserError("no run to report; give at least one run directory of fakeit-train, or a folder of evaluations")
+    paths = []
+    for run in runs:
+        found = [run] if run.suffix == ".json" and run.is_file() else sorted((run / "results").glob("*.json"))
+        if not found:
+            raise UserError(f"no results in '{run}'; make some with 'fakeit-eval test {run} --data CLONE'")
+        paths += found
+    return paths
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One result; of a run's, `run` is where it lies now.
+
+    Raises:
+        UserError: the file is no result.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        names = {name: str(result[name]) for name in ("task", "trained_on", "run", "weights_sha256")}
+        _check(result)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"'{path}' is no result ({error}); remove it and evaluate again") from None
+    out = path.parent.parent
+    is_run = (out / "backbone.json").is_file()
+    return {
+        **result,
+        **names,
+        "is_run": is_run,
+        "written_for": names["run"],
+        "run": str(out) if is_run else names["run"],
+    }
+
+
+def _check(result: dict[str, Any]) -> None:
+    """That a report can be made of it.
+
+    Raises:
+        TypeError, KeyError, AttributeError: it cannot.
+    """
+    data, settings = result["data"], result["settings"]
+    counts = [data["num_samples"], data["num_classes"], *result.get("num_images", {"test": 0}).values()]
+    numbers = [
+        result["value"],
+        *(result[name] for name in NUMBERS if name in result),
+        *result.get("interval", [0.0, 0.0]),
+    ]
+    numbers += [result["measures"][name] for name in MEASURES] if "measures" in result else []
+    texts = [data["name"], settings.get("probe", ""), settings.get("group", ""), settings.get("reading", "")]
+    if not (
+        all(type(count) is int for count in counts)
+        and all(type(number) in (int, float) for number in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and len(result.get("interval", [0.0, 0.0])) == 2
+        and isinstance(settings.get("seeds", []), list)
+        and ("measures" not in result or "reading" in settings)
+    ):
+        raise TypeError("its fields are not of their types")

@@ -1,0 +1,144 @@
+"""From clones to batches: a stateless map-style dataset, a sampler that follows the order, and the loader over both.
+
+Resuming is a step number: nothing else is kept.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from builders.errors import ReadableError
+from builders.format.open_clone import SampleView
+from fakeit_train.config import TrainConfig
+from fakeit_train.crops.on_cpu import Pixels, make_batch
+from fakeit_train.crops.on_device import BatchParameters, PackedImages, collect, pack
+from fakeit_train.crops.parameters import CropParameters, augmentation_crops, sample_crops
+from fakeit_train.data.decode import decode
+from fakeit_train.data.mixture import Mixture
+from fakeit_train.data.order import BatchOrder, EpochSample, rank_slice
+from fakeit_train.data.prefetch import Prefetcher
+from fakeit_train.signals import ignore_signals
+
+
+@dataclass
+class Batch:
+    labels: Tensor
+    """int64 (batch,)."""
+    keys: list[str]
+    crops: list[Tensor] = field(default_factory=list)
+    """Per group uint8 (batch, num_crops, size, size, 3); none where the device makes them."""
+    images: PackedImages | None = None
+    """Where the device makes the crops, what they are made of."""
+    parameters: list[BatchParameters] = field(default_factory=list)
+    """Where the device makes them, what to make, per group."""
+
+    def pin_memory(self) -> "Batch":
+        """For DataLoader, which calls it where a GPU waits."""
+        images = self.images.pin_memory() if self.images else None
+        crops = [crops_of_kind.pin_memory() for crops_of_kind in self.crops]
+        return replace(self, labels=self.labels.pin_memory(), crops=crops, images=images)
+
+
+class CropDataset(Dataset[Batch | ReadableError]):
+    """Whole batches of crops; a sample's are a function of (seed, epoch, key)."""
+
+    def __init__(self, data: Mixture, config: TrainConfig) -> None:
+        self.data = data
+        self.seed = config.data.seed
+        self.crops = augmentation_crops(config.augmentation, config.crops)
+        self.is_for_device = config.data.crops_on_device
+
+    def __getitems__(self, wanted: list[EpochSample]) -> Batch | ReadableError:
+        """A batch, or what is wrong with it: an exception would come out of a worker as a traceback."""
+        try:
+            return self._batch(wanted)
+        except ReadableError as error:
+            return error
+
+    def _batch(self, wanted: list[EpochSample]) -> Batch:
+        samples = self.data.views([number for number, _ in wanted])
+        batch = Batch(torch.tensor([sample.label for sample in samples]), [sample.key for sample in samples])
+        parameters = (self._sample_crops(sample, epoch) for sample, (_, epoch) in zip(samples, wanted, strict=True))
+        if not self.is_for_device:
+            made = make_batch(parameters, self.crops.kinds, len(samples))
+            return replace(batch, crops=[torch.from_numpy(crops_of_kind) for crops_of_kind in made])
+        images, by_sample = zip(*parameters, strict=True)
+        return replace(
+            batch,
+            images=pack(images),
+            parameters=[collect(crops_of_kind) for crops_of_kind in zip(*by_sample, strict=True)],
+        )
+
+    def _sample_crops(self, sample: SampleView, epoch: int) -> tuple[Pixels, list[list[CropParameters]]]:
+        """A sample's picture, and what its crops are."""
+        image = decode(sample.key, sample.image)
+        return image, sample_crops(image.shape[0], image.shape[1], self.crops, self.seed, epoch, sample.key)
+
+
+class OrderSampler(Sampler[list[EpochSample]]):
+    """This rank's part of every global batch from `start` to `stop`."""
+
+    def __init__(
+        self, order: BatchOrder, start: int, stop: int, rank: int, world_size: int, prefetcher: Prefetcher | None = None
+    ) -> None:
+        self.order, self.start, self.stop = order, start, stop
+        self.rank, self.world_size = rank, world_size
+        self.prefetcher = prefetcher
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[EpochSample]]:
+        for step in range(self.start, self.stop):
+            if self.prefetcher:
+                self.prefetcher.advance(step)
+            yield rank_slice(self.order.global_batch(step), self.rank, self.world_size)
+
+
+def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Generator[Batch]:
+    """Batches of a sampler, made by `num_workers` processes ahead of their use; close it to end them.
+
+    Raises:
+        UserError: a shard or a picture is broken.
+    """
+    loader: DataLoader[Batch | ReadableError] = DataLoader(
+        CropDataset(data, config),
+        batch_sampler=sampler,
+        num_workers=config.data.num_workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+    batches = iter(loader)  # which forks the workers
+    prefetcher = sampler.prefetcher
+    if prefetcher:
+        prefetcher.start()
+    try:
+        for batch in batches:
+            if isinstance(batch, ReadableError):
+                raise batch
+            if prefetcher:
+                prefetcher.begin()
+            yield batch
+    finally:
+        del batches  # which ends the loader's processes, that no signal ends, also while a traceback keeps this frame
+        if prefetcher:
+            prefetcher.stop()
+
+
+def _as_it_is(batch: Any) -> Batch | ReadableError:
+    return cast(Batch | ReadableError, batch)
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # the processes are the parallelism
+    ignore_signals()
+    info = get_worker_info()
+    assert info is not None
+    dataset = cast(CropDataset, info.dataset)
+    dataset.data = dataset.data.reopened()  # files and connections of the parent are not for a forked child

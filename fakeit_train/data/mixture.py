@@ -1,0 +1,147 @@
+"""What a run trains on: one clone or several, whole or in part, with samples, shards and labels numbered on through all.
+
+Labels are those of the classes' ids: the first clone's in its order, then what later ones add.
+"""
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from builders.errors import UserError
+from builders.format.manifest import ShardEntry
+from builders.format.open_clone import Clone, SampleView, open_clone
+from fakeit_train.config import DataConfig
+from fakeit_train.data.order import BatchOrder, Order, weighted_order
+from fakeit_train.data.selection import Condition, Piece, digest_of_keys, find_excluded, num_broken, read_keys, select
+
+
+@dataclass(frozen=True)
+class Mixture:
+    clones: tuple[Clone, ...]
+    pieces: tuple[tuple[Piece, ...], ...]
+    """Of each clone."""
+    label_names: tuple[str, ...]
+    excluded: str = ""
+    """Digest of the list of keys that were left out."""
+    num_broken: int = 0
+    """Images of the clones that came out broken, and are left out."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What people call the class of each label: as the first clone that has it says."""
+        found: dict[str, str] = {}
+        for clone in self.clones:
+            for identity, name in zip(clone.manifest.label_names, clone.class_names, strict=True):
+                found.setdefault(identity, name)
+        return tuple(found[identity] for identity in self.label_names)
+
+    @cached_property
+    def _all(self) -> list[tuple[int, Piece]]:
+        return [(number, piece) for number, pieces in enumerate(self.pieces) for piece in pieces]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return list(itertools.accumulate((piece.length for _, piece in self._all), initial=0))
+
+    @cached_property
+    def _labels(self) -> list[list[int]]:
+        """Of each clone, the label here of each of its labels."""
+        known = {name: label for label, name in enumerate(self.label_names)}
+        return [[known[name] for name in clone.manifest.label_names] for clone in self.clones]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def view(self, number: int) -> SampleView:
+        """A sample with its label here; its key says the clone where there are several."""
+        which, local = self._locate(number)
+        return self._here(which, self.clones[which].view(local))
+
+    def views(self, numbers: Sequence[int]) -> list[SampleView]:
+        """The samples of a batch, those of each clone read together."""
+        located = [self._locate(number) for number in numbers]
+        views: dict[tuple[int, int], SampleView] = {}
+        for which, clone in enumerate(self.clones):
+            locals_ = [local for clone_number, local in located if clone_number == which]
+            views |= {(which, local): view for local, view in zip(locals_, clone.views(locals_), strict=True)}
+        return [self._here(which, views[which, local]) for which, local in located]
+
+    def _here(self, which: int, view: SampleView) -> SampleView:
+        """A clone's sample with its name and its label in the mixture."""
+        return SampleView(self._name(which, view.key), self._labels[which][view.label], view.image)
+
+    def key(self, number: int) -> str:
+        """The key of a sample, as `view` tells it; no picture is read."""
+        which, local = self._locate(number)
+        return self._name(which, self.clones[which].key(local))
+
+    def shard(self, number: int) -> tuple[Clone, ShardEntry]:
+        """A shard by its number through all clones."""
+        which, piece = self._all[number]
+        return self.clones[which], self.clones[which].manifest.shards[piece.shard]
+
+    def shard_of(self, number: int) -> int:
+        """The number of a sample's shard."""
+        return bisect.bisect_right(self._starts, number) - 1
+
+    def order(self, config: DataConfig) -> BatchOrder:
+        """The training order of these samples."""
+        lengths = [tuple(piece.length for piece in pieces) for pieces in self.pieces]
+        whole = Order(
+            shard_lengths=tuple(itertools.chain.from_iterable(lengths)),
+            global_batch_size=config.batch_size,
+            seed=config.seed,
+            block_size=config.block_size,
+            num_canonical_nodes=config.num_canonical_nodes,
+        )
+        return weighted_order(lengths, config.weights, whole) if config.weights else whole
+
+    def reopened(self) -> "Mixture":
+        """The same with files and connections of its own, for a forked process."""
+        return replace(self, clones=tuple(Clone(clone.root, clone.manifest, clone.cache) for clone in self.clones))
+
+    def _locate(self, number: int) -> tuple[int, int]:
+        """Clone and sample number there."""
+        local = self.shard_of(number)
+        which, piece = self._all[local]
+        row = number - self._starts[local]
+        start = self.clones[which].shard_starts[piece.shard]
+        return which, start + (row if piece.rows is None else int(piece.rows[row]))
+
+    def _name(self, which: int, key: str) -> str:
+        return key if len(self.clones) == 1 else f"{which + 1}/{key}"
+
+
+def whole(clone: Clone) -> Mixture:
+    """All of one clone."""
+    pieces = tuple(Piece(shard, entry.num_samples) for shard, entry in enumerate(clone.manifest.shards))
+    return Mixture((clone,), (pieces,), tuple(clone.manifest.label_names))
+
+
+def open_mixture(roots: list[str], config: DataConfig) -> Mixture:
+    """Opens the clones and chooses their samples.
+
+    Raises:
+        UserError: a clone cannot be opened, or a choice does not fit them.
+    """
+    if config.weights and len(config.weights) != len(roots):
+        raise UserError(
+            f"data.weights has {len(config.weights)} numbers, but there are {len(roots)} clones; give one each"
+        )
+    clones = [open_clone(root, config.cache) for root in roots]
+    keys = read_keys(config.exclude) if config.exclude else []
+    conditions = [Condition.parse(text) for text in config.where]
+    excluded = find_excluded(clones, keys) if keys else [frozenset[int]()] * len(clones)
+    pieces = [
+        tuple(
+            select(clone, scale=config.scale, conditions=conditions, excluded=numbers, keeps_broken=config.keep_broken)
+        )
+        for clone, numbers in zip(clones, excluded, strict=True)
+    ]
+    left_out = sum(num_broken(clone, chosen) for clone, chosen in zip(clones, pieces, strict=True))
+    names = dict.fromkeys(name for clone in clones for name in clone.manifest.label_names)
+    return Mixture(
+        tuple(clones), tuple(pieces), tuple(names), digest_of_keys(keys), 0 if config.keep_broken else left_out
+    )

@@ -1,0 +1,241 @@
+"""The training order: which samples make up global batch t of an epoch.
+
+Invariant: it is a function of (seed, epoch, global batch size, shard lengths, block size, number of groups) alone; not of
+world size, worker count, where the shards lie, or interruptions. In an epoch every sample comes at most once, and fewer than
+a global batch are left out, other ones each epoch.
+
+Shards are shuffled, then samples within blocks of shards, by sorting on keys from SHAKE128. The sequence is cut into
+`num_canonical_nodes` equal runs, and every global batch takes an equal part of each: on as many nodes, each reads its own run's shards.
+
+A weighted mixture of clones has such an order for each; every global batch takes a fixed part of each.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.errors import UserError
+
+EpochSample = tuple[int, int]
+"""Sample number and epoch."""
+
+
+class BatchOrder(Protocol):
+    """What loading asks of an order; shards and samples are numbered on through all clones."""
+
+    @property
+    def global_batch_size(self) -> int: ...
+    @property
+    def batches_per_epoch(self) -> int: ...
+    @property
+    def num_canonical_nodes(self) -> int: ...
+    @property
+    def shards_at_once(self) -> int:
+        """How many shards of a group are shuffled together."""
+
+    def global_batch(self, step: int) -> list[tuple[int, int]]:
+        """(sample number, epoch) of each sample of the step-th global batch of the run, steps counted from 0."""
+
+    def shards_ahead(self, step: int, node: int, num_steps: int) -> Iterator[int]:
+        """The shards of a group's samples from the step-th global batch on, block after block to the run's end."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Of one sequence of shards."""
+
+    shard_lengths: tuple[int, ...]
+    global_batch_size: int
+    seed: int | str = 0
+    block_size: int = 8
+    """Shards whose samples are shuffled together."""
+    num_canonical_nodes: int = 1
+    """`num_canonical_nodes` of the run."""
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size < 1 or self.block_size < 1 or self.num_canonical_nodes < 1:
+            raise UserError("batch_size, block_size and num_canonical_nodes must each be at least 1")
+        if self.global_batch_size % self.num_canonical_nodes:
+            raise UserError(
+                f"batch size {self.global_batch_size} cannot be shared by {self.num_canonical_nodes} canonical nodes"
+            )
+        if self.num_samples < self.global_batch_size:
+            raise UserError(
+                f"a batch of {self.global_batch_size} is more than the {self.num_samples} samples; lower data.batch_size"
+            )
+
+    @cached_property
+    def num_samples(self) -> int:
+        return sum(self.shard_lengths)
+
+    @cached_property
+    def batches_per_epoch(self) -> int:
+        return self.num_samples // self.global_batch_size
+
+    @property
+    def shards_at_once(self) -> int:
+        return self.block_size
+
+    def global_batch(self, step: int) -> list[tuple[int, int]]:
+        return [sample for node in range(self.num_canonical_nodes) for sample in self.node_batch(step, node)]
+
+    def node_batch(self, step: int, node: int) -> list[tuple[int, int]]:
+        """A group's part of a global batch."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        node_batch_size = self.global_batch_size // self.num_canonical_nodes
+        run = node_batch_size * self.batches_per_epoch
+        starts = _block_starts(self, epoch)
+        samples: list[int] = []
+        position, stop = node * run + batch * node_batch_size, node * run + (batch + 1) * node_batch_size
+        while position < stop:  # block by block, mostly one
+            block = int(np.searchsorted(starts, position, side="right")) - 1
+            first = position - int(starts[block])
+            taken = _block_samples(self, epoch, block)[first : first + stop - position]
+            samples += taken.tolist()
+            position += len(taken)
+        return [(sample, epoch) for sample in samples]
+
+    def shards_ahead(self, step: int, node: int, num_steps: int) -> Iterator[int]:
+        num_epochs = -(-num_steps // self.batches_per_epoch)
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        node_batch_size = self.global_batch_size // self.num_canonical_nodes
+        run = node_batch_size * self.batches_per_epoch
+        position = node * run + batch * node_batch_size
+        for later in range(epoch, num_epochs):
+            starts = _block_starts(self, later)
+            first = int(np.searchsorted(starts, position, side="right")) - 1
+            last = int(np.searchsorted(starts, (node + 1) * run - 1, side="right")) - 1
+            shards = _shard_order(self, later)
+            yield from map(int, shards[first * self.block_size : (last + 1) * self.block_size])
+            position = node * run
+
+    def __hash__(self) -> int:  # the generated one would hash every shard length at every look-up
+        return hash((len(self.shard_lengths), self.num_samples, self.global_batch_size, self.seed, self.block_size))
+
+
+@dataclass(frozen=True)
+class WeightedOrder:
+    """Several sequences of shards, each in its own order and with its own epochs; an epoch of the run is one of their sum."""
+
+    orders: tuple[Order, ...]
+
+    @cached_property
+    def global_batch_size(self) -> int:
+        return sum(order.global_batch_size for order in self.orders)
+
+    @cached_property
+    def batches_per_epoch(self) -> int:
+        return sum(order.num_samples for order in self.orders) // self.global_batch_size
+
+    @property
+    def num_canonical_nodes(self) -> int:
+        return self.orders[0].num_canonical_nodes
+
+    @property
+    def shards_at_once(self) -> int:
+        return sum(order.block_size for order in self.orders)
+
+    @cached_property
+    def _starts(self) -> list[tuple[int, int]]:
+        """The numbers of each sequence's first sample and first shard."""
+        samples = itertools.accumulate((order.num_samples for order in self.orders), initial=0)
+        shards = itertools.accumulate((len(order.shard_lengths) for order in self.orders), initial=0)
+        return list(zip(samples, shards, strict=True))[:-1]
+
+    def global_batch(self, step: int) -> list[tuple[int, int]]:
+        return [sample for node in range(self.num_canonical_nodes) for sample in self._node_batch(step, node)]
+
+    def _node_batch(self, step: int, node: int) -> list[EpochSample]:
+        """The clones' parts spread evenly, so that every slice of a batch has of each: ranks, and parts of a rank."""
+        spread = []
+        for which, (order, (start, _)) in enumerate(zip(self.orders, self._starts, strict=True)):
+            node_batch_size = order.node_batch(step, node)
+            spread += [
+                ((2 * i + 1) / len(node_batch_size), which, start + n, epoch)
+                for i, (n, epoch) in enumerate(node_batch_size)
+            ]
+        return [(number, epoch) for _, _, number, epoch in sorted(spread)]
+
+    def shards_ahead(self, step: int, node: int, num_steps: int) -> Iterator[int]:
+        ahead = [
+            map(start.__add__, order.shards_ahead(step, node, num_steps))
+            for order, (_, start) in zip(self.orders, self._starts, strict=True)
+        ]
+        in_turns = itertools.chain.from_iterable(itertools.zip_longest(*ahead))
+        return (shard for shard in in_turns if shard is not None)
+
+
+def weighted_order(lengths: list[tuple[int, ...]], weights: tuple[float, ...], whole: Order) -> WeightedOrder:
+    """The order of clones with these shard lengths whose shares of every batch are in proportion to `weights`.
+
+    `whole` is the order that they would have as one sequence.
+
+    Raises:
+        UserError: a share is less than one sample of each group, or more than its clone has.
+    """
+    shares = _apportion(whole.global_batch_size // whole.num_canonical_nodes, weights)
+    if 0 in shares:
+        raise UserError(
+            f"weights {', '.join(f'{weight:g}' for weight in weights)} leave clone {shares.index(0) + 1} no sample of a "
+            f"batch of {whole.global_batch_size}; raise data.batch_size or that weight"
+        )
+    return WeightedOrder(
+        tuple(
+            replace(
+                whole,
+                shard_lengths=each,
+                global_batch_size=share * whole.num_canonical_nodes,
+                seed=f"{whole.seed}.{number}",
+            )
+            for number, (each, share) in enumerate(zip(lengths, shares, strict=True))
+        )
+    )
+
+
+def _apportion(total: int, weights: tuple[float, ...]) -> list[int]:
+    """Whole numbers in proportion to the weights that add up to the total (largest remainders)."""
+    exact = [total * (weight / sum(weights)) for weight in weights]
+    found = [int(share) for share in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda number: found[number] - exact[number])
+    for number in by_remainder[: total - sum(found)]:
+        found[number] += 1
+    return found
+
+
+def rank_slice(batch: list[EpochSample], rank: int, world_size: int) -> list[EpochSample]:
+    """The rank's slice of a global batch; slices differ by one sample at most."""
+    return batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]
+
+
+def permutation(name: str, length: int) -> NDArray[np.int64]:
+    """A permutation of 0 … length - 1 that its name alone decides: indices sorted by 64-bit keys from SHAKE128."""
+    keys = np.frombuffer(hashlib.shake_128(name.encode()).digest(8 * length), dtype=">u8")
+    return np.argsort(keys, kind="stable")
+
+
+@lru_cache(maxsize=4)
+def _shard_order(order: Order, epoch: int) -> NDArray[np.int64]:
+    return permutation(f"{order.seed}/{epoch}/shards", len(order.shard_lengths))
+
+
+@lru_cache(maxsize=4)
+def _block_starts(order: Order, epoch: int) -> NDArray[np.int64]:
+    """Position in the epoch of each block's first sample."""
+    lengths = np.asarray(order.shard_lengths, dtype=np.int64)[_shard_order(order, epoch)]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return ends[: -1 : order.block_size]
+
+
+@lru_cache(maxsize=256)
+def _block_samples(order: Order, epoch: int, block: int) -> NDArray[np.int64]:
+    """Sample numbers of a block in their shuffled order."""
+    starts = np.concatenate([[0], np.cumsum(order.shard_lengths)])
+    shards = _shard_order(order, epoch)[block * order.block_size : (block + 1) * order.block_size]
+    numbers = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in shards])
+    return numbers[permutation(f"{order.seed}/{epoch}/block/{block}", len(numbers))]

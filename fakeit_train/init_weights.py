@@ -1,0 +1,74 @@
+"""Where a network's weights begin: fresh, or from torchvision, timm, a run of ours, or a state dict in a file.
+
+Files are read as tensors alone (`weights_only`, safetensors), so that none can run code. The classifier is taken where it
+has the same classes (of a file: as many), and begins afresh otherwise.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from builders.errors import UserError
+from builders.networks.backbone import DESCRIPTION, Backbone, head_of, load_backbone, pretrained_weights
+from builders.networks.state_dict import misfit, read_state_dict
+
+LIBRARIES = ("torchvision", "timm")
+
+
+def load_init_weights(network: nn.Module, backbone: Backbone, init: str) -> list[str]:
+    """Loads weights into a network in place; the names of its tensors that begin afresh.
+
+    `init` is "" (fresh), "torchvision", "timm" (their pretrained weights of `backbone.arch`), a run directory, or a file
+    with a state dict (.safetensors, or .pth read with `weights_only`).
+
+    Raises:
+        UserError: there are no such weights, or tensors beside the classifier's are missing, unknown or of another shape.
+    """
+    if not init:
+        return []
+    head = head_of(network)[0]
+    weight, bias = f"{head}.weight", f"{head}.bias"
+    found, expected = _state_dict(backbone, init, head), network.state_dict()
+    fits = weight in found and found[weight].shape == expected[weight].shape
+    if not fits:
+        found = {name: tensor for name, tensor in found.items() if name not in (weight, bias)}
+    if bias in found and bias not in expected:
+        if found[bias].any():
+            raise UserError(f"init '{init}' has a classifier with a bias; add --set backbone.head_bias=true")
+        del found[bias]  # as exports have it, for other libraries
+    if fits and bias in expected and bias not in found:
+        found[bias] = torch.zeros_like(expected[bias])
+    fresh = sorted({weight, bias} & set(expected) - set(found))
+    if reason := misfit(found, expected, fresh):
+        raise UserError(
+            f"init '{init}' does not fit {backbone.library}'s {backbone.arch}: {reason}; choose the weights' own backbone.arch"
+        )
+    network.load_state_dict({**expected, **found})
+    return fresh
+
+
+def _state_dict(backbone: Backbone, init: str, head: str) -> dict[str, Tensor]:
+    if init in LIBRARIES:
+        return pretrained_weights(backbone, init)
+    path = Path(init)
+    if (path / DESCRIPTION).is_file():
+        described, network = load_backbone(path)
+        return _for_classes(dict(network.state_dict()), described.classes, backbone.classes, head)
+    if path.is_file():
+        return read_state_dict(path)
+    raise UserError(
+        f"init '{init}' is neither {' nor '.join(LIBRARIES)}, nor a finished run, nor a file with a state dict; "
+        "give one of them"
+    )
+
+
+def _for_classes(
+    weights: dict[str, Tensor], theirs: tuple[str, ...], ours: tuple[str, ...], head: str
+) -> dict[str, Tensor]:
+    """A run's weights with its classifier in our order of classes, or without one where the classes are others."""
+    names = [name for name in (f"{head}.weight", f"{head}.bias") if name in weights]
+    if set(theirs) != set(ours):
+        return {name: tensor for name, tensor in weights.items() if name not in names}
+    rows = torch.tensor([theirs.index(name) for name in ours])
+    return {**weights, **{name: weights[name][rows] for name in names}}

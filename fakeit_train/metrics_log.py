@@ -1,0 +1,78 @@
+"""What a run writes down while it trains: lines of JSON, always, and the loggers that `log_to` names."""
+
+import importlib
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from builders.errors import missing_extra
+from fakeit_train import loggers
+
+METRICS_FILE = "metrics.jsonl"
+IDENTITY_FILE = "logged-as.txt"
+Log = Callable[..., None]
+"""Called as log(step=…, name=value, …)."""
+
+
+@contextmanager
+def open_metrics_log(out: Path, log_to: tuple[str, ...], config: dict[str, Any], start: int) -> Iterator[Log]:
+    """Metrics to metrics.jsonl and to the loggers.
+
+    Raises:
+        UserError: a logger's package is not installed.
+    """
+    with ExitStack() as stack:
+        to_file = stack.enter_context(step_log(out / METRICS_FILE))
+        others = []
+        for name in log_to:
+            module = importlib.import_module(f"{loggers.__name__}.{name}")
+            try:
+                others.append(stack.enter_context(module.open_logger(out, _identity(out, start), config, start)))
+            except ModuleNotFoundError:
+                raise missing_extra(name, name) from None
+
+        def log(step: int, **metrics: float) -> None:
+            to_file(step=step, **metrics)
+            for other in others:
+                other(step, metrics)
+
+        yield log
+
+
+def _identity(out: Path, start: int) -> str:
+    """A name of the run's own: that of its folder, and what tells it from others of that name; kept when it is resumed."""
+    path = out / IDENTITY_FILE
+    if not start or not path.is_file():
+        path.write_text(f"{out.resolve().name}-{uuid.uuid4().hex[:8]}\n", encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
+
+
+@contextmanager
+def step_log(path: Path) -> Iterator[Log]:
+    """Writes a JSON line per call."""
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(**values: Any) -> None:
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+
+        yield write
+
+
+@contextmanager
+def silence() -> Iterator[Log]:
+    """Writes nothing: another process does."""
+    yield lambda **values: None
+
+
+def forget_after(step: int, out: Path) -> None:
+    """Drops the lines of steps that will be taken again, those of ranks that are no more among them."""
+    for path in [out / METRICS_FILE, *out.glob("keys-*.jsonl")]:
+        if path.exists():
+            scratch = path.with_name(f".{path.name}.tmp")
+            with path.open(encoding="utf-8") as old, scratch.open("w", encoding="utf-8") as new:
+                new.writelines(line for line in old if line.endswith("}\n") and json.loads(line)["step"] <= step)
+            scratch.replace(path)

@@ -1,0 +1,87 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from builders.diffusion import prompt_encoder
+from builders.diffusion.loading import load_pipeline
+from builders.diffusion.prompt_encoder import PromptEncoder
+from builders.engines.base import pin_model
+from builders.errors import UserError
+from builders.recipes.recipe import Recipe
+from tests.conftest import EXECUTION
+from tests.tiny_pipeline import FAMILIES, write_tiny_pipeline
+
+PROMPTS = ["one", "two three", "a digit inside sky", "number"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("family") / request.param
+    write_tiny_pipeline(out, request.param)
+    return Path(out)
+
+
+def encoder(recipe: Recipe, family: Path, *, negative_prompt: str = "", is_guided: bool = True) -> PromptEncoder:
+    pinned = pin_model(replace(recipe, model=str(family), scheduler=""))
+    return PromptEncoder(load_pipeline(pinned, EXECUTION), negative_prompt, is_guided=is_guided)
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_prompt_encoder__depends_neither_on_neighbours_nor_on_what_came_before(recipe: Recipe, family: Path) -> None:
+    alone = [encoder(recipe, family)([prompt]) for prompt in PROMPTS]
+    used = encoder(recipe, family)
+    used(["sky", "one one one"])
+    together = used(PROMPTS[::-1] + PROMPTS)
+    for where, expected in enumerate([*alone[::-1], *alone]):
+        assert equal({name: rows[where : where + 1] for name, rows in together.items()}, expected)
+
+
+def test_prompt_encoder__a_full_cache_changes_nothing(
+    recipe: Recipe, family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = encoder(recipe, family)(PROMPTS)
+    size = sum(rows.nbytes for rows in expected.values()) // len(PROMPTS)
+    monkeypatch.setattr(prompt_encoder, "CACHE_BYTES", 2 * size)
+    small = encoder(recipe, family)
+    for _ in range(3):
+        assert equal(small(PROMPTS), expected)
+        assert small._cache.currsize <= 2 * size
+
+
+def test_prompt_encoder__a_known_prompt_is_not_encoded_again(recipe: Recipe, family: Path) -> None:
+    used = encoder(recipe, family)
+    used(PROMPTS)
+    calls: list[object] = []
+    used._encode = lambda *args, **kwargs: calls.append(args)  # type: ignore[method-assign,assignment,return-value]
+    used(PROMPTS[1:])
+    assert calls == []
+
+
+def test_prompt_encoder__unguided_has_no_negative(recipe: Recipe, family: Path) -> None:
+    names = encoder(recipe, family, is_guided=False, negative_prompt="sky")(PROMPTS)
+    assert not any(name.startswith("negative") for name in names)
+
+
+def test_prompt_encoder__negative_prompts_reach_those_that_take_them(recipe: Recipe, family: Path) -> None:
+    if family.name == "flux":
+        with pytest.raises(UserError, match="FluxPipeline takes no negative prompt"):
+            encoder(recipe, family, negative_prompt="sky")
+        return
+    plain, negative = (encoder(recipe, family, negative_prompt=text)(PROMPTS) for text in ("", "sky"))
+    assert torch.equal(plain["prompt_embeds"], negative["prompt_embeds"])
+    assert not torch.equal(plain["negative_prompt_embeds"], negative["negative_prompt_embeds"])
+
+
+def test_prompt_encoder__unknown_pipelines_get_text(recipe: Recipe) -> None:
+    class Other:
+        def __call__(self, prompt: list[str], negative_prompt: list[str]) -> None: ...
+
+    assert PromptEncoder(Other(), "sky", is_guided=True)(["one", "two"]) == {
+        "prompt": ["one", "two"],
+        "negative_prompt": ["sky", "sky"],
+    }

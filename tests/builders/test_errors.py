@@ -1,0 +1,13 @@
+"""Errors of libraries, quoted within our sentences."""
+
+import pytest
+
+from builders.errors import first_line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(OSError(" no such file.\nand more"), "no such file"), (ValueError(), "ValueError"), (KeyError("a"), "'a'")],
+)
+def test_errors__a_quote_is_the_first_line_or_the_kind(error: Exception, line: str) -> None:
+    assert first_line(error) == line

@@ -1,0 +1,219 @@
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+
+from builders.errors import UserError
+from builders.format.manifest import Manifest
+from builders.format.open_clone import open_clone
+from builders.images.read import AS_PUBLISHED, ReadImage
+from builders.networks.backbone import Backbone, build_network, head_of
+from fakeit_eval.features.extract import Loading, class_scores, extract
+from fakeit_eval.image_sets.clones import open_clone_images
+from fakeit_eval.image_sets.files import open_folder
+from fakeit_eval.models import Model
+
+BACKBONE = Backbone(
+    library="torchvision", arch="resnet18", input_size=32, classes=tuple("abcd"), head_bias=True, feature_size=512
+)
+
+
+def fresh_model(out: Path, seed: int = 0) -> Model:
+    torch.manual_seed(seed)
+    network = build_network(BACKBONE)
+    return Model("fresh", BACKBONE, f"seed {seed}", out, lambda: network)
+
+
+def test_extract__are_what_the_classifier_sees(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    images, model = open_clone_images(str(finished[0])), fresh_model(tmp_path)
+    found = extract(model, images, Loading(batch_size=7, workers=1, cache=tmp_path))
+    logits = class_scores(model, found)
+    assert found.shape == (len(images), 512) and logits.shape == (len(images), 4)
+    assert images.labels.tolist() == [sample.label for sample in open_clone(finished[0])]
+    head = head_of(model.network)[1]
+    expected = found[:] @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    assert np.allclose(logits, expected, atol=1e-4)
+
+
+def test_extract__are_read_by_slice_and_by_row(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    found = extract(fresh_model(tmp_path), open_clone_images(str(finished[0])), Loading(cache=tmp_path))
+    whole = np.load(found.path)
+    assert np.array_equal(found[:], whole) and np.array_equal(found[3:9], whole[3:9])
+    rows = np.array([5, 0, 60])
+    assert np.array_equal(found[rows], whole[rows])
+
+
+def test_extract__come_from_the_cache_until_anything_changes(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    images, loading = open_clone_images(str(finished[0])), Loading(cache=tmp_path)
+    first = extract(fresh_model(tmp_path), images, loading)
+
+    def read(number: int, policy: str) -> ReadImage:
+        raise AssertionError("a picture was read again")
+
+    unreadable = replace(images, read=read)
+    assert extract(fresh_model(tmp_path), unreadable, loading).path == first.path
+    assert extract(fresh_model(tmp_path, seed=1), images, loading).path != first.path
+    some = images.subset(np.arange(10))
+    assert extract(fresh_model(tmp_path), some, loading).path != first.path
+    assert extract(fresh_model(tmp_path), replace(images, state="touched"), loading).path != first.path
+    assert extract(fresh_model(tmp_path), replace(images, policy=AS_PUBLISHED), loading).path != first.path
+
+
+def test_extract__damaged_ones_are_made_again(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    images, loading = open_clone_images(str(finished[0])), Loading(cache=tmp_path)
+    first = extract(fresh_model(tmp_path), images, loading)
+    whole = first[:]
+    first.path.write_bytes(first.path.read_bytes()[:-100])
+    assert np.array_equal(extract(fresh_model(tmp_path), images, loading)[:], whole)
+
+
+def test_extract__a_broken_picture_is_named_and_the_rest_is_kept(
+    finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    images = open_clone_images(str(finished[0]))
+
+    def read(number: int, policy: str) -> ReadImage:
+        if number == 50:
+            raise UserError("picture 50 is broken")
+        return images.read(number, policy)
+
+    with pytest.raises(UserError, match="picture 50 is broken"):
+        extract(fresh_model(tmp_path), replace(images, read=read), Loading(cache=tmp_path, batch_size=10))
+
+
+KILLED = """
+import sys, os, signal, time
+from pathlib import Path
+from dataclasses import replace
+import fakeit_eval.features.extract as features
+from fakeit_eval.image_sets.clones import open_clone_images
+from tests.fakeit_eval.features.test_extract import fresh_model
+features.SECONDS_BETWEEN_NOTES = 0
+images = open_clone_images(sys.argv[1])
+def read(number, policy):
+    if number == 45:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return images.read(number, policy)
+cache = Path(sys.argv[2])
+features.extract(fresh_model(cache), replace(images, read=read), features.Loading(batch_size=10, cache=cache))
+"""
+
+
+def test_extract__killed_they_go_on_with_the_next_batch(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    died = subprocess.run([sys.executable, "-c", KILLED, str(finished[0]), str(cache)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    (progress,) = cache.glob("features/*/progress.json")
+    assert json.loads(progress.read_text()) == {"num_done": 40, "num_cut": 0}
+    images, queries = open_clone_images(str(finished[0])), []
+
+    def read(number: int, policy: str) -> ReadImage:
+        queries.append(number)
+        return images.read(number, policy)
+
+    resumed = extract(fresh_model(tmp_path), replace(images, read=read), Loading(batch_size=10, cache=cache))
+    assert min(queries) == 40
+    whole = extract(fresh_model(tmp_path), images, Loading(batch_size=10, cache=tmp_path / "other"))
+    assert np.allclose(resumed[:], whole[:], atol=1e-5) and os.path.samefile(resumed.path.parent, progress.parent)
+
+
+def test_extract__a_network_without_a_plain_classifier_is_told(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    model = fresh_model(tmp_path)
+    network = torch.nn.Sequential(copy.deepcopy(model.network), torch.nn.Softmax(dim=1))
+    odd = replace(model, load=lambda: network)
+    with pytest.raises(UserError, match="does not end in one linear classifier"):
+        extract(odd, open_clone_images(str(finished[0])), Loading(cache=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"num_done": 99, "num_cut": 0}',
+        '{"num_done": -3, "num_cut": 0}',
+        '{"num_done": Infinity}',
+        '{"num_done": "5"}',
+        "[]",
+    ],
+)
+def test_extract__whatever_progress_says_they_are_whole(
+    text: str, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    images, loading = open_clone_images(str(finished[0])), Loading(cache=tmp_path)
+    first = extract(fresh_model(tmp_path), images, loading)
+    whole = first[:]
+    (first.path.parent / "progress.json").write_text(text)
+    assert np.allclose(extract(fresh_model(tmp_path), images, loading)[:], whole, atol=1e-5)
+
+
+def test_extract__that_are_no_numbers_are_told(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    model = fresh_model(tmp_path)
+    with torch.no_grad():
+        next(model.network.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="features that are no numbers"):
+        extract(model, open_clone_images(str(finished[0])), Loading(cache=tmp_path))
+
+
+def photographs(folder: Path) -> list[Path]:
+    """The photographs that scikit-image and scikit-learn ship, as files in one class folder."""
+    import skimage.data
+    from sklearn.datasets import load_sample_images
+
+    names = ("astronaut", "coffee", "cat", "camera", "coins", "page")
+    found = [*load_sample_images().images, *(getattr(skimage.data, name)() for name in names)]
+    (folder / "photograph").mkdir(parents=True)
+    paths = [folder / "photograph" / f"{number}.png" for number in range(len(found))]
+    for path, pixels in zip(paths, found, strict=True):
+        Image.fromarray(pixels).convert("RGB").save(path)
+    return paths
+
+
+def test_extract__of_torchvisions_resnet50_are_bit_equal_to_plain_torchvision(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    paths = photographs(tmp_path / "images")
+    torch.manual_seed(0)
+    backbone = Backbone(library="torchvision", arch="resnet50", classes=("a", "b"), feature_size=2048)
+    network = build_network(backbone).eval()
+    model = Model("resnet50", backbone, "seed 0", tmp_path, lambda: network)
+    found = extract(model, open_folder(str(tmp_path / "images")), Loading(cache=tmp_path, batch_size=4))
+    plain = resnet50()
+    plain.fc = torch.nn.Identity()
+    plain.load_state_dict({name: value for name, value in network.state_dict().items() if not name.startswith("fc.")})
+    transform = Compose([
+        Resize(224, InterpolationMode.BICUBIC), CenterCrop(224), ToTensor(),
+        Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ])  # fmt: skip
+    pixels = [transform(Image.open(path)) for path in paths]
+    with torch.inference_mode():
+        expected = [plain.eval()(torch.stack(pixels[start : start + 4])).numpy() for start in range(0, len(pixels), 4)]
+    assert np.array_equal(found[:], np.concatenate(expected))
+
+
+def test_extract__cut_files_are_read_as_published_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    for number in range(3):
+        Image.fromarray(pixels).save(tmp_path / "images" / "a" / f"{number}.jpg")
+    path = tmp_path / "images" / "a" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:2000])
+    images, model = open_folder(str(tmp_path / "images")), fresh_model(tmp_path)
+    with pytest.raises(
+        UserError, match=r"1\.jpg' cannot be read \(JPEG image does not decode: image file is truncated"
+    ):
+        extract(model, images, Loading(cache=tmp_path))
+    found = extract(model, replace(images, policy=AS_PUBLISHED), Loading(cache=tmp_path, batch_size=2))
+    assert found.num_cut == 1
+    assert extract(model, replace(images, policy=AS_PUBLISHED), Loading(cache=tmp_path)).num_cut == 1  # kept
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with Image.open(path) as image:
+        assert (np.asarray(image.convert("RGB")) == images.read(1, AS_PUBLISHED).pixels).all()
