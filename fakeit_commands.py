@@ -20,7 +20,7 @@ def train() -> None:
 
 
 def evaluate() -> None:
-    _start("fakeit-eval", "fakeit_eval.cli")
+    _start("fakeit-eval", "fakeit_eval.cli.main")
 
 
 def _start(program: str, module: str) -> None:

@@ -63,35 +63,33 @@ def make_clone(
     on_images: Callable[[int], object] = lambda num_images: None,
     on_warning: Callable[[str], object] = warnings.warn,
 ) -> Manifest | None:
-    """Makes what is missing of a clone and finalises it when all shards are there; the engine behind `materialize`.
+    """Makes the missing shards of a clone, and finalizes it once all are there; `materialize` calls this.
 
     Args:
         plan: What to make.
         out: Directory or URL.
         execution: How workers compute.
-        shards: Make only these, and leave finalising to a call without.
-        runner_name: local, slurm, ray, or a plug-in's.
-        num_workers: 0 is one for each GPU, or one.
+        shards: Make only these shards, and leave finalizing to a call without this argument.
+        runner_name: local, slurm, ray, or the name of a plug-in.
+        num_workers: 0 means one per GPU, or one without a GPU.
         address: The cluster of the runner, if it has one.
-        scratch: A local folder for tars on their way to a remote store; "" is one under the temporary directory.
-        patience: Seconds for which a store that does not answer is asked again.
-        stop: May end it early.
-        text: What goes into the card.
-        on_start: Hears how many images are finished and how many the clone will have.
-        on_images: Hears of every batch.
-        on_note: Hears why a worker was replaced or gets nothing more.
+        scratch: Local folder for tars on their way to a remote store; "" means one under the temporary directory.
+        patience: Seconds for which to retry a store that does not answer.
+        stop: Ends the run early when it is requested.
+        text: What the user says in the card.
+        on_start: Called once with the number of finished images and the number of all images.
+        on_images: Called with the number of new images after every batch.
+        on_warning: Called with a sentence when a worker is replaced or retired.
 
     Returns:
-        The manifest of the finished clone; None where shards are left to other calls.
+        The manifest of the finished clone; None if other calls have to make the rest.
 
     Raises:
         FailedShardsError: some shards were given up.
-        StoppedError: a signal ended it.
-        UnreachableError: the store did not answer for longer than the patience; finished tars are kept.
+        StoppedError, UnreachableError: a signal, or a store that did not answer for too long; finished tars are kept.
         UserError: the output holds something else or cannot be written, or no shard can be made.
     """
-    storage = open_storage(out)
-    runner = find_runner(runner_name)
+    runner, storage = find_runner(runner_name), open_storage(out)
     runner.prepare(address)
     state = read_state(storage)
     state.check(plan)
@@ -99,15 +97,9 @@ def make_clone(
         return _remove_leftovers(plan, state, text)
     with Heartbeat(storage, plan.recipe.hash, runner=runner_name) as heartbeat:
         job = Job(
-            task=Task(plan=plan, out=out, scratch=scratch, patience=patience),
-            execution=execution,
-            heartbeat=heartbeat,
-            num_workers=num_workers,
-            address=address,
-            stop=stop or Stop(),
-            on_images=on_images,
-            on_warning=on_warning,
-        )
+            task=Task(plan=plan, out=out, scratch=scratch, patience=patience), execution=execution, heartbeat=heartbeat,
+            num_workers=num_workers, address=address, stop=stop or Stop(), on_images=on_images, on_warning=on_warning,
+        )  # fmt: skip
         heartbeat.check_recipe()
         return _make(runner, job, shards, text, on_start)
 

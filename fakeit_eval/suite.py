@@ -6,7 +6,9 @@ from pathlib import Path
 
 from builders.errors import UserError
 from fakeit_eval.analyze import check_normalization
-from fakeit_eval.evaluate import ProbeSettings, analyze_task, analyze_test_set, classify_model, probe_model
+from fakeit_eval.evaluate.analysis import analyze_task, analyze_test_set
+from fakeit_eval.evaluate.classifier import test_classifier
+from fakeit_eval.evaluate.probe import ProbeSettings, probe_model
 from fakeit_eval.features.extract import Loading
 from fakeit_eval.image_sets.annotation_files import DataRoot
 from fakeit_eval.models import Model
@@ -58,7 +60,7 @@ def run_suite(
     tasks = open_tasks(suite.tasks, data_root) if needs_tasks else []
     for opened in open_test_sets(suite.test_sets, data_root.root):
         if "test" in only and model.backbone.classes:  # an encoder alone has nothing to test
-            paths.append(classify_model(model, opened, loading, again=again))
+            paths.append(test_classifier(model, opened, loading, again=again))
         if "analyze" in only:
             paths.append(analyze_test_set(model, opened, loading, normalization, again=again))
     for task in tasks:

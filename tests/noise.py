@@ -1,4 +1,4 @@
-"""Clones of noise: pictures of a size in bytes that is wanted, made in no time."""
+"""Clones of noise: images of a chosen size in bytes, made quickly."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ from builders.real_images import RealImages
 
 def write_noise_clone(out: Path, *, num_classes: int, per_class: int, shard_size: int, side: int) -> Path:
     """A clone of JPEGs of noise, `side` pixels square: about 1.4 bytes a pixel."""
-    source = out.with_name(f"{out.name}-pictures")
+    source = out.with_name(f"{out.name}-images")
     generator = np.random.default_rng(0)
     for label in range(num_classes):
         folder = source / f"class_{label:03d}"

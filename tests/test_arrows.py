@@ -188,7 +188,7 @@ def test_arrows__no_import_at_the_top_is_of_unix_alone(folder: str) -> None:
 def test_arrows__reading_and_training_are_imported_without_the_signals_of_unix() -> None:
     code = (
         "import signal\nfor name in ('SIGUSR1', 'SIGUSR2', 'SIGKILL'): delattr(signal, name)\n"
-        "import fakeit_train.trainer, builders.format.open_clone, builders.cli.main, fakeit_eval.cli\nprint('ok')"
+        "import fakeit_train.trainer, builders.format.open_clone, builders.cli.main, fakeit_eval.cli.main\nprint('ok')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "ok\n", done.stderr

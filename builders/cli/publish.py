@@ -1,5 +1,6 @@
 """`fakeit-build card` and `push`: describe a clone, and put it where others read it."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,6 +103,9 @@ def show_in_card(clone: str, name: str, image: Path) -> None:
 
 
 def _push_to_hub(clone: str, repo_id: str, target: "HubTarget", tag: bool, replace: bool) -> None:
+    # hf_xet reads this when it is imported: it notes what it has uploaded at once, so that a push that is killed and run again
+    # sends at most the pieces that were on their way.
+    os.environ.setdefault("HF_XET_DATA_SESSION_XORB_METADATA_FLUSH_MAX_COUNT", "1")
     from huggingface_hub.utils import disable_progress_bars, logging
 
     from builders.publishing.push_to_hub import push_to_hub

@@ -10,72 +10,30 @@ with a cache, whole shards are fetched, checked and kept while there is room.
 """
 
 import bisect
-import hashlib
-import io
 import itertools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builders.errors import SampleNotFoundError, UserError, first_line
-from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest, ShardEntry
-from builders.format.metadata import read_rows
+from builders.errors import SampleNotFoundError, UserError
+from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, ShardEntry
+from builders.format.metadata_reader import MetadataReader
 from builders.format.resolve import open_manifest
 from builders.format.rounds import MAX_COUNT, Rounds
+from builders.format.samples import EncodedSample, ImageRange, SampleView
 from builders.format.shard_cache import ShardCache
-from builders.format.tar_shard import MAX_MEMBER_BYTES
 from builders.images.read import AS_SEEN, ReadImage, decode_sample, read_image
 from builders.storage.base import open_storage
 
 NUM_OPEN_SHARDS = 64
 BYTES_PAST_CACHE = 32 * 2**20
 """How much each process reads by ranges while shards are fetched, so that its first batches need not wait for them."""
-INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedSample:
-    key: str
-    label: int
-    image: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SampleView:
-    key: str
-    label: int
-    image: memoryview
-    """Of the mapped file; it keeps the file open and does not travel to other processes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ImageRange:
-    """Where a sample's picture lies, and what its metadata says of it."""
-
-    shard: ShardEntry
-    start: int
-    end: int
-    key: str
-    label: int
-    sha256: str
-    """Of the picture; "" in a local clone, whose index has none."""
-
-    @property
-    def num_bytes(self) -> int:
-        return self.end - self.start
-
-    def is_of(self, image: bytes) -> bool:
-        return hashlib.sha256(image).hexdigest() == self.sha256
-
-    def view(self, image: bytes) -> SampleView:
-        return SampleView(self.key, self.label, memoryview(image))
 
 
 class Clone:
@@ -91,7 +49,8 @@ class Clone:
         self._bytes_past_cache = BYTES_PAST_CACHE
         self._indexed: set[int] = set()
         self._has_ranges: bool | None = None
-        self.shard_index = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._read_index)
+        self._reader = MetadataReader(root, manifest, self.storage, self.cache)
+        self.shard_index = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._reader.index)
         self._map = lru_cache(maxsize=NUM_OPEN_SHARDS)(self._open_map)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,7 +117,7 @@ class Clone:
         found = {
             number: location.view(content)
             for (number, location), content in zip(locations.items(), contents, strict=True)
-            if content is not None and location.is_of(content)
+            if content is not None and location.matches(content)
         }
         if self.cache:
             is_over = len(found) < len(missing)
@@ -167,13 +126,13 @@ class Clone:
             )
         return found
 
-    def _location(self, number: int) -> "_ImageRange":
+    def _location(self, number: int) -> ImageRange:
         shard, row = self.locate(number)
         index, entry = self.shard_index(shard), self.manifest.shards[shard]
         start = index["image_offset"][row]
         end = start + index["image_size"][row]
         sha256 = "" if self.storage.is_local else index["sha256"][row]
-        return _ImageRange(entry, start, end, index["key"][row], index["label"][row], sha256)
+        return ImageRange(entry, start, end, index["key"][row], index["label"][row], sha256)
 
     def _is_in_cache(self, shard: int) -> bool:
         return self.cache is not None and self.cache.has(self.manifest.shards[shard])
@@ -261,52 +220,13 @@ class Clone:
             raise UserError(f"the recipe of '{self.root}' does not count its classes; run 'fakeit-build verify'")
         return found
 
-    def _read_index(self, shard: int) -> dict[str, list[Any]]:
-        """`INDEX_COLUMNS` of one shard as lists, and of a remote one the pictures' sha256.
-
-        Raises:
-            UserError: the metadata cannot be read, or a label or a place in the shard is out of range.
-        """
-        columns = INDEX_COLUMNS if self.storage.is_local else (*INDEX_COLUMNS, "sha256")
-        index = self.metadata(shard, list(columns)).to_pydict()
-        shard_bytes, num_classes = self.manifest.shards[shard].num_bytes, len(self.manifest.label_names)
-        for key, label, start, size in zip(*(index[name] for name in INDEX_COLUMNS), strict=True):
-            if not (0 <= start <= shard_bytes - size and 0 <= size <= MAX_MEMBER_BYTES):
-                raise UserError(
-                    f"'{key}' in '{self.root}' has {size} bytes at {start}, which is no place in its shard; "
-                    f"run 'fakeit-build verify {self.root}', and make the clone again"
-                )
-            if not 0 <= label < num_classes:
-                raise UserError(
-                    f"label {label} of '{key}' in '{self.root}' is out of range 0 to {num_classes - 1}; "
-                    f"run 'fakeit-build verify {self.root}', and make the clone again"
-                )
-        return index
-
     def metadata(self, shard: int, columns: list[str] | None = None) -> pa.Table:
         """Metadata rows of one shard (see `schema.METADATA_SCHEMA`).
 
         Raises:
-            UserError: the metadata file is missing, broken, or of another clone.
+            UserError: the metadata file is missing, broken, or belongs to another clone.
         """
-        entry = self.manifest.metadata[shard // SHARDS_PER_METADATA_FILE]
-        try:
-            with self._open_metadata(entry) as file:
-                rows = read_rows(file, shard % SHARDS_PER_METADATA_FILE, columns)
-        except (OSError, KeyError, IndexError, OverflowError, UnicodeError, pa.ArrowException) as error:
-            raise UserError(
-                f"'{self.storage.url(entry.name)}' cannot be read ({first_line(error)}); run 'fakeit-build verify'"
-            ) from None
-        if rows.num_rows != self.manifest.shards[shard].num_samples:
-            raise UserError(
-                f"'{self.storage.url(entry.name)}' does not fit the clone; run 'fakeit-build verify {self.root}'"
-            )
-        return rows
-
-    def _open_metadata(self, file: FileEntry) -> BinaryIO:
-        """Through the cache where there is one; so a node fetches each metadata file once."""
-        content = self.cache.read(self.storage, file, 0, file.num_bytes) if self.cache else None
-        return self.storage.open(file.name) if content is None else io.BytesIO(content)
+        return self._reader.rows(shard, columns)
 
     def _read_map(self, entry: ShardEntry, start: int, end: int) -> memoryview:
         try:
@@ -318,7 +238,7 @@ class Clone:
             raise UserError(f"shard '{self.storage.path(entry.name)}' is cut; run 'fakeit-build verify {self.root}'")
         return content
 
-    def _read_range(self, location: "_ImageRange") -> bytes:
+    def _read_range(self, location: ImageRange) -> bytes:
         """A picture by itself, which its own sha256 vouches for; fetched once more if it does not."""
         for _ in range(2):
             try:
@@ -327,7 +247,7 @@ class Clone:
                 raise UserError(
                     f"shard '{self.storage.url(location.shard.name)}' is not there; run 'fakeit-build verify'"
                 ) from None
-            if location.is_of(image):
+            if location.matches(image):
                 return image
         raise UserError(
             f"sample '{location.key}' of '{self.root}' came with another sha256 than its metadata says, twice; "

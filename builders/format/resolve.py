@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from builders.errors import ReadableError, UnreachableError, UserError, first_line, missing_extra
 from builders.format.manifest import Manifest, parse_manifest, read_manifest
 from builders.storage.base import open_storage
-from builders.storage.remote import NUM_ATTEMPTS
 from builders.storage.retry import is_offline, is_transient, retry
+from builders.storage.stores import NUM_ATTEMPTS
 
 if TYPE_CHECKING:
     from builders.format.shard_cache import ShardCache

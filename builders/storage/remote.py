@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -18,16 +18,22 @@ import fsspec
 import fsspec.asyn
 from fsspec import AbstractFileSystem
 
-from builders.errors import ReadableError, UnreachableError, UserError, first_line, missing_extra
+from builders.errors import ReadableError, UnreachableError, UserError
 from builders.storage.local import checked_path, temporary_file
+from builders.storage.remote_file import RemoteFile
 from builders.storage.retry import http_status, is_of_the_network, is_offline, is_transient, retry
+from builders.storage.stores import (
+    NUM_ATTEMPTS,
+    NUM_ATTEMPTS_OF_CLIENTS,
+    READ_OPTIONS,
+    advice,
+    client_options,
+    time_of,
+)
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-NUM_ATTEMPTS = 12
-NUM_ATTEMPTS_OF_CLIENTS = {"hf": 3, "s3": 3}
-"""Fewer where the store's own client tries again, too."""
 NUM_READERS = 16
 """Small files that are read at once; an object store takes its time over each."""
 CHUNK_BYTES = 32 * 1024 * 1024
@@ -36,8 +42,6 @@ BLOCK_BYTES = 1024 * 1024
 """Read ahead in files that are read in order."""
 RANGES_AT_ONCE = 64
 """Ranges that are asked for at the same time; over http each takes a connection of its own."""
-SECONDS_TO_CONNECT, SECONDS_WITHOUT_BYTES = 15, 30
-"""After which a connection over http counts as stalled; the other clients have limits of their own."""
 
 
 class RemoteStorage:
@@ -46,14 +50,13 @@ class RemoteStorage:
     def __init__(self, root: str, num_attempts: int | None = None) -> None:
         protocol = root.partition("://")[0]
         try:
-            self._fs, self.root = fsspec.core.url_to_fs(root, **_options(protocol))
+            self._fs, self.root = fsspec.core.url_to_fs(root, **client_options(protocol))
         except (ImportError, ValueError) as error:
             raise UserError(f"cannot open '{root}': {error}") from None
         self._num_attempts = num_attempts or NUM_ATTEMPTS_OF_CLIENTS.get(protocol, NUM_ATTEMPTS)
         self._may_lack_ranges = protocol in ("http", "https")
         self._is_fixed = protocol == "hf" and bool(re.search("@[0-9a-f]{40}(/|$)", self.root))
-        # HfFileSystem's files read five megabytes ahead; every read here asks for exactly the bytes it needs.
-        self._read_options = {"cache_type": "none"} if protocol == "hf" else {}
+        self._read_options = READ_OPTIONS.get(protocol, {})
         self._of_threads: dict[int, AbstractFileSystem] | None = {} if protocol == "hf" and not self._is_fixed else None
 
     @property
@@ -89,7 +92,7 @@ class RemoteStorage:
         return [*self._listed(folder)]
 
     def times(self, folder: str) -> dict[str, datetime | None]:
-        return {name: _time_of(info) for name, info in self._listed(folder).items()}
+        return {name: time_of(info) for name, info in self._listed(folder).items()}
 
     def sizes(self) -> dict[str, int]:
         return {name: int(info["size"]) for name, info in self._listed("").items()}
@@ -170,7 +173,7 @@ class RemoteStorage:
         return self._call(name, read)
 
     def open(self, name: str) -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(_Ranges(self, name, self.size(name)), BLOCK_BYTES))
+        return cast(BinaryIO, io.BufferedReader(RemoteFile(self, name, self.size(name)), BLOCK_BYTES))
 
     def write(self, name: str, content: bytes) -> None:
         self._call(name, self.fs.pipe_file, self.path(name), content)
@@ -234,7 +237,7 @@ class RemoteStorage:
             if isinstance(error, NotImplementedError):
                 raise UserError(f"{self.url(name)}: this store cannot be written to; choose another one") from None
             kind = UnreachableError if is_transient(error) or is_offline(error) else UserError
-            raise kind(f"{self.url(name)}: {_advice(error)}") from None
+            raise kind(f"{self.url(name)}: {advice(error)}") from None
 
     def _look_again(self) -> None:
         """Forgets listings, for others may write to the store, too."""
@@ -247,70 +250,3 @@ async def _has_ranges(fs: Any, url: str) -> bool:
     headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
     async with session.get(fs.encode_url(url), **{**fs.kwargs, "headers": headers}) as response:
         return bool(response.status == 206)
-
-
-class _Ranges(io.RawIOBase):
-    """A remote file as ranges of it, each tried again where the network breaks it."""
-
-    def __init__(self, storage: RemoteStorage, name: str, num_bytes: int) -> None:
-        self._storage, self._name, self._num_bytes = storage, name, num_bytes
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._position + len(buffer), self._num_bytes)
-        if end <= self._position:
-            return 0
-        content = self._storage.read(self._name, self._position, end)
-        buffer[: len(content)] = content
-        self._position = end
-        return len(content)
-
-
-TIMES = ("uploaded_at", "LastModified", "last_modified", "updated", "mtime", "created")
-"""What stores call the time in a listing at which a file was last written."""
-
-
-def _time_of(info: dict[str, Any]) -> datetime | None:
-    found = next((info[name] for name in TIMES if info.get(name)), None)
-    if isinstance(found, int | float):
-        return datetime.fromtimestamp(found, UTC)
-    return found if isinstance(found, datetime) else None
-
-
-def _options(protocol: str) -> dict[str, Any]:
-    """Options of a file system beside those that the user's own configuration of fsspec gives."""
-    if protocol not in ("http", "https"):
-        return {}
-    try:
-        import aiohttp
-    except ModuleNotFoundError:
-        raise missing_extra("aiohttp", "http") from None
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_WITHOUT_BYTES)
-    return {"client_kwargs": {"timeout": timeout}}
-
-
-def _advice(error: Exception) -> str:
-    status, kind = http_status(error), type(error).__name__
-    if status == 401 or "Credentials" in kind:
-        return "the store does not know you; log in, or set its credentials"
-    if status == 403 or isinstance(error, PermissionError):
-        return "the store does not let you (403); check the name and your rights"
-    if is_offline(error):
-        return "HF_HUB_OFFLINE is set; unset it"
-    if is_transient(error):
-        return f"tried again and again, it failed with {kind}: {first_line(error)}; run again, which goes on where it stopped"
-    return f"{kind}: {first_line(error)}; check the URL"

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from builders.errors import UserError
 from builders.images.center_crop import PREPROCESSING
 from builders.versions import versions
 from fakeit_eval.analyze import MEASURES
-from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.image_sets.base import ImageSet, Labels
 
 NUMBERS = ("top5", "mean_per_class", "top1_spread")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scipy", "optuna")
@@ -56,6 +58,17 @@ def describe_data(name: str, splits: Sequence[ImageSet], difference: str = "") -
         "read": " and ".join(policies),
         "preprocessing": PREPROCESSING,
         **({"difference": difference} if difference else {}),
+    }
+
+
+def describe_features(source: Evaluated, labels: Labels) -> dict[str, Any]:
+    """What was evaluated on, for features from a file."""
+    return {
+        "name": source.name,
+        "path": source.name,
+        "digest": source.sha256,
+        "num_samples": len(labels),
+        "num_classes": len(np.unique(labels)),
     }
 
 

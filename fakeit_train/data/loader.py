@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.errors import ReadableError
-from builders.format.open_clone import SampleView
+from builders.format.samples import SampleView
 from fakeit_train.config import TrainConfig
 from fakeit_train.crops.on_cpu import Pixels, make_batch
 from fakeit_train.crops.on_device import BatchParameters, PackedImages, collect, pack

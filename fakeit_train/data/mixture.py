@@ -11,7 +11,8 @@ from functools import cached_property
 
 from builders.errors import UserError
 from builders.format.manifest import ShardEntry
-from builders.format.open_clone import Clone, SampleView, open_clone
+from builders.format.open_clone import Clone, open_clone
+from builders.format.samples import SampleView
 from fakeit_train.config import DataConfig
 from fakeit_train.data.order import BatchOrder, Order, weighted_order
 from fakeit_train.data.selection import Condition, Piece, digest_of_keys, find_excluded, num_broken, read_keys, select

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from builders.format.manifest import Manifest
-from builders.format.open_clone import EncodedSample, open_clone
+from builders.format.open_clone import open_clone
+from builders.format.samples import EncodedSample
 from builders.images.read import decode_image
 from builders.make_clone import make_clone
 from builders.planning.plan import Plan

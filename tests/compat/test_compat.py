@@ -23,7 +23,7 @@ from builders.publishing.push_to_url import push_to_url
 from builders.registry import find_execution, find_recipe
 from builders.verification.regenerate import regenerate
 from builders.verification.verify_clone import verify_clone
-from fakeit_eval import cli as eval_cli
+from fakeit_eval.cli import main as eval_cli
 from tests import in_process
 from tests.loopback.hub import Hub, hub_environment
 

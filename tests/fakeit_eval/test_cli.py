@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from builders.format.manifest import Manifest
-from fakeit_eval import cli
+from fakeit_eval.cli import main as cli
 from fakeit_train.config import load_config
 from fakeit_train.trainer import train
 from tests import in_process
@@ -296,7 +296,7 @@ def finished_trials(log: Path) -> list[int]:
     [
         (["test", "nowhere", "--data", "CLONE"], "no trained backbone in 'nowhere'"),
         (["test", "RUN", "--data", "nowhere"], "there is no clone, no directory of class folders and no archive"),
-        (["test", "--data", "CLONE"], "no run to evaluate"),
+        (["test", "--data", "CLONE"], "no model to evaluate"),
         (["test", "RUN", "--data", "imagenet_r"], "'imagenet_r' has to be somewhere"),
         (["test", "RUN", "--data", "CLONE", "--batch-size", "0"], "--batch-size 0 --workers 0 load nothing"),
         (["probe", "RUN", "--train", "CLONE", "--test", "CLONE", "--trials", "0"], "0 trials"),
@@ -309,7 +309,7 @@ def finished_trials(log: Path) -> list[int]:
         (["probe", "R" * 300, "--data", "wine"], "File name too long"),
         (["study", "colour"], "unknown study 'colour'"),
         (["study", "size", "--share", "3/2"], "--share 3/2 cannot be read"),
-        (["probe", "RUN", "--features", "x.npz"], "--features is evaluated by itself"),
+        (["probe", "RUN", "--features", "x.npz"], "--features is evaluated on its own"),
         (
             ["analyze", "RUN", "--data", "CLONE", "--normalization", "both"],
             "unknown normalization 'both'; choose from text, caption",

@@ -61,7 +61,8 @@ def call_in_process(module: str, arguments: list[str], out: Path, setting: Setti
     """In place of the study's `_call`: the same commands, without processes of their own."""
     if module in ("builders", "fakeit_train", "fakeit_eval"):
         ended = in_process.call(
-            importlib.import_module("builders.cli.main" if module == "builders" else f"{module}.cli").main, *arguments
+            importlib.import_module(f"{module}.cli" if module == "fakeit_train" else f"{module}.cli.main").main,
+            *arguments,
         )
         assert ended.returncode == 0, ended.stderr
     else:
@@ -163,7 +164,7 @@ def test_study__mistakes_are_told(name: str, base_name: str, values: list[str], 
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/2/3"])
 def test_study__parts_are_checked(text: str) -> None:
-    with pytest.raises(UserError, match="is no part; write i/n"):
+    with pytest.raises(UserError, match="cannot be read; write i/n"):
         parse_share(text)
 
 

@@ -11,7 +11,7 @@ from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
 from builders.networks.backbone import build_network
-from fakeit_eval.evaluate import classify_model as evaluate
+from fakeit_eval.evaluate.classifier import test_classifier as evaluate
 from fakeit_eval.features.extract import Loading
 from fakeit_eval.models import open_model
 from fakeit_eval.open_test_sets import open_test_sets

@@ -435,7 +435,7 @@ class _Hub(Handler):
         self.server.put(content)
         self.send(b"")
 
-    @route("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})/(?P<part>\d+)")
+    @route("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})/(?P<piece>\d+)")
     def lfs_part(self, oid: str, piece: str) -> None:
         content = self.body()
         (self.server.pieces / f"{oid}.{piece}").write_bytes(content)

@@ -14,7 +14,7 @@ from builders.errors import UserError
 from builders.format.open_clone import open_clone
 from builders.images.source import read_source
 from builders.real_images import RealImages
-from builders.viewing.gallery import open_source
+from builders.viewing.gallery_sources import open_source
 from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_train.data.decode import decode
 from tests import in_process

@@ -196,9 +196,7 @@ def test_push_to_hub__a_clone_that_changes_while_it_is_pushed_is_told(clone: Pat
         return None
 
     hub.traffic.choose = choose
-    assert "does not come to be in 'user/digits' as it was when the push began" in message(
-        push(hub, clone, "user/digits")
-    )
+    assert "has other content in 'user/digits' than when the push began" in message(push(hub, clone, "user/digits"))
     assert in_repo(hub) == {}
 
 
@@ -270,7 +268,7 @@ def test_push_to_hub__what_the_hub_refuses_is_one_sentence_without_the_token(
     assert "'a b' is no name of a repo" in message(push(hub, clone, "a b"))
     assert "is no name for a config" in message(push(hub, clone, "user/digits", "--config", "../x"))
     assert push(hub, clone, "user/digits").returncode == 0
-    assert "is there already and public" in message(push(hub, clone, "user/digits", "--private"))
+    assert "already exists and is public" in message(push(hub, clone, "user/digits", "--private"))
     hub.forbidden.add("user/digits")
     hub.repos["user/digits"].commit("main", {}, "emptied")
     assert "(403)" in message(push(hub, clone, "user/digits"))
@@ -292,7 +290,7 @@ def test_push_to_hub__main_that_moved_meanwhile_is_told_and_the_next_push_lands(
         return None
 
     hub.traffic.choose = choose
-    assert "was changed by another meanwhile" in message(push(hub, clone, "user/digits"))
+    assert "was changed by someone else meanwhile" in message(push(hub, clone, "user/digits"))
     assert push(hub, clone, "user/digits").returncode == 0 and in_repo(hub) == contents(clone)
 
 

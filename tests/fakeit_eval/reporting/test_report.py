@@ -75,7 +75,7 @@ def test_report__wide_keeps_probes_apart() -> None:
     results.append(score("probe", "pets", 74.0, settings={"probe": "logistic_regression", "trials": 3}))
     header, row = list(csv.reader(io.StringIO(render(results, "csv", "wide"))))
     found = dict(zip(header, row, strict=True))
-    assert found["pets (logistic regression)"] == "75.0 / 74.0" and found["pets (k nearest neighbours)"] == "42.5"
+    assert found["pets (logistic regression)"] == "75.0 / 74.0" and found["pets (k nearest neighbors)"] == "42.5"
 
 
 def test_report__the_papers_probes_are_not_beside_others() -> None:

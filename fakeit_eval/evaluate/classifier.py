@@ -1,0 +1,66 @@
+"""Tests a model's own classifier on a test set: `fakeit-eval test`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builders.classes.matching import match_classes
+from builders.errors import UserError
+from fakeit_eval.classify import classify, shared_rows
+from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_files
+from fakeit_eval.features.extract import Loading, class_scores, extract
+from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.models import Model
+from fakeit_eval.open_test_sets import OpenedSet
+from fakeit_eval.reporting.results import describe_data
+
+
+def test_classifier(model: Model, opened: OpenedSet, loading: Loading, *, again: bool = False) -> Path:
+    """Top-1, top-5, per-class accuracy and confusion of a model's classifier on a test set; the path of the result.
+
+    Raises:
+        UserError: an image is broken, the model has no classifier, or it knows none of the set's classes.
+    """
+    backbone = model.backbone
+    if not backbone.classes:
+        raise UserError(f"'{model.name}' has no classifier to test; use 'fakeit-eval probe'")
+    images, unknown = known_classes(model, opened)
+
+    def compute() -> Score:
+        features = extract(model, images, loading)
+        score = classify(class_scores(model, features), images.labels, images.class_names, backbone.classes)
+        return Score(value=score.top1, unit="% top-1", more=score.fields(), num_cut_files=num_cut_files([features]))
+
+    data, settings = _describe(opened, images, unknown), {"input_size": backbone.input_size}
+    return cached_result(model, "test", data, settings, compute, again=again)
+
+
+test_classifier.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test
+
+
+def known_classes(model: Model, opened: OpenedSet) -> tuple[ImageSet, list[str]]:
+    """The images of the classes that a model knows, under the model's class ids; and the names of the other classes."""
+    images, backbone = opened.images, model.backbone
+    names = images.class_names
+    found = match_classes(names, images.display_names, backbone.classes, backbone.class_names, where=images.location)
+    ids = tuple(name if label is None else backbone.classes[label] for name, label in zip(names, found, strict=True))
+    unknown = [name for name, label in zip(images.display_names or names, found, strict=True) if label is None]
+    known = images.subset(shared_rows(images.labels, ids, backbone.classes))
+    return replace(known, class_names=ids), unknown
+
+
+def _describe(opened: OpenedSet, tested: ImageSet, unknown: list[str]) -> dict[str, Any]:
+    data = describe_data(opened.images.name, [tested], opened.difference)
+    if opened.row is None and unknown:  # the classes of a set in the table are known
+        data["unknown_classes"] = unknown
+    if opened.images.note:
+        data["note"] = opened.images.note
+    num_left_out = len(opened.images) - len(tested)
+    return {
+        **data,
+        "num_classes": len(np.unique(tested.labels)),
+        **({"left_out": num_left_out} if num_left_out else {}),
+        **({"stands_for": opened.row.stands_for} if opened.row and opened.row.stands_for else {}),
+    }
