@@ -1,7 +1,7 @@
 """Starts `fakeit-build`, `fakeit-train` and `fakeit-eval`, unless another package named `builders` hides ours.
 
-The index has such a package, and a folder of that name in the working directory hides ours, too. So what runs first lies
-outside the packages, and says so in one sentence.
+The package index has such a package, and a folder of that name in the working directory hides ours, too. This module is
+outside the packages, so that it can always be imported and report the conflict in one sentence.
 """
 
 import importlib
@@ -24,30 +24,31 @@ def evaluate() -> None:
 
 
 def _start(program: str, module: str) -> None:
-    if place := _foreign_builders():
+    if location := _foreign_builders():
         sys.stderr.write(
-            f"{program}: the package 'builders' in '{place}' is not fakeit's, or lies over it; if pip installed it, run "
-            "'pip uninstall builders' and install fakeit again, or else start elsewhere\n"
+            f"{program}: the package 'builders' in '{location}' is not fakeit's, or overwrites it; if pip installed "
+            "it, run 'pip uninstall builders' and install fakeit again, otherwise start in another directory\n"
         )
         raise SystemExit(2)
     importlib.import_module(module).main()
 
 
 def _foreign_builders() -> str | None:
-    """Where Python finds a package `builders` that is not ours alone."""
+    """Returns the path of a package `builders` that is not ours, or that is mixed with ours; None if there is none."""
     spec = importlib.util.find_spec("builders")
-    places = [Path(place) for place in (spec and spec.submodule_search_locations) or []]
+    locations = [Path(location) for location in (spec and spec.submodule_search_locations) or []]
     if not spec:
         return None
     try:
         ours = importlib.util.find_spec("builders.versions")
-    except Exception:  # whatever another package does when it is imported
+    except Exception:
+        # Another package may raise anything when it is imported.
         ours = None
     found = Path(ours.origin) if ours and ours.origin else None
-    if not any(found and found.is_relative_to(place) for place in places):
-        return str(places[0] if places else spec.origin)
+    if not any(found and found.is_relative_to(location) for location in locations):
+        return str(locations[0] if locations else spec.origin)
     try:
         other = Path(str(importlib.metadata.distribution("builders").locate_file("builders"))).resolve()
     except importlib.metadata.PackageNotFoundError:
         return None
-    return str(other) if other in [place.resolve() for place in places] else None
+    return str(other) if other in [location.resolve() for location in locations] else None

@@ -1,4 +1,4 @@
-"""How long commands take that people wait for: help, lists, plans, and the status of a small clone.
+"""Times commands that people wait for: help, lists, plans, and the status of a small clone.
 
 python -m benchmarks.commands
 """
@@ -36,7 +36,11 @@ def main() -> None:
         seconds = time_in_turns({command: partial(call, command, clone) for command in COMMANDS}, NUM_ROUNDS)
     lines = ["| command | seconds |", "|---|---|"]
     lines += [f"| `{command}` | {spread(found)} |" for command, found in seconds.items()]
-    record("commands", "Commands that people wait for", [f"{NUM_ROUNDS} rounds in turns: median (range).", "", *lines])
+    record(
+        "commands",
+        "Seconds of commands that people wait for",
+        [f"Median (range) over {NUM_ROUNDS} rounds, commands in turns.", "", *lines],
+    )
 
 
 if __name__ == "__main__":

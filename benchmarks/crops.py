@@ -1,7 +1,8 @@
-"""DINO's 1 + 8 crops from JPEGs to a batch that is ready for the device, on one core: ours beside the Pillow and torchvision
-composition and other libraries; all arms in one run, in turns, each alone in its process.
+"""Times DINO's 1 + 8 crops on one core, from JPEGs to a batch that is ready for the device, beside other libraries.
 
 python -m benchmarks.crops [--images DIR] [--peers PYTHON]
+
+All arms run in turns, each alone in its process. One of them is the plain composition of Pillow and torchvision.
 
 PEERS is the Python of an environment with albumentations 2.0.8, kornia and DALI:
 uv venv peers && uv pip install --python peers/bin/python albumentations==2.0.8 kornia torchvision nvidia-dali-cuda120
@@ -21,7 +22,7 @@ NUM_BATCHES = {"ours": 12, "decode_alone": 30, "kornia": 2}
 LABELS = {
     "ours": "ours (OpenCV, uint8)",
     "decode_alone": "decoding alone",
-    "reference": "Pillow and torchvision, to normalised float32",
+    "reference": "Pillow and torchvision, to normalized float32",
     "torchvision_v2": "torchvision v2 on uint8 tensors",
     "albumentations": "albumentations 2.0.8",
     "kornia": "kornia, batched",
@@ -31,7 +32,7 @@ LABELS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, help="directory of photographs; scikit-learn's two otherwise")
+    parser.add_argument("--images", type=Path, help="directory of photographs; by default the two of scikit-learn")
     parser.add_argument("--peers", default="", help="Python of an environment with albumentations, kornia and DALI")
     requested = parser.parse_args()
     arms = dict.fromkeys(("ours", "decode_alone", "reference", "torchvision_v2"), sys.executable)
@@ -50,16 +51,17 @@ def main() -> None:
         for arm, found in rates.items()
     ]
     lines = [
-        "JPEGs of 512×384 pixels, decoded, 1 crop of 224 and 8 of 96 pixels each, in batches of 32; one process and one",
-        f"thread an arm; {NUM_ROUNDS} rounds, arms in turns: median (range); ratios within a round. Every arm draws from the",
-        "same ranges; that ours are the reference's distribution is tested (tests/fakeit_train/crops/test_crops_distribution.py), of",
-        "the others it is not. kornia crops a batch at a time, DALI jitters in a fixed order.",
+        "JPEGs of 512×384 pixels, decoded, 1 crop of 224 and 8 crops of 96 pixels each, in batches of 32; one process",
+        f"with one thread per arm. Median (range) over {NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round. Every",
+        "arm samples from the same ranges. Only our crops are tested to have the reference's distribution",
+        "(tests/fakeit_train/crops/test_crops_distribution.py). kornia crops a whole batch at a time, DALI jitters in a",
+        "fixed order.",
         "",
-        "| | images/s | ms an image | ours / it |",
+        "| arm | images/s | ms per image | images/s of ours / of this arm |",
         "|---|---|---|---|",
         *rows,
     ]
-    record("crops", "DINO's crops on one core", lines)
+    record("crops", "DINO's 1 + 8 crops on one core", lines)
 
 
 if __name__ == "__main__":

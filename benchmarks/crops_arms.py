@@ -1,7 +1,7 @@
-"""One way to make DINO's crops for `benchmarks.crops`, alone in its process, on one thread: images a second as JSON.
+"""Runs one arm of `benchmarks.crops` alone in its process, on one thread; prints images per second as JSON.
 
-Each gives what its users send to the device: ours uint8 (normalised there), the others what their library makes of it.
-Imports nothing of fakeit but in its own arms, so that peers may live in an environment of their own.
+Each arm returns what its users send to the device: ours uint8, which is normalized there, the others what their library
+returns. Only our own arms import fakeit, so that other libraries can be in an environment of their own.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 BATCH_SIZE = 32
-GROUPS = ((1, 224, (0.25, 1.0), 0.2, 0.2), (8, 96, (0.05, 0.25), 0.5, 0.0))
-"""Number, size, scale, blur, solarise."""
+CROP_KINDS = ((1, 224, (0.25, 1.0), 0.2, 0.2), (8, 96, (0.05, 0.25), 0.5, 0.0))
+"""Number of crops, size in pixels, range of the scale, probability of blur, probability of solarization."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Batch = Callable[[list[bytes]], Any]
 
@@ -29,11 +29,11 @@ def ours() -> Batch:
 
     config, number = CropConfig(), iter(range(10**9))
 
-    def draw(content: bytes) -> tuple[Pixels, list[list[CropParameters]]]:
+    def decode_and_sample(content: bytes) -> tuple[Pixels, list[list[CropParameters]]]:
         image = decode("", content)
         return image, sample_crops(image.shape[0], image.shape[1], config, 0, 0, str(next(number)))
 
-    return lambda images: make_batch(map(draw, images), config.kinds, len(images))
+    return lambda images: make_batch(map(decode_and_sample, images), config.kinds, len(images))
 
 
 def decode_alone() -> Batch:
@@ -43,7 +43,7 @@ def decode_alone() -> Batch:
 
 
 def reference() -> Batch:
-    """The Pillow and torchvision composition."""
+    """Composes Pillow and torchvision."""
     import torch
     from PIL import Image
     from torchvision import transforms
@@ -63,13 +63,13 @@ def reference() -> Batch:
 
 
 def torchvision_v2() -> Batch:
-    """torchvision's transforms v2 on uint8 tensors, decoded by torchvision."""
+    """Uses torchvision's transforms v2 on uint8 tensors that torchvision decodes."""
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms import v2
 
     made = []
-    for count, size, scale, blur, solarize in GROUPS:
+    for count, size, scale, blur, solarize in CROP_KINDS:
         made.append((count, v2.Compose([
             v2.RandomResizedCrop(size, scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
             v2.RandomHorizontalFlip(0.5),
@@ -94,7 +94,7 @@ def albumentations() -> Batch:
 
     cv2.setNumThreads(0)
     made = []
-    for count, size, scale, blur, solarize in GROUPS:
+    for count, size, scale, blur, solarize in CROP_KINDS:
         made.append((count, A.Compose([
             A.RandomResizedCrop(size=(size, size), scale=scale, interpolation=cv2.INTER_CUBIC),
             A.HorizontalFlip(p=0.5),
@@ -123,7 +123,7 @@ def kornia() -> Batch:
 
     torch.set_num_threads(1)
     made = []
-    for count, size, scale, blur, solarize in GROUPS:
+    for count, size, scale, blur, solarize in CROP_KINDS:
         made.append((count, torch.nn.Sequential(
             K.RandomResizedCrop((size, size), scale=scale, resample="BICUBIC"),
             K.RandomHorizontalFlip(0.5),
@@ -145,7 +145,7 @@ def kornia() -> Batch:
 
 
 def dali() -> Batch:
-    """DALI's CPU operators; jitter by its colour twist, in its fixed order."""
+    """Uses DALI's CPU operators; its color twist jitters in a fixed order."""
     from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(batch_size=BATCH_SIZE, num_threads=1, device_id=None, prefetch_queue_depth=1)  # type: ignore[untyped-decorator]
@@ -153,7 +153,7 @@ def dali() -> Batch:
         encoded = fn.external_source(source=source, dtype=types.UINT8, ndim=1)
         images = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
         outputs = []
-        for count, size, scale, blur, solarize in GROUPS:
+        for count, size, scale, blur, solarize in CROP_KINDS:
             for _ in range(count):
                 crop = fn.random_resized_crop(images, size=size, random_area=scale, interp_type=types.INTERP_CUBIC)
                 crop = fn.flip(crop, horizontal=fn.random.coin_flip(probability=0.5))

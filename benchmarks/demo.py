@@ -1,8 +1,8 @@
-"""How long `make demo` takes, part by part, and what its two networks reach over three seeds.
+"""Times `make demo` command by command, and measures the top-1 of its two networks over three seeds.
 
 python -m benchmarks.demo [--as-processor avx2|oldest]
 
-Set-up is not counted. Seed 0 is the demo itself; the other seeds train again on its clones.
+The time of the set-up is not counted. Seed 0 is the demo itself; the other seeds train again on its clones.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from tests.acceptance.record import ROOT, record
 
 SEEDS = (0, 1, 2)
 RUNS = {"synthetic": "digits", "real": "real-train"}
-PART = re.compile(r"(?:\S+/)?(fakeit-build|fakeit-train|fakeit-eval|python)\s+(.*)")
+COMMAND_LINE = re.compile(r"(?:\S+/)?(fakeit-build|fakeit-train|fakeit-eval|python)\s+(.*)")
 
 
 def make_demo(folder: Path, processor: list[str]) -> tuple[float, list[tuple[str, float]]]:
-    """Seconds of `make demo`, and of each of its commands, as make prints them when it begins them."""
+    """Returns the seconds of `make demo` and of each of its commands, which make prints as it starts them."""
     began = time.perf_counter()
     process = subprocess.Popen(
         [*processor, "make", "demo", f"DEMO={folder}"],
@@ -34,19 +34,19 @@ def make_demo(folder: Path, processor: list[str]) -> tuple[float, list[tuple[str
         text=True,
     )
     assert process.stdout is not None
-    pieces: list[tuple[str, float]] = []
+    started: list[tuple[str, float]] = []
     for line in process.stdout:
         sys.stdout.write(line)
-        if found := PART.match(line):
-            pieces.append((f"{found[1]} {found[2]}".replace(f"{folder}/", ""), time.perf_counter()))
+        if found := COMMAND_LINE.match(line):
+            started.append((f"{found[1]} {found[2]}".replace(f"{folder}/", ""), time.perf_counter()))
     if process.wait():
         raise SystemExit("make demo failed")
-    ends = [start for _, start in pieces[1:]] + [time.perf_counter()]
-    return time.perf_counter() - began, [(name, end - start) for (name, start), end in zip(pieces, ends, strict=True)]
+    ends = [start for _, start in started[1:]] + [time.perf_counter()]
+    return time.perf_counter() - began, [(name, end - start) for (name, start), end in zip(started, ends, strict=True)]
 
 
 def top1(folder: Path, run: str, seed: int, processor: list[str]) -> float:
-    """Top-1 in % of a network of the demo on the real test digits."""
+    """Trains a network of the demo with a seed; returns its top-1 in % on the real test digits."""
     out = folder / f"run-{run}" if seed == 0 else folder / f"run-{run}-{seed}"
     commands = [
         [
@@ -75,19 +75,20 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "demo"
-        seconds, pieces = make_demo(folder, processor)
+        seconds, commands = make_demo(folder, processor)
         scores = {run: [top1(folder, run, seed, processor) for seed in SEEDS] for run in RUNS}
     record(
         f"demo-{name}",
-        f"make demo, {name}",
+        f"`make demo` on processor '{name}'",
         [
-            f"{seconds:.0f} s after set-up. Its commands in their order:",
+            f"The demo takes {seconds:.0f} s after the set-up. Its commands in their order:",
             "",
             "| command | seconds |",
             "|---|---|",
-            *(f"| `{piece}` | {duration:.1f} |" for piece, duration in pieces),
+            *(f"| `{command}` | {duration:.1f} |" for command, duration in commands),
             "",
-            "Top-1 in % on the 597 real test digits, which the generator never saw: mean and spread of three seeds, each.",
+            "Top-1 in % on the 597 real test digits, which the generator never saw: mean ± standard deviation of three",
+            "seeds, then the value of each seed.",
             "",
             "| trained on | top-1 |",
             "|---|---|",

@@ -1,9 +1,9 @@
-"""How long the first batch takes from a server that is far away: our shuffled order beside stock webdataset in sequence.
+"""Times the first batch from a distant server: our shuffled order beside stock webdataset in sequence.
 
 python -m benchmarks.first_batch
 
-The server waits for a round trip before it answers, for one more on a new connection, and sends at a bounded rate on each
-connection. Every arm runs alone in its process, with an empty cache; imports are not counted.
+The server waits for one round trip before it answers, for another one on a new connection, and sends at a bounded rate
+on each connection. Every arm runs alone in its process with an empty cache. Imports are not counted.
 """
 
 import argparse
@@ -29,8 +29,9 @@ from tests.acceptance.record import ROOT, record
 from tests.loopback.server import free_port
 
 ROUND_TRIP = 0.03
+"""Seconds."""
 BYTES_PER_SECOND = 50e6
-"""The rate of one connection."""
+"""Rate of one connection."""
 PIECE = 250_000
 BATCH_SIZE = 64
 RESUME_AT = 0.9
@@ -40,7 +41,7 @@ LABELS = {"fakeit": "ours, training order, cold cache", "webdataset": "webdatase
 
 
 def serve(root: Path, port: int) -> None:
-    """The files below `root`, from far away."""
+    """Serves the files below `root` with the delays of a distant server."""
     from aiohttp import web
 
     known: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -59,11 +60,12 @@ def serve(root: Path, port: int) -> None:
         response.content_length = stop - start
         await response.prepare(request)
         began = time.perf_counter()
-        with path.open("rb") as file, contextlib.suppress(ConnectionResetError):  # whoever asked has seen enough
-            for where in range(start, stop, PIECE):
-                file.seek(where)
-                await response.write(file.read(min(PIECE, stop - where)))
-                sent = min(where + PIECE, stop) - start
+        # A client may close the connection before it has read everything.
+        with path.open("rb") as file, contextlib.suppress(ConnectionResetError):
+            for offset in range(start, stop, PIECE):
+                file.seek(offset)
+                await response.write(file.read(min(PIECE, stop - offset)))
+                sent = min(offset + PIECE, stop) - start
                 await asyncio.sleep(max(0.0, began + sent / BYTES_PER_SECOND - time.perf_counter()))
         return response
 
@@ -80,7 +82,7 @@ IMPORTS = {"fakeit": ("torch", "aiohttp", "fakeit_train.data.prefetch"), "webdat
 
 
 def measure(arm: str, url: str, work: str, start: float) -> float:
-    """Seconds from opening the clone until the first batch is here."""
+    """Returns the seconds from opening the clone to the end of the first batch."""
     for name in IMPORTS[arm]:
         __import__(name)
     began = time.perf_counter()
@@ -92,7 +94,7 @@ def measure(arm: str, url: str, work: str, start: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clone", type=Path, help="a clone to serve; by default that of benchmarks.stream")
+    parser.add_argument("--clone", type=Path, help="a clone to serve; by default the one of benchmarks.stream")
     requested = parser.parse_args()
     from builders.format.open_clone import open_clone
 
@@ -127,13 +129,13 @@ def main() -> None:
     }
     record(
         "first-batch",
-        "The first batch from a server that is far away",
+        "The first batch from a distant server",
         [
             f"{len(clone):,} JPEGs of {clone.manifest.num_bytes / len(clone) / 1024:.0f} KiB in {len(clone.manifest.shards)} "
-            f"shards over HTTP on 127.0.0.1, {ROUND_TRIP * 1000:.0f} ms a round trip and one more for a new",
-            f"connection, {BYTES_PER_SECOND / 1e6:.0f} MB/s a connection; batches of {BATCH_SIZE}; {NUM_ROUNDS} rounds, "
-            "arms in turns, each alone in its process: median (range).",
-            "Resume: at 90 % of an epoch; webdataset reads on to where it was.",
+            f"shards over HTTP on 127.0.0.1, {ROUND_TRIP * 1000:.0f} ms per round trip, one more round trip for a",
+            f"new connection, {BYTES_PER_SECOND / 1e6:.0f} MB/s per connection; batches of {BATCH_SIZE}. Median (range) over "
+            f"{NUM_ROUNDS} rounds, arms in turns, each alone in its process.",
+            "Resume starts at 90 % of an epoch; webdataset reads everything up to that sample.",
             "",
             "| reader | first batch, s | resume, s |",
             "|---|---|---|",
@@ -142,8 +144,8 @@ def main() -> None:
                 for arm in READERS
             ),
             "",
-            f"Round trips by which ours is later than webdataset's first batch: first batch {spread(more[0.0], 1)}, "
-            f"resume {spread(more[RESUME_AT], 1)}.",
+            f"Delay of ours after webdataset's first batch, in round trips: {spread(more[0.0], 1)} for the first batch, "
+            f"{spread(more[RESUME_AT], 1)} for resume.",
         ],
     )
 
@@ -155,8 +157,8 @@ def _make_clone(work: Path) -> Path:
     from builders.planning.plan import Plan
     from builders.real_images import RealImages
 
-    write_images(work / "pictures", None)
-    recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=SHARD_SIZE)
+    write_images(work / "images", None)
+    recipe = RealImages.recipe("train", ClassOptions(source=str(work / "images")), shard_size=SHARD_SIZE)
     make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
     return work / "clone"
 

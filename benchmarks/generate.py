@@ -1,4 +1,4 @@
-"""Making a clone beside the loops that people write, on the embedded model and a CPU; all arms in one run, in turns.
+"""Times making a clone beside the loops that people write, with the embedded model on a CPU; arms run in turns.
 
 python -m benchmarks.generate
 """
@@ -23,7 +23,7 @@ from builders.recipes.sample import Sample
 from tests.acceptance.record import record
 
 NUM_CLASSES = 6
-"""In the arms that fill batches; a class fills one, so that the loop by classes is not short of images."""
+"""Number of classes in the arms with full batches. Each class fills one batch, also in the loop over classes."""
 NUM_ROUNDS = 11
 EXECUTION = DigitsSD.EXECUTION
 NUM_ROUNDS_ONE_BY_ONE = 3
@@ -41,25 +41,25 @@ def settings(recipe: Recipe, samples: list[Sample]) -> dict[str, Any]:
 
 
 def ours(plan: Plan) -> None:
-    """The whole clone: JPEG, hashes, json, metadata, shards, manifest, card."""
+    """Makes the whole clone: JPEG, hashes, json, metadata, shards, manifest, card."""
     with tempfile.TemporaryDirectory() as folder:
         make_clone(plan, f"{folder}/clone", execution=EXECUTION)
 
 
 def bare(plan: Plan) -> None:
-    """The pipeline on the same batches; nothing is encoded or stored."""
+    """Runs the pipeline on the same batches; encodes and stores nothing."""
     recipe, pipeline = plan.recipe, load_pipeline(plan.recipe, EXECUTION)
     for batch in in_batches(all_samples(plan)):
         pipeline(**settings(recipe, batch), output_type="np")
 
 
 def one_by_one(plan: Plan) -> None:
-    """The loop that people write: an image per call, saved by PIL into its class's folder."""
+    """Runs the loop that people write: one image per call, saved by PIL into the folder of its class."""
     save_batches(plan, [[sample] for sample in all_samples(plan)])
 
 
 def class_by_class(plan: Plan) -> None:
-    """The same loop, a class at a time, in batches of our size."""
+    """Runs the same loop class by class, in batches of our size."""
     samples = sorted(all_samples(plan), key=lambda sample: (sample.label, sample.index))
     classes = [[s for s in samples if s.label == label] for label in range(len(plan.recipe.classes))]
     save_batches(plan, [batch for members in classes for batch in in_batches(members)])
@@ -106,7 +106,7 @@ def main() -> None:
     seconds |= time_in_turns(few_arms, NUM_ROUNDS_ONE_BY_ONE)
     rows = [
         ("ours / bare pipeline on the same batches, nothing stored, time", "ours", "bare pipeline", "at most 1.05"),
-        ("class by class in our batches, saved by PIL / ours, time", "class by class", "ours", "at least 1"),
+        ("class by class in batches of our size, saved by PIL / ours, time", "class by class", "ours", "at least 1"),
         ("one by one, saved by PIL, 1 thread / ours, time", "one by one, 1 thread", "ours, few", "at least 3"),
         (
             "one by one, saved by PIL, 2 threads / ours (1 thread), time",
@@ -116,11 +116,11 @@ def main() -> None:
         ),
     ]
     lines = [
-        f"`{recipe.name}`, {recipe.num_inference_steps} steps, batches of {EXECUTION.batch_size}, model loaded before.",
-        f"{plan.num_samples} images an arm in the first two rows, {few.num_samples} in the others; {NUM_ROUNDS} and",
-        f"{NUM_ROUNDS_ONE_BY_ONE} rounds, arms in turns, ratios within a round: median (range).",
+        f"`{recipe.name}`, {recipe.num_inference_steps} steps, batches of {EXECUTION.batch_size}; the model is loaded before.",
+        f"Each arm makes {plan.num_samples} images in the first two rows, {few.num_samples} in the others. Median (range)",
+        f"over {NUM_ROUNDS} and {NUM_ROUNDS_ONE_BY_ONE} rounds, arms in turns; ratios are taken within a round.",
         "",
-        "| ratio | measured | asked |",
+        "| ratio | measured | required |",
         "|---|---|---|",
         *[f"| {title} | {spread(ratios(seconds[a], seconds[b]))} | {requested} |" for title, a, b, requested in rows],
         "",
@@ -131,7 +131,7 @@ def main() -> None:
             for name, times in seconds.items()
         ],
     ]
-    record("generate", "Making images, beside the loops people write", lines)
+    record("generate", "Generating images, beside the loops that people write", lines)
 
 
 if __name__ == "__main__":

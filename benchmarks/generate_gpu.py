@@ -1,7 +1,7 @@
-"""Making images with the SD v1.4 architecture (random weights, real sizes) on a GPU, beside the plain diffusers loop.
+"""Times generation with the SD v1.4 architecture (random weights, real sizes) on a GPU, beside a plain diffusers loop.
 
 python -m benchmarks.generate_gpu             # 512x384, 50 steps, 16 bits
-python -m benchmarks.generate_gpu --rehearse  # the same code on tiny weights, also without a GPU
+python -m benchmarks.generate_gpu --rehearse  # the same code with tiny weights; needs no GPU
 """
 
 import sys
@@ -40,7 +40,7 @@ MATRIX = 256 if REHEARSAL else 8192
 
 
 def write_sd14(out: Path) -> None:
-    """The architecture of Stable Diffusion v1.4 with random weights; the prompts' words do not matter."""
+    """Writes the architecture of Stable Diffusion v1.4 with random weights; the words of the prompts do not matter."""
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -73,7 +73,7 @@ def write_sd14(out: Path) -> None:
 
 
 def ours(plan: Plan, execution: Execution, generate: Generate) -> None:
-    """Every shard of the clone, in this process, with the model loaded before: JPEG, hashes, json, metadata."""
+    """Makes every shard of the clone in this process with a loaded model: JPEG, hashes, json, metadata."""
     with tempfile.TemporaryDirectory() as folder:
         for shard in range(plan.num_shards):
             for _ in generate_shard_tar(plan, shard, generate, execution, open_storage(folder)):
@@ -81,7 +81,7 @@ def ours(plan: Plan, execution: Execution, generate: Generate) -> None:
 
 
 def loop(plan: Plan, pipeline: Any, size: int) -> None:
-    """The plain diffusers loop: text prompts, PIL images, saved into class folders."""
+    """Runs the plain diffusers loop: text prompts, PIL images, saved into class folders."""
     with tempfile.TemporaryDirectory() as folder:
         for batch in in_batches(all_samples(plan), size):
             for sample, image in zip(batch, pipeline(**settings(plan.recipe, batch)).images, strict=True):
@@ -106,7 +106,7 @@ def synchronized(arm: Callable[[], None]) -> Callable[[], None]:
 
 @contextmanager
 def timed_modules(pipeline: Any) -> Iterator[list[float]]:
-    """Seconds spent inside UNet and VAE, the device waited for around each call."""
+    """Collects the seconds of each call of UNet and VAE, synchronized with the device before and after."""
     spent: list[float] = []
     starts: list[float] = []
 
@@ -133,7 +133,7 @@ def timed_modules(pipeline: Any) -> Iterator[list[float]]:
 
 
 def share_outside(plan: Plan, execution: Execution, generate: Sampler) -> float:
-    """Share of our time that is spent outside the UNet and the VAE."""
+    """Returns the fraction of our time that is spent outside UNet and VAE."""
     with timed_modules(generate.pipeline) as spent:
         start = time.perf_counter()
         ours(plan, execution, generate)
@@ -142,7 +142,7 @@ def share_outside(plan: Plan, execution: Execution, generate: Sampler) -> float:
 
 
 def num_flops(recipe: Recipe) -> float:
-    """Floating-point operations of one image, as torch counts them."""
+    """Returns the floating-point operations of one image, as torch counts them."""
     one = Plan(replace(recipe, num_inference_steps=1), 1)
     two = Plan(replace(one.recipe, num_inference_steps=2), 1)
     counts = []
@@ -154,7 +154,7 @@ def num_flops(recipe: Recipe) -> float:
 
 
 def matmul_rate(dtype: torch.dtype) -> float:
-    """Measured floating-point operations a second of a large square matrix product."""
+    """Measures floating-point operations per second of a large square matrix product."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=dtype) for _ in range(2))
     best = 0.0
@@ -169,7 +169,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 
 def report(recipe: Recipe, seconds: dict[str, list[float]], outside: float, flops: float, rate: float) -> list[str]:
-    """The result page: ratios within a round, and images a second of each arm."""
+    """Returns the lines of the result page: ratios within a round, and images per second of each arm."""
     num_images = len(recipe.classes)
     best = min((name for name in seconds if name.startswith("loop")), key=lambda name: sum(seconds[name]))
     rows = [
@@ -184,20 +184,20 @@ def report(recipe: Recipe, seconds: dict[str, list[float]], outside: float, flop
             spread(ratios(seconds[best], seconds["ours, compiled"])),
             "at least 1.3",
         ),
-        ("share of our time outside the UNet and VAE", f"{outside:.1%}", ""),
+        ("fraction of our time outside UNet and VAE", f"{outside:.1%}", ""),
     ]
     for name in ("ours", "ours, compiled"):
         shares = [flops * num_images / s / rate for s in seconds[name]]
         rows.append(
-            (f"{name}: share of the measured matrix-multiply rate ({rate / 1e12:.0f} TFLOP/s)", spread(shares), "")
+            (f"{name}: fraction of the measured matrix-multiply rate ({rate / 1e12:.0f} TFLOP/s)", spread(shares), "")
         )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return [
         f"{device}. SD v1.4 architecture, random weights, {recipe.width}x{recipe.height}, {recipe.num_inference_steps} steps,",
-        f"{recipe.dtype}, guidance {recipe.guidance_scale:g}, batches of {LOOP_BATCH_SIZES[-1]}; {num_images} images an arm, "
+        f"{recipe.dtype}, guidance {recipe.guidance_scale:g}, batches of {LOOP_BATCH_SIZES[-1]}; {num_images} images per arm, "
         f"{NUM_ROUNDS} rounds.",
         "",
-        "| what | measured: median (range) | asked |",
+        "| ratio or fraction | measured: median (range) | required |",
         "|---|---|---|",
         *[f"| {title} | {value} | {requested} |" for title, value, requested in rows],
         "",
@@ -217,7 +217,8 @@ def main() -> None:
         recipe = pin_model(replace(recipe, classes=classes))
         plan = Plan(recipe, 1)
         execution = Execution(batch_size=LOOP_BATCH_SIZES[-1], channels_last=True)
-        plain = load_pipeline(recipe, Execution())  # held here, for the cache keeps one
+        # The cache keeps one pipeline, so this variable keeps the other one loaded.
+        plain = load_pipeline(recipe, Execution())
         loops = {f"loop, batch {size}": partial(loop, plan, plain, size) for size in LOOP_BATCH_SIZES}
         sampler = Sampler(recipe, execution, PACKAGES)
         compiled = replace(execution, compile=True)
@@ -233,7 +234,7 @@ def main() -> None:
     if REHEARSAL:
         print("\n".join(lines))
     else:
-        record("generate-gpu", "Making images with the SD v1.4 architecture on a GPU", lines)
+        record("generate-gpu", "Generating images with the SD v1.4 architecture on a GPU", lines)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Measures how large the code is, and how it is laid out: lines by folder, the longest files and functions, import depth.
+"""Measures size and layout of the code: lines by folder, the longest files and functions, the longest import chain.
 
-python benchmarks/layout.py [NUM_DOCSTRINGS]     # seconds; writes nothing
+python benchmarks/layout.py [NUM_DOCSTRINGS]     # takes seconds; writes nothing
 
-With a number it also prints that many docstrings, drawn with a fixed seed.
+With NUM_DOCSTRINGS it also prints that many docstrings, chosen with a fixed seed.
 """
 
 import ast
@@ -12,11 +12,11 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.test_arrows import imports_of
 
+ROOT = Path(__file__).parent.parent
 PACKAGES = ("builders", "fakeit_train", "fakeit_eval")
 NUM_SHOWN = 10
 
@@ -34,7 +34,7 @@ def name_of(path: Path) -> str:
 
 
 def functions() -> list[tuple[int, str]]:
-    """The number of lines of each function, its docstring and signature included, and where it is."""
+    """Returns the number of lines of each function, docstring and signature included, with its file and name."""
     found = []
     for path in sources(*PACKAGES):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

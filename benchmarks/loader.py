@@ -1,7 +1,8 @@
-"""Loading end to end, from shards to batches of crops with two processes: ours beside stock webdataset with the crops that
-Pillow and torchvision compose; arms in turns, each alone in its process.
+"""Times loading from shards to batches of crops with two processes, beside stock webdataset, Pillow and torchvision.
 
 python -m benchmarks.loader [--data CLONE]
+
+Arms run in turns, each alone in its process.
 """
 
 import argparse
@@ -25,19 +26,19 @@ NUM_ROUNDS = 3
 NUM_BATCHES = 24
 NUM_IMAGES, SHARD_SIZE = 2000, 250
 LONG = 20_000
-"""Images over which memory is watched."""
+"""Number of images over which memory is recorded."""
 LABELS = {
     "ours": "ours",
-    "ours_for_device": "ours, pictures for crops on the device",
+    "ours_for_device": "ours, whole images for crops on the device",
     "webdataset": "webdataset, crops by Pillow and torchvision",
 }
 SHARES = (0.5, 0.8, 0.95)
-"""Rates of consumption, of the loader's own."""
+"""Rates at which batches are consumed, as fractions of the loader's own rate."""
 
 
 def make_data(work: Path) -> Path:
-    write_images(work / "pictures", None, NUM_IMAGES)
-    recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=SHARD_SIZE)
+    write_images(work / "images", None, NUM_IMAGES)
+    recipe = RealImages.recipe("train", ClassOptions(source=str(work / "images")), shard_size=SHARD_SIZE)
     make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
     return work / "clone"
 
@@ -50,7 +51,7 @@ def memory_lines(message: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="clone on this machine's disk; one of photographs is made otherwise")
+    parser.add_argument("--data", type=Path, help="clone on this machine's disk; by default one of photographs is made")
     requested = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = requested.data or make_data(Path(folder))
@@ -68,10 +69,10 @@ def main() -> None:
     record("loader", "From shards to batches of crops", [
         f"{num_samples:,} JPEGs" + (f" of {SIZE[0]}×{SIZE[1]} pixels" if not requested.data else "") + ", 1 + 8 crops an image "
         "(`imagenet_100_sd`), batches of 64, two loader processes,",
-        f"{NUM_BATCHES} batches after four that do not count; {NUM_ROUNDS} rounds, arms in turns: median (range),",
-            "ratios within a round.",
+        f"{NUM_BATCHES} batches after four warm-up batches. Median (range) over {NUM_ROUNDS} rounds, arms in turns;",
+        "ratios are taken within a round.",
         "",
-        "| loader | images/s | ours / it |",
+        "| loader | images/s | images/s of ours / of this loader |",
         "|---|---|---|",
         *(
             f"| {LABELS[arm]} | {spread(rates[arm], 0)} | "
@@ -79,16 +80,16 @@ def main() -> None:
             for arm in LABELS
         ),
         "",
-        "Waiting for a batch, in ms, where training takes batches at a share of the slowest round's rate:",
+        "Waiting time for a batch in ms, if training consumes batches at a fraction of the rate of the slowest round:",
         "",
-        "| share | median | 95 % | most | share of the time |",
+        "| fraction of the rate | median | 95th percentile | maximum | fraction of the time |",
         "|---|---|---|---|---|",
         *(
             f"| {share:.0%} | {w['median']:.1f} | {w['most_of_them']:.1f} | {w['most']:.1f} | {w['share']:.1%} |"
             for share, w in waits.items()
         ),
         "",
-        f"Memory over {LONG:,} images (private and shared parts added up once, as PSS):",
+        f"Memory over {LONG:,} images (PSS, which counts memory shared by processes once):",
         "",
         *memory_lines(long),
     ])  # fmt: skip

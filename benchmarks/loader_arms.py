@@ -1,4 +1,4 @@
-"""One loader of `benchmarks.loader`, alone in its process; tells how it went, as JSON."""
+"""Runs one loader of `benchmarks.loader` alone in its process; prints its measurements as JSON."""
 
 import itertools
 import json
@@ -13,11 +13,11 @@ from typing import Any
 BATCH_SIZE, NUM_WORKERS = 64, 2
 NUM_WARM = 4
 EVERY = 2500
-"""Images between looks at memory."""
+"""Number of images between measurements of memory."""
 
 
 def ours(data: str, *, for_device: bool = False) -> Iterator[Any]:
-    """Batches without end."""
+    """Yields batches endlessly."""
     from builders.format.open_clone import open_clone
     from fakeit_train.config import load_config
     from fakeit_train.data.loader import OrderSampler, make_loader
@@ -36,7 +36,7 @@ def ours(data: str, *, for_device: bool = False) -> Iterator[Any]:
 
 
 def webdataset(data: str) -> Iterator[Any]:
-    """Stock: shards shuffled, a buffer of samples shuffled, Pillow, torchvision's transforms, webdataset's own loader."""
+    """Uses stock components: shuffled shards, a shuffle buffer, Pillow, torchvision's crops, webdataset's loader."""
     import torch
     import webdataset as wds
     from PIL import Image
@@ -57,8 +57,8 @@ def webdataset(data: str) -> Iterator[Any]:
         ]
 
     def collate(samples: list[Any]) -> Any:
-        groups = zip(*(sample[0] for sample in samples), strict=True)
-        return [torch.stack(batch) for batch in groups], torch.tensor([sample[1] for sample in samples])
+        crops_by_kind = zip(*(sample[0] for sample in samples), strict=True)
+        return [torch.stack(batch) for batch in crops_by_kind], torch.tensor([sample[1] for sample in samples])
 
     shards = [str(Path(data) / shard.name) for shard in open_clone(data).manifest.shards]
     samples = (
@@ -82,7 +82,7 @@ def rate(batches: Iterator[Any], num_batches: int) -> dict[str, float]:
 
 
 def waiting(batches: Iterator[Any], num_batches: int, consumed: float) -> dict[str, float]:
-    """Milliseconds that each batch was waited for, with pauses in the place of steps: `consumed` images a second."""
+    """Measures the waiting time per batch in ms while pauses instead of steps consume `consumed` images per second."""
     for _ in itertools.islice(batches, NUM_WARM):
         pass
     waits, began = [], time.perf_counter()
@@ -100,7 +100,7 @@ def waiting(batches: Iterator[Any], num_batches: int, consumed: float) -> dict[s
 
 
 def memory(batches: Iterator[Any], num_images: int) -> dict[str, Any]:
-    """GiB of this process and its children along the way."""
+    """Records the memory of this process and its children, in GiB, by the number of images."""
     found = []
     for number, _ in enumerate(itertools.islice(batches, num_images // BATCH_SIZE), 1):
         images = number * BATCH_SIZE
@@ -110,7 +110,7 @@ def memory(batches: Iterator[Any], num_images: int) -> dict[str, Any]:
 
 
 def proportional_gib() -> float:
-    """Proportional set size: what processes share counts once."""
+    """Returns the proportional set size of this process and its children, which counts shared memory once."""
     import multiprocessing
     import os
 

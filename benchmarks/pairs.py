@@ -1,4 +1,4 @@
-"""Timing of arms in turns: every round runs each arm once, in rotated order, and ratios are taken within a round."""
+"""Times arms in turns: every round runs each arm once, in rotated order, and ratios are taken within a round."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.acceptance.record import ROOT
 
 
 def in_turns(names: Iterable[str], num_rounds: int) -> Iterator[tuple[int, str]]:
-    """Round and arm, round 0 being one that does not count."""
+    """Yields round and arm; round 0 is a warm-up that does not count."""
     order = list(names)
     for number in range(num_rounds + 1):
         turn = number % len(order)
@@ -21,9 +21,9 @@ def in_turns(names: Iterable[str], num_rounds: int) -> Iterator[tuple[int, str]]
 
 
 def call_alone(python: str, script: str, *arguments: object) -> Any:
-    """A script of this folder in a process of its own, on one thread; what its last line says in JSON, if it says anything.
+    """Runs a script of this folder in a process of its own, on one thread; returns its last line as JSON, or None.
 
-    Our own packages are in the way of another environment's, so only our own Python sees them.
+    Only our own Python finds our packages, because they would hide packages of another environment.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
     environment["PYTHONPATH"] = str(ROOT) if python == sys.executable else ""
@@ -36,7 +36,7 @@ def call_alone(python: str, script: str, *arguments: object) -> Any:
 
 
 def time_in_turns(arms: Mapping[str, Callable[[], object]], num_rounds: int) -> dict[str, list[float]]:
-    """Seconds of each arm in each round, after one round that does not count."""
+    """Returns the seconds of each arm in each round, after a warm-up round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number, name in in_turns(arms, num_rounds):
         start = time.perf_counter()
@@ -48,11 +48,11 @@ def time_in_turns(arms: Mapping[str, Callable[[], object]], num_rounds: int) -> 
 
 
 def ratios(first: list[float], second: list[float]) -> list[float]:
-    """first / second of each round."""
+    """Returns first / second for each round."""
     return [a / b for a, b in zip(first, second, strict=True)]
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """Median and range: "1.03 (1.01 to 1.05)"."""
+    """Formats median and range: "1.03 (1.01 to 1.05)"."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

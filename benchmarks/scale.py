@@ -1,10 +1,10 @@
-"""A thousand runs over 65,000 shards: the real board, sidecars and finalising, and pretend generation on a pretend clock.
+"""Simulates a thousand runs over 65,000 shards: coordination is real, generation and the clock are simulated.
 
 python benchmarks/scale.py [NUM_SHARDS] [NUM_WORKERS]      # about 15 minutes; 4 GB of disk
 
-Each is a task of a Slurm array: a run of its own, with its part of the shards, that helps the others when it is done. Some die
-and are queued again, some are slow. What is made is real but small: ten images of one pixel a shard. Requests are counted as
-an object store would: a listing is one for each thousand names.
+Each run is a task of a Slurm array: it has its share of the shards and helps the others when it is done. Some runs die and
+are queued again, some are slow. The shards are real but small: ten images of one pixel each. Heartbeats, sidecars and
+finalizing are real. Requests are counted as an object store would: a listing counts once per thousand names.
 """
 
 import heapq
@@ -49,22 +49,22 @@ from builders.storage.local import LocalStorage
 from tests.acceptance.record import record
 
 SECONDS_A_SHARD = 100.0
-"""About 1,000 images at 10 a second."""
+"""Simulated seconds per shard: about 1,000 images at 10 per second."""
 SHARE_SLOW, SLOWNESS = 0.01, 4.0
+"""Fraction of slow workers, and the factor by which they are slower."""
 SHARE_DYING = 0.0005
-"""Of the attempts at a shard, in the midst of which the worker's node is lost."""
+"""Fraction of the attempts at a shard during which the worker's node is lost."""
 SECONDS_TO_REQUEUE = 300.0
-
 PRINTED_EVERY = 1000
-"""Shards, for whoever watches."""
+"""Number of shards between lines of progress."""
 
 IMAGE = encode_image(np.zeros((1, 1, 3), np.uint8), "jpg", 75)
 PAGE = 1000
-"""Names that a store lists in one request."""
+"""Number of names that a store lists in one request."""
 EXECUTION = Execution()
 
 
-class Pretend:
+class OnePixelEngine:
     """An engine whose images are one pixel."""
 
     environment: dict[str, str] = {}
@@ -74,12 +74,14 @@ class Pretend:
 
 
 def make(plan: Plan, shard: int, out: str) -> None:
-    for _ in generate_shard_tar(plan, shard, Pretend(), EXECUTION, open_storage(out)):
+    for _ in generate_shard_tar(plan, shard, OnePixelEngine(), EXECUTION, open_storage(out)):
         pass
 
 
 @dataclass
 class Clock:
+    """The simulated clock, in seconds."""
+
     now: float = 1.0e9
 
     def __call__(self) -> float:
@@ -87,7 +89,7 @@ class Clock:
 
 
 class Times:
-    """Real seconds spent, by what they were spent on."""
+    """Real seconds of each kind of step."""
 
     def __init__(self) -> None:
         self.spent: dict[str, list[float]] = {}
@@ -110,7 +112,7 @@ class Times:
 
 
 class CountedStorage(LocalStorage):
-    """A disk with the pretend clock's times, on which requests are counted as in an object store."""
+    """A local store with simulated modification times that counts requests as an object store would."""
 
     def __init__(self, root: str, clock: Clock) -> None:
         super().__init__(root)
@@ -124,7 +126,8 @@ class CountedStorage(LocalStorage):
     def times(self, folder: str) -> dict[str, datetime | None]:
         found = super().times(folder)
         self.requests["own" if not found else "times"] += len(found) // PAGE + 1 if found else 0
-        self.requests["names"] -= len(found) // PAGE + 1  # the same listing
+        # `times` calls `names`, which has counted the same listing.
+        self.requests["names"] -= len(found) // PAGE + 1
         return found
 
     def exists(self, name: str) -> bool:
@@ -146,7 +149,7 @@ class CountedStorage(LocalStorage):
 
 
 class OneWorker:
-    """Workers with room for one shard, whose end the simulation brings about."""
+    """Workers that hold one shard at a time; the simulation decides when it ends."""
 
     def __init__(self) -> None:
         self.shard: int | None = None
@@ -168,12 +171,12 @@ class OneWorker:
 
 
 class Worker:
-    """A task of the array; made anew when it is queued again."""
+    """A task of the array; a task that is queued again is a new object."""
 
     def __init__(self, index: int, num_workers: int, plan: Plan, storage: CountedStorage, slowness: float) -> None:
         self.index, self.plan, self.slowness = index, plan, slowness
         self.heartbeat = Heartbeat(storage, runner="slurm")
-        # Another machine, so that only its lease tells whether it lives.
+        # The id names another machine, so other runs know only by the lease whether this one lives.
         self.heartbeat.run = f"{index:08x}-1-{self.heartbeat.run[-6:]}"
         self.heartbeat._name = self.heartbeat._named("")
         self.heartbeat.beat()
@@ -191,33 +194,35 @@ class Worker:
 
 
 @dataclass
-class Happened:
-    """On the pretend clock, in seconds, and what was counted."""
+class Outcome:
+    """Counts of a simulation."""
 
     makespan: float = 0.0
+    """Simulated seconds from the start to the last shard."""
     made: int = 0
+    """Number of shards made, including those made twice."""
     attempts: int = 0
     deaths: int = 0
 
 
 class Simulation:
-    """Events in the order of a pretend clock; what runs do at each is done for real, and timed."""
+    """Processes events in the order of the simulated clock; the work of the runs at each event is real and timed."""
 
     def __init__(self, plan: Plan, storage: CountedStorage, num_workers: int, times: Times) -> None:
         self.plan, self.storage, self.num_workers, self.times = plan, storage, num_workers, times
-        self.rng, self.clock, self.happened = random.Random(0), storage.clock, Happened()
+        self.rng, self.clock, self.outcome = random.Random(0), storage.clock, Outcome()
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.num_events = 0
 
-    def run(self) -> Happened:
+    def run(self) -> Outcome:
         begin = self.clock.now
         for index in range(self.num_workers):
             self.start(index, SLOWNESS if self.rng.random() < SHARE_SLOW else 1.0)
         while self.events:
             self.clock.now, _, event = heapq.heappop(self.events)
             event()
-        self.happened.makespan -= begin
-        return self.happened
+        self.outcome.makespan -= begin
+        return self.outcome
 
     def after(self, seconds: float, event: Callable[[], None]) -> None:
         self.num_events += 1
@@ -237,15 +242,16 @@ class Simulation:
         self.times.of("take", worker.run._hand_out)
         if worker.workers.shard is None:
             worker.is_over = worker.run._is_over()
-            if worker.is_over:  # nothing is left that nobody is at
+            # It is over when every shard is finished or claimed by another run.
+            if worker.is_over:
                 self.storage.remove(next(iter(worker.heartbeat.files())))
             else:
                 self.after(SECONDS_BETWEEN_LOOKS, lambda: self.next_shard(worker))
             return
-        self.happened.attempts += 1
+        self.outcome.attempts += 1
         seconds = SECONDS_A_SHARD * self.rng.uniform(0.9, 1.1) * worker.slowness
         if self.rng.random() < SHARE_DYING:
-            self.happened.deaths += 1
+            self.outcome.deaths += 1
             worker.is_over = True
             requeued = self.rng.random() * seconds + SECONDS_TO_REQUEUE
             self.after(requeued, lambda: self.start(worker.index, worker.slowness))
@@ -257,12 +263,10 @@ class Simulation:
         assert shard is not None
         self.times.of("make", lambda: make(self.plan, shard, self.storage.root))
         self.times.of("finish", lambda: worker.run._on_event(Ended("0", shard, None)))
-        self.happened.makespan = self.clock.now
-        self.happened.made += 1
-        if self.happened.made % PRINTED_EVERY == 0:
-            print(
-                self.happened, *(f"{name} {self.times.mean_ms(name):.2f} ms" for name in self.times.spent), flush=True
-            )
+        self.outcome.makespan = self.clock.now
+        self.outcome.made += 1
+        if self.outcome.made % PRINTED_EVERY == 0:
+            print(self.outcome, *(f"{name} {self.times.mean_ms(name):.2f} ms" for name in self.times.spent), flush=True)
         self.next_shard(worker)
 
 
@@ -271,12 +275,13 @@ def plan_of(num_shards: int, per_shard: int) -> Plan:
         ClassEntry(wnid=f"n{number:08d}", name=f"class {number}", base_count=1) for number in range(per_shard)
     )
     options = {"shard_size": per_shard, "prompt": "c"}
-    recipe = Recipe(name="scale/pretend", classes=classes, model="pretend", **options)  # type: ignore[arg-type]
+    recipe = Recipe(name="scale/simulated", classes=classes, model="simulated", **options)  # type: ignore[arg-type]
     return Plan(recipe, num_shards)
 
 
 def peak_gib() -> float:
-    status = Path("/proc/self/status").read_text()  # what getrusage tells is inherited from the parent
+    # getrusage would include the peak of the parent process.
+    status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 2**20  # type: ignore[index]
 
 
@@ -292,53 +297,53 @@ def main(num_shards: int, num_workers: int, folder: Path) -> None:
     write_target(plan, read_state(open_storage(out)))
     storage = CountedStorage(out, Clock())
     start = time.perf_counter()
-    happened = Simulation(plan, storage, num_workers, times).run()
+    outcome = Simulation(plan, storage, num_workers, times).run()
     simulated, before = time.perf_counter() - start, peak_gib()
     status = times.of("status", lambda: read_status(out))
     assert status.num_shards_done == num_shards
     with ProcessPoolExecutor(1, mp.get_context("spawn")) as another:
-        peak_finalizing = times.of("finalise", another.submit(finalize_in_process, plan, out).result)
+        peak_finalizing = times.of("finalize", another.submit(finalize_in_process, plan, out).result)
         times.of("clean up", lambda: clean_up(plan, read_state(open_storage(out)), []))
     large, large_out = plan_of(300, 1000), str(folder / "large")
     write_target(large, read_state(open_storage(large_out)))
     for shard in range(large.num_shards):
         times.of("make 1,000", partial(make, large, shard, large_out))
-    times.of("finalise 1,000", lambda: finalize(large, read_state(open_storage(large_out))))
+    times.of("finalize 1,000", lambda: finalize(large, read_state(open_storage(large_out))))
     take_ms = 1000 * (sum(times.spent["take"]) + sum(times.spent["start"])) / num_shards
     ideal = num_shards * SECONDS_A_SHARD / num_workers
     counted = {kind: count for kind, count in storage.requests.items() if kind not in ("heartbeat", "own") and count}
     shown = ", ".join(f"{count / num_shards:.2f} {kind}" for kind, count in sorted(counted.items()))
     rows = {
-        f"pretend makespan, of the ideal {ideal:,.0f} s": f"{happened.makespan:,.0f} s ({happened.makespan / ideal:.3f})",
-        "nodes lost": f"{happened.deaths}",
-        "shards made twice (asked: at most 1 %)": (
-            f"{happened.made - num_shards} ({(happened.made - num_shards) / num_shards:.2%})"
+        f"simulated makespan (ideal: {ideal:,.0f} s)": f"{outcome.makespan:,.0f} s ({outcome.makespan / ideal:.3f})",
+        "nodes lost": f"{outcome.deaths}",
+        "shards made twice (required: at most 1 %)": (
+            f"{outcome.made - num_shards} ({(outcome.made - num_shards) / num_shards:.2%})"
         ),
-        "requests a shard, tar, sidecar and own heartbeat aside (asked: at most 4)": (
+        "requests per shard without tar, sidecar and own heartbeat (required: at most 4)": (
             f"{sum(counted.values()) / num_shards:.2f} ({shown})"
         ),
-        "requests a shard for the own heartbeat": f"{storage.requests['heartbeat'] / num_shards:.1f}",
-        "take, ms a shard (look who is at what, find one, show it)": f"{take_ms:.2f}",
-        "the median take, and the longest, ms": f"{times.median_ms('take'):.2f}, {times.longest_ms('take'):.0f}",
-        "finish, ms a shard": f"{times.mean_ms('finish'):.2f}",
+        "requests per shard for the own heartbeat": f"{storage.requests['heartbeat'] / num_shards:.1f}",
+        "taking a shard (poll other runs, find one, claim it), ms per shard": f"{take_ms:.2f}",
+        "median and longest time to take a shard, ms": f"{times.median_ms('take'):.2f}, {times.longest_ms('take'):.0f}",
+        "finishing a shard, ms per shard": f"{times.mean_ms('finish'):.2f}",
         "tar and sidecar of 10 images, ms": f"{times.mean_ms('make'):.2f}",
         "`status`, s": f"{times.mean_ms('status') / 1000:.1f}",
-        "finalise, s": f"{times.mean_ms('finalise') / 1000:.0f}",
-        "clean up, s": f"{times.mean_ms('clean up') / 1000:.0f}",
-        "peak memory of a process that finalises, GiB": f"{peak_finalizing:.2f}",
-        "peak memory of the simulation, all runs in one process, GiB": f"{before:.2f}",
-        "tar and sidecar of 1,000 images, ms (encoding left out)": f"{times.mean_ms('make 1,000'):.0f}",
-        "finalise with 1,000 images a shard, ms a shard": f"{times.mean_ms('finalise 1,000') / large.num_shards:.1f}",
-        "the simulation itself, s": f"{simulated:.0f}",
+        "finalizing, s": f"{times.mean_ms('finalize') / 1000:.0f}",
+        "cleaning up, s": f"{times.mean_ms('clean up') / 1000:.0f}",
+        "peak memory of the finalizing process, GiB": f"{peak_finalizing:.2f}",
+        "peak memory of the simulation with all runs in one process, GiB": f"{before:.2f}",
+        "tar and sidecar of 1,000 images without encoding, ms": f"{times.mean_ms('make 1,000'):.0f}",
+        "finalizing with 1,000 images per shard, ms per shard": f"{times.mean_ms('finalize 1,000') / large.num_shards:.1f}",
+        "duration of the simulation, s": f"{simulated:.0f}",
     }
     record("scale", f"{num_workers:,} runs over {num_shards:,} shards, simulated", [
         f"`python benchmarks/scale.py {num_shards} {num_workers}`: tasks of an array, each a run of its own, over shards of 10",
-        f"one-pixel images on a local disk; a shard takes {SECONDS_A_SHARD:.0f} s ± 10 % on the pretend clock,",
-        f"{SHARE_SLOW:.0%} of the workers are {SLOWNESS:g} times as slow, and in {SHARE_DYING:.2%} of the attempts the node",
-        f"is lost (queued again after {SECONDS_TO_REQUEUE:.0f} s). Board, sidecars, sharing out and finalising are the real",
-        "code.",
+        f"one-pixel images on a local disk. A shard takes {SECONDS_A_SHARD:.0f} s ± 10 % on the simulated clock,",
+        f"{SHARE_SLOW:.0%} of the workers are {SLOWNESS:g} times slower, and in {SHARE_DYING:.2%} of the attempts the node is",
+        f"lost (and queued again after {SECONDS_TO_REQUEUE:.0f} s). Heartbeats, sidecars, the distribution of shards and",
+        "finalizing are the real code.",
         "",
-        "| | |",
+        "| quantity | measured |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in rows.items()),
     ])  # fmt: skip

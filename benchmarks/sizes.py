@@ -1,4 +1,4 @@
-"""What an image takes in a clone: photographs in each format, and what a sample takes beside its image.
+"""Measures the bytes of an image in a clone: photographs in each format, and the bytes of a sample besides its image.
 
 python -m benchmarks.sizes
 """
@@ -27,7 +27,7 @@ NUM_SAMPLES = 1000
 
 
 class _SameImage:
-    """Every sample gets the same file."""
+    """An engine that returns the same file for every sample."""
 
     environment: dict[str, str] = {}
 
@@ -39,7 +39,7 @@ class _SameImage:
 
 
 def photographs() -> dict[str, Pixels]:
-    """Color photographs that ship with libraries, in their own sizes."""
+    """Returns color photographs that ship with libraries, in their original sizes."""
     china, flower = load_sample_images().images
     names = ("astronaut", "chelsea", "coffee", "rocket", "stereo_motorcycle")
     loaded = {name: getattr(skimage.data, name)() for name in names}
@@ -48,7 +48,7 @@ def photographs() -> dict[str, Pixels]:
 
 
 def bytes_beyond_image(folder: Path, image: bytes) -> float:
-    """Bytes of tar and metadata for each sample of ImageNet-1K-SD, with classes and definitions as prompts, but its image."""
+    """Returns the bytes of tar and metadata per sample, without its image, of ImageNet-1K-SD with definitions as prompts."""
     plan = Plan(ImageNet1KSD.recipe("c_d_cfg2", shard_size=NUM_SAMPLES), 1)
     storage = open_storage(str(folder))
     for _ in generate_shard_tar(plan, 0, _SameImage(image), Execution(), storage):
@@ -60,7 +60,7 @@ def bytes_beyond_image(folder: Path, image: bytes) -> float:
 def main() -> None:
     found = photographs()
     lines = [
-        f"Bytes a pixel of {len(found)} color photographs ({', '.join(found)}), as `encode_image` writes them at quality "
+        f"Bytes per pixel of {len(found)} color photographs ({', '.join(found)}), as `encode_image` writes them at quality "
         f"{QUALITY}.",
         "",
         "| format | median (range) |",
@@ -77,9 +77,9 @@ def main() -> None:
         beside = bytes_beyond_image(Path(name), image)
     lines += [
         "",
-        f"Beside its image a sample of `imagenet_1k_sd/c_d_cfg2` takes {beside:,.0f} bytes, in tar and metadata.",
+        f"A sample of `imagenet_1k_sd/c_d_cfg2` takes {beside:,.0f} bytes besides its image, in tar and metadata.",
     ]
-    record("sizes", "What an image takes", lines)
+    record("sizes", "Bytes of an image in a clone", lines)
 
 
 if __name__ == "__main__":

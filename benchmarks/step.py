@@ -1,4 +1,4 @@
-"""The training loop beside bare forward + backward + step on the same model and the same batches, in turns.
+"""Times the training loop beside bare forward + backward + step on the same model and the same batches, in turns.
 
 python -m benchmarks.step
 """
@@ -50,7 +50,7 @@ def bare(config: TrainConfig, batch: Batch) -> None:
 
 
 def loop(config: TrainConfig, batch: Batch) -> None:
-    """As `train` runs it, metrics written and the progress drawn; the one checkpoint at the end is taken out of the time."""
+    """Runs the loop of `train` with metrics and progress, but without the one checkpoint at the end."""
 
     def batches() -> Generator[Batch]:
         while True:
@@ -72,16 +72,16 @@ def main() -> None:
     batch = make_batch(config)
     found = time_in_turns({"bare": lambda: bare(config, batch), "loop": lambda: loop(config, batch)}, NUM_ROUNDS)
     against = ratios(found["loop"], found["bare"])
-    record("step", "The training loop beside bare steps", [
-        f"`digits`: batches of {config.data.batch_size}, 1 + 8 crops, {NUM_STEPS} steps, one thread; {NUM_ROUNDS} rounds in",
-        "turns, ratios within a round: median (range). The same network, crops and loss; bare is",
-            "zero_grad, forward, backward and step.",
+    record("step", "The training loop compared with bare steps", [
+        f"`digits`: batches of {config.data.batch_size}, 1 + 8 crops, {NUM_STEPS} steps, one thread. Median (range)",
+        f"over {NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round. Both arms have the same network, crops and",
+        "loss; bare steps are zero_grad, forward, backward and step.",
         "",
-        "| | seconds |",
+        "| arm | seconds |",
         "|---|---|",
         *(f"| {arm} | {spread(seconds)} |" for arm, seconds in found.items()),
         "",
-        f"loop / bare: **{spread(against, 3)}**, at most {TARGET} is asked for.",
+        f"loop / bare: **{spread(against, 3)}** (required: at most {TARGET}).",
     ])  # fmt: skip
 
 

@@ -1,8 +1,10 @@
-"""Training steps from shards on a GPU: ResNet50, 1 + 8 crops, bfloat16; crops by the loader's processes and on the device,
-beside the loop people write: class folders, Pillow and torchvision's crops, an eager network.
+"""Times training from shards on a GPU (ResNet50, 1 + 8 crops, bfloat16) beside the loop that people write.
 
 python -m benchmarks.step_gpu             # on a GPU
-python -m benchmarks.step_gpu --rehearse  # the same code on a small network and few images, also without one
+python -m benchmarks.step_gpu --rehearse  # the same code with a small network and few images; needs no GPU
+
+Crops are made by the loader's processes or on the device. The loop that people write reads class folders, crops with Pillow
+and torchvision, and runs the network eagerly.
 """
 
 import itertools
@@ -50,11 +52,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass
-class Told:
+class Measurement:
     rate: float
-    """Images a second."""
+    """Images per second."""
     busy: float
-    """Share of the looks at the GPU that found it at work."""
+    """Fraction of the polls at which the GPU was busy."""
 
 
 def configured(**data: Any) -> TrainConfig:
@@ -69,8 +71,8 @@ def configured(**data: Any) -> TrainConfig:
     )
 
 
-def ours(root: Path, *, on_device: bool) -> Told:
-    """Steps as `train` takes them."""
+def ours(root: Path, *, on_device: bool) -> Measurement:
+    """Runs the steps of `train`."""
     config = configured(crops_on_device=on_device)
     mixture = whole(open_clone(root))
     network = build_network(config.backbone).to(DEVICE).to(memory_format=torch.channels_last)
@@ -83,11 +85,11 @@ def ours(root: Path, *, on_device: bool) -> Told:
         step, clock = run.step, Clock()
         run.step = lambda number, batch: clock.around(number, lambda: step(number, batch))  # type: ignore[method-assign, assignment]
         run.steps(0, batches, silence())
-        return clock.message()
+        return clock.measurement()
 
 
-def baseline(images: Path) -> Told:
-    """What is written by hand: ImageFolder, Pillow, torchvision, one forward a resolution, SGD."""
+def baseline(images: Path) -> Measurement:
+    """Runs a hand-written loop: ImageFolder, Pillow, torchvision, one forward per resolution, SGD."""
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -108,7 +110,7 @@ def baseline(images: Path) -> Told:
     clock = Clock()
     for number, (crops_by_kind, labels) in enumerate(itertools.islice(endless, NUM_WARM + NUM_STEPS)):
         clock.around(number, lambda: plain_step(network, optimizer, crops_by_kind, labels))  # noqa: B023
-    return clock.message()
+    return clock.measurement()
 
 
 def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, kinds: list[Any], labels: torch.Tensor) -> None:
@@ -125,18 +127,18 @@ def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, kinds: list
 
 
 class Clock:
-    """Time from the end of the warm steps to the end of the last, and how often the GPU was found at work meanwhile."""
+    """Measures the time from the end of the warm-up steps to the end of the last step, and polls whether the GPU is busy."""
 
     def __init__(self) -> None:
         self.began = self.ended = 0.0
-        self.looks: list[bool] = []
+        self.polls: list[bool] = []
         self.is_over = threading.Event()
 
     def around(self, number: int, step: Callable[[], Any]) -> Any:
         if number == NUM_WARM:
             wait_for_device()
             self.began = time.perf_counter()
-            threading.Thread(target=self._look, daemon=True).start()
+            threading.Thread(target=self._poll, daemon=True).start()
         found = step()
         if number == NUM_WARM + NUM_STEPS - 1:
             wait_for_device()
@@ -144,13 +146,13 @@ class Clock:
             self.is_over.set()
         return found
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while DEVICE.type == "cuda" and not self.is_over.wait(0.1):
-            self.looks.append(torch.cuda.utilization() > 0)
+            self.polls.append(torch.cuda.utilization() > 0)
 
-    def message(self) -> Told:
+    def measurement(self) -> Measurement:
         rate = NUM_STEPS * BATCH_SIZE / (self.ended - self.began)
-        return Told(rate, sum(self.looks) / len(self.looks) if self.looks else float("nan"))
+        return Measurement(rate, sum(self.polls) / len(self.polls) if self.polls else float("nan"))
 
 
 def wait_for_device() -> None:
@@ -158,36 +160,36 @@ def wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def rounds(arms: dict[str, Callable[[], Told]]) -> Iterator[tuple[str, Told]]:
+def rounds(arms: dict[str, Callable[[], Measurement]]) -> Iterator[tuple[str, Measurement]]:
     for number in range(NUM_ROUNDS):
         names = list(arms)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            message = arms[name]()
-            print(f"round {number + 1}: {name} {message.rate:.0f} images/s, busy {message.busy:.0%}", flush=True)
-            yield name, message
+            measured = arms[name]()
+            print(f"round {number + 1}: {name} {measured.rate:.0f} images/s, busy {measured.busy:.0%}", flush=True)
+            yield name, measured
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write_images(work / "pictures", None, NUM_IMAGES)
-        recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=250)
+        write_images(work / "images", None, NUM_IMAGES)
+        recipe = RealImages.recipe("train", ClassOptions(source=str(work / "images")), shard_size=250)
         make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
-        arms: dict[str, Callable[[], Told]] = {
+        arms: dict[str, Callable[[], Measurement]] = {
             "crops by the loader": lambda: ours(work / "clone", on_device=False),
             "crops on the device": lambda: ours(work / "clone", on_device=True),
-            "class folders, Pillow, eager": lambda: baseline(work / "pictures"),
+            "class folders, Pillow, eager": lambda: baseline(work / "images"),
         }
-        found: dict[str, list[Told]] = {name: [] for name in arms}
-        for name, message in rounds(arms):
-            found[name].append(message)
-    base = [message.rate for message in found["class folders, Pillow, eager"]]
+        found: dict[str, list[Measurement]] = {name: [] for name in arms}
+        for name, measured in rounds(arms):
+            found[name].append(measured)
+    base = [measured.rate for measured in found["class folders, Pillow, eager"]]
     lines = [
         f"ResNet50, 1 + 8 crops, bfloat16, batches of {BATCH_SIZE}, {NUM_WORKERS} loader processes, {NUM_STEPS} steps",
-        f"after {NUM_WARM}; {torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'no GPU'}. {NUM_ROUNDS} rounds",
-        f"in turns: median (range), ratios within a round; {TARGET:g} times the loop by hand is asked for.",
+        f"after {NUM_WARM} warm-up steps; {torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'no GPU'}. {NUM_ROUNDS} rounds",
+        f"in turns: median (range); ratios are taken within a round. Required: {TARGET:g} times the hand-written loop.",
         "",
-        "| | images/s | times the loop by hand | GPU at work |",
+        "| arm | images/s | times the hand-written loop | GPU busy |",
         "|---|---|---|---|",
         *(
             f"| {name} | {spread([t.rate for t in each], 0)} | {spread(ratios([t.rate for t in each], base))} | "

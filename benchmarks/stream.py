@@ -1,9 +1,10 @@
-"""Our reader beside stock webdataset, datasets streaming, mosaicml-streaming and litdata, on the same images with the same
-decoder, from the disk and over HTTP on 127.0.0.1; all arms in one run, in turns, each alone in its process.
+"""Times our reader beside stock webdataset, datasets streaming, mosaicml-streaming and litdata.
 
 python -m benchmarks.stream [--images DIR] [--peers PYTHON] [--http-only]
 
-PEERS is the Python of an environment with mosaicml-streaming and litdata, which want other versions of libraries than we do:
+All arms read the same images with the same decoder, from the disk and over HTTP on 127.0.0.1. They run in turns, each alone
+in its process. PEERS is the Python of an environment with mosaicml-streaming and litdata, which need other versions of
+libraries than we do:
 uv venv peers && uv pip install --python peers/bin/python mosaicml-streaming litdata pillow numpy
 """
 
@@ -32,24 +33,24 @@ from tests.loopback.server import free_port
 NUM_IMAGES, SIZE, NUM_CLASSES, SHARD_SIZE = 4000, (512, 384), 10, 500
 NUM_ROUNDS = 3
 ARMS = "stream_arms.py"
-MOST = {"raw": 10**9, "decoded": 10**9}
-"""Samples after the first."""
+MAX_SAMPLES = {"raw": 10**9, "decoded": 10**9}
+"""Maximum number of samples after the first, by mode; other modes read 100."""
 RESUME_AT = 0.9
 PEER_ARMS = ("mosaic", "mosaic_index", "litdata")
 LABELS = {
-    "fakeit_views": "ours, training order, as views of the mapped file (what training decodes)",
+    "fakeit_views": "ours, training order, as views of the mapped file (as training reads)",
     "fakeit_local": "ours, training order, as bytes",
     "fakeit_http": "ours, training order, cold cache",
     "webdataset": "webdataset, in sequence",
     "datasets": "datasets, in sequence",
     "mosaic": "mosaicml-streaming, shuffled",
-    "mosaic_index": "mosaicml-streaming, by index at random",
+    "mosaic_index": "mosaicml-streaming, by random index",
     "litdata": "litdata, shuffled",
 }
 
 
 def write_images(out: Path, images: Path | None, num_images: int = NUM_IMAGES) -> None:
-    """JPEGs of 512×384 pixels, cut at random out of photographs."""
+    """Writes JPEGs of 512×384 pixels, random crops of photographs, into class folders."""
     photographs = (
         [Image.open(path).convert("RGB") for path in sorted(images.rglob("*.jpg"))] if images else _sample_images()
     )
@@ -77,7 +78,7 @@ def _sample_images() -> list[Image.Image]:
 
 def run_arm(python: str, mode: str, arm: str, data: str, work: Path, start: float = 0.0) -> dict[str, float]:
     shutil.rmtree(work / "cache", ignore_errors=True)
-    most = MOST.get(mode, 100)
+    most = MAX_SAMPLES.get(mode, 100)
     found: dict[str, float] = call_alone(
         python, ARMS, "decoded" if mode == "decoded" else "raw", arm, data, work, start, most
     )
@@ -85,7 +86,7 @@ def run_arm(python: str, mode: str, arm: str, data: str, work: Path, start: floa
 
 
 def measure_all(arms: dict[str, str], data: str, work: Path, modes: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
-    """For each arm and mode, what each round told; arms in turns, in rotated order."""
+    """Returns the measurements of each round for each arm and mode; arms run in turns, in rotated order."""
     found: dict[str, dict[str, list[Any]]] = {arm: {mode: [] for mode in modes} for arm in arms}
     for number, arm in in_turns(arms, NUM_ROUNDS):
         for mode in modes:
@@ -98,7 +99,7 @@ def measure_all(arms: dict[str, str], data: str, work: Path, modes: tuple[str, .
 
 def table(found: dict[str, dict[str, list[Any]]], ours: str) -> list[str]:
     lines = [
-        "| reader | raw, samples/s | ours / it | decoded, samples/s | ours / it | first sample, s | memory, MB | resume, s |",
+        "| reader | raw, samples/s | ours / this | decoded, samples/s | ours / this | first sample, s | memory, MB | resume, s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm, modes in found.items():
@@ -116,21 +117,21 @@ def table(found: dict[str, dict[str, list[Any]]], ours: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, help="directory of photographs; scikit-learn's two otherwise")
+    parser.add_argument("--images", type=Path, help="directory of photographs; by default the two of scikit-learn")
     parser.add_argument("--peers", default="", help="Python of an environment with mosaicml-streaming and litdata")
     parser.add_argument("--http-only", action="store_true", help="leave out reading from the disk")
     requested = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write_images(work / "pictures", requested.images)
-        recipe = RealImages.recipe("train", ClassOptions(source=str(work / "pictures")), shard_size=SHARD_SIZE)
+        write_images(work / "images", requested.images)
+        recipe = RealImages.recipe("train", ClassOptions(source=str(work / "images")), shard_size=SHARD_SIZE)
         make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
         clone = open_clone(work / "clone")
         shards = [shard.name for shard in clone.manifest.shards]
         (work / "num_samples").write_text(str(len(clone)))
         if requested.peers:
             for arm in ("mosaic", "litdata"):
-                call_alone(requested.peers, ARMS, "prepare", arm, work / "pictures", work)
+                call_alone(requested.peers, ARMS, "prepare", arm, work / "images", work)
         local = dict.fromkeys(("fakeit_views", "fakeit_local", "webdataset", "datasets"), sys.executable)
         local |= dict.fromkeys(PEER_ARMS, requested.peers) if requested.peers else {}
         (work / "urls.json").write_text(json.dumps([str(work / "clone" / name) for name in shards]))
@@ -154,17 +155,17 @@ def main() -> None:
             server.kill()
     record(
         "stream-http" if requested.http_only else "stream",
-        "Streaming beside other readers",
+        "Streaming compared with other readers",
         [
             f"{len(clone):,} JPEGs of {SIZE[0]}×{SIZE[1]} pixels, {clone.manifest.num_bytes / len(clone) / 1024:.0f} KiB",
-            f"each, in {len(shards)} shards; one process, one thread; all decode with Pillow; {NUM_ROUNDS} rounds, arms in",
-            "turns: median (range); ratios within a round. Raw and decoded: a whole epoch, after the first sample. Imports",
-            "are not counted; torch is among them in every arm (without it decoding is a fifth slower, for memory is given",
-            "back and taken anew). Memory: the most that the process held, libraries and mapped pages among it. Resume: from",
-            "opening to the first sample at 90 % of an epoch; webdataset reads on to where it was, for it has no other way.",
+            f"each, in {len(shards)} shards; one process, one thread; all arms decode with Pillow. Median (range) over",
+            f"{NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round. Raw and decoded: a whole epoch after the",
+            "first sample. Imports are not counted. Every arm imports torch: without it decoding is a fifth slower, because",
+            "memory is returned and allocated again. Memory: peak of the process, with libraries and mapped pages. Resume:",
+            "from opening to the first sample at 90 % of an epoch; webdataset has to read everything up to that sample.",
             "",
             *(["From the disk:", "", *table(on_disk, "fakeit_views"), ""] if on_disk else []),
-            "Over HTTP on 127.0.0.1 (mosaicml-streaming and litdata read no plain HTTP):",
+            "Over HTTP on 127.0.0.1 (mosaicml-streaming and litdata cannot read plain HTTP):",
             "",
             *table(over_http, "fakeit_http"),
         ],

@@ -1,6 +1,6 @@
-"""One reader of `benchmarks.stream`, alone in its process: prepares its own format, or reads and tells how it went, as JSON.
+"""Runs one reader of `benchmarks.stream` alone in its process: prepares its format, or reads and prints timings as JSON.
 
-Imports nothing of fakeit but in its own arm, so that peers may live in an environment of their own.
+Only our own arms import fakeit, so that other readers can be in an environment of their own.
 """
 
 import io
@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-Pictures = Iterator[bytes]
+Images = Iterator[bytes]
 BATCH_SIZE = 50
 
 
 def decode(content: bytes) -> Any:
-    """The same for all: Pillow, to an array."""
+    """Decodes an image into an array by Pillow, the same in all arms."""
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
-# --- ours: in the training order, that is, shuffled, by number ---
+# --- ours: by number, in the shuffled order of training ---
 
 
-def fakeit_local(data: str, work: str, start: float) -> Pictures:
+def fakeit_local(data: str, work: str, start: float) -> Images:
     from builders.format.open_clone import open_clone
     from fakeit_train.data.order import Order
 
@@ -50,7 +50,7 @@ def fakeit_views(data: str, work: str, start: float) -> Iterator[Any]:
             yield clone.view(number).image
 
 
-def fakeit_http(data: str, work: str, start: float, batch_size: int = BATCH_SIZE) -> Pictures:
+def fakeit_http(data: str, work: str, start: float, batch_size: int = BATCH_SIZE) -> Images:
     import torch
 
     from builders.format.open_clone import open_clone
@@ -73,10 +73,10 @@ def fakeit_http(data: str, work: str, start: float, batch_size: int = BATCH_SIZE
         yield from (bytes(view.image) for view in views)
 
 
-# --- webdataset: in sequence; it has no resume but reading on ---
+# --- webdataset: in sequence; it resumes only by reading everything up to the sample ---
 
 
-def webdataset(data: str, work: str, start: float) -> Pictures:
+def webdataset(data: str, work: str, start: float) -> Images:
     import webdataset as wds
 
     samples = wds.WebDataset(json.loads((Path(work) / "urls.json").read_text()), shardshuffle=False, empty_check=False)
@@ -87,7 +87,7 @@ def webdataset(data: str, work: str, start: float) -> Pictures:
 # --- datasets, streaming: in sequence ---
 
 
-def datasets_streaming(data: str, work: str, start: float) -> Pictures:
+def datasets_streaming(data: str, work: str, start: float) -> Images:
     import datasets
 
     urls = json.loads((Path(work) / "files.json").read_text())
@@ -115,20 +115,20 @@ def datasets_save_state(work: str, share: float) -> None:
 def mosaic_prepare(work: str, images: list[Path]) -> None:
     from streaming import MDSWriter
 
-    with MDSWriter(out=str(Path(work) / "mds"), columns={"picture": "bytes", "label": "int"}) as writer:
+    with MDSWriter(out=str(Path(work) / "mds"), columns={"image": "bytes", "label": "int"}) as writer:
         for path in images:
-            writer.write({"picture": path.read_bytes(), "label": 0})
+            writer.write({"image": path.read_bytes(), "label": 0})
 
 
-def mosaic_index(data: str, work: str, start: float) -> Pictures:
+def mosaic_index(data: str, work: str, start: float) -> Images:
     from streaming import StreamingDataset
 
     found = StreamingDataset(local=str(Path(work) / "mds"), batch_size=BATCH_SIZE)
     numbers = np.random.default_rng(0).permutation(len(found))
-    return (found[int(number)]["picture"] for number in numbers[round(start * len(numbers)) :])
+    return (found[int(number)]["image"] for number in numbers[round(start * len(numbers)) :])
 
 
-def mosaic_iterated(data: str, work: str, start: float) -> Pictures:
+def mosaic_iterated(data: str, work: str, start: float) -> Images:
     from streaming import StreamingDataset
 
     found = StreamingDataset(local=str(Path(work) / "mds"), batch_size=BATCH_SIZE, shuffle=True)
@@ -143,7 +143,7 @@ def mosaic_iterated(data: str, work: str, start: float) -> Pictures:
                 "initial_physical_nodes": 1,
             }
         )
-    return (sample["picture"] for sample in found)
+    return (sample["image"] for sample in found)
 
 
 # --- litdata: its own format ---
@@ -163,17 +163,17 @@ def litdata_prepare(work: str, images: list[Path]) -> None:
 
 
 def _litdata_sample(path: str) -> dict[str, Any]:
-    return {"picture": Path(path).read_bytes(), "label": 0}
+    return {"image": Path(path).read_bytes(), "label": 0}
 
 
-def litdata_iterated(data: str, work: str, start: float) -> Pictures:
+def litdata_iterated(data: str, work: str, start: float) -> Images:
     import litdata
 
     found = litdata.StreamingDataset(str(Path(work) / "lit"), shuffle=True, drop_last=False)
     loader = litdata.StreamingDataLoader(found, batch_size=BATCH_SIZE, num_workers=0, collate_fn=list)
     if start:
         loader.load_state_dict(json.loads((Path(work) / "litdata-state.json").read_text()))
-    return (sample["picture"] for batch in loader for sample in batch)
+    return (sample["image"] for batch in loader for sample in batch)
 
 
 def litdata_save_state(work: str, share: float) -> None:
@@ -186,7 +186,7 @@ def litdata_save_state(work: str, share: float) -> None:
     (Path(work) / "litdata-state.json").write_text(json.dumps(loader.state_dict()))
 
 
-ARMS: dict[str, Callable[[str, str, float], Pictures]] = {
+ARMS: dict[str, Callable[[str, str, float], Images]] = {
     "fakeit_local": fakeit_local,
     "fakeit_views": fakeit_views,
     "fakeit_http": fakeit_http,
@@ -208,7 +208,7 @@ IMPORTS = {
 
 
 def measure(arm: str, data: str, work: str, *, decoded: bool, start: float, most: int) -> dict[str, float]:
-    """Seconds to the first sample and samples a second after it; imports are not counted."""
+    """Measures seconds to the first sample and samples per second after it; imports are not counted."""
     __import__(IMPORTS.get(arm, arm))
     began = time.perf_counter()
     images = ARMS[arm](data, work, start)

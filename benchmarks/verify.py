@@ -1,4 +1,4 @@
-"""`verify` beside reading the same files once with sha256, on pictures of ImageNet's size.
+"""Times `verify` beside hashing the same files once with sha256, on images of ImageNet's size.
 
 python -m benchmarks.verify
 """
@@ -26,7 +26,7 @@ NUM_ROUNDS = 3
 
 
 def write_images(out: Path) -> None:
-    """Class folders of 512x384 JPEGs of about 50 KB: smooth noise."""
+    """Writes class folders of 512x384 JPEGs of about 50 KB that show smooth noise."""
     rng = np.random.default_rng(0)
     for label in range(NUM_CLASSES):
         folder = out / f"class_{label}"
@@ -50,8 +50,8 @@ def verify(root: Path, deep: bool, num_workers: int) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder / "pictures")
-        recipe = RealImages.recipe("train", ClassOptions(source=str(folder / "pictures")), shard_size=250)
+        write_images(folder / "images")
+        recipe = RealImages.recipe("train", ClassOptions(source=str(folder / "images")), shard_size=250)
         manifest = make_clone(Plan(recipe, IMAGES_PER_CLASS), str(folder / "clone"))
         assert manifest is not None
         root = folder / "clone"
@@ -66,8 +66,8 @@ def main() -> None:
     plain = seconds["sha256 of every tar, one process"]
     megabytes = manifest.num_bytes / 1e6
     lines = [
-        f"{manifest.num_samples:,} pictures of 512x384, {len(manifest.shards)} shards, {megabytes:.0f} MB, in the page cache;",
-        f"{NUM_ROUNDS} rounds, arms in turns, ratios within a round: median (range).",
+        f"{manifest.num_samples:,} images of 512x384, {len(manifest.shards)} shards, {megabytes:.0f} MB, in the page cache.",
+        f"Median (range) over {NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round.",
         "",
         "| arm | MB/s | time / sha256 alone |",
         "|---|---|---|",
@@ -76,7 +76,7 @@ def main() -> None:
             for arm, times in seconds.items()
         ],
     ]
-    record("verify-speed", "Verifying, beside reading", lines)
+    record("verify-speed", "Verifying a clone, compared with hashing it", lines)
 
 
 if __name__ == "__main__":

@@ -1,46 +1,46 @@
-"""The errors that people are meant to read: one sentence with the value and the way out, and an exit status."""
+"""Errors for the user: each has a message of one sentence, with the value and the way out, and an exit status."""
 
 from builders.versions import DISTRIBUTION
 
 MAX_CHOICES = 60
-"""Choices that are listed; of longer lists the beginning."""
+"""Maximum number of choices that a message lists; a longer list is cut."""
 
 
 class ReadableError(Exception):
-    """An error whose text is one sentence for the user; commands print it without a traceback."""
+    """An error whose text is one sentence for the user. Commands print it without a traceback."""
 
     exit_status = 2
 
 
 class UserError(ReadableError):
-    """A mistake in what the user asked for, or in what lies on disk."""
+    """A mistake in the user's arguments, or in files on disk."""
 
 
 class ShardError(UserError):
-    """Something is wrong with a shard's own images: another try ends the same, and all other shards can be made."""
+    """A shard's own images cannot be made. A retry would fail the same way, but other shards are not affected."""
 
 
 class SampleNotFoundError(UserError):
-    """A clone has no sample with a key."""
+    """The clone has no sample with the requested key."""
 
 
 class OutOfMemoryError(UserError):
-    """A batch does not fit into the memory of a GPU or of the machine."""
+    """A batch does not fit into the memory of the GPU or of the machine."""
 
 
 class UnreachableError(ReadableError):
-    """The network or the server behind it fails; the same may work later, so the exit status asks for another start."""
+    """The network or a remote server fails. A retry may succeed later, so the exit status requests another start."""
 
     exit_status = 75
 
 
 def first_line(error: BaseException) -> str:
-    """An error's text to quote within a sentence: its first line without the full stop, or its kind where it says nothing."""
+    """Returns the first line of an error's text without its full stop, or the error's type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def suggest(name: str, choices: list[str]) -> str:
-    """The end of such a sentence: the choices, the likeliest ones alone where any is close."""
+    """Returns the last clause of an error message: the choices close to `name` if there are any, else all choices."""
     import difflib
 
     close = difflib.get_close_matches(name, choices, n=3)
@@ -51,5 +51,5 @@ def suggest(name: str, choices: list[str]) -> str:
 
 
 def missing_extra(module: str, extra: str) -> UserError:
-    """The error for an import that failed because an optional part of the package is not installed."""
+    """Returns the error for an import that failed because an optional extra of this package is not installed."""
     return UserError(f"'{module}' is not installed, and this command needs it: pip install '{DISTRIBUTION}[{extra}]'")

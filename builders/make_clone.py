@@ -1,6 +1,7 @@
-"""From a plan to a finished clone: what is missing is made by a runner, and one of the runs at work puts it together.
+"""Makes a clone from a plan: a runner makes the missing shards, and one of the active runs finalizes the clone.
 
-Invariant: `make_clone` may be killed anywhere and called again, in any number at once, on any machines; the clone is the same.
+Invariant: `make_clone` may be killed at any point and called again. Any number of calls may run at the same time, on
+any machines. The clone is the same.
 """
 
 import contextlib
@@ -31,13 +32,13 @@ from builders.storage.base import open_storage
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""While another run puts the clone together."""
+"""Pause between two checks while another run finalizes the clone."""
 MAX_REMAKES = 2
-"""Passes in which shards that finalising finds damaged are made again, before that is an error."""
+"""How often shards that `finalize` finds damaged are made again, before the error is raised."""
 
 
 class FailedShardsError(UserError):
-    """Some shards could not be made; all others are, unless the run gave up."""
+    """Some shards failed permanently. All others are finished, unless the run gave up (`has_given_up`)."""
 
     exit_status = 1
 
@@ -63,31 +64,32 @@ def make_clone(
     on_images: Callable[[int], object] = lambda num_images: None,
     on_warning: Callable[[str], object] = warnings.warn,
 ) -> Manifest | None:
-    """Makes the missing shards of a clone, and finalizes it once all are there; `materialize` calls this.
+    """Makes the missing shards of a clone, and finalizes the clone once all exist. `materialize` calls this function.
 
     Args:
-        plan: What to make.
-        out: Directory or URL.
-        execution: How workers compute.
-        shards: Make only these shards, and leave finalizing to a call without this argument.
+        plan: Recipe and length of the clone.
+        out: Directory or URL of the clone.
+        execution: Settings of the computation that are not part of the recipe, such as the batch size.
+        shards: Make only these shards. Finalizing is left to a call without this argument.
         runner_name: local, slurm, ray, or the name of a plug-in.
-        num_workers: 0 means one per GPU, or one without a GPU.
-        address: The cluster of the runner, if it has one.
-        scratch: Local folder for tars on their way to a remote store; "" means one under the temporary directory.
+        num_workers: Number of workers; 0 means one per GPU, or one without a GPU.
+        address: Address of the runner's cluster, if it has one.
+        scratch: Local folder for tars before their upload to a remote store; "" means one in the temporary directory.
         patience: Seconds for which to retry a store that does not answer.
-        stop: Ends the run early when it is requested.
-        text: What the user says in the card.
+        stop: Ends the run early once `stop.is_requested` is true.
+        text: Texts of the user for the card.
         on_start: Called once with the number of finished images and the number of all images.
-        on_images: Called with the number of new images after every batch.
+        on_images: Called after every batch with the number of new images.
         on_warning: Called with a sentence when a worker is replaced or retired.
 
     Returns:
-        The manifest of the finished clone; None if other calls have to make the rest.
+        The manifest of the finished clone; None if other calls still have to make shards.
 
     Raises:
-        FailedShardsError: some shards were given up.
-        StoppedError, UnreachableError: a signal, or a store that did not answer for too long; finished tars are kept.
-        UserError: the output holds something else or cannot be written, or no shard can be made.
+        FailedShardsError: some shards failed permanently.
+        StoppedError: a signal ended the run; finished tars are kept.
+        UnreachableError: the store did not answer within `patience` seconds; finished tars are kept.
+        UserError: the output holds something else or cannot be written to, or no shard can be made.
     """
     runner, storage = find_runner(runner_name), open_storage(out)
     runner.prepare(address)
@@ -107,11 +109,11 @@ def make_clone(
 def _make(
     runner: Runner, job: Job, shards: range | None, text: CardText, on_start: Callable[[int, int], object]
 ) -> Manifest | None:
-    """Makes what is missing and puts the clone together; shards that turn out to be damaged then are made again."""
+    """Makes the missing shards and finalizes the clone. Shards that `finalize` finds damaged are made again."""
     plan, storage = job.task.plan, job.heartbeat.storage
     requested = range(plan.num_shards) if shards is None else shards
     for num_remakes in itertools.count():
-        state = _retry_unreachable(job, partial(_finish_earlier, job, text))
+        state = _retry_unreachable(job, partial(_complete_interrupted_finalize, job, text))
         state.check(plan)
         if state.is_complete(plan):
             return _remove_leftovers(plan, state, text)
@@ -138,12 +140,13 @@ def _retry_unreachable(job: Job, call: Callable[[], Result]) -> Result:
     return retry_unreachable(call, job.task.patience, is_over=lambda: job.stop.is_requested)
 
 
-def _finish_earlier(job: Job, text: CardText) -> State:
-    """The output's state, once a clone of another length that an interrupted `finalize` was putting in place is there."""
+def _complete_interrupted_finalize(job: Job, text: CardText) -> State:
+    """Completes an interrupted `finalize` of another length, if there is one; returns the output's state after that."""
     plan, storage = job.task.plan, job.heartbeat.storage
     state = read_state(storage)
     if state.finalizing not in (None, plan.num_rounds) and state.recipe == plan.recipe:
-        with contextlib.suppress(MissingShardError):  # then it is no longer in the way
+        # If that clone lacks a shard, it cannot be finalized, and only the new plan counts.
+        with contextlib.suppress(MissingShardError):
             _finalize(Plan(plan.recipe, state.finalizing or 0), job, text)
         state = read_state(storage)
     return state
@@ -152,14 +155,15 @@ def _finish_earlier(job: Job, text: CardText) -> State:
 def _raise_for(report: Report) -> None:
     if report.error is not None:
         raise report.error
-    if report.is_stopped:  # before failures: there is work left, so that a scheduler starts it again
+    # Checked before failures: work is left, and the exit status makes a batch system start the run again.
+    if report.is_stopped:
         raise StoppedError
     if report.failures or report.has_given_up:
         raise FailedShardsError(report)
 
 
 def _finalize(plan: Plan, job: Job, text: CardText) -> Manifest:
-    """Puts the clone together, or waits until another run has done so."""
+    """Finalizes the clone, or waits until another run has done so."""
     heartbeat = job.heartbeat
     while True:
         state = read_state(heartbeat.storage)
@@ -172,7 +176,7 @@ def _finalize(plan: Plan, job: Job, text: CardText) -> Manifest:
                 sweep_scratch(state.storage, job.task.scratch, is_finished=state.is_last(plan))
                 return manifest
             except (FileNotFoundError, UserError):
-                # Another run may have finalised at the same time, and `_making` is gone.
+                # Another run may have finalized at the same time and deleted `_making`.
                 if not read_state(heartbeat.storage).is_complete(plan):
                     raise
         elif job.stop.is_requested:
@@ -182,7 +186,7 @@ def _finalize(plan: Plan, job: Job, text: CardText) -> Manifest:
 
 
 def _remove_leftovers(plan: Plan, state: State, text: CardText) -> Manifest:
-    """Deletes what a late run left in `_making` of a finished clone, and puts text that is given into its card."""
+    """Deletes what a late run left in `_making` of a finished clone. Renders its card again if `text` is given."""
     assert state.old
     if text != CardText():
         state.storage.write(CARD, clone_card(state.storage, state.old, text))

@@ -1,9 +1,9 @@
-"""Finds plug-ins: a file in a folder of plug-ins, or an entry point of another package.
+"""Finds plug-ins: modules in the plug-in folders of this package, and entry points of other packages.
 
     [project.entry-points."fakeit.engines"]
     my_engine = "my_package.my_engine"
 
-The name of a plug-in is its file's name, or its entry point's. Kinds are builders, engines and runners.
+The name of a plug-in is the name of its file or its entry point. There are three kinds: builders, engines and runners.
 """
 
 import importlib
@@ -16,11 +16,11 @@ from builders.errors import UserError, missing_extra, suggest
 
 FOLDERS = {"builders": "builders", "engines": "builders.engines", "runners": "builders.runners"}
 NOT_PLUGINS = ("base", "worker")
-"""Modules in folders of plug-ins that the plug-ins stand on."""
+"""Modules in plug-in folders that plug-ins use, and that are not plug-ins themselves."""
 
 
 def module_names(package: str) -> list[str]:
-    """The plug-ins in a folder, which is named as a package, such as "fakeit_eval.probes"."""
+    """Returns the names of the plug-ins in a package, such as "fakeit_eval.probes"."""
     modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
     files = [module.name for module in modules if not module.ispkg]
     return sorted(name for name in files if name not in NOT_PLUGINS and not name.startswith("_"))
@@ -28,26 +28,26 @@ def module_names(package: str) -> list[str]:
 
 @cache
 def plugin_names(kind: str) -> tuple[str, ...]:
-    """The names that `find_plugin` knows."""
-    return tuple(sorted({*module_names(FOLDERS[kind]), *_added(kind)}))
+    """Returns all plug-in names of a kind, which `find_plugin` accepts."""
+    return tuple(sorted({*module_names(FOLDERS[kind]), *_external_plugins(kind)}))
 
 
 def find_plugin(kind: str, name: str) -> ModuleType:
-    """The module of a plug-in.
+    """Imports and returns the module of a plug-in.
 
     Raises:
-        UserError: there is none of that name, or what it stands on is not installed.
+        UserError: there is no plug-in of that name, or a package that it needs is not installed.
     """
     names = plugin_names(kind)
     if name not in names:
         raise UserError(f"unknown {kind.removesuffix('s')} '{name}'; {suggest(name, [*names])}")
     try:
-        return importlib.import_module(_added(kind).get(name, f"{FOLDERS[kind]}.{name}"))
+        return importlib.import_module(_external_plugins(kind).get(name, f"{FOLDERS[kind]}.{name}"))
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or name, "build") from None
 
 
 @cache
-def _added(kind: str) -> dict[str, str]:
-    """The plug-ins of other packages: name to module."""
+def _external_plugins(kind: str) -> dict[str, str]:
+    """Returns the plug-ins of other packages: names and their modules."""
     return {point.name: point.value for point in entry_points(group=f"fakeit.{kind}")}

@@ -1,4 +1,4 @@
-"""Real images from class folders, stored as a clone: the real baseline takes the same road as the synthetic one.
+"""Real images from class folders, stored as a clone, so that the real baseline is trained and evaluated like others.
 
 fakeit-build make real_images/train OUT --source imagenet/train
 """
@@ -39,7 +39,7 @@ class RealImages(CloneBuilder):
 
     @classmethod
     def recipe(cls, config_name: str | None, options: ClassOptions = ClassOptions(), **overrides: Any) -> Recipe:
-        """Reads every image of the source, so that the recipe counts those that can be read, and no others."""
+        """Returns the recipe of the source. Reads every image, so that the recipe counts only readable ones."""
         if options.counts:
             raise UserError("real images are counted by their folders; leave out --counts")
         recipe = super().recipe(config_name, replace(options, source=""), **overrides)
@@ -61,7 +61,7 @@ class RealImages(CloneBuilder):
 
 
 def _classes(source: Source) -> tuple[ClassEntry, ...]:
-    """Named as their folders are; wnids of ImageNet and of the digits have their lemmas."""
+    """Returns the classes, named after their folders; wnids of ImageNet and of the digits get their lemmas."""
     lemmas = {entry.wnid: entry.name for entry in read_class_table("digits")} | imagenet_names()
     return tuple(
         ClassEntry(wnid=identity, name=lemmas.get(identity, name), base_count=len(source.images[name]))

@@ -1,4 +1,4 @@
-"""Finding recipes: "builder/config" by name, or a recipe file such as the clone.json of another clone."""
+"""Finds recipes: by their name "builder/config", or in a recipe file such as the clone.json of another clone."""
 
 import contextlib
 import importlib
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
     from builders.clone_builder import CloneBuilder
 
 FILE = re.compile(r"(.+\.py)(?:/([^/]*))?")
-"""my_builder.py/config, the builder of any file."""
+"""Matches the path of a builder file and an optional config: my_builder.py/config."""
 
 
 def builder_names() -> list[str]:
-    """The builders of this package and of others: modules that define one."""
+    """Returns the names of all builders: modules of this package and of plug-ins that define a builder class."""
     found = []
     for name in plugin_names("builders"):
-        with contextlib.suppress(UserError):  # a helper file that lacks something is no builder
+        # A module that needs a missing package is left out.
+        with contextlib.suppress(UserError):
             found += [name] if _builder_of(name) else []
     return found
 
 
 def find_builder(name: str) -> "type[CloneBuilder]":
-    """The builder class of a builder script: by its name, or by the path of its file.
+    """Returns a builder class, by the builder's name or by the path of its file.
 
     Raises:
-        UserError: there is no such script, or what it stands on is not installed.
+        UserError: there is no such builder, or a package that it needs is not installed.
     """
     if name.endswith(".py"):
         module = _load_file(Path(name))
@@ -57,7 +58,7 @@ def _builder_of(name: str) -> "type[CloneBuilder] | None":
 
 
 def _defined_in(module: ModuleType) -> "type[CloneBuilder] | None":
-    """The builder that a module itself defines: not one that it imports to build on."""
+    """Returns the builder class that a module defines itself. Base classes that it imports do not count."""
     base = importlib.import_module("builders.clone_builder").CloneBuilder
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
     return next((value for value in own if issubclass(value, base) and value is not base), None)
@@ -71,20 +72,21 @@ def _load_file(path: Path) -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent.resolve()))  # for helper files beside it
+    # The builder file may import helper files from its own folder.
+    sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"builder file '{path}' fails ({type(error).__name__}: {error}); mend it") from None
+        raise UserError(f"builder file '{path}' fails ({type(error).__name__}: {error}); fix it") from None
     finally:
         sys.path.pop(0)
     return module
 
 
 def recipes_named(name: str) -> list[str]:
-    """The recipes that "builder/config" or "builder" names; none where it names no builder."""
+    """Returns the recipe names that "builder/config" or "builder" stands for; none if there is no such builder."""
     builder, slash, _ = name.partition("/")
     if builder not in plugin_names("builders") or builder not in builder_names():
         return []
@@ -92,36 +94,36 @@ def recipes_named(name: str) -> list[str]:
 
 
 def find_recipe(recipe: str, overrides: dict[str, Any], options: ClassOptions = ClassOptions()) -> Recipe:
-    """A recipe by "builder/config" or from a JSON file, with some fields replaced and its classes as `options` say.
+    """Returns a recipe by "builder/config" or from a JSON file, with some fields replaced and classes set by `options`.
 
     Raises:
-        UserError: no such builder, config, file or field.
+        UserError: the builder, config, file or a field does not exist.
     """
     if _is_recipe_file(recipe):
         return _read_recipe_file(Path(recipe), overrides, options)
-    builder, config = _parts(recipe)
+    builder, config = _split_name(recipe)
     return find_builder(builder).recipe(config, options, **overrides)
 
 
 def find_execution(recipe: str) -> Execution:
-    """How workers compute where nothing else is asked for: as the builder says, or as a clone's first shard was made."""
+    """Returns the default execution of a recipe: the builder's, or for a clone's manifest that of its first shard."""
     if _is_recipe_file(recipe):
         executions = _read_json(Path(recipe)).get("executions") or [{}]
         return execution_from_dict(executions[0])
-    return find_builder(_parts(recipe)[0]).EXECUTION
+    return find_builder(_split_name(recipe)[0]).EXECUTION
 
 
 def _is_recipe_file(recipe: str) -> bool:
     return recipe.endswith(".json") or (Path(recipe).is_file() and not recipe.endswith(".py"))
 
 
-def _parts(recipe: str) -> tuple[str, str]:
-    """Builder and config."""
+def _split_name(recipe: str) -> tuple[str, str]:
+    """Splits "builder/config" into builder and config."""
     if file := FILE.fullmatch(recipe):
         return file[1], file[2] or ""
     builder, slash, config = recipe.partition("/")
     if not slash:
-        raise UserError(f"'{recipe}' is no recipe; write builder/config, such as digits_sd/c_cfg2, or a recipe file")
+        raise UserError(f"'{recipe}' is not a recipe; write builder/config, such as digits_sd/c_cfg2, or a recipe file")
     return builder, config
 
 
@@ -131,8 +133,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"recipe file '{path}' cannot be read ({error})") from None
     if not isinstance(content, dict):
-        raise UserError(f"recipe file '{path}' cannot be read (it holds no object, but {type(content).__name__})")
-    if "format" in content:  # it is a manifest
+        raise UserError(f"recipe file '{path}' cannot be read (it holds a {type(content).__name__}, not an object)")
+    # Only manifests have this key.
+    if "format" in content:
         check_version(content["format"], str(path))
     return content
 
@@ -143,7 +146,7 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
     is_synthetic = engine(recipe.engine).IS_SYNTHETIC
     model = overrides.get("model")
     if model and Path(model).is_dir() and overrides.get("revision") is None:
-        # The same model, wherever it lies here: checked against the recipe's revision.
+        # A local copy of the recipe's model; it is checked against the recipe's revision.
         overrides = {**overrides, "model": None, "model_dir": model}
     recipe = override_recipe(recipe, overrides)
     if not is_synthetic and options.source:

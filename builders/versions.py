@@ -1,4 +1,7 @@
-"""The name that pip knows this project by; `fakeit` and `builders` are other people's packages on the index."""
+"""The name of this project on the package index, and the versions of installed packages.
+
+The index has unrelated packages named `fakeit` and `builders`.
+"""
 
 from importlib.metadata import version
 
@@ -6,5 +9,5 @@ DISTRIBUTION = "fakeit-sd"
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The installed versions of this project, under the key "fakeit" whatever its distribution is called, and of packages."""
+    """Returns the installed versions of this project, under the key "fakeit", and of the named packages."""
     return {"fakeit": version(DISTRIBUTION), **{name: version(name) for name in packages}}

@@ -1,6 +1,6 @@
-"""The measures of a set of features, l2-normalised as the paper's text says, or as its caption does.
+"""Computes all measures of a set of features, l2-normalized as the paper's text or as the caption of its Fig. 1 says.
 
-Each measure is a module of this folder with `measure(features, labels)`.
+Each measure is a module of fakeit_eval/measures with `measure(features, labels)`.
 """
 
 import importlib
@@ -11,29 +11,30 @@ from fakeit_eval.features.chunks import Features, Labels
 from fakeit_eval.features.rows import UnitRows
 
 DISTANCES = ("intra_class_distance", "intra_class_distance_per_class")
-"""Two readings of "the average distance between samples from the same class": over pairs, and over classes."""
+"""Means over pairs and over classes; the paper's "average distance between samples from the same class" fits both."""
 MEASURES = ("sparsity", *DISTANCES, "feature_redundancy", "coding_length")
 SHOWN = ("sparsity", "intra_class_distance", "feature_redundancy", "coding_length")
-"""Those of the paper's Fig. 1."""
+"""The measures of the paper's Fig. 1."""
 NORMALIZATIONS = {"text": MEASURES, "caption": ("sparsity", *DISTANCES)}
-"""Which measures see normalised features: all of them (supplementary, section 3.3), or the first two of Fig. 1's caption."""
+"""Which measures are computed on normalized features: all of them, as in the supplementary, section 3.3 ("text"), or
+the first two of Fig. 1, as in its caption ("caption")."""
 
 
 def check_normalization(normalization: str) -> None:
-    """Before anything is measured.
+    """Checks the name of a normalization, so that a mistake is reported before anything is computed.
 
     Raises:
-        UserError: there is no such reading.
+        UserError: the normalization is unknown.
     """
     if normalization not in NORMALIZATIONS:
         raise UserError(f"unknown normalization '{normalization}'; choose from {', '.join(NORMALIZATIONS)}")
 
 
 def analyze(features: Features, labels: Labels, normalization: str) -> dict[str, float]:
-    """Each of `MEASURES` of features (n, d) and labels (n,).
+    """Computes each of `MEASURES` of features (n, d) and labels (n,).
 
     Raises:
-        UserError: no such reading, or a measure has no answer for these features.
+        UserError: the normalization is unknown, or a measure is not defined for these features.
     """
     check_normalization(normalization)
     unit = UnitRows(features)
@@ -43,9 +44,7 @@ def analyze(features: Features, labels: Labels, normalization: str) -> dict[str,
         try:
             found[name] = float(module.measure(unit if name in NORMALIZATIONS[normalization] else features, labels))
         except ValueError as error:
-            raise UserError(f"{name} cannot be measured: {error}; analyse a set with more images") from None
+            raise UserError(f"{name} cannot be measured: {error}; analyze a dataset with more images") from None
         if not math.isfinite(found[name]):
-            raise UserError(
-                f"{name} is {found[name]}, because features are no numbers (NaN or infinite); make them again"
-            )
+            raise UserError(f"{name} is {found[name]}, because some features are NaN or infinite; extract them again")
     return found

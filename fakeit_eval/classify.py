@@ -1,8 +1,8 @@
-"""Testing a model with its own classifier: top-1, top-5, per class, and what is taken for what.
+"""Scores a model's own classifier: top-1, top-5, per-class accuracy and confusion.
 
-Labels are matched by class id, never by position. Where a test set has only some of the model's classes, only those compete;
-where the model has only some of the set's, the others' images are left out. So a model of ImageNet-100 is tested on its 100
-classes of Val, v2 and Sketch, on 19 of R and on 15 of A.
+Labels are matched by class id, never by position. If a test set has only some of the model's classes, only their logits
+compete. If the model has only some of the test set's classes, images of the other classes are left out. A model of
+ImageNet-100 is thus tested on its 100 classes of Val, v2 and Sketch, on 19 of R and on 15 of A.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,18 @@ class Classification:
     top1: float
     """Percent."""
     top5: float
-    """Percent; of fewer than five classes, as many as there are count."""
+    """Percent; with fewer than five classes, every prediction counts as right."""
     top1_interval: list[float]
-    """95 %, in percent."""
+    """95 % confidence interval of `top1`: [low, high] in percent."""
     top5_interval: list[float]
+    """95 % confidence interval of `top5`: [low, high] in percent."""
     per_class: dict[str, float]
-    """Top-1 in percent of each class that has images."""
+    """Top-1 in percent of each class that has images, by class id."""
     confusion: dict[str, dict[str, int]]
-    """How many images of a class were taken for which; zeros are left out."""
+    """Number of images by true class, then by predicted class; zeros are left out."""
 
     def fields(self) -> dict[str, Any]:
-        """Of a result, beside its value."""
+        """The fields of a result file other than its value."""
         return {
             "interval": self.top1_interval,
             "top5": round(self.top5, 4),
@@ -44,10 +45,13 @@ class Classification:
 def shared_rows(
     labels: NDArray[np.int64], test_classes: Sequence[str], model_classes: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Numbers of the images whose class the model has.
+    """Indices of the images whose class the model has.
+
+    Args:
+        labels: Indices (n,) into `test_classes`.
 
     Raises:
-        UserError: there is none.
+        UserError: the model has none of the classes.
     """
     known = set(model_classes)
     is_known = np.array([name in known for name in test_classes], dtype=bool)
@@ -63,7 +67,7 @@ def shared_rows(
 def classify(
     logits: NDArray[np.float32], labels: NDArray[np.int64], test_classes: Sequence[str], model_classes: Sequence[str]
 ) -> Classification:
-    """Scores logits (n, model classes) against labels (n,) that number `test_classes`; all of them known to the model."""
+    """Scores logits (n, model classes) against labels (n,), indices into `test_classes` that the model knows."""
     position = {name: number for number, name in enumerate(model_classes)}
     competing = [name for name in test_classes if name in position]
     columns = np.array([position[name] for name in competing])

@@ -1,12 +1,12 @@
-"""What is evaluated: a run of ours, a network of torchvision or timm by name, or a file with a state dict.
+"""Opens the model to evaluate: a run of fakeit-train, a network of torchvision or timm, or a file with a state dict.
 
     RUN                              directory of fakeit-train (backbone.safetensors and backbone.json)
-    torchvision/resnet50             the library's default weights; torchvision/resnet50@IMAGENET1K_V1 names others
-    timm/resnet50.a1_in1k            timm's
-    imagenet_100_sd.pth              a state dict, of the paper's released checkpoints among others; read as tensors alone
+    torchvision/resnet50             torchvision's default weights; torchvision/resnet50@IMAGENET1K_V1 names other ones
+    timm/resnet50.a1_in1k            timm's weights
+    imagenet_100_sd.pth              a state dict, such as the paper's released checkpoints; only tensors are read
 
-Networks with 1,000 outputs have ImageNet-1K's classes in the order of their wnids, those with 100 ImageNet-100's.
-"""
+Networks with 1,000 outputs have ImageNet-1K's classes in the order of their wnids, networks with 100 outputs
+ImageNet-100's."""
 
 import hashlib
 import warnings
@@ -36,19 +36,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 ARCH = "torchvision/resnet50"
-"""Of a state dict that nothing is said about: the paper's."""
+"""Default architecture of a state dict: the paper's."""
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     name: str
-    """For tables."""
+    """Name in tables of results."""
     backbone: Backbone
     sha256: str
-    """Of the weights and all that a feature depends on in the network."""
+    """Digest of the weights and of everything else in the model that a feature depends on."""
     out: Path
-    """Results go to its folder `results`."""
+    """Folder whose subfolder `results` receives the results."""
     load: "Callable[[], nn.Module]"
+    """Builds the network with its weights."""
 
     @property
     def trained_on(self) -> str:
@@ -56,27 +57,33 @@ class Model:
 
     @cached_property
     def network(self) -> "nn.Module":
-        """In evaluation mode; loaded when it is first asked for."""
+        """The network in evaluation mode; it is loaded on first use."""
         return self.load().eval()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileNetwork:
-    """What a state dict in a file does not say of its network."""
+    """What a state dict in a file does not say about its network."""
 
     arch: str = ARCH
     """torchvision/NAME or timm/NAME."""
     head: str = "linear"
-    """Its classifier: linear, or cosine (of feature and class vector, over a temperature)."""
+    """Kind of its classifier: linear, or cosine (the cosine of feature and class vector, divided by a temperature)."""
     temperature: float = 0.1
-    """Of a cosine classifier."""
+    """Temperature of a cosine classifier."""
 
     def __post_init__(self) -> None:
-        Backbone(library="", arch="", head=self.head, temperature=self.temperature)  # checks both
+        # Backbone checks head and temperature.
+        Backbone(library="", arch="", head=self.head, temperature=self.temperature)
 
 
 def open_model(spec: str, out: Path | None = None, network: FileNetwork = FileNetwork()) -> Model:
-    """What `spec` names; `out` is where results go, by default the run itself, or `evaluations/<name>`.
+    """Opens a model.
+
+    Args:
+        spec: A run directory, torchvision/NAME[@WEIGHTS], timm/NAME[@WEIGHTS], or a file with a state dict.
+        out: Where results go; by default the run itself, or `evaluations/<name>`.
+        network: The network of a state dict in a file.
 
     Raises:
         UserError: there is no such run, network or file, or it cannot be read.
@@ -133,7 +140,9 @@ def _of_file(path: Path, described: FileNetwork, out: Path | None) -> Model:
     num_classes = len(weight) if weight is not None and weight.dim() == 2 else 0
     has_bias = f"{head}.bias" in found
     if described.head == "cosine" and has_bias:
-        raise UserError(f"'{path}' has a classifier with a bias, which a cosine one has not; leave out --head cosine")
+        raise UserError(
+            f"'{path}' has a classifier with a bias, but a cosine classifier has none; leave out --head cosine"
+        )
     classes = _classes(num_classes)
     backbone = Backbone(
         library=library,
@@ -147,7 +156,8 @@ def _of_file(path: Path, described: FileNetwork, out: Path | None) -> Model:
         trained_on=path.stem,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a classifier over no classes has nothing to initialise
+        # torch warns when it initializes a classifier over no classes.
+        warnings.simplefilter("ignore")
         network = build_network(backbone)
     expected = network.state_dict()
     missing_head = [f"{head}.weight"] if not num_classes else []
@@ -162,7 +172,7 @@ def _of_file(path: Path, described: FileNetwork, out: Path | None) -> Model:
 
 
 def _classes(num_outputs: int) -> tuple[str, ...]:
-    """By the number of outputs; without a name for what is neither of ImageNet's lists, which features do not need."""
+    """Class ids by the number of outputs; if it fits neither ImageNet-1K nor ImageNet-100, outputs are numbered."""
     known = {1000: list(read_parents()), 100: sorted(read_imagenet100_wnids())}
     return tuple(known.get(num_outputs, [f"output_{number}" for number in range(num_outputs)]))
 

@@ -1,4 +1,4 @@
-"""From what people write after --data to transfer tasks: a task's name, NAME=ROOT, a group of tasks, or data of one's own."""
+"""Opens the transfer tasks of --data: a task's name, NAME=ROOT, a family of tasks, or the user's own data."""
 
 import importlib
 from collections.abc import Sequence
@@ -17,31 +17,35 @@ from fakeit_eval.tasks.base import FAMILIES, Task, read_tasks
 
 T = TypeVar("T")
 FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""What a part's folder, or a split of the Hub, may be called."""
+"""Names that the folder of a split, or a split of the Hub, may have."""
 
 
 @dataclass(frozen=True)
 class OpenedTask:
     task: Task
     splits: dict[str, ImageSet]
-    """As published: "all", or "train", "test" and perhaps "val"; their classes are the same."""
+    """The published splits: "all", or "train", "test" and perhaps "val"; they have the same classes."""
 
     def __post_init__(self) -> None:
         first = next(iter(self.splits.values()))
         for split, images in self.splits.items():
             if images.class_names != first.class_names:
                 raise UserError(
-                    f"{split} part '{images.location}' has other classes than '{first.location}'; give parts of one data set"
+                    f"the {split} split '{images.location}' has other classes than '{first.location}'; "
+                    "give splits of one dataset"
                 )
 
 
 def open_tasks(specs: Sequence[str], data_root: DataRoot, policy: str = "") -> list[OpenedTask]:
-    """The tasks that were asked for, in that order; `policy` is how their images are read.
+    """Opens the requested tasks, in their order.
 
-    By default tasks by name are read as their authors read them, and a user's own as they are seen.
+    Args:
+        specs: Names, NAME=ROOT, families, folders, or hub:user/name.
+        policy: How images are read. By default tasks of the table are read as their authors read them, and a user's
+            own images as a viewer shows them.
 
     Raises:
-        UserError: one is neither in the table nor anywhere, or its files are missing or broken.
+        UserError: a task is unknown, or its files are missing or broken.
     """
     table = read_tasks()
     names = [
@@ -58,17 +62,17 @@ def _read_by(opened: OpenedTask, policy: str) -> OpenedTask:
 
 
 def open_own(paths: dict[str, str], policy: str = "") -> OpenedTask:
-    """A task from pictures given part by part: train, test and perhaps val.
+    """Opens a task whose images are given split by split: train, test and perhaps val.
 
     Raises:
-        UserError: one cannot be opened, or their classes differ.
+        UserError: a split cannot be opened, or the splits have different classes.
     """
     splits = {split: open_image_set(spec) for split, spec in paths.items() if spec}
     return _read_by(OpenedTask(Task(name=splits["test"].name), splits), policy or AS_SEEN)
 
 
 def is_task(spec: str) -> bool:
-    """Whether a name, NAME=ROOT, group or folder means a task, rather than a single set of pictures."""
+    """Whether a name, NAME=ROOT, family or folder means a task, rather than a single image set."""
     name, table = spec.partition("=")[0], read_tasks()
     return (
         name in table
@@ -79,7 +83,7 @@ def is_task(spec: str) -> bool:
 
 
 def has_splits(spec: str) -> bool:
-    """Whether a folder holds parts: one for training and one to test on, whatever they are called."""
+    """Whether a folder holds splits: one to train on and one to test on, under any of the names in `FOLDERS`."""
     root = Path(spec)
     if not root.is_dir():
         return False
@@ -92,7 +96,7 @@ def _open(spec: str, data_root: DataRoot, table: dict[str, Task]) -> OpenedTask:
     task = table.get(name) or _plug_in(name, {row.module for row in table.values()})
     if task is not None:
         if not (root or data_root.root or task.family == "offline"):
-            raise UserError(f"'{name}' has to be somewhere; give --root DIR, or --data {name}=DIR")
+            raise UserError(f"'{name}' needs the directory of its files; give --root DIR, or --data {name}=DIR")
         module = importlib.import_module(f"fakeit_eval.tasks.{task.module}")
         return OpenedTask(
             task, module.open_splits(task, DataRoot(root=root or data_root.root, download=data_root.download))
@@ -114,16 +118,17 @@ def _named_splits(found: dict[str, T], spec: str) -> dict[str, T]:
     splits = {split: next((found[name] for name in names if name in found), None) for split, names in FOLDERS.items()}
     if splits["train"] is None:
         raise UserError(
-            f"'{spec}' has no train part among {', '.join(found)}; give --train, --val and --test by themselves"
+            f"'{spec}' has no train split among {', '.join(found)}; give --train, --val and --test separately"
         )
-    if splits["test"] is None:  # what is called validation is all that there is to test on, then
+    # Without a test split, the validation split is the test split.
+    if splits["test"] is None:
         splits = {"train": splits["train"], "test": splits["val"]}
     given = {split: value for split, value in splits.items() if value is not None}
     return given if "test" in given else {"all": given["train"]}
 
 
 def _plug_in(name: str, of_table: set[str]) -> Task | None:
-    """A module of this folder with `open_splits` that no row of the table speaks of."""
+    """The task of a module of fakeit_eval/tasks that has `open_splits` but no row in the table."""
     names = {*module_names("fakeit_eval.tasks")} - of_table
     if name not in names or not hasattr(importlib.import_module(f"fakeit_eval.tasks.{name}"), "open_splits"):
         return None

@@ -1,4 +1,4 @@
-"""From what people write after --data to test sets: a set's name, NAME=PLACE, a group of sets, or pictures anywhere."""
+"""Opens the test sets of --data: a test set's name, NAME=PATH, a suite of test sets, or any images."""
 
 import importlib
 from collections.abc import Sequence
@@ -11,30 +11,34 @@ from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_eval.test_sets.base import TestSet, read_test_sets
 
 SUITES = ("digits", "imagenet")
-"""Each stands for all sets whose names begin with it."""
+"""Each name stands for all test sets whose names begin with it."""
 
 
 @dataclass(frozen=True)
 class OpenedSet:
     images: ImageSet
     row: TestSet | None
-    """None for pictures that are in no table."""
+    """The row of the table; None for a user's own images."""
 
     @property
     def difference(self) -> str:
-        """From the published set, in words; "" where there is none or nothing is published."""
+        """How the images differ from the published ones, in words; "" if they do not, or for a user's own images."""
         if self.row is None:
             return ""
         return self.row.difference(len(self.images), len(self.images.class_names))
 
 
 def open_test_sets(specs: Sequence[str], root: str, policy: str = "") -> list[OpenedSet]:
-    """The test sets that were asked for, in that order; `policy` is how their images are read.
+    """Opens the requested test sets, in their order.
 
-    By default sets of the table are read as their authors read them, and a user's own as they are seen.
+    Args:
+        specs: Names, NAME=PATH, suites, or images.
+        root: Directory of the published datasets; "" if none is given.
+        policy: How images are read. By default test sets of the table are read as their authors read them, and a
+            user's own images as a viewer shows them.
 
     Raises:
-        UserError: one is neither in the table nor anywhere, or its place is not known.
+        UserError: a test set is unknown or missing, or the path of a published one is not given.
     """
     return [_open(spec, root, policy) for given in specs for spec in _of_suite(given)]
 
@@ -51,6 +55,6 @@ def _open(spec: str, root: str, policy: str) -> OpenedSet:
     if row is None:
         return OpenedSet(replace(open_image_set(spec), policy=policy or AS_SEEN), None)
     if row.prefix and not (path or root):
-        raise UserError(f"'{name}' has to be somewhere; give --root DIR, or --data {name}=PLACE")
+        raise UserError(f"'{name}' needs the directory of its files; give --root DIR, or --data {name}=PATH")
     module = importlib.import_module(f"fakeit_eval.test_sets.{row.module}")
     return OpenedSet(replace(module.open_set(row, path or root), policy=policy or AS_PUBLISHED), row)

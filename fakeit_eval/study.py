@@ -1,7 +1,8 @@
-"""Running a study: make, train and evaluate for every point by calling the commands, then gather, write and draw.
+"""Runs a study: calls the commands that make, train and evaluate for every point, then writes and draws the results.
 
-Every piece (a clone, a run) has a folder named by what it depends on. What is finished is used again, by other studies too; a
-study that was stopped goes on, because each command does; parts of it may run on other machines that share the folder.
+Every clone and every run has a folder whose name is a digest of what it depends on. Finished ones are used again, by
+other studies too. A study that was stopped continues when it is run again, because each command does. Several machines
+that share the output folder can each run a share of it.
 
     OUT/clones/…  OUT/runs/…  OUT/<study>-<base>.csv .json .md .png .svg
 """
@@ -28,8 +29,9 @@ from fakeit_eval.studies.base import Base, Clone, Options, Point, Run
 from fakeit_eval.tasks.base import read_tasks
 
 FINISHED = "finished"
-"""File in a run's folder that names the evaluations that are done."""
+"""File in a run's folder that lists its finished evaluations."""
 DIGITS_SCANS = "builders.embedded.digits"
+"""Module that writes the real digits as class folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +40,13 @@ class Setting:
 
     out: Path
     root: str = ""
-    """Of the published data sets."""
+    """Directory of the published datasets."""
     share: tuple[int, int] = (1, 1)
-    """This machine's, and how many there are."""
+    """This machine's share and the number of shares; shares count from 1."""
     jobs: int = 1
-    """Runs side by side."""
+    """Runs at the same time."""
     trials: int = 30
-    """Of each probe's search."""
+    """Trials of each probe's search."""
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
@@ -55,10 +57,10 @@ class Setting:
 
 
 def parse_share(text: str) -> tuple[int, int]:
-    """ "2/3" as (2, 3).
+    """Reads a share such as "2/3" as (2, 3).
 
     Raises:
-        UserError: it is no such part.
+        UserError: the text is not i/n with 1 <= i <= n.
     """
     first, slash, last = text.partition("/")
     if not (slash and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
@@ -75,13 +77,13 @@ def base_names() -> list[str]:
 
 
 def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting) -> Path | None:
-    """Runs this machine's part, and gathers all where all is there.
+    """Runs this machine's share of a study, and writes the study's results once all shares are finished.
 
     Returns:
-        The study's page, or None where other parts are not finished yet.
+        The study's page, or None while other shares are unfinished.
 
     Raises:
-        UserError: no such study or base, a value that is none, or a command failed.
+        UserError: the study, its base or a value is unknown, or a command failed.
     """
     module, base = find_study(name), find_base(base_name)
     points = _points(module, base, values, setting)
@@ -104,12 +106,18 @@ def find_study(name: str) -> Any:
 
 
 def find_base(name: str) -> Base:
-    """A base by name, or from a .py file with a BASE."""
+    """Finds a base by its name, or in a .py file that defines BASE.
+
+    Raises:
+        UserError: the name is unknown, or the file cannot be run or has no BASE.
+    """
     if name.endswith(".py") and Path(name).is_file():
         try:
             found = runpy.run_path(name).get("BASE")
-        except Exception as error:  # whatever its author's Python says
-            raise UserError(f"base '{name}' cannot be read ({type(error).__name__}: {error}); mend it") from None
+        except Exception as error:  # a user's file may raise anything
+            raise UserError(
+                f"base '{name}' cannot be read ({type(error).__name__}: {error}); correct the file"
+            ) from None
     elif name in base_names():
         found = importlib.import_module(f"fakeit_eval.study_bases.{name}").BASE
     else:
@@ -124,7 +132,7 @@ def _points(module: Any, base: Base, values: Sequence[str], setting: Setting) ->
     kinds = {type(value) for value in module.default_values(base)}
     for value in given:
         if float in kinds and not isinstance(value, float):
-            raise UserError(f"'{value}' is no number; give --values such as {_listed(module.default_values(base))}")
+            raise UserError(f"'{value}' is not a number; give --values such as {_listed(module.default_values(base))}")
         if kinds == {str} and value not in module.default_values(base):
             raise UserError(f"unknown value '{value}'; choose from {_listed(module.default_values(base))}")
     points: list[Point] = module.points(base, given, setting.options)
@@ -132,7 +140,11 @@ def _points(module: Any, base: Base, values: Sequence[str], setting: Setting) ->
 
 
 def _check_sources(runs: Sequence[Run], base: Base) -> None:
-    """Real training images must be given, but for digits, whose scans ship with the package."""
+    """Checks that real training images are given where runs need them; those of the digits ship with the package.
+
+    Raises:
+        UserError: they are missing.
+    """
     needed = [r.data for r in runs if r.data.recipe.startswith("real_images") and not r.data.path]
     if not base.builder.startswith("digits") and any("--source" not in clone.options for clone in needed):
         raise UserError(
@@ -153,7 +165,7 @@ def _listed(values: Sequence[float | str]) -> str:
 
 @dataclass(frozen=True)
 class _Job:
-    """What each run of a study goes through."""
+    """What a study does with each of its runs."""
 
     base: Base
     suite: str
@@ -162,7 +174,10 @@ class _Job:
 
     @property
     def wanted(self) -> set[str]:
-        """Names of finished evaluations; a suite other than the base's and a number of trials are part of them."""
+        """Names under which the evaluations are recorded once they are finished.
+
+        A probe's name holds the number of trials, and the suite if it is not the base's: other ones are evaluated anew.
+        """
         of_suite = "" if self.suite == self.base.suite else f"-{self.suite}"
         trials = self.setting.trials
         return {f"probe-{trials}{of_suite}" if name == "probe" else name for name in self.evaluations}
@@ -195,7 +210,7 @@ def _run_one(run: Run, job: _Job) -> None:
 
 
 def _make(clone: Clone, setting: Setting) -> str:
-    """Where a clone is, made if it is not there."""
+    """Returns the location of a clone, and makes the clone if it does not exist."""
     if clone.path:
         return clone.path
     out = setting.out / "clones" / clone.key
@@ -209,7 +224,7 @@ def _make(clone: Clone, setting: Setting) -> str:
 
 
 def _digits_scans(setting: Setting) -> str:
-    """Class folders of the real training digits, which ship with the package."""
+    """Returns class folders of the real training digits, and writes them first if they do not exist."""
     folder = setting.out / "scans"
     with _locked(folder):
         if not (folder / FINISHED).exists():
@@ -219,7 +234,11 @@ def _digits_scans(setting: Setting) -> str:
 
 
 def _call(module: str, arguments: list[str], out: Path, setting: Setting) -> None:
-    """One of our commands; what it says goes to a log beside its folder."""
+    """Runs one of our commands; its output is appended to a log beside its folder.
+
+    Raises:
+        UserError: the command fails.
+    """
     log = out.with_name(f"{out.name}.log")
     threads = max(1, (os.cpu_count() or 1) // setting.jobs)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
@@ -227,10 +246,10 @@ def _call(module: str, arguments: list[str], out: Path, setting: Setting) -> Non
     with log.open("ab") as file:
         ended = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False)
     if ended.returncode:
-        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"])[-1]
+        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
         raise UserError(
-            f"'{module} {' '.join(arguments[:3])} …' ended with status {ended.returncode} ({last}); its log is '{log}'; "
-            "run the study again to go on"
+            f"'{module} {' '.join(arguments[:3])} …' ended with status {ended.returncode} ({last}); see its log '{log}', "
+            "and run the study again to continue"
         )
 
 
@@ -249,7 +268,10 @@ def _finished(run: Run, setting: Setting) -> set[str]:
 
 
 def gather(points: Sequence[Point], evaluations: Sequence[str], setting: Setting) -> Table:
-    """The results of finished runs as one table; those of evaluations that only other studies ask for stay out of it."""
+    """Collects the results of finished runs in one table.
+
+    Runs are shared between studies; results of evaluations that this study does not run are left out.
+    """
     families = {name: task.family for name, task in read_tasks().items()}
     rows: list[Row] = []
     for point in points:

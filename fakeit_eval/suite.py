@@ -1,4 +1,4 @@
-"""A whole evaluation of one backbone: its test sets, transfer tasks and feature analysis; `fakeit-eval suite`."""
+"""Evaluates one model on a suite: test sets, transfer tasks and feature analysis. This is `fakeit-eval suite`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ from fakeit_eval.open_test_sets import open_test_sets
 @dataclass(frozen=True)
 class Suite:
     test_sets: tuple[str, ...]
+    """Names of test sets, or of suites of test sets."""
     tasks: tuple[str, ...]
+    """Names or families of transfer tasks."""
 
 
 SUITES = {
@@ -29,7 +31,7 @@ SUITES = {
 }
 EVALUATIONS = ("test", "probe", "analyze")
 NOT_MEASURED = ("cog",)
-"""Groups of tasks that the paper's feature analysis leaves out (supplementary, section 3.3)."""
+"""Families of tasks that the paper's feature analysis leaves out (supplementary, section 3.3)."""
 
 
 def run_suite(
@@ -43,10 +45,17 @@ def run_suite(
     only: Sequence[str] = EVALUATIONS,
     again: bool,
 ) -> list[Path]:
-    """All results of a suite, or of some of its evaluations; those that are there already are not made again.
+    """Evaluates a model on a suite, or runs some of its evaluations only; existing results are not computed again.
+
+    Args:
+        only: Which of `EVALUATIONS` to run.
+        again: Whether to compute existing results again.
+
+    Returns:
+        The result files.
 
     Raises:
-        UserError: no such suite, or a data set is not there.
+        UserError: the suite or an evaluation is unknown, or a dataset is missing.
     """
     if name not in SUITES:
         raise UserError(f"unknown suite '{name}'; choose from {', '.join(SUITES)}")
@@ -59,7 +68,8 @@ def run_suite(
     needs_tasks = "probe" in only or "analyze" in only
     tasks = open_tasks(suite.tasks, data_root) if needs_tasks else []
     for opened in open_test_sets(suite.test_sets, data_root.root):
-        if "test" in only and model.backbone.classes:  # an encoder alone has nothing to test
+        # An encoder without a classifier has nothing to test.
+        if "test" in only and model.backbone.classes:
             paths.append(test_classifier(model, opened, loading, again=again))
         if "analyze" in only:
             paths.append(analyze_test_set(model, opened, loading, normalization, again=again))

@@ -1,6 +1,6 @@
-"""Checkpoints: tensors and a step number, written whole, checked by hash when they are read.
+"""Checkpoints: tensors and a step number, written atomically and verified by hash when they are read.
 
-Invariant: `checkpoint/latest.json` names a file that is complete. No pickled objects: safetensors only.
+Invariant: `checkpoint/latest.json` names a complete file. Checkpoints are safetensors files, without pickled objects.
 """
 
 import hashlib
@@ -19,32 +19,33 @@ from fakeit_train.precision import precision_on
 
 LATEST = "latest.json"
 NETWORK, MOMENTUM, AVERAGE = "network.", "momentum.", "average."
-"""Prefixes of the tensors' names."""
+"""Prefixes of tensor names in a checkpoint."""
 SCALER = "scaler"
 
 
 @dataclass
 class State:
-    """All that a step changes."""
+    """Everything that a training step changes."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    """Of the loss, for gradients in float16; switched off otherwise."""
+    """Loss scaler for float16; disabled for other precisions."""
     average: AveragedModel | None
-    """Moving average of the weights."""
+    """Exponential moving average (EMA) of the weights; None without EMA."""
 
     @property
     def learned(self) -> nn.Module:
-        """What is exported."""
+        """Returns the network to export: the EMA if there is one."""
         return self.average.module if self.average else self.network
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything, by name."""
+        """Returns all tensors of the state by name."""
         found = {NETWORK + name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:  # there is none without momentum, or before a first gradient
+            # There is no buffer without momentum, or before the first gradient.
+            if momentum is not None:
                 found[MOMENTUM + name] = momentum.contiguous()
         if self.average:
             found |= {AVERAGE + name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
@@ -54,6 +55,7 @@ class State:
         return found
 
     def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restores the state from the result of `tensors`."""
         self.network.load_state_dict(_named(tensors, NETWORK))
         for name, parameter in self.network.named_parameters():
             if (momentum := tensors.get(MOMENTUM + name)) is not None:
@@ -66,7 +68,7 @@ class State:
 
 
 def make_state(network: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, device: str) -> State:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     average = None
     if config.optim.ema:
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema), use_buffers=True)
@@ -79,7 +81,7 @@ def make_state(network: nn.Module, optimizer: torch.optim.Optimizer, config: Tra
 
 
 def save_checkpoint(folder: Path, step: int, state: State, *, num_kept: int) -> None:
-    """Writes the state after `step` steps and removes all but the newest `num_kept`."""
+    """Saves the state after `step` steps, and deletes all but the newest `num_kept` checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
     scratch = folder / f".{path.name}.tmp"
@@ -98,10 +100,10 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def load_checkpoint(folder: Path, state: State) -> int:
-    """Restores the latest state; the number of steps it has behind it, 0 where there is none.
+    """Restores the latest checkpoint into `state`; returns its number of steps, or 0 without a checkpoint.
 
     Raises:
-        UserError: the file is missing or is not what was written.
+        UserError: the checkpoint's file is missing or damaged.
     """
     if not has_checkpoint(folder):
         return 0

@@ -1,4 +1,6 @@
-"""fakeit-train: train a network on a clone. Also `python -m fakeit_train`, and under torchrun for several processes.
+"""The command fakeit-train, which trains a network on one or more clones.
+
+It also runs as `python -m fakeit_train`, and under torchrun on several GPUs.
 
 fakeit-train digits --data demo/digits --out demo/run
 fakeit-train digits --data demo/real demo/digits --weights 1,3 --val demo/real-test --out demo/mixed
@@ -25,19 +27,19 @@ Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="A.B=VAL
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Settings that have an option of their own."""
+    """Data settings that have command-line options of their own."""
 
     weights: Annotated[str, tyro.conf.arg(metavar="W,W,…")] = ""
-    """Share of each clone in every batch, such as 1,3; without it the clones are one sequence."""
+    """Relative weights of the clones in every batch, such as 1,3; without weights the clones form one sequence."""
     scale: float = 0.0
-    """Train on the prefix of each clone that 'fakeit-build make --scale' would have made; 0 for all of it."""
+    """Train on the prefix of each clone that 'fakeit-build make --scale' would have generated; 0 for whole clones."""
     exclude: str = ""
-    """File with the keys of samples to leave out, one a line."""
+    """File with the keys of samples to leave out, one key per line."""
     where: str = ""
-    """Conditions on metadata, such as 'nsfw != 1', with commas between them."""
+    """Conditions on metadata, such as 'nsfw != 1', separated by commas."""
 
     def settings(self) -> list[str]:
-        """As --set would have them; those that were not given are left out."""
+        """Returns the choices that were given, in the form of `--set` settings."""
         return [f"data.{name}={value}" for name, value in vars(self).items() if value]
 
 
@@ -52,16 +54,16 @@ def run(
     settings: Settings = (),
     resume: bool = False,
 ) -> None:
-    """Train a network on clones and export it. `fakeit-train keys --help` is about looking at batches.
+    """Train a network on clones and export its weights. 'fakeit-train keys' prints the samples of a batch.
 
     Args:
-        config: Name of a config in fakeit_train/configs, or a .py file with a CONFIG.
-        data: Directories or URLs of the clones.
-        out: Directory of the run.
-        init: Weights to begin with: torchvision, timm, a run, or a file with a state dict.
-        val: Clone to test on after each epoch.
+        config: Name of a config in fakeit_train/configs, or a .py file that defines CONFIG.
+        data: Folders or URLs of the clones.
+        out: Folder of the run.
+        init: Initial weights: torchvision, timm, the folder of a run, or a file with a state dict.
+        val: Clone for validation after each epoch.
         settings: Settings to change, such as optim.learning_rate=0.2 num_epochs=3.
-        resume: Go on with the run that is in --out.
+        resume: Continue the run in --out.
     """
     from fakeit_train.config import load_config
     from fakeit_train.trainer import train
@@ -70,11 +72,11 @@ def run(
     loaded = load_config(config, [*choices.settings(), *named, *settings])
     outcome = train(loaded, _given(data), out, resume=resume)
     if outcome.num_broken:
-        print(f"{outcome.num_broken:,} images that came out broken were left out (data.keep_broken=true takes them)")
+        print(f"{outcome.num_broken:,} broken images were left out (data.keep_broken=true keeps them)")
     if outcome.is_finished:
-        print(f"{out}: trained {outcome.num_steps:,} steps; test it with 'fakeit-eval test {out} --data CLONE'")
+        print(f"{out}: trained for {outcome.num_steps:,} steps; test it with 'fakeit-eval test {out} --data CLONE'")
     else:
-        print(f"{out}: stopped after {outcome.step:,} of {outcome.num_steps:,} steps; add --resume to go on")
+        print(f"{out}: stopped after {outcome.step:,} of {outcome.num_steps:,} steps; add --resume to continue")
         if outcome.signal == signal.SIGINT:
             raise SystemExit(130)
 
@@ -94,14 +96,14 @@ def keys(
     choices: Annotated[Choices, tyro.conf.arg(name="")] = Choices(),
     settings: Settings = (),
 ) -> None:
-    """Print the sample keys of global batches, a line each: step, epoch, keys.
+    """Print the sample keys of global batches, one line per batch: step, epoch, keys.
 
     Args:
-        config: Name of a config in fakeit_train/configs, or a .py file with a CONFIG.
-        data: Directories or URLs of the clones, as the run had them.
-        step: The first batch, counted from 0.
-        num_steps: How many batches.
-        settings: Settings that the run was made with.
+        config: Name of a config in fakeit_train/configs, or a .py file that defines CONFIG.
+        data: Folders or URLs of the run's clones, in the same order.
+        step: First batch, counted from 0.
+        num_steps: Number of batches.
+        settings: Settings of the run.
     """
     from fakeit_train.config import load_config
     from fakeit_train.data.mixture import open_mixture
@@ -111,14 +113,14 @@ def keys(
     order = mixture.order(loaded.data)
     total = loaded.num_epochs * order.batches_per_epoch
     if not 0 <= step < step + num_steps <= total:
-        raise UserError(f"--step {step} --num-steps {num_steps} is not within the run's steps 0 to {total - 1}")
+        raise UserError(f"--step {step} --num-steps {num_steps} is outside the run's steps 0 to {total - 1}")
     for number in range(step, step + num_steps):
         batch = order.global_batch(number)
         print(number, number // order.batches_per_epoch, *(mixture.key(sample) for sample, _ in batch))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command line, by default the process's own."""
+    """Runs a command line, by default that of the process."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with report_errors(PROGRAM, "train"):
         if arguments[:1] == ["keys"]:

@@ -1,6 +1,6 @@
-"""What a training run is: frozen, checked, and changed only by `--set a.b=value`.
+"""The configuration of a training run: frozen, validated, and changed only by `--set a.b=value`.
 
-A config is a Python file with a `CONFIG` (in `configs/`, or anywhere), whose docstring is its lab note.
+A config is a Python file that defines `CONFIG`, in `configs/` or elsewhere. Its docstring is its lab note.
 """
 
 import dataclasses
@@ -23,44 +23,46 @@ from fakeit_train.crops.parameters import CropConfig, augmentation_crops
 from fakeit_train.data.selection import Condition
 
 UNQUOTED_COMMA = r"""(?:[^,'"]|'[^']*'|"[^"]*"|['"])+"""
-"""What lies between two commas, those in quotes aside."""
+"""Matches the text between two commas; commas within quotes do not separate."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     batch_size: int = 256
-    """Images of a global batch, over all processes."""
+    """Global batch size: images per optimizer step over all ranks."""
     seed: int = 0
-    """Seed of the training order, the crops and the weights."""
+    """Seed of the training order, the crops and the initial weights."""
     block_size: int = 8
-    """Shards whose samples are shuffled together."""
+    """Number of shards whose samples are shuffled together."""
     num_canonical_nodes: int = 1
-    """Groups that the shards of an epoch are dealt to; fixed for a run."""
+    """Number of disjoint shard streams per epoch (canonical nodes, as in MosaicML Streaming). Set it to the number of
+    nodes. It must divide the batch size, and cannot change on resume."""
     num_workers: int = 4
-    """Loader processes of each rank; 0 loads in the training process."""
+    """Loader worker processes of each rank; 0 loads in the training process."""
     cache_dir: str = ""
-    """Where shards of remote clones are kept, for all processes of a machine; "" is $FAKEIT_CACHE or ~/.cache/fakeit."""
+    """Cache folder for shards of remote clones, shared by all ranks of a machine. "" is $FAKEIT_CACHE, or else
+    ~/.cache/fakeit."""
     cache_gib: float = 64.0
-    """How much of them."""
+    """Maximum size of the shard cache, in GiB."""
     weights: tuple[float, ...] = ()
-    """Share of each clone in every batch; () takes all samples of all clones as one sequence."""
+    """Relative weights of the clones in every batch; () trains on all samples of all clones as one sequence."""
     scale: float = 0.0
-    """Trains on the prefix that `fakeit-build make --scale` would have made; 0 for whole clones."""
+    """Train on the prefix of each clone that `fakeit-build make --scale` would have generated; 0 for whole clones."""
     exclude: str = ""
-    """File with the keys of samples that are left out, one a line."""
+    """File with the keys of samples to leave out, one key per line."""
     where: tuple[str, ...] = ()
-    """Conditions on metadata that samples meet, such as "nsfw != 1"."""
+    """Conditions that the metadata of samples must meet, such as "nsfw != 1"."""
     keep_broken: bool = False
-    """Whether to train on images that came out broken at every attempt: not finite, or of one flat color."""
+    """Whether to train on images that were broken in every attempt: not finite, or of one flat color."""
     crops_on_device: bool = False
-    """Whether crops are made in batches on the training device; the loader's processes only decode then."""
+    """Whether to generate crops in batches on the training device; the loader's workers then only decode."""
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
             raise UserError(f"data.num_workers is {self.num_workers}, but must be at least 0")
         if not 0 < self.cache_gib < math.inf:
-            raise UserError(f"data.cache_gib is {self.cache_gib}, but must be more than 0")
+            raise UserError(f"data.cache_gib is {self.cache_gib}, but must be above 0")
         if not 0 <= self.scale < math.inf:
             raise UserError(f"data.scale is {self.scale}, but must be a number of at least 0")
         if self.weights and not (min(self.weights) > 0 and sum(self.weights) < math.inf):
@@ -76,38 +78,39 @@ class DataConfig:
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     data: str = ""
-    """Clone that the network is tested on while it trains; "" for none."""
+    """Clone for validation during training; "" for no validation."""
     every: int = 0
-    """Steps between tests; 0 tests at the end of each epoch. There is one at the run's end, too."""
+    """Steps between validations; 0 validates after each epoch. The last step is always validated."""
     batch_size: int = 256
-    """Images of a forward in each process."""
+    """Images per forward pass on each rank."""
 
     def __post_init__(self) -> None:
         if self.every and not self.data:
-            raise UserError("validation.every is set, but there is nothing to test on; add --val CLONE")
+            raise UserError("validation.every is set, but there is no validation clone; add --val CLONE")
         if self.every < 0 or self.batch_size < 1:
             raise UserError(
-                f"validation.every is {self.every} and validation.batch_size {self.batch_size}, but must be at least 0 and 1"
+                f"validation.every is {self.every} and validation.batch_size {self.batch_size}, "
+                "but must be at least 0 and 1"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     learning_rate: float = 0.1
-    """Peak learning rate for the configured `data.batch_size`. It does not follow the batch size: a batch of 1,024 instead of
-    256 needs four times the rate by the paper's rule (0.1 x batch / 256)."""
+    """Peak learning rate for the global batch size `data.batch_size`. It is not rescaled when the batch size changes.
+    By the paper's rule (0.1 x batch / 256), a batch of 1,024 needs four times the rate of a batch of 256."""
     warm_up: float = 0.1
-    """Share of the iterations over which the rate rises linearly; then it falls as a cosine."""
+    """Fraction of the steps over which the learning rate rises linearly; it then falls as a cosine."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
-    """L2 penalty on weights; biases and norm parameters have none."""
+    """Weight decay of SGD (L2 penalty); biases and normalization parameters have none."""
     accumulation: int = 1
-    """Parts that a rank's share of the batch is taken in, one after the other, for want of memory."""
+    """Gradient accumulation: micro-batches per optimizer step on each rank. More of them need less memory."""
     clip_norm: float = 0.0
-    """Largest norm of the gradient; 0 leaves it as it is."""
+    """Maximum L2 norm of the gradient over all parameters; 0 disables clipping."""
     ema: float = 0.0
-    """Decay of the weights' moving average, which is exported then; 0 keeps none."""
+    """Decay of the exponential moving average (EMA) of the weights; 0 for no EMA. Validation and export use the EMA."""
 
     def __post_init__(self) -> None:
         for name in ("warm_up", "momentum", "ema"):
@@ -123,42 +126,43 @@ class OptimConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     num_epochs: int = 100
-    """Passes over the clone."""
+    """Number of epochs, that is passes over the training data."""
     augmentation: str = "dino"
-    """dino: all groups of `crops`; plain: one crop an image."""
+    """dino: all kinds of crops in `crops`. plain: one crop per image."""
     precision: str = "auto"
-    """float32, bfloat16 or float16 (with a scaled loss); auto is bfloat16 on a GPU that computes in it, float16 on an
-    older one, and float32 on a CPU."""
+    """float32, bfloat16 or float16 (with loss scaling). auto selects bfloat16 on a GPU with native support for it,
+    float16 on an older GPU, and float32 on a CPU."""
     compile: bool = False
-    """Whether the network goes through torch.compile."""
+    """Whether to compile the network with torch.compile."""
     deterministic: bool = False
-    """Whether a GPU gives the same bits each time: deterministic algorithms alone, a fixed cuBLAS workspace, no tuning."""
+    """Whether runs on a GPU are repeatable bit by bit: with deterministic algorithms only, a fixed cuBLAS workspace,
+    and no cuDNN autotuning."""
     init: str = ""
-    """Weights to begin with: torchvision, timm, a run, or a file with a state dict; "" for fresh ones."""
+    """Initial weights: torchvision, timm, the folder of a run, or a file with a state dict; "" for random weights."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes."""
+    """Fraction of the target that is spread evenly over all classes."""
     crop_weights: tuple[float, ...] = ()
-    """Weight in the loss of a crop of each group; () weighs every crop the same."""
+    """Loss weight of a single crop of each kind, in the order of `crops.kinds`; () weighs all crops equally."""
     checkpoint_every: int = 500
-    """Steps between checkpoints; one more is written at the end."""
+    """Steps between checkpoints; the last step is always saved."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints are kept."""
+    """Number of newest checkpoints to keep."""
     log_keys: bool = False
     """Whether to write the sample keys of every batch to keys-<rank>.jsonl."""
     log_to: tuple[str, ...] = ()
-    """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio."""
+    """Loggers that receive the metrics besides metrics.jsonl: tensorboard, wandb, trackio."""
     backbone: Backbone = Backbone(library="torchvision", arch="resnet50", input_size=224)
-    """The network; its classes come from the data."""
+    """The network; its classes come from the training data."""
     data: DataConfig = DataConfig()
-    """Batches and their order."""
+    """Selection of samples, batches and their order."""
     optim: OptimConfig = OptimConfig()
-    """SGD and its schedule."""
+    """SGD and its learning-rate schedule."""
     crops: CropConfig = CropConfig()
-    """What the network sees of an image."""
+    """Crops and their augmentation."""
     validation: ValidationConfig = ValidationConfig()
-    """Tests while it trains."""
+    """Validation during training."""
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "checkpoint_every", "keep_checkpoints", "log_every"):
@@ -173,7 +177,9 @@ class TrainConfig:
             raise UserError(f"label_smoothing is {self.label_smoothing}, but must be at least 0 and below 1")
         num_kinds, weights = len(augmentation_crops(self.augmentation, self.crops).kinds), self.crop_weights
         if weights and (len(weights) != num_kinds or min(weights) < 0 or not 0 < sum(weights) < math.inf):
-            raise UserError(f"crop_weights are {weights}, but must be {num_kinds} numbers from 0 on, not all of them 0")
+            raise UserError(
+                f"crop_weights are {weights}, but must be {num_kinds} non-negative numbers, at least one above 0"
+            )
 
 
 def logger_names() -> list[str]:
@@ -185,10 +191,10 @@ def config_names() -> list[str]:
 
 
 def load_config(name: str, settings: list[str]) -> TrainConfig:
-    """A config by name or by file, with `a.b=value` settings applied.
+    """Loads a config by name or from a .py file, and applies settings of the form `a.b=value`.
 
     Raises:
-        UserError: no such config or field, or a value of another type.
+        UserError: the config or a setting does not exist, or a value has the wrong type.
     """
     if name.endswith(".py") and Path(name).is_file():
         spec = importlib.util.spec_from_file_location(Path(name).stem, name)
@@ -196,8 +202,8 @@ def load_config(name: str, settings: list[str]) -> TrainConfig:
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever its author's Python says
-            raise UserError(f"config '{name}' cannot be read ({type(error).__name__}: {error}); mend it") from None
+        except Exception as error:  # the user's Python file may raise anything
+            raise UserError(f"config '{name}' cannot be read ({type(error).__name__}: {error}); fix it") from None
     elif name in config_names():
         module = importlib.import_module(f"fakeit_train.configs.{name}")
     else:
@@ -220,7 +226,7 @@ def _replace(config: Any, path: list[str], text: str, whole: str) -> Any:
     value = getattr(config, path[0])
     if len(path) > 1:
         if not dataclasses.is_dataclass(value):
-            raise UserError(f"setting '{'.'.join(whole.split('.')[: -len(path) + 1])}' has no parts; set it itself")
+            raise UserError(f"setting '{'.'.join(whole.split('.')[: -len(path) + 1])}' has no fields; set it directly")
         return dataclasses.replace(config, **{path[0]: _replace(value, path[1:], text, whole)})
     kind = typing.get_type_hints(type(config))[path[0]]
     return dataclasses.replace(config, **{path[0]: _parse(kind, text, whole)})

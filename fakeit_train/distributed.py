@@ -1,4 +1,4 @@
-"""Several processes under torchrun, or one without it; the rest of the code asks here which it is."""
+"""The ranks of a run: several processes under torchrun, or a single one. Other code talks to them through `World`."""
 
 import os
 from collections.abc import Iterator
@@ -19,44 +19,45 @@ class World:
     size: int
     device: torch.device
     local_rank: int = 0
-    """Rank among the processes of this machine."""
+    """Rank among the ranks of this machine."""
     local_size: int = 1
-    """How many processes of the run are on this machine."""
+    """Number of the run's ranks on this machine."""
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network with gradients averaged over the processes, and batch norm over them on GPUs."""
+        """Returns the network with gradients averaged over ranks and, on GPUs, synchronized batch norm."""
         if self.size == 1:
             return network
         if self.device.type == "cuda":
-            from timm.layers import convert_sync_batchnorm  # torch's own drops the activation of timm's BatchNormAct2d
+            # torch's own conversion drops the activation of timm's BatchNormAct2d.
+            from timm.layers import convert_sync_batchnorm
 
             network = convert_sync_batchnorm(network)
             return DistributedDataParallel(network, device_ids=[self.device.index])
         return DistributedDataParallel(network)
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """Returns the sum of a tensor over all ranks."""
         if self.size > 1:
             value = value.clone()
             dist.all_reduce(value)
         return value
 
     def share_buffers(self, network: nn.Module) -> None:
-        """Gives all processes the main one's running statistics, which are those that are exported."""
+        """Broadcasts the main rank's buffers (running statistics) to all ranks, because those are exported."""
         if self.size > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
 
     def without_averaging(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Where gradients are added up in each process alone, for the last backward to average."""
+        """Accumulates gradients on each rank without averaging; the next backward pass outside averages them."""
         return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
     def share(self, text: str) -> str:
-        """The main process's text."""
+        """Returns the main rank's text on all ranks."""
         shared = [text]
         if self.size > 1:
             dist.broadcast_object_list(shared)
@@ -69,18 +70,20 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """This process's place, from torchrun's environment; tensors on GPUs go by nccl, others by gloo.
+    """Joins the ranks of the run, as torchrun's environment describes them, and yields this rank's `World`.
+
+    Collectives use NCCL for GPU tensors and gloo for CPU tensors.
 
     Raises:
-        UserError: another process has ended before its time.
+        UserError: this rank has no GPU of its own, or another rank has ended early.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise UserError(
-                f"process {local_rank + 1} of this machine has no GPU, for there are {torch.cuda.device_count()}; "
-                "give torchrun --nproc-per-node as many"
+                f"local rank {local_rank} has no GPU, because this machine has {torch.cuda.device_count()}; "
+                f"give torchrun --nproc-per-node {torch.cuda.device_count()}"
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
@@ -90,12 +93,14 @@ def join_world() -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size, device, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    except RuntimeError as error:  # gloo has no kind of its own
+    except RuntimeError as error:
+        # gloo raises plain RuntimeErrors.
         if size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise UserError(
-            f"another process of the run has ended, so rank {rank} ends, too; what that one said is the reason, "
-            "and --resume goes on from the last checkpoint"
+            f"another rank of the run has ended, so rank {rank} ends too; the other rank's message gives the reason, "
+            "and --resume continues from the last checkpoint"
         ) from None
-    if size > 1:  # after an error the others may be gone, and this would wait for them
+    # After an error this is skipped: other ranks may be gone, and it would wait for them.
+    if size > 1:
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
-"""Where a network's weights begin: fresh, or from torchvision, timm, a run of ours, or a state dict in a file.
+"""Initial weights of a network: random, or from torchvision, timm, an earlier run, or a file with a state dict.
 
-Files are read as tensors alone (`weights_only`, safetensors), so that none can run code. The classifier is taken where it
-has the same classes (of a file: as many), and begins afresh otherwise.
+Files are read as tensors only (`weights_only`, safetensors), so they cannot run code. The classifier is loaded if it
+has the same classes (for a file: the same number of classes). Otherwise it stays randomly initialized.
 """
 
 from pathlib import Path
@@ -17,13 +17,14 @@ LIBRARIES = ("torchvision", "timm")
 
 
 def load_init_weights(network: nn.Module, backbone: Backbone, init: str) -> list[str]:
-    """Loads weights into a network in place; the names of its tensors that begin afresh.
+    """Loads weights into a network in place, and returns the names of the tensors that stay randomly initialized.
 
-    `init` is "" (fresh), "torchvision", "timm" (their pretrained weights of `backbone.arch`), a run directory, or a file
-    with a state dict (.safetensors, or .pth read with `weights_only`).
+    `init` is "" (random), "torchvision" or "timm" (their pretrained weights of `backbone.arch`), the folder of a run,
+    or a file with a state dict (.safetensors, or .pth read with `weights_only`).
 
     Raises:
-        UserError: there are no such weights, or tensors beside the classifier's are missing, unknown or of another shape.
+        UserError: the weights do not exist, or tensors other than the classifier's are missing, unknown or of another
+            shape.
     """
     if not init:
         return []
@@ -36,13 +37,15 @@ def load_init_weights(network: nn.Module, backbone: Backbone, init: str) -> list
     if bias in found and bias not in expected:
         if found[bias].any():
             raise UserError(f"init '{init}' has a classifier with a bias; add --set backbone.head_bias=true")
-        del found[bias]  # as exports have it, for other libraries
+        # Exports have a bias of zeros, because other libraries expect one.
+        del found[bias]
     if fits and bias in expected and bias not in found:
         found[bias] = torch.zeros_like(expected[bias])
     fresh = sorted({weight, bias} & set(expected) - set(found))
     if reason := misfit(found, expected, fresh):
         raise UserError(
-            f"init '{init}' does not fit {backbone.library}'s {backbone.arch}: {reason}; choose the weights' own backbone.arch"
+            f"init '{init}' does not fit {backbone.library}'s {backbone.arch}: {reason}; "
+            "set backbone.arch to the architecture of these weights"
         )
     network.load_state_dict({**expected, **found})
     return fresh
@@ -59,14 +62,17 @@ def _state_dict(backbone: Backbone, init: str, head: str) -> dict[str, Tensor]:
         return read_state_dict(path)
     raise UserError(
         f"init '{init}' is neither {' nor '.join(LIBRARIES)}, nor a finished run, nor a file with a state dict; "
-        "give one of them"
+        "give one of these"
     )
 
 
 def _for_classes(
     weights: dict[str, Tensor], theirs: tuple[str, ...], ours: tuple[str, ...], head: str
 ) -> dict[str, Tensor]:
-    """A run's weights with its classifier in our order of classes, or without one where the classes are others."""
+    """Returns a run's weights with the classifier's rows in our order of classes.
+
+    Returns them without the classifier if the classes differ.
+    """
     names = [name for name in (f"{head}.weight", f"{head}.bias") if name in weights]
     if set(theirs) != set(ours):
         return {name: tensor for name, tensor in weights.items() if name not in names}

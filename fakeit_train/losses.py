@@ -1,4 +1,4 @@
-"""Supervised multi-crop: every crop is classified, and weighs the same unless its group has a weight."""
+"""The supervised multi-crop loss: every crop is classified, and all crops weigh the same unless kinds have weights."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,11 @@ from torch import Tensor
 def multi_crop_cross_entropy(
     logits: list[Tensor], labels: Tensor, *, label_smoothing: float = 0.0, crop_weights: Sequence[float] = ()
 ) -> Tensor:
-    """Sum over images of the weighted mean cross-entropy of their crops.
+    """Returns the sum over images of the weighted mean cross-entropy of their crops.
 
-    `logits` has one (batch, num_crops, num_classes) per group, `labels` is (batch,), `crop_weights` one weight of a crop per
-    group. A sum, so that the weight of an image does not depend on the slice of the batch it came in.
+    `logits` has one tensor (batch, num_crops, num_classes) per kind of crops. `labels` is (batch,). `crop_weights` has
+    the weight of a single crop of each kind. The result is a sum, so that the weight of an image does not depend on the
+    size of its micro-batch.
     """
     weights = crop_weights or [1.0] * len(logits)
     total = logits[0].new_zeros(())

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: lines of JSON, always, and the loggers that `log_to` names."""
+"""The metrics of a run: always written as JSON lines, and also sent to the loggers that `log_to` names."""
 
 import importlib
 import json
@@ -14,12 +14,14 @@ from fakeit_train import loggers
 METRICS_FILE = "metrics.jsonl"
 IDENTITY_FILE = "logged-as.txt"
 Log = Callable[..., None]
-"""Called as log(step=…, name=value, …)."""
+"""A function that is called as log(step=…, name=value, …)."""
 
 
 @contextmanager
 def open_metrics_log(out: Path, log_to: tuple[str, ...], config: dict[str, Any], start: int) -> Iterator[Log]:
-    """Metrics to metrics.jsonl and to the loggers.
+    """Yields a function that writes metrics to metrics.jsonl and sends them to the loggers in `log_to`.
+
+    `start` is the number of steps that the run has already taken.
 
     Raises:
         UserError: a logger's package is not installed.
@@ -43,7 +45,7 @@ def open_metrics_log(out: Path, log_to: tuple[str, ...], config: dict[str, Any],
 
 
 def _identity(out: Path, start: int) -> str:
-    """A name of the run's own: that of its folder, and what tells it from others of that name; kept when it is resumed."""
+    """Returns the run's unique name: its folder's name and a random suffix. A resumed run keeps its name."""
     path = out / IDENTITY_FILE
     if not start or not path.is_file():
         path.write_text(f"{out.resolve().name}-{uuid.uuid4().hex[:8]}\n", encoding="utf-8")
@@ -52,7 +54,7 @@ def _identity(out: Path, start: int) -> str:
 
 @contextmanager
 def step_log(path: Path) -> Iterator[Log]:
-    """Writes a JSON line per call."""
+    """Yields a function that appends a JSON line to a file per call."""
     with path.open("a", encoding="utf-8") as file:
 
         def write(**values: Any) -> None:
@@ -64,12 +66,15 @@ def step_log(path: Path) -> Iterator[Log]:
 
 @contextmanager
 def silence() -> Iterator[Log]:
-    """Writes nothing: another process does."""
+    """Yields a function that writes nothing, where this rank has nothing to log."""
     yield lambda **values: None
 
 
 def forget_after(step: int, out: Path) -> None:
-    """Drops the lines of steps that will be taken again, those of ranks that are no more among them."""
+    """Deletes the log lines of steps after `step`, which a resumed run takes again.
+
+    This includes the logs of ranks that no longer exist.
+    """
     for path in [out / METRICS_FILE, *out.glob("keys-*.jsonl")]:
         if path.exists():
             scratch = path.with_name(f".{path.name}.tmp")

@@ -1,4 +1,4 @@
-"""The network as training sees it: crops of every group in, logits of every crop out."""
+"""The network in training: takes crops of several kinds and returns the logits of every crop."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,10 @@ from builders.networks.backbone import Backbone
 
 
 class MultiCropNetwork(nn.Module):
-    """One forward per group of crops, all inside one module, so that data parallelism sees one forward a step."""
+    """Runs one forward pass per kind of crops.
+
+    All passes are inside one module, so that data parallelism sees a single forward pass per micro-batch.
+    """
 
     def __init__(self, network: nn.Module, backbone: Backbone) -> None:
         super().__init__()
@@ -14,7 +17,7 @@ class MultiCropNetwork(nn.Module):
         self.backbone = backbone
 
     def forward(self, crops: list[Tensor]) -> list[Tensor]:
-        """Per group: uint8 (batch, num_crops, size, size, 3) to logits (batch, num_crops, num_classes)."""
+        """Maps uint8 crops (batch, num_crops, size, size, 3) of each kind to logits (batch, num_crops, num_classes)."""
         return [
             self.network(normalize(crops_of_kind.flatten(0, 1), self.backbone)).unflatten(0, crops_of_kind.shape[:2])
             for crops_of_kind in crops
@@ -22,7 +25,10 @@ class MultiCropNetwork(nn.Module):
 
 
 def normalize(images: Tensor, backbone: Backbone) -> Tensor:
-    """uint8 (n, size, size, 3) to float (n, 3, size, size), in the channels-last layout that they already have."""
+    """Converts uint8 images (n, size, size, 3) to normalized float images (n, 3, size, size).
+
+    The memory layout stays channels-last.
+    """
     pixels = images.permute(0, 3, 1, 2).float()
     mean, std = (255 * pixels.new_tensor(values)[:, None, None] for values in (backbone.mean, backbone.std))
     return (pixels - mean) / std

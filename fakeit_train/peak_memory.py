@@ -1,15 +1,18 @@
-"""How much memory training takes."""
+"""The peak memory of a training process."""
 
 import sys
 
 import torch
 
 KIB = 1024 if sys.platform != "darwin" else 1
-"""Unit of getrusage's maximum."""
+"""Unit of `ru_maxrss` in bytes: KiB, but single bytes on macOS."""
 
 
 def memory_gib(device: torch.device) -> float:
-    """The most that was in use so far: of the GPU's memory, or without one of this process's. NaN where nobody counts it."""
+    """Returns the peak memory so far, in GiB: allocated memory of a GPU, or resident memory of this process on a CPU.
+
+    Returns NaN on Windows, which does not report resident memory in this way.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:

@@ -1,12 +1,12 @@
-"""The arithmetic of a run: what `precision=auto` is on a device."""
+"""The floating-point precision of a run, and what `precision=auto` selects on a device."""
 
 import torch
 
 
 def precision_on(device: torch.device, configured: str) -> str:
-    """float32, bfloat16 or float16. "auto" takes 16 bits that the card computes in by itself, and float32 on a CPU.
+    """Returns float32, bfloat16 or float16; "auto" selects a 16-bit format on a GPU and float32 on a CPU.
 
-    Cards before Ampere (V100, T4) emulate bfloat16, which is slow; theirs is float16 with a scaled loss.
+    GPUs before Ampere (V100, T4) emulate bfloat16, which is slow. "auto" selects float16 with loss scaling for them.
     """
     if configured != "auto":
         return configured

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, held against the run that is resumed."""
+"""The folder of a run: writes config.json, and compares it with the configuration of a resumed run."""
 
 import json
 from dataclasses import asdict
@@ -16,11 +16,11 @@ FREE_SETTINGS = {
     "checkpoint_every", "keep_checkpoints", "log_every", "log_keys", "log_to", "data.num_workers", "data.cache_dir",
     "data.cache_gib", "data.exclude", "validation.data", "validation.every", "validation.batch_size", "data_urls",
 }  # fmt: skip
-"""Settings that a resumed run may change; of data.exclude the list's digest counts."""
+"""Settings that may change when a run is resumed. The digest of the `data.exclude` list must stay the same."""
 
 
 def describe_run(config: TrainConfig, data: Mixture) -> dict[str, Any]:
-    """What config.json holds, as plain JSON values."""
+    """Returns the content of config.json as plain JSON values."""
     fields: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return {
         **fields,
@@ -32,36 +32,35 @@ def describe_run(config: TrainConfig, data: Mixture) -> dict[str, Any]:
 
 
 def open_run(described: dict[str, Any], out: Path, resume: bool) -> None:
-    """Writes config.json, or checks it against the run that is being resumed.
+    """Writes config.json, after a comparison with the existing one if the run is resumed.
 
     Raises:
         UserError: the folder holds another run, or this one without `resume`.
     """
     path = out / CONFIG_FILE
-    if (
-        has_checkpoint(out / "checkpoint") or (out / DESCRIPTION).is_file()
-    ):  # a run that has not come so far has nothing to lose
+    # A run without a checkpoint or an export has nothing to lose.
+    if has_checkpoint(out / "checkpoint") or (out / DESCRIPTION).is_file():
         if not resume:
-            raise UserError(f"'{out}' already holds a run; add --resume to go on with it, or choose another --out")
+            raise UserError(f"'{out}' already holds a run; add --resume to continue it, or choose another --out")
         try:
-            old, new = _deciding(json.loads(path.read_text(encoding="utf-8"))), _deciding(described)
+            old, new = _fixed_settings(json.loads(path.read_text(encoding="utf-8"))), _fixed_settings(described)
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"'{path}' cannot be read ({error}); choose another --out") from None
         differing = [
             name for name in dict.fromkeys([*new, *old]) if name not in old or name not in new or old[name] != new[name]
         ]
         if differing:
-            raise UserError(f"'{out}' holds a run with other {', '.join(differing)}; choose another --out")
+            raise UserError(f"'{out}' holds a run with different {', '.join(differing)}; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{CONFIG_FILE}.tmp")
     scratch.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     scratch.replace(path)
 
 
-def _deciding(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings that decide what is learned, by their dotted names."""
+def _fixed_settings(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the settings that a resumed run must keep, by their dotted names."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        nested = _deciding(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        nested = _fixed_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
         flat |= {key: item for key, item in nested.items() if key not in FREE_SETTINGS}
     return flat

@@ -1,10 +1,13 @@
-"""The learning rate as a function of the iteration (supplementary, section 1)."""
+"""The learning rate as a function of the step (supplementary, section 1)."""
 
 import math
 
 
 def warm_up_cosine(step: int, num_steps: int, peak: float, warm_up: float) -> float:
-    """Rate at a step, counted from 0: linear to `peak` over the share `warm_up` of the steps, then a cosine towards 0."""
+    """Returns the learning rate at a step, counted from 0.
+
+    The rate rises linearly to `peak` over the fraction `warm_up` of the steps, then falls towards 0 as a cosine.
+    """
     num_warm_up = round(warm_up * num_steps)
     if step < num_warm_up:
         return peak * (step + 1) / num_warm_up

@@ -1,8 +1,8 @@
-"""Signals to stop, and the end of a process that waits for others which are gone.
+"""Stop signals, and a watchdog that ends a rank blocked by another rank that has died.
 
-SIGTERM, SIGUSR1 and Ctrl-C are noted; the training loop looks at them after each step, saves and ends. torchrun sends SIGTERM
-also where another process has died: the survivors may then wait for it for ever inside a collective of GPUs, where no Python
-code runs. A thread that the signal's first byte wakes ends such a process.
+The training loop checks after each step for SIGTERM, SIGUSR1 and Ctrl-C, saves a checkpoint and ends. torchrun also
+sends SIGTERM to the surviving ranks when a rank dies. A rank blocked in an NCCL collective cannot run Python signal
+handlers, so a watchdog thread (woken through `signal.set_wakeup_fd`) ends its process.
 """
 
 import os
@@ -16,20 +16,26 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
-"""What clusters send before they take a machine away, and Ctrl-C; Windows has no SIGUSR1."""
+"""Signals that clusters send before they reclaim a machine, and Ctrl-C. Windows has no SIGUSR1."""
 PATIENCE = 10.0
-"""Seconds that such a wait may go on after a signal; or three times as long as the longest one has taken."""
+"""Seconds that a collective may block after a stop signal; at least three times the longest one so far."""
 
 
 def ignore_signals() -> None:
-    """For processes of a loader: signals go to the whole process group, and the training process decides."""
+    """Makes a loader worker ignore stop signals.
+
+    Signals reach the whole process group, and the training process decides when its workers end.
+    """
     signal.set_wakeup_fd(-1)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 class StopSignals:
-    """The signals received so far, within `received()`; what may wait for ever goes within `watched()`."""
+    """Collects stop signals inside `received()`.
+
+    After a stop signal, a watchdog ends the process if a collective inside `watched()` blocks for too long.
+    """
 
     def __init__(self) -> None:
         self.signals: list[int] = []
@@ -38,7 +44,7 @@ class StopSignals:
 
     @contextmanager
     def received(self) -> Iterator["StopSignals"]:
-        """Where signals are noted instead of ending the process; in the main thread."""
+        """Records stop signals, which then do not end the process; for the main thread only."""
         before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -49,7 +55,8 @@ class StopSignals:
             yield self
         finally:
             signal.set_wakeup_fd(wakeup_before)
-            theirs.shutdown(socket.SHUT_WR)  # ends the watcher; to close would not, where a forked child has it, too
+            # A shutdown ends the watchdog thread. Closing alone would not if a forked child also holds the socket.
+            theirs.shutdown(socket.SHUT_WR)
             theirs.close()
             watcher.join()
             ours.close()
@@ -58,7 +65,7 @@ class StopSignals:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """What waits for other processes, and for nothing else that may take its time."""
+        """Marks a blocking collective; the watchdog may end the process only inside this context."""
         self._began = time.monotonic()
         try:
             yield
@@ -85,8 +92,8 @@ class StopSignals:
             began, now = self._began, time.monotonic()
             if stopped_at and began and now - max(began, stopped_at) > max(PATIENCE, 3 * self._longest):
                 sys.stderr.write(
-                    f"fakeit-train: rank {os.environ.get('RANK', '0')} was told to stop and waits in vain for another "
-                    "process; what that one said is the reason, --resume goes on from the last checkpoint\n"
+                    f"fakeit-train: rank {os.environ.get('RANK', '0')} received a stop signal but is blocked by another "
+                    "rank, whose message gives the reason; --resume continues from the last checkpoint\n"
                 )
                 sys.stderr.flush()
                 os._exit(1)

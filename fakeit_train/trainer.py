@@ -1,7 +1,7 @@
-"""READ FIRST. A training run: batches in their order, through the network, to an exported backbone.
+"""READ FIRST. A training run: loads batches in the training order, trains the network, and exports the backbone.
 
-The run directory holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at the end, `backbone.safetensors` and
-`backbone.json`. Whatever interrupts it, `--resume` goes on with the next batch of the same sequence.
+The run's folder holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at the end, `backbone.safetensors` and
+`backbone.json`. After any interruption, `--resume` continues with the next batch of the same sequence.
 """
 
 import hashlib
@@ -48,9 +48,9 @@ class Outcome:
     step: int
     num_steps: int
     signal: int = 0
-    """The signal that stopped the run, 0 for none."""
+    """Signal that stopped the run; 0 for none."""
     num_broken: int = 0
-    """Images of the clones that came out broken, and were left out."""
+    """Number of broken images in the clones, which were left out."""
 
     @property
     def is_finished(self) -> bool:
@@ -58,10 +58,16 @@ class Outcome:
 
 
 def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = False) -> Outcome:
-    """Trains on clones and exports the backbone; under torchrun, in several processes.
+    """Trains on clones and exports the backbone; under torchrun, every rank calls this.
+
+    Args:
+        config: Configuration of the run.
+        data: Folders or URLs of the clones.
+        out: Folder of the run.
+        resume: Whether to continue the run in `out`.
 
     Raises:
-        UserError: a clone cannot be opened, or the output holds another run, or this one without `resume`.
+        UserError: a clone cannot be opened, or `out` holds another run, or holds this run and `resume` is false.
     """
     with join_world() as world:
         mixture = _open_data(data, config, world)
@@ -72,8 +78,8 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         num_steps = config.num_epochs * order.batches_per_epoch
         if config.data.batch_size < 2 * world.size * config.optim.accumulation:
             raise UserError(
-                f"a batch of {config.data.batch_size} is too small for {world.size} processes, each of which takes it in "
-                f"{config.optim.accumulation} parts; two images a part at least"
+                f"data.batch_size {config.data.batch_size} is too small for {world.size} ranks with "
+                f"{config.optim.accumulation} micro-batches each; give every micro-batch at least two images"
             )
         described = describe_run(config, mixture)
         if world.is_main:
@@ -84,7 +90,9 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         if not has_checkpoint(out / "checkpoint"):
             fresh = load_init_weights(network, config.backbone, config.init)
             if fresh and world.is_main:
-                warnings.warn(f"{', '.join(fresh)} begin afresh: '{config.init}' has other classes", stacklevel=2)
+                warnings.warn(
+                    f"{', '.join(fresh)} are initialized randomly: '{config.init}' has other classes", stacklevel=2
+                )
         network = network.to(world.device).to(memory_format=torch.channels_last)
         state = make_state(network, make_optimizer(network, config.optim), config, world.device.type)
         start = load_checkpoint(out / "checkpoint", state)
@@ -105,7 +113,7 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
 
 
 def _open_data(data: list[str], config: TrainConfig, world: World) -> Mixture:
-    """The same version of the clones in all processes, whatever happens to their branches meanwhile."""
+    """Opens the same version of the clones on all ranks, even if their branches change meanwhile."""
     mixture = open_mixture(data, config.data) if world.is_main else None
     roots = json.loads(world.share(json.dumps([clone.root for clone in mixture.clones] if mixture else [])))
     return mixture or open_mixture(roots, config.data)
@@ -119,23 +127,25 @@ def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
 
 
 def _prepare_torch(config: TrainConfig, world: World) -> None:
-    """What holds for the whole process: the weights' seed, and how exact and how repeatable kernels are."""
+    """Sets torch's global state: the seed of the initial weights, determinism and precision of kernels."""
     torch.manual_seed(config.data.seed % 2**63)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made on the GPU
+        # cuBLAS reads this at the first matrix product on the GPU.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = not config.deterministic  # crops have two sizes, so its search is soon over
+    # Autotuning is quick, because crops have two sizes.
+    torch.backends.cudnn.benchmark = not config.deterministic
     if world.device.type == "cuda" and config.precision != "float32":
         torch.set_float32_matmul_precision("high")
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
-    """63 bits of BLAKE2b."""
+    """Returns a 63-bit seed, a BLAKE2b hash of the arguments."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest(), "big") >> 1
 
 
 class _Run:
-    """What stays the same from step to step."""
+    """The training loop of one rank."""
 
     def __init__(
         self,
@@ -154,18 +164,19 @@ class _Run:
         self.validation, self.test_every = validation, config.validation.every or steps_per_epoch
         self.kinds = augmentation_crops(config.augmentation, config.crops).kinds
         self.stopping = StopSignals()
-        self.unchecked: dict[int, list[str]] = {}  # keys of the steps whose loss was not looked at yet
+        # Keys of the steps since the loss was last checked.
+        self.unchecked: dict[int, list[str]] = {}
         self.parallel = world.wrap(MultiCropNetwork(self.network, config.backbone)).train()
         if config.compile:
             self.parallel.compile()
         precision = precision_on(world.device, config.precision)
         dtype = torch.bfloat16 if precision == "float32" else getattr(torch, precision)
         self.autocast = torch.autocast(world.device.type, dtype, enabled=precision != "float32")
-        # oneDNN's bfloat16 kernels give other sums from run to run on some CPUs, and now and then none that is finite.
+        # On some CPUs, oneDNN's bfloat16 kernels give different sums from run to run, and sometimes non-finite ones.
         self.is_without_onednn = world.device.type == "cpu" and precision == "bfloat16"
 
     def steps(self, start: int, batches: Generator[Batch], metrics_log: AbstractContextManager[Log]) -> Outcome:
-        """Takes all steps from `start`, or fewer after a signal to stop."""
+        """Takes all steps from `start` on, or fewer if a stop signal arrives."""
         step = start
         keys_log = step_log(self.out / f"keys-{self.world.rank}.jsonl") if self.config.log_keys else silence()
         with (
@@ -179,9 +190,9 @@ class _Run:
         ):
             waited, since, counted = 0.0, time.perf_counter(), step
             while step < self.num_steps and not self._is_stopped():
-                asked = time.perf_counter()
+                requested_at = time.perf_counter()
                 batch = next(batches)
-                waited += time.perf_counter() - asked
+                waited += time.perf_counter() - requested_at
                 loss, rate = self.step(step, batch)
                 step += 1
                 log_keys(step=step, keys=batch.keys)
@@ -189,8 +200,9 @@ class _Run:
                 bar.update(self.config.data.batch_size)
                 is_tested = self.validation is not None and (step % self.test_every == 0 or step == self.num_steps)
                 is_saved = step % self.config.checkpoint_every == 0 or step == self.num_steps
-                is_told = step % self.config.log_every == 0
-                if is_told or is_tested or is_saved:  # a loss that is not finite is never saved
+                is_logged = step % self.config.log_every == 0
+                # The loss is checked before every checkpoint, so that no checkpoint follows a non-finite loss.
+                if is_logged or is_tested or is_saved:
                     value = self._mean_loss(loss, step)
                     elapsed = time.perf_counter() - since
                     message = self._speed(step - counted, elapsed, waited)
@@ -211,7 +223,7 @@ class _Run:
         return Outcome(step, self.num_steps, signals[0] if signals else 0)
 
     def _speed(self, num_steps: int, elapsed: float, waited: float) -> dict[str, float]:
-        """Of the steps since the last line of metrics."""
+        """Returns speed, fraction of time spent waiting for data, and peak memory since the last line of metrics."""
         return {
             "seconds": elapsed,
             "images_per_second": num_steps * self.config.data.batch_size / elapsed,
@@ -220,15 +232,16 @@ class _Run:
         }
 
     def _test(self) -> dict[str, float]:
-        """Scores of what would be exported now; none where a signal cut the test."""
+        """Validates the network that would be exported now; returns {} if a stop signal interrupts it."""
         assert self.validation is not None
         with self.autocast:
             return self.validation.scores(self.state.learned, self.stopping.signals)
 
     def step(self, step: int, batch: Batch) -> tuple[Tensor, float]:
-        """One optimizer step; the rank's share of the mean loss, and the learning rate."""
+        """Takes one optimizer step; returns this rank's share of the mean loss, and the learning rate."""
         optim = self.config.optim
-        torch.manual_seed(_seed(self.config.data.seed, step, self.world.rank))  # for dropout
+        # This seeds dropout.
+        torch.manual_seed(_seed(self.config.data.seed, step, self.world.rank))
         rate = warm_up_cosine(step, self.num_steps, optim.learning_rate, optim.warm_up)
         set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
@@ -243,7 +256,7 @@ class _Run:
         return loss, rate
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Adds up the gradients of the rank's part of the batch, and gives its share of the mean loss."""
+        """Accumulates the gradients of this rank's slice of the batch; returns its share of the mean loss."""
         device, config = self.world.device, self.config
         num_micro_batches = config.optim.accumulation
         tensors = (batch.labels, *self._crops(batch))
@@ -260,32 +273,40 @@ class _Run:
                     crop_weights=config.crop_weights,
                 )
                 loss = loss / config.data.batch_size
-                self.scaler.scale(loss * self.world.size).backward()  # data parallelism averages over the processes
+                # Data parallelism averages gradients over ranks; the factor makes that a sum.
+                self.scaler.scale(loss * self.world.size).backward()
             total += loss.detach()
         return total
 
     def _crops(self, batch: Batch) -> list[Tensor]:
-        """Per group uint8 (batch, num_crops, size, size, 3)."""
+        """Returns uint8 crops (batch, num_crops, size, size, 3) per kind; generates them if the loader did not."""
         if not batch.images:
             return batch.crops
         return make_on_device(batch.images.to(self.world.device), batch.parameters, self.kinds)
 
     def _mean_loss(self, loss: Tensor, step: int) -> float:
-        """The loss of the global batch of the step that was just taken; one that is not finite ends the run."""
+        """Returns the mean loss of the global batch of the last step.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
         with self.stopping.watched() if self.world.size > 1 else nullcontext():
             value = float(self.world.sum(loss))
         if not math.isfinite(value):
             path = self.out / f"not-finite-{self.world.rank}.json"
             path.write_text(json.dumps(self.unchecked, indent=1) + "\n", encoding="utf-8")
             raise UserError(
-                f"the loss is {value} after step {step}; the keys of the batches since it was last looked at are in "
-                f"'{path}'; lower the learning rate, or look at them"
+                f"the loss is {value} after step {step}; lower the learning rate, or inspect the batches since the "
+                f"last check, whose keys are in '{path}'"
             )
         self.unchecked.clear()
         return value
 
     def _is_stopped(self) -> bool:
-        """Whether any process was told to stop; all must leave the loop at the same step. A GPU is not waited for."""
+        """Returns true once any rank has received a stop signal, so that all ranks leave the loop at the same step.
+
+        This is a gloo all-reduce on the CPU, so it does not synchronize with the GPU.
+        """
         return bool(self.world.sum(torch.tensor(len(self.stopping.signals))) > 0)
 
     def _save(self, step: int) -> None:

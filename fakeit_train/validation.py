@@ -1,4 +1,4 @@
-"""How well the network does on a clone of other images while it trains: top-1, top-5 and loss, over all processes."""
+"""Validation during training: top-1, top-5 and loss on another clone, computed by all ranks together."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,10 @@ from fakeit_train.signals import ignore_signals
 
 
 class Validation:
-    """Of one clone; each process takes every world-size-th image. A context, which ends the loader's processes."""
+    """Validates networks on one clone; each rank reads every world-size-th image.
+
+    As a context manager, it starts the loader's workers and ends them.
+    """
 
     def __init__(self, clone: Clone, config: TrainConfig, world: World) -> None:
         self.clone, self.world, self.backbone = clone, world, config.backbone
@@ -38,7 +41,8 @@ class Validation:
 
     def __enter__(self) -> "Validation":
         if self.loader and self.loader.num_workers:
-            iter(self.loader)  # forks its processes now, before there are threads that hold locks
+            # This forks the workers now, before other threads may hold locks.
+            iter(self.loader)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,9 +50,9 @@ class Validation:
 
     @torch.inference_mode()
     def scores(self, network: nn.Module, signals: Sequence[int] = ()) -> dict[str, float]:
-        """`val_top1` and `val_top5` in %, `val_loss`; the network is put in the mode that it had.
+        """Returns `val_top1` and `val_top5` in percent, and `val_loss`; restores the network's mode afterwards.
 
-        Nothing where a signal to stop comes to any process meanwhile.
+        Returns {} if any rank receives a stop signal meanwhile.
         """
         was_training = network.training
         network.eval()
@@ -77,29 +81,29 @@ def _start_worker(worker: int) -> None:
 
 
 def open_validation(config: TrainConfig, world: World) -> Validation | None:
-    """None where the config asks for no validation.
+    """Opens the validation clone; returns None without validation.
 
     Raises:
-        UserError: the clone cannot be opened, or has classes that are not trained.
+        UserError: the clone cannot be opened, or has classes that are not in the training data.
     """
     data = config.validation.data
     return Validation(open_clone(data, config.data.cache), config, world) if data else None
 
 
 def _labels(clone: Clone, backbone: Backbone) -> list[int]:
-    """For each label of the clone the network's output."""
+    """Returns the index of the network's output for each label of the clone."""
     ids, names = clone.manifest.label_names, clone.class_names
     found = match_classes(ids, names, backbone.classes, backbone.class_names, where=clone.root)
     if None in found:
         raise UserError(
-            f"class '{ids[found.index(None)]}' of the validation clone '{clone.root}' is none of the "
-            f"{len(backbone.classes)} that are trained; give one with the same classes"
+            f"class '{ids[found.index(None)]}' of the validation clone '{clone.root}' is not among the "
+            f"{len(backbone.classes)} classes in training; give a clone with the same classes"
         )
     return [label for label in found if label is not None]
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Right first guesses, right among five, loss and images."""
+    """Returns float64 (4,): correct top-1 and top-5 predictions, summed loss, and number of images."""
     ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="sum")
     return torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, torch.tensor(len(labels))]).double()

@@ -1,4 +1,4 @@
-"""What tests stand on: real handwritten digits, a tiny random Stable Diffusion in the real layout, and small clones."""
+"""Fixtures of all tests: handwritten digits, a tiny random Stable Diffusion in the real layout, and small clones."""
 
 import atexit
 import multiprocessing
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-# Before anything imports them: caches of their own, and no look at the network.
+# Set before any import reads them: the tests use their own caches and no network.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="fakeit-hf-")
 os.environ["HF_HUB_OFFLINE"] = "1"
-# torch.compile keeps its kernels for all runs of a user, and those of another processor's setting crash.
+# torch.compile shares its kernels among all runs of a user, and kernels for other processor settings crash.
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="fakeit-inductor-")
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -39,12 +39,12 @@ CLASSES = tuple(
 )
 
 
-# What chance finds in one run of many fails a change that has nothing to do with it; the fuzzing scripts draw anew.
+# Tests use fixed examples, because a random failure would block unrelated changes. The fuzzing scripts vary theirs.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 LONG_FIXTURES = {"s3", "browser", "cluster"}
-"""What they start takes longer than most tests."""
+"""Fixtures that take longer to start than most tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """In CI a skipped test is a missing part of the set-up, and so a failure."""
+    """Fails a session in CI if a test was skipped, because the set-up is then incomplete."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and exitstatus == 0 and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -62,7 +62,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_is_left() -> Iterator[None]:
-    """One that ignores signals would keep the tests' process from ending."""
+    """Kills child processes that are left, since one that ignores signals would keep the tests from ending."""
     yield
     left = multiprocessing.active_children()
     for process in left:
@@ -72,7 +72,7 @@ def _no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of the real digits, `train` and `test`."""
+    """Returns a folder with class folders of the real digits, in `train` and `test`."""
     from builders.embedded.digits import write_class_folders
 
     out = tmp_path_factory.mktemp("scans")
@@ -82,7 +82,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stable Diffusion with random weights, 16x16 pictures."""
+    """Returns a Stable Diffusion with random weights that generates images of 16x16 pixels."""
     out = tmp_path_factory.mktemp("pipeline") / "tiny-sd"
     write_tiny_pipeline(out)
     return out
@@ -90,7 +90,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checked_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a safety checker that flags about a third of its pictures."""
+    """Returns the tiny pipeline with a safety checker that flags about a third of its images."""
     out = tmp_path_factory.mktemp("pipeline") / "checked-sd"
     write_tiny_pipeline(out)
     write_tiny_checker(out)
@@ -99,7 +99,7 @@ def checked_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def nltk_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """WordNet 3.0 for nltk, from Debian's files."""
+    """Returns a folder with WordNet 3.0 for nltk, from Debian's files."""
     import nltk
 
     if not DEBIAN.exists():
@@ -112,17 +112,17 @@ def nltk_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    """Three classes of unequal size, shards of about six images."""
+    """Returns a recipe of three classes of unequal size, in shards of about six images."""
     return Recipe(name="test/tiny", classes=CLASSES, width=16, height=16, shard_size=6, num_inference_steps=2)
 
 
 EXECUTION = Execution(batch_size=4)
-"""How tests compute images of the tiny pipeline."""
+"""Execution with which tests generate images of the tiny pipeline."""
 
 
 @pytest.fixture
 def generated(recipe: Recipe, tiny_pipeline: Path) -> Recipe:
-    """The recipe on the tiny pipeline."""
+    """Returns the recipe with the tiny pipeline as its model."""
     from builders.engines.base import pin_model
 
     return pin_model(replace(recipe, model=str(tiny_pipeline)))
@@ -130,7 +130,7 @@ def generated(recipe: Recipe, tiny_pipeline: Path) -> Recipe:
 
 @pytest.fixture(scope="session")
 def real_plan(scans: Path) -> Plan:
-    """Real digits of the test part, eight of each, in shards of twenty."""
+    """Returns a plan of real digits of the test split, eight of each class, in shards of twenty."""
     from builders.real_images import RealImages
 
     return Plan(RealImages.recipe("test", ClassOptions(source=str(scans / "test")), shard_size=20), 8)
@@ -138,7 +138,7 @@ def real_plan(scans: Path) -> Plan:
 
 @pytest.fixture(scope="session")
 def finished(real_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Manifest]]:
-    """A finished clone of `real_plan`; not to be changed."""
+    """Returns a finished clone of `real_plan`, which tests must not change."""
     from builders.make_clone import make_clone
 
     out = tmp_path_factory.mktemp("clone") / "digits"
@@ -149,14 +149,14 @@ def finished(real_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    """A Hub on 127.0.0.1 without any repos; `hub_environment` leads the real clients there."""
+    """Returns an empty Hub on 127.0.0.1. `hub_environment` directs the real clients to it."""
     with running(Hub(tmp_path / "hub")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """An empty bucket of a real S3 server."""
+    """Returns the URL of an empty bucket on a local S3 server."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -179,5 +179,5 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def clone(finished: tuple[Path, Manifest], tmp_path: Path) -> Path:
-    """A copy of the finished clone, to be changed at will."""
+    """Returns a copy of the finished clone, which tests may change."""
     return Path(shutil.copytree(finished[0], tmp_path / "clone"))

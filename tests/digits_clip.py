@@ -1,7 +1,7 @@
-"""A small CLIP that learned the digits, in the real directory layout: what loads a real one loads it.
+"""Trains a small CLIP on the digits and writes it in the layout of real CLIP checkpoints, so the same code loads both.
 
-It knows each digit by all its names as a photograph (a scan), a drawing (dark ink on white) and a painting (coloured ink), and
-the embedded model's backdrops by the names of their scenes.
+It knows each digit by all its names as a photograph (a scan), a drawing (dark ink on white) and a painting (in colors),
+and the embedded model's backdrops by the names of their scenes.
 
 python -m tests.digits_clip OUT     # about 3 minutes on one core
 """
@@ -28,19 +28,19 @@ GalleryImage = NDArray[np.uint8]
 
 
 def as_drawing(image: GalleryImage) -> GalleryImage:
-    """Dark ink on white."""
+    """Returns an image as dark ink on white."""
     return 255 - image
 
 
 def as_artwork(image: GalleryImage, rng: np.random.Generator) -> GalleryImage:
-    """Ink and paper in two of the strong colours."""
+    """Returns an image with ink and paper in two of the strong colors."""
     ink, paper = rng.permutation(np.array([[220, 60, 30], [40, 90, 220], [240, 200, 40], [30, 160, 70]]))[:2]
     share = image.astype(np.float32) / 255
     return (share * ink + (1 - share) * paper).astype(np.uint8)
 
 
 class Concepts:
-    """What the CLIP learns: texts of one meaning, and pictures that show it."""
+    """The concepts that the CLIP learns: texts of one meaning, and images that show it."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -60,7 +60,7 @@ class Concepts:
         return str(self.rng.choice(self.texts[concept]))
 
     def image(self, concept: int) -> GalleryImage:
-        """(32, 32, 3)."""
+        """Returns a random image (32, 32, 3) of a concept."""
         if concept >= 10 * len(MEDIA_SEEN):
             draw = list(BACKDROPS.values())[concept - 10 * len(MEDIA_SEEN)]
             return np.clip(draw(self.rng), 0, 255).astype(np.uint8)
@@ -76,7 +76,7 @@ class Concepts:
 
 
 def write_digits_clip(out: Path, num_steps: int = 2500, seed: int = 0) -> None:
-    """Trains it and writes it."""
+    """Trains the CLIP and writes it with its tokenizer and image processor."""
     import torch
     from transformers import CLIPImageProcessorPil
 

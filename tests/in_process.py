@@ -1,4 +1,4 @@
-"""Commands without a process of their own: what they print and how they end, at a hundredth of the price."""
+"""Calls commands in this process and captures output and exit status, at a hundredth of a new process's cost."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ended:
-    """As `subprocess.CompletedProcess`."""
+    """Result of a command, with the fields of `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
@@ -16,7 +16,7 @@ class Ended:
 
 
 def call(main: Callable[[Sequence[str]], None], *arguments: object) -> Ended:
-    """A command's `main` on a command line; its exit status is 0 where it just returns."""
+    """Calls a command's `main` with a command line. The exit status is 0 if it returns normally."""
     out, err = io.StringIO(), io.StringIO()
     status = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -1,9 +1,10 @@
-"""Checks that the tests notice a wrong sign, bound, condition or argument: each line of `mutants.tsv` is one such fault.
+"""Checks that the tests notice a wrong sign, bound, condition or argument: each line of `mutants.tsv` is such a fault.
 
-    .venv/bin/python -m tests.mutants              # all of them; or the numbers of some, counted from 1
+    .venv/bin/python -m tests.mutants              # all faults; or give the numbers of some, counted from 1
 
-Each fault is put into a copy of the tree, and the tests named beside it run there, those marked long left out, to the first
-failure. They have to pass without the fault. A mutant that no test notices survives, and the exit status is 1.
+The script copies the tree, inserts one fault at a time, and runs the tests named beside it up to the first failure,
+without those marked long. The tests must pass without the fault. A fault that no test notices survives; then the exit
+status is 1.
 """
 
 import csv
@@ -24,16 +25,16 @@ def passes(tests: str, copy: Path) -> bool:
         [sys.executable, "-m", "pytest", *options, *tests.split()], cwd=copy, capture_output=True
     ).returncode
     if status not in (0, 1):
-        raise SystemExit(f"'{tests}' cannot be run (pytest's status {status}); mend its lines in {TABLE}")
+        raise SystemExit(f"'{tests}' cannot be run (pytest ends with status {status}); correct its lines in {TABLE}")
     return status == 0
 
 
 def is_killed(mutant: dict[str, str], copy: Path) -> bool:
-    """Whether a test fails with the fault in place; the file in `copy` is put back."""
+    """Returns whether a test fails with the fault; restores the file in `copy` afterwards."""
     path = copy / mutant["file"]
     right = path.read_text(encoding="utf-8")
     if right.count(mutant["from"]) != 1:
-        raise SystemExit(f"{mutant['file']} does not hold {mutant['from']!r} once; mend the line in {TABLE}")
+        raise SystemExit(f"{mutant['file']} does not hold {mutant['from']!r} exactly once; correct the line in {TABLE}")
     path.write_text(right.replace(mutant["from"], mutant["to"]), encoding="utf-8")
     try:
         return not passes(mutant["tests"], copy)
@@ -53,7 +54,7 @@ def main() -> int:
             copied(source, Path(folder) / name)
         for tests in dict.fromkeys(mutants[number - 1]["tests"] for number in numbers):
             if not passes(tests, Path(folder)):
-                raise SystemExit(f"'{tests}' fails without a fault")
+                raise SystemExit(f"'{tests}' fails without a fault; correct the code or the tests first")
         for number in numbers:
             mutant = mutants[number - 1]
             killed = is_killed(mutant, Path(folder))

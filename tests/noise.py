@@ -1,4 +1,4 @@
-"""Clones of noise: images of a chosen size in bytes, made quickly."""
+"""Writes clones of noise images, quickly and with images of a chosen size."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ from builders.real_images import RealImages
 
 
 def write_noise_clone(out: Path, *, num_classes: int, per_class: int, shard_size: int, side: int) -> Path:
-    """A clone of JPEGs of noise, `side` pixels square: about 1.4 bytes a pixel."""
+    """Makes a clone of JPEGs of noise, `side` pixels square; each image has about 1.4 bytes per pixel."""
     source = out.with_name(f"{out.name}-images")
     generator = np.random.default_rng(0)
     for label in range(num_classes):

@@ -1,4 +1,4 @@
-"""Who may import whom, and what importing may cost: the arrows of the architecture, read off the source."""
+"""Tests the arrows of the architecture: which package may import which, and what an import may load."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ PACKAGES = ("builders", "fakeit_train", "fakeit_eval")
 
 
 def imports_of(path: Path) -> set[str]:
-    """The modules of ours that a file imports, by any of Python's ways; for a plug-in chosen at run time, its folder."""
+    """Returns the modules of this repository that a file imports. A plug-in chosen at run time counts as its folder."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -37,7 +37,7 @@ def files_of(folder: str) -> list[Path]:
 
 
 CONTRACT = ("errors", "versions", "plugins", "command_line", "storage", "classes", "images", "format", "networks")
-"""What training and evaluation share with the builders."""
+"""Packages of `builders` that training and evaluation may import."""
 
 
 @pytest.mark.parametrize("package", ["fakeit_train", "fakeit_eval"])
@@ -76,11 +76,11 @@ LAYERS = [
     "registry",
     "cli",
 ]
-"""The folders and modules of `builders`, lowest first. Builders themselves stand on `clone_builder`."""
+"""Folders and modules of `builders`, lowest first. A module imports only from its own layer and from lower ones."""
 
 
 def layer_of(name: str) -> int | None:
-    """The position of a module in `LAYERS`; None for a builder, which is a file beside them."""
+    """Returns the index of a module in `LAYERS`; None for a builder, which is a file beside them."""
     inner = name.removeprefix("builders.")
     found = [layer for layer in LAYERS if f"{inner}.".startswith(f"{layer}.")]
     return LAYERS.index(max(found, key=len)) if found else None
@@ -94,7 +94,7 @@ def test_arrows__no_import_runs_upward() -> None:
             assert ours is None or theirs is None or theirs <= ours, f"{path} imports {name}, which lies above it"
 
 
-def test_arrows__builders_see_neither_training_nor_evaluation() -> None:
+def test_arrows__builders_import_neither_training_nor_evaluation() -> None:
     for path in files_of("builders"):
         assert not any(name.startswith(("fakeit_train", "fakeit_eval")) for name in imports_of(path)), path
 
@@ -110,11 +110,11 @@ PLUGIN_FOLDERS = {
     "fakeit_eval/study_bases": (),
     "fakeit_train/loggers": (),
 }
-"""Folders of plug-ins, and the modules in each that are none: the plug-ins may see these, and each other never."""
+"""Folders of plug-ins with the modules in them that are no plug-ins. Plug-ins may import these, but not each other."""
 
 
 @pytest.mark.parametrize("folder", PLUGIN_FOLDERS)
-def test_arrows__plug_ins_do_not_see_each_other(folder: str) -> None:
+def test_arrows__plug_ins_do_not_import_each_other(folder: str) -> None:
     package = folder.replace("/", ".")
     allowed = {package, *(f"{package}.{name}" for name in PLUGIN_FOLDERS[folder])}
     for path in files_of(folder):
@@ -123,7 +123,7 @@ def test_arrows__plug_ins_do_not_see_each_other(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", PLUGIN_FOLDERS)
-def test_arrows__nothing_outside_a_folder_names_one_of_its_plug_ins(folder: str) -> None:
+def test_arrows__nothing_outside_a_folder_imports_its_plug_ins(folder: str) -> None:
     package = folder.replace("/", ".")
     allowed = {package, *(f"{package}.{name}" for name in PLUGIN_FOLDERS[folder])}
     for path in (path for kind in PACKAGES for path in files_of(kind) if not path.is_relative_to(ROOT / folder)):
@@ -155,7 +155,7 @@ def test_arrows__no_cycles() -> None:
         visit(name, ())
 
 
-def test_arrows__the_format_loads_neither_torch_nor_datasets() -> None:
+def test_arrows__the_format_imports_neither_torch_nor_datasets() -> None:
     names = [f"builders.format.{path.stem}" for path in files_of("builders/format") if path.stem != "__init__"]
     check = (
         f"import sys, {', '.join(names)}; print([m for m in ('torch', 'datasets', 'diffusers') if m in sys.modules])"
@@ -175,8 +175,8 @@ UNIX_ONLY = ("fcntl", "resource", "pwd", "grp", "termios")
 
 
 @pytest.mark.parametrize("folder", ["builders", "fakeit_train", "fakeit_eval"])
-def test_arrows__no_import_at_the_top_is_of_unix_alone(folder: str) -> None:
-    """Clones are read and trained on under macOS and Windows, too."""
+def test_arrows__no_module_imports_unix_modules_at_its_top(folder: str) -> None:
+    """Users read clones and train on them on macOS and Windows, too."""
     for path in files_of(folder):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -185,7 +185,7 @@ def test_arrows__no_import_at_the_top_is_of_unix_alone(folder: str) -> None:
 
 
 @pytest.mark.long
-def test_arrows__reading_and_training_are_imported_without_the_signals_of_unix() -> None:
+def test_arrows__reading_and_training_can_be_imported_without_unix_signals() -> None:
     code = (
         "import signal\nfor name in ('SIGUSR1', 'SIGUSR2', 'SIGKILL'): delattr(signal, name)\n"
         "import fakeit_train.trainer, builders.format.open_clone, builders.cli.main, fakeit_eval.cli.main\nprint('ok')"

@@ -1,4 +1,4 @@
-"""The commands as they are started: from their scripts, beside a foreign package named `builders`."""
+"""Tests of how the commands start, also if another package named `builders` is installed."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from builders.versions import DISTRIBUTION, versions
 ROOT = Path(__file__).parent.parent
 
 
-def test_commands__one_name_of_the_distribution() -> None:
+def test_commands__the_distribution_has_one_name() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["name"] == DISTRIBUTION and project["version"] == versions()["fakeit"]
     assert [extra.partition("[")[0] for extra in project["optional-dependencies"]["all"]] == [DISTRIBUTION]
@@ -23,7 +23,7 @@ def test_commands__one_name_of_the_distribution() -> None:
 @pytest.mark.parametrize(
     "command", [["-m", "fakeit_train"], ["-m", "fakeit_eval"], ["-c", "import fakeit_commands as f; f.build()"]]
 )
-def test_commands__beside_a_foreign_builders_they_say_so(command: list[str], tmp_path: Path) -> None:
+def test_commands__a_foreign_package_that_hides_ours_is_reported(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "builders").mkdir()
     (tmp_path / "builders" / "__init__.py").write_text("raise RuntimeError('not for us')\n")
     ended = subprocess.run([sys.executable, *command, "list"], cwd=tmp_path, capture_output=True, text=True)
@@ -32,8 +32,8 @@ def test_commands__beside_a_foreign_builders_they_say_so(command: list[str], tmp
     assert f"the package 'builders' in '{tmp_path / 'builders'}' is not fakeit's" in ended.stderr
 
 
-def test_commands__beneath_a_foreign_builders_in_the_same_place_they_say_so(tmp_path: Path) -> None:
-    """As pip leaves it where both are installed."""
+def test_commands__a_foreign_package_in_our_folder_is_reported(tmp_path: Path) -> None:
+    """This is the state in which pip leaves the folder if both packages are installed."""
     shutil.copytree(ROOT / "builders", tmp_path / "builders")
     (tmp_path / "builders-1.2.8.dist-info").mkdir()
     (tmp_path / "builders-1.2.8.dist-info" / "METADATA").write_text(

@@ -1,4 +1,7 @@
-"""Text-to-image pipelines of random weights in the real directory layout: what loads one loads the real one."""
+"""Text-to-image pipelines with random weights in the real directory layout.
+
+Code that can load them can also load real pipelines.
+"""
 
 import shutil
 from pathlib import Path
@@ -9,7 +12,7 @@ BLOCKS = {"block_out_channels": (8, 8), "norm_num_groups": 4}
 
 
 def write_tiny_pipeline(out: Path, family: str = "sd") -> None:
-    """One of `FAMILIES`; 16x16 pictures."""
+    """Writes one of `FAMILIES`, which generates 16x16 images."""
     import torch
 
     torch.manual_seed(0)
@@ -19,9 +22,9 @@ def write_tiny_pipeline(out: Path, family: str = "sd") -> None:
 def write_tiny_checker(
     pipeline: Path, share: float = 0.3, prompts: tuple[str, ...] = ("one",), num_steps: int = 2, seed: int = 1
 ) -> float:
-    """Adds a random safety checker to a Stable Diffusion, which flags `share` of the pictures of seeds 0 to 99.
+    """Adds a random safety checker to a Stable Diffusion pipeline. It flags `share` of the images of seeds 0 to 99.
 
-    The largest share that it flags of any one prompt's pictures.
+    Returns the largest share that it flags of any one prompt's images.
     """
     import json
 
@@ -44,7 +47,8 @@ def write_tiny_checker(
         embeddings = checker.visual_projection(checker.vision_model(pixels)[1])
         checker.concept_embeds[0] = embeddings.mean(0) + 0.3 * torch.randn(16)
         scores = cosine_distance(embeddings, checker.concept_embeds)[:, 0]
-        checker.concept_embeds_weights.fill_(2.0)  # a cosine never gets there: one concept alone decides
+        # No cosine reaches 2, so only the first concept, whose threshold is set below, flags images.
+        checker.concept_embeds_weights.fill_(2.0)
         checker.special_care_embeds_weights.fill_(2.0)
         checker.concept_embeds_weights[0] = float(np.quantile(scores.numpy(), 1 - share))
     checker.save_pretrained(pipeline / "safety_checker")
@@ -58,7 +62,7 @@ def write_tiny_checker(
 
 
 def example_images(pipeline: Path, prompts: tuple[str, ...] = ("one",), num_steps: int = 2) -> Any:
-    """A hundred pictures (100, height, width, 3), 8 bits, of the prompts in turn."""
+    """Generates a hundred uint8 images (100, height, width, 3), taking the prompts in turn."""
     import diffusers
     import torch
 
@@ -246,7 +250,7 @@ FAMILIES = {"sd": stable_diffusion, "sdxl": stable_diffusion_xl, "sd3": stable_d
 
 
 def scale_vae(source: Path, target: Path, name: str, factor: float) -> None:
-    """A copy of a pipeline whose autoencoder has one tensor multiplied, so that it overflows or breaks."""
+    """Writes a copy of a pipeline whose autoencoder has one tensor multiplied, so that it overflows or breaks."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(source, target)
@@ -257,5 +261,8 @@ def scale_vae(source: Path, target: Path, name: str, factor: float) -> None:
 
 
 def overflowing_vae(source: Path, target: Path) -> None:
-    """A copy whose autoencoder overflows in float16: its first factor is large, and the group norms after it take it out."""
+    """Writes a copy of a pipeline whose autoencoder overflows in float16.
+
+    Its first factor is large, and the group norms after it cancel that factor.
+    """
     scale_vae(source, target, "decoder.conv_in.weight", 3e5)

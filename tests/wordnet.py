@@ -1,4 +1,4 @@
-"""WordNet 3.0 where nltk finds it: Debian's files, and the list of lexicographer files, which Debian leaves out."""
+"""Sets up WordNet 3.0 for nltk: Debian's files, and the list of lexicographer files, which Debian leaves out."""
 
 from pathlib import Path
 
@@ -17,12 +17,13 @@ NUMBERS = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
 
 def write_nltk_data(out: Path) -> None:
-    """An nltk data directory with `corpora/wordnet`; sense keys are not used here and left empty."""
+    """Writes an nltk data directory with `corpora/wordnet`. The sense keys are not used, and left empty."""
     folder = out / "corpora" / "wordnet"
     folder.mkdir(parents=True)
     names = [f"{kind}.{piece}" for kind in FILES for piece in SPLITS] + [f"{piece}.exc" for piece in SPLITS]
     for name in [*names, "cntlist.rev"]:
-        (folder / name).write_bytes((DEBIAN / name).read_bytes())  # nltk refuses links that lead out of its directory
+        # A copy, since nltk rejects links that lead out of its directory.
+        (folder / name).write_bytes((DEBIAN / name).read_bytes())
     rows = [f"{number:02d}\t{name}\t{NUMBERS[name.split('.')[0]]}" for number, name in enumerate(LEXNAMES.split())]
     (folder / "lexnames").write_text("\n".join(rows) + "\n")
     (folder / "index.sense").touch()

@@ -1,4 +1,4 @@
-"""What an image-text model says of a whole clone, shard by shard: of each picture, each class, each group of siblings."""
+"""Sums the zero-shot predictions for a clone, shard by shard: per image, per class, and among sibling classes."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,19 +14,22 @@ from builders.classes.class_list import ClassEntry
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePredictions:
-    """Of each picture."""
+    """Zero-shot predictions for n images; every field has shape (n,)."""
 
     predicted: NDArray[np.int64]
-    """Its most probable class."""
+    """Most probable class; -1 for a skipped image."""
     probability: NDArray[np.float32]
-    """Of the class that it is labelled as, 0 to 1."""
+    """Probability of the class that the image is labeled as, 0 to 1."""
     sense: NDArray[np.int64]
+    """Number of the other sense of the class's name that the image shows; -1 if none."""
     medium: NDArray[np.int64]
+    """Number of the medium in `MEDIA` that the image shows; -1 for a photograph."""
     is_swallowed: NDArray[np.bool_]
+    """Whether the image matches the text of its background better than the text of its class."""
 
 
 def sibling_classes(classes: Sequence[ClassEntry]) -> dict[str, list[int]]:
-    """Labels of the classes that share a parent, by the parent's name, where there are two or more."""
+    """Returns the labels of the classes of each parent, by the parent's name, for parents of two classes or more."""
     siblings: dict[str, list[int]] = defaultdict(list)
     for label, entry in enumerate(classes):
         if entry.hypernym:
@@ -35,14 +38,14 @@ def sibling_classes(classes: Sequence[ClassEntry]) -> dict[str, list[int]]:
 
 
 class ClassAggregates:
-    """Sums over the pictures of each class."""
+    """Running sums over the images of each class."""
 
     def __init__(self, text_prompts: TextPrompts, siblings: dict[str, list[int]], logit_scale: float) -> None:
         self.text_prompts, self.siblings, self.logit_scale = text_prompts, siblings, logit_scale
         num_classes, width = text_prompts.classes.shape
         self.num_images = np.zeros(num_classes, np.int64)
         self.predictions = np.zeros((num_classes, num_classes), np.int64)
-        """(labelled as, most probable class)."""
+        """Number of images by labeled class (rows) and most probable class (columns)."""
         self.probability_sums = np.zeros(num_classes)
         self.vector_sums = np.zeros((num_classes, width))
         self.confusions = {name: np.zeros((len(members),) * 2, np.int64) for name, members in siblings.items()}
@@ -54,7 +57,10 @@ class ClassAggregates:
         backgrounds: list[str],
         skipped: NDArray[np.bool_],
     ) -> ImagePredictions:
-        """Counts a shard's pictures in, and says what each is; those that are skipped have -1, 0 and False."""
+        """Adds the images of a shard, as unit vectors (n, d), to the sums and returns their predictions.
+
+        Skipped images are not counted; their predictions are -1, 0 and False.
+        """
         found = ImagePredictions(
             predicted=np.full(len(labels), -1),
             probability=np.zeros(len(labels), np.float32),
@@ -70,7 +76,8 @@ class ClassAggregates:
         own, best = likelihood[np.arange(len(given)), given], likelihood.argmax(axis=1)
         found.predicted[whole], found.probability[whole] = best, own
         found.sense[whole] = zero_shot.nearer_senses(seen, given, self.text_prompts)
-        found.medium[whole] = zero_shot.other_media(seen, best, self.text_prompts)  # whatever it is labelled as
+        # Uses the most probable class, because the label may be wrong.
+        found.medium[whole] = zero_shot.other_media(seen, best, self.text_prompts)
         behind = [backgrounds[row] for row in whole]
         found.is_swallowed[whole] = zero_shot.swallowed(seen, given, behind, self.text_prompts)
         np.add.at(self.num_images, given, 1)
@@ -82,21 +89,22 @@ class ClassAggregates:
         return found
 
     def likely(self, embeddings: NDArray[np.float16]) -> NDArray[np.int64]:
-        """Once all are counted: the class that each picture confidently is, -1 where it is none."""
-        # Of a class without pictures nothing is known, and nothing is taken to be one.
+        """Returns the class that each image confidently shows, -1 if none. Valid once all shards are added."""
+        # No probability reaches 2.0, so no image is assigned to a class without images.
         thresholds = np.divide(
             self.probability_sums,
             self.num_images,
             out=np.full(len(self.num_images), 2.0),
             where=self.num_images > 0,
         )
-        if not embeddings.shape[1]:  # all are broken
+        # Embeddings of a shard have no width if all its images are broken.
+        if not embeddings.shape[1]:
             return np.full(len(embeddings), -1)
         found = zero_shot.probabilities(embeddings.astype(np.float32), self.text_prompts.classes, self.logit_scale)
         return zero_shot.likely_labels(found, thresholds.astype(np.float32))
 
     def diversity(self) -> NDArray[np.float64]:
-        """Mean cosine distance (1 - cosine) over the pairs of a class's pictures; NaN of fewer than two."""
+        """Returns each class's mean cosine distance (1 - cosine) over its pairs of images; NaN below two images."""
         count = self.num_images.astype(np.float64)
         squares = (self.vector_sums**2).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):

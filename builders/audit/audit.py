@@ -1,10 +1,11 @@
-"""READ FIRST. What is wrong with a clone's pictures: the whole of `fakeit-build audit`. Nothing is ever deleted.
+"""READ FIRST. Finds faulty images of a clone: the whole of `fakeit-build audit`. It never deletes anything.
 
-pictures    what decodes, shows something, and resembles another; vectors of an image-text model
-questions   what that model is asked: names, other senses, scenes, media
-meaning     its answers, summed over classes and groups of siblings
-duplicates  perceptual hashes that are near
-findings    the result: audit.json, audit.parquet, a list of keys to skip
+image_checks  checks every image once: does it decode, is it blank; computes its perceptual hash and its embedding
+text_prompts  embeds texts about the classes: names, other senses of the names, scenes, media
+zero_shot     compares image embeddings with text embeddings
+aggregate     sums the predictions over classes and sibling classes
+duplicates    finds perceptual hashes that differ in few bits
+findings      the result: audit.json, audit.parquet, a list of keys to skip
 """
 
 import itertools
@@ -27,7 +28,7 @@ from builders.recipes.recipe import recipe_from_dict
 from builders.storage.cache_folder import cache_folder
 
 BLANK_SPREAD = 16.0
-"""Grey levels of 255 between a picture's 1st and 99th percentile below which it shows nothing."""
+"""An image counts as blank if fewer gray levels (of 255) lie between its 1st and 99th percentile."""
 
 
 def audit_clone(
@@ -39,13 +40,15 @@ def audit_clone(
     cache: Path | None = None,
     on_images: Callable[[int], object] = lambda num_images: None,
 ) -> Audit:
-    """Looks at every picture of a clone; what it has seen is kept in `cache`, and a second audit takes seconds.
+    """Checks every image of a clone. Results are kept in `cache`, so a second audit takes seconds.
 
     Args:
         root: Directory or URL of the clone.
-        scorer: An image-text model; without one, only what pictures and metadata themselves say.
-        cache: Folder, `$FAKEIT_CACHE` by default.
-        on_images: Called with numbers of pictures that have been looked at.
+        embedder: Image-text model; without one, only the images themselves and their metadata are checked.
+        batch_size: Number of images per forward of the model.
+        num_threads: Number of threads that decode images.
+        cache: Folder for the results, `$FAKEIT_CACHE` by default.
+        on_images: Called with the number of images checked since the last call.
 
     Raises:
         UserError: the clone cannot be read.
@@ -75,7 +78,7 @@ def audit_clone(
 
 
 def _metadata(clone: Clone) -> tuple[NDArray[np.int64], NDArray[np.int64], list[list[str]]]:
-    """Labels and nsfw of all samples, and the backgrounds of each shard's."""
+    """Returns label and nsfw flag of every sample, and a list of backgrounds per shard."""
     labels, nsfw, backgrounds = [], [], []
     for shard in range(len(clone.manifest.shards)):
         columns = clone.metadata(shard, ["label", "nsfw", "background"]).to_pydict()
@@ -86,7 +89,7 @@ def _metadata(clone: Clone) -> tuple[NDArray[np.int64], NDArray[np.int64], list[
 
 
 def _duplicates(hashes: NDArray[np.uint8], skipped: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The number of the earlier sample that each is a near copy of; -1 where none."""
+    """Returns for each sample the number of the earlier sample that it nearly duplicates; -1 if none."""
     numbers = np.flatnonzero(~skipped)
     nearest = nearest_earlier(hashes[numbers])
     found = np.full(len(skipped), -1, np.int64)
@@ -101,7 +104,10 @@ def _zero_shot(
     backgrounds: list[list[str]],
     skipped: NDArray[np.bool_],
 ) -> ZeroShotAnswers:
-    """What the scorer says; a second look at each shard's vectors, for what is likely depends on all of them."""
+    """Returns the answers of the image-text model.
+
+    Reads the embeddings of each shard twice, because the thresholds for likely labels depend on all shards.
+    """
     assert reader.embedder
     scenes = sorted({scene for found in backgrounds for scene in found if scene})
     text_prompts = embed_prompts(classes, scenes, reader.embedder)
@@ -113,7 +119,7 @@ def _zero_shot(
         predictions.append(sums.add(embeddings, labels[start:end], backgrounds[shard], skipped[start:end]))
     for shard, (start, end) in enumerate(itertools.pairwise(starts)):
         likely.append(np.where(skipped[start:end], -1, sums.likely(reader.read(shard).embeddings)))
-    meanings = {
+    columns = {
         name: np.concatenate([getattr(prediction, name) for prediction in predictions]) for name in vars(predictions[0])
     }
-    return ZeroShotAnswers(ImagePredictions(**meanings), np.concatenate(likely), sums)
+    return ZeroShotAnswers(ImagePredictions(**columns), np.concatenate(likely), sums)

@@ -1,4 +1,4 @@
-"""Any CLIP of transformers, and what follows its calls (SigLIP, AltCLIP, …), by Hub id or directory, as a scorer."""
+"""Embeds images and texts by CLIP or a model of transformers with its methods (SigLIP, AltCLIP, …)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,14 @@ from builders.diffusion.pin import directory_digest
 from builders.errors import UserError, first_line
 
 TEXTS_AT_ONCE = 256
+"""Number of texts per forward."""
 
 
 class ClipEmbedder:
-    """A scorer (`embedder.Embedder`); on a GPU in 16 bits where there is one.
+    """Loads an image-text model by Hub id or directory; runs in 16 bits on a GPU if there is one.
 
     Raises:
-        UserError: there is no such model, or it has no vectors of pictures and texts.
+        UserError: the model cannot be loaded, or does not embed both images and texts.
     """
 
     def __init__(self, model: str, revision: str = "") -> None:
@@ -34,13 +35,17 @@ class ClipEmbedder:
             network = AutoModel.from_pretrained(model, dtype=dtype, **options)
             self._images = AutoImageProcessor.from_pretrained(model, **options)
             self._tokenizer = AutoTokenizer.from_pretrained(model, **options)
-        except Exception as error:  # a missing network, file or key: the library has no one kind
+        # transformers has no common exception for a missing connection, file or key.
+        except Exception as error:
             raise UserError(
                 f"'{model}' cannot be loaded as a CLIP ({first_line(error)}); give --clip a Hub id, such as "
                 "openai/clip-vit-base-patch32, or a directory"
             ) from None
         if not (hasattr(network, "get_image_features") and hasattr(network, "logit_scale")):
-            raise UserError(f"'{model}' is a {type(network).__name__}, which has no vectors of both pictures and texts")
+            raise UserError(
+                f"'{model}' is a {type(network).__name__}, which does not embed both images and texts; "
+                "give --clip a model such as openai/clip-vit-base-patch32"
+            )
         self._network = network.eval().to(self._device)
         self._max_tokens = int(network.config.get_text_config().max_position_embeddings)
         self.name = Path(model).resolve().name if Path(model).is_dir() else model
@@ -56,7 +61,7 @@ class ClipEmbedder:
         return np.concatenate(batches)
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        # To full length, which SigLIP was trained at and CLIP does not mind.
+        # SigLIP was trained on texts padded to full length; padding does not change the embeddings of CLIP.
         tokens = self._tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )
@@ -72,6 +77,6 @@ class ClipEmbedder:
 
 
 def _revision(folder: Path) -> str:
-    """Pins the files of a directory; older weights (.bin) by their size and time."""
+    """Returns a digest of a directory's files; older weights (.bin) enter by size and modification time."""
     older = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.bin"))]
     return directory_digest(str(folder)) + (f" {older}" if older else "")

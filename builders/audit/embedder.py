@@ -1,4 +1,4 @@
-"""What the audit asks of an image-text model: pictures and texts as vectors of one space. `clip` loads the real ones."""
+"""The interface of an image-text model for the audit: it embeds images and texts in one space. `clip` implements it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 class Embedder(Protocol):
     name: str
-    """As people know it: a Hub id or a directory's name."""
+    """Hub id or directory name, as reports show it."""
     revision: str
-    """Pins its bytes; what is kept of its work is kept under this name."""
+    """Identifies the exact weights; cached embeddings are stored under it."""
     logit_scale: float
-    """By which cosines are multiplied before a softmax makes probabilities of them."""
+    """Factor that multiplies cosines before the softmax that gives probabilities."""
 
     def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """RGB pictures (height, width, 3) of any sizes as unit vectors (n, d)."""
+        """Embeds n RGB images (height, width, 3) of any sizes as unit vectors (n, d)."""
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts as unit vectors (n, d)."""
+        """Embeds n texts as unit vectors (n, d)."""

@@ -1,4 +1,4 @@
-"""What an audit found: a summary by kind, class and group of siblings; a row for each picture; a list of keys to skip."""
+"""Results of an audit: a summary by kind, class and sibling classes; a row for each image; a list of keys to skip."""
 
 import io
 import json
@@ -22,35 +22,35 @@ from builders.format.manifest import Manifest
 from builders.storage.base import Storage
 
 KINDS = {
-    "broken": "the picture does not decode",
-    "blank": "it shows next to nothing",
-    "duplicate": "it is nearly the same as an earlier one",
-    "nsfw": "the model's safety checker flagged it",
-    "label": "the scorer takes it for another class with confidence",
-    "sense": "it looks more like another meaning of the class's name",
-    "background": "its background's text scores above its class's",
-    "medium": "it looks like an illustration, a painting or the like, no photograph",
+    "broken": "the image does not decode",
+    "blank": "the image is nearly uniform",
+    "duplicate": "the image is nearly the same as an earlier one",
+    "nsfw": "the safety checker of the diffusion model flagged the image",
+    "label": "the image-text model confidently predicts another class",
+    "sense": "the image looks more like another meaning of the class's name",
+    "background": "the text of the background scores above the text of the class",
+    "medium": "the image looks like an illustration, a drawing or the like, not a photograph",
 }
 NEEDS_EMBEDDER = ("label", "sense", "background", "medium")
 SKIPPED = ("broken", "blank", "duplicate", "nsfw", "label")
-"""Kinds that training skips where nobody says which."""
+"""Kinds whose images training skips unless the user chooses the kinds."""
 NUM_SHOWN = 3
-"""Runner-up classes, and senses, of a class."""
+"""Number of runner-up classes, and of senses, that the summary of a class lists."""
 
 
 @dataclass(frozen=True)
 class ZeroShotAnswers:
-    """What the scorer said."""
+    """Answers of the image-text model for a whole clone."""
 
     images: ImagePredictions
     likely: NDArray[np.int64]
-    """The class that each picture confidently is; -1 where it is none."""
+    """Class that each image confidently shows; -1 if none."""
     classes: ClassAggregates
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFindings:
-    """Of each sample of a clone, in its order."""
+    """Findings for each sample of a clone, in the order of the clone."""
 
     keys: list[str]
     labels: NDArray[np.int64]
@@ -58,12 +58,12 @@ class ImageFindings:
     is_blank: NDArray[np.bool_]
     is_nsfw: NDArray[np.bool_]
     duplicate_of: NDArray[np.int64]
-    """The number of the earlier sample; -1 where none."""
+    """Number of the earlier sample that each sample nearly duplicates; -1 if none."""
     answers: ZeroShotAnswers | None
 
     @cached_property
     def kinds(self) -> dict[str, NDArray[np.bool_]]:
-        """Which samples are of each of `KINDS`; those of the scorer only where one was asked."""
+        """Mask (n,) of the samples with each of `KINDS`; kinds that need an image-text model are absent without one."""
         found = {
             "broken": self.is_broken,
             "blank": self.is_blank,
@@ -71,18 +71,18 @@ class ImageFindings:
             "nsfw": self.is_nsfw,
         }
         if self.answers:
-            said, likely = self.answers.images, self.answers.likely
+            predictions, likely = self.answers.images, self.answers.likely
             found |= {
                 "label": (likely >= 0) & (likely != self.labels),
-                "sense": said.sense >= 0,
-                "background": said.is_swallowed,
-                "medium": said.medium >= 0,
+                "sense": predictions.sense >= 0,
+                "background": predictions.is_swallowed,
+                "medium": predictions.medium >= 0,
             }
         return found
 
 
 class Audit:
-    """The result, and its files."""
+    """Result of an audit, which writes its files."""
 
     def __init__(
         self, manifest: Manifest, classes: Sequence[ClassEntry], embedder: Embedder | None, findings: ImageFindings
@@ -90,7 +90,7 @@ class Audit:
         self.manifest, self.classes, self.embedder, self.findings = manifest, classes, embedder, findings
 
     def summary(self) -> dict[str, Any]:
-        """The content of audit.json."""
+        """Returns the content of audit.json."""
         answers, embedder = self.findings.answers, self.embedder
         num_classes = len(self.classes)
         num_images = np.bincount(self.findings.labels, minlength=num_classes)
@@ -123,10 +123,11 @@ class Audit:
         }
 
     def images(self) -> pa.Table:
-        """A row for each picture: the content of audit.parquet.
+        """Returns the content of audit.parquet: a row for each image.
 
-        Columns: key, label, findings (names of `KINDS`), duplicate_of (a key or ""); with a scorer also predicted (the most
-        probable class, -1 where none), probability (of its own class, 0 to 1), sense (wnid or ""), medium ("photo" or another).
+        Columns: key, label, findings (names of `KINDS`), duplicate_of (a key or "").
+        With an image-text model also predicted (the most probable class, -1 if none), probability (of the labeled
+        class, 0 to 1), sense (wnid or "") and medium ("photo" or one of `MEDIA`).
         """
         found, keys = self.findings, np.array(self.findings.keys)
         kinds = list(found.kinds)
@@ -138,20 +139,22 @@ class Audit:
             "duplicate_of": np.where(found.duplicate_of >= 0, keys[found.duplicate_of], ""),
         }
         if found.answers:
-            said, senses = found.answers.images, found.answers.classes.text_prompts.senses
+            predictions, senses = found.answers.images, found.answers.classes.text_prompts.senses
             columns |= {
-                "predicted": said.predicted,
-                "probability": said.probability,
-                "sense": [senses[x][y].wnid if y >= 0 else "" for x, y in zip(found.labels, said.sense, strict=True)],
-                "medium": np.array(["photo", *MEDIA])[said.medium + 1],
+                "predicted": predictions.predicted,
+                "probability": predictions.probability,
+                "sense": [
+                    senses[x][y].wnid if y >= 0 else "" for x, y in zip(found.labels, predictions.sense, strict=True)
+                ],
+                "medium": np.array(["photo", *MEDIA])[predictions.medium + 1],
             }
         return pa.table(columns)
 
     def keys(self, kinds: Collection[str]) -> list[str]:
-        """Keys of the samples that are of any of some kinds, in the clone's order.
+        """Returns the keys of the samples with any of the given kinds of findings, in the order of the clone.
 
         Raises:
-            UserError: a kind is unknown, or was not looked for.
+            UserError: a kind is unknown, or the audit did not check it.
         """
         check_kinds(kinds, has_embedder=self.embedder is not None)
         found = np.zeros(len(self.findings.keys), np.bool_)
@@ -160,14 +163,14 @@ class Audit:
         return [self.findings.keys[number] for number in np.flatnonzero(found)]
 
     def write(self, storage: Storage) -> None:
-        """audit.parquet, and audit.json last."""
+        """Writes audit.parquet, then audit.json."""
         buffer = io.BytesIO()
         pq.write_table(self.images(), buffer)
         storage.write(AUDIT_PICTURES, buffer.getvalue())
         storage.write(AUDIT, (json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n").encode())
 
     def _describe_answers(self, answers: ZeroShotAnswers, label: int, diversity: float) -> dict[str, Any]:
-        """What the scorer said of a class with pictures that decode."""
+        """Summarizes the answers for a class that has images which are neither broken nor blank."""
         counts, total = answers.classes.predictions[label], int(answers.classes.num_images[label])
         others = [int(other) for other in np.argsort(-counts, kind="stable") if counts[other] and other != label]
         senses = answers.images.sense[(self.findings.labels == label) & (answers.images.sense >= 0)]
@@ -202,10 +205,10 @@ class Audit:
 
 
 def check_kinds(kinds: Collection[str], *, has_embedder: bool) -> None:
-    """Whether there are kinds of these names, and they are looked for.
+    """Checks that an audit with or without an image-text model looks for these kinds of findings.
 
     Raises:
-        UserError: one is not.
+        UserError: a kind is unknown, or needs an image-text model and there is none.
     """
     for kind in kinds:
         if kind not in KINDS:

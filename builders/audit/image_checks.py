@@ -1,7 +1,7 @@
-"""What the pictures themselves say, read once: do they decode, do they show anything, their hash, their vectors.
+"""Checks each image once: whether it decodes, how much it shows, its perceptual hash, its embedding.
 
-Kept shard by shard under the shard's sha256, so an audit that was stopped goes on, and one of a grown clone looks at the new
-shards alone.
+The results of a shard are cached under the shard's sha256. So an audit that was stopped continues, and an audit of a
+clone that has grown checks only the new shards.
 """
 
 import hashlib
@@ -23,33 +23,35 @@ from builders.images.read import decode_image
 
 VERSION = 1
 HASH_SIDE = 12
-"""A hash has the signs of so many by so many low frequencies: on 32x32 digits, 8 a side do not tell distinct ones apart."""
+"""A hash holds the signs of HASH_SIDE x HASH_SIDE low frequencies; 8 x 8 do not distinguish 32x32 digits."""
 HASH_BYTES = HASH_SIDE * HASH_SIDE // 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardImages:
-    """Of each sample of a shard, in its order."""
+    """Results for the n samples of a shard, in the order of the shard."""
 
     spread: NDArray[np.float32]
-    """Grey levels of 255 between the 1st and the 99th percentile; -1 of a picture that does not decode."""
+    """Gray levels (of 255) between the 1st and the 99th percentile; -1 if the image does not decode. Shape (n,)."""
     hashes: NDArray[np.uint8]
     """Perceptual hashes (n, HASH_BYTES)."""
     embeddings: NDArray[np.float16]
-    """Unit vectors (n, d); (n, 0) without a scorer, and zeros of what is broken."""
+    """Unit vectors (n, d), zeros for images that do not decode; (n, 0) without an image-text model."""
 
 
 @dataclass(frozen=True)
 class Reader:
+    """Checks the shards of a clone and caches the results."""
+
     clone: Clone
     embedder: Embedder | None
     folder: Path
-    """Where results are kept."""
+    """Folder for cached results."""
     batch_size: int
     num_threads: int
 
     def read(self, shard: int, on_images: Callable[[int], object] = lambda num_images: None) -> ShardImages:
-        """Of one shard; from `folder` where it has been read before."""
+        """Returns the results for a shard; takes them from `folder` if it was checked before."""
         entry = self.clone.manifest.shards[shard]
         path = self.folder / self._key() / f"{entry.sha256}.npz"
         found = _load(path, entry.num_samples)
@@ -118,7 +120,7 @@ def _look_at(clone: Clone, number: int) -> _Look:
 
 
 def _stacked(blocks: list[NDArray[np.float16]]) -> NDArray[np.float16]:
-    """Batches in which all pictures are broken have no width of their own."""
+    """Concatenates the embeddings of batches. A batch without a valid image has width 0 and is filled with zeros."""
     width = max(block.shape[1] for block in blocks)
     return np.concatenate([block if block.shape[1] else np.zeros((len(block), width), np.float16) for block in blocks])
 

@@ -1,4 +1,4 @@
-"""What an image-text model is asked about a class: its names, their other senses, scenes, media that are no photograph."""
+"""Text prompts for the image-text model: names of the classes, other senses of the names, scenes, and media."""
 
 import re
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from builders.errors import UserError
 
 PHOTO = "photo"
 MEDIA = ("illustration", "painting", "drawing", "cartoon", "computer graphic", "logo")
-"""Beside photographs."""
+"""Media other than a photograph."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sense:
-    """Another meaning of one of a class's names."""
+    """Another meaning of one of a class's names: its synset in WordNet, and the text that describes it."""
 
     wnid: str
     lemma: str
@@ -31,23 +31,24 @@ class Sense:
 
 @dataclass(frozen=True, kw_only=True)
 class TextPrompts:
-    """Texts as unit vectors of d numbers."""
+    """Embeddings of the texts about a clone, as unit vectors of d numbers."""
 
     classes: NDArray[np.float32]
-    """(classes, d)."""
+    """Each class as a photograph, (classes, d)."""
     media: NDArray[np.float32]
-    """(media, classes, d): the class in each of `MEDIA`."""
+    """Each class in each of `MEDIA`, (media, classes, d)."""
     senses: list[list[Sense]]
-    """Of each class; none where WordNet does not know it."""
+    """Other senses of the names of each class; empty for a class that WordNet does not know."""
     sense_embeddings: list[NDArray[np.float32]]
+    """Embeddings of the senses of each class, (senses, d)."""
     scenes: dict[str, NDArray[np.float32]]
-    """By the name that a sample's json has."""
+    """Embedding (d,) of each scene, by the name that the json of a sample gives."""
     note: str = ""
-    """What could not be asked, and why."""
+    """What could not be checked, and why; empty if everything was."""
 
 
 def embed_prompts(classes: Sequence[ClassEntry], scenes: Sequence[str], embedder: Embedder) -> TextPrompts:
-    """The questions to a clone's classes and scenes, through a scorer."""
+    """Embeds all texts about a clone's classes and scenes."""
     media = [_embed_classes(classes, medium, embedder) for medium in MEDIA]
     senses, note = _all_senses(classes)
     embeddings = embedder.embed_texts([sense.text for found in senses for sense in found] or [""])
@@ -64,19 +65,22 @@ def embed_prompts(classes: Sequence[ClassEntry], scenes: Sequence[str], embedder
 
 
 def with_parents(classes: Sequence[ClassEntry]) -> tuple[ClassEntry, ...]:
-    """Classes with their parents' names; recipes of real images have none, and those of shipped lists are known."""
+    """Adds the names of their parents to classes that have none, if the shipped class lists know them.
+
+    Recipes of real images have no names of parents.
+    """
     known = {entry.wnid: entry.hypernym for entry in read_class_table("digits")}
     known |= {wnid: parents.lemmas[0][0] for wnid, parents in read_parents().items()}
     return tuple(entry if entry.hypernym else replace(entry, hypernym=known.get(entry.wnid, "")) for entry in classes)
 
 
 def class_texts(entry: ClassEntry, medium: str) -> list[str]:
-    """A text for each name of a class, with the parent's name, which tells a crane from a crane."""
+    """Returns a text for each name of a class. The parent's name in it separates the bird crane from the machine."""
     return [_text(lemma, entry.hypernym, medium) for lemma in entry.name.split(", ")]
 
 
 def other_senses(entry: ClassEntry) -> list[Sense]:
-    """Meanings of a class's names that are other synsets of nouns.
+    """Returns the other meanings of a class's names: noun synsets that are not the class itself.
 
     Raises:
         UserError: WordNet's data are not installed.
@@ -98,11 +102,11 @@ def _all_senses(classes: Sequence[ClassEntry]) -> tuple[list[list[Sense]], str]:
     try:
         return [other_senses(entry) for entry in classes], ""
     except UserError as error:
-        return [[] for _ in classes], f"other senses were not asked for: {error}"
+        return [[] for _ in classes], f"other senses were not checked: {error}"
 
 
 def _embed_classes(classes: Sequence[ClassEntry], medium: str, embedder: Embedder) -> NDArray[np.float32]:
-    """(classes, d): the mean over a class's names, of unit length again."""
+    """Embeds each class as the normalized mean over its names, (classes, d)."""
     texts = [class_texts(entry, medium) for entry in classes]
     embeddings = embedder.embed_texts([text for found in texts for text in found])
     starts = np.cumsum([0, *(len(found) for found in texts[:-1])])

@@ -1,6 +1,6 @@
-"""What an image-text model makes of pictures that are given as vectors: probabilities, and what they say of labels.
+"""Zero-shot classification of embedded images: class probabilities, and which labels, senses and media they suggest.
 
-Pure functions of arrays; every vector has unit length.
+Pure functions of arrays; every embedding has unit length.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ Embeddings = NDArray[np.float32]
 
 
 def probabilities(embeddings: Embeddings, classes: Embeddings, logit_scale: float) -> NDArray[np.float32]:
-    """Zero-shot class probabilities (n, classes) of pictures (n, d) and class texts (classes, d)."""
+    """Returns class probabilities (n, classes) from embeddings of images (n, d) and of class texts (classes, d)."""
     logits = logit_scale * (embeddings @ classes.T)
     logits -= logits.max(axis=1, keepdims=True)
     np.exp(logits, out=logits)
@@ -21,10 +21,14 @@ def probabilities(embeddings: Embeddings, classes: Embeddings, logit_scale: floa
 
 
 def likely_labels(found: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The class that each picture confidently is, -1 where it is none: confident learning (Northcutt et al., 2021).
+    """Returns the class that each image confidently shows, -1 if none: confident learning (Northcutt et al., 2021).
 
-    A picture counts as a class if its probability (n, classes) reaches the class's threshold, the mean probability of the
-    class over the pictures labelled so; of several, the most probable.
+    An image counts as a class if its probability of the class reaches the class's threshold: the mean probability of
+    the class over the images labeled as it. If an image reaches several thresholds, the most probable class counts.
+
+    Args:
+        found: Probabilities (n, classes).
+        thresholds: One per class, (classes,).
     """
     likely: NDArray[np.int64] = np.where(found >= thresholds, found, -1.0).argmax(axis=1)
     reaches = found[np.arange(len(found)), likely] >= thresholds[likely]
@@ -32,7 +36,7 @@ def likely_labels(found: NDArray[np.float32], thresholds: NDArray[np.float32]) -
 
 
 def nearer_senses(embeddings: Embeddings, labels: NDArray[np.int64], text_prompts: TextPrompts) -> NDArray[np.int64]:
-    """The number of the other sense that each picture shows rather than its class; -1 where none."""
+    """Returns the number (n,) of the other sense that each image matches better than its class; -1 if none."""
     nearer = np.full(len(embeddings), -1, np.int64)
     for label in np.unique(labels):
         senses = text_prompts.sense_embeddings[label]
@@ -44,16 +48,17 @@ def nearer_senses(embeddings: Embeddings, labels: NDArray[np.int64], text_prompt
 
 
 def other_media(embeddings: Embeddings, labels: NDArray[np.int64], text_prompts: TextPrompts) -> NDArray[np.int64]:
-    """The number of the medium that each picture is rather than a photograph of its class; -1 where none."""
-    requested = np.concatenate([text_prompts.classes[None], text_prompts.media])  # (1 + media, classes, d)
-    scores = np.einsum("nd,mnd->nm", embeddings, requested[:, labels])
+    """Returns the number (n,) of the medium that each image matches better than a photo of its class; -1 if none."""
+    # (1 + media, classes, d)
+    texts = np.concatenate([text_prompts.classes[None], text_prompts.media])
+    scores = np.einsum("nd,mnd->nm", embeddings, texts[:, labels])
     return scores.argmax(axis=1) - 1
 
 
 def swallowed(
     embeddings: Embeddings, labels: NDArray[np.int64], backgrounds: list[str], text_prompts: TextPrompts
 ) -> NDArray[np.bool_]:
-    """Whether a picture's text of its background scores above the text of its class."""
+    """Returns a mask (n,) of the images that match the text of their background better than the text of their class."""
     own = np.einsum("nd,nd->n", embeddings, text_prompts.classes[labels])
     behind = np.array(
         [
@@ -65,7 +70,7 @@ def swallowed(
 
 
 def confusion(found: NDArray[np.float32], labels: NDArray[np.int64], members: list[int]) -> NDArray[np.int64]:
-    """(members, members): of the pictures labelled as one of some classes, how many look most like each of them."""
+    """Counts the images labeled as one of `members` by label (rows) and by most probable member (columns)."""
     counts = np.zeros((len(members), len(members)), np.int64)
     rows = np.flatnonzero(np.isin(labels, members))
     given = np.searchsorted(members, labels[rows])

@@ -1,4 +1,4 @@
-"""What may lie beside a clone's manifest and goes into its card: contact sheets, and the summary of an audit."""
+"""Files beside a clone's manifest that go into its card: contact sheets, and the summary of an audit."""
 
 import json
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ SHEETS = {
     "grid.png": "One class and seed over guidance scales and numbers of steps",
 }
 FIELDS = {"digest", "num_samples", "scorer", "note", "found", "classes", "groups"}
-"""Of an audit's summary."""
+"""Keys that an audit's summary must have."""
 CARD_ASSETS = (*SHEETS, AUDIT_PICTURES, AUDIT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CardAssets:
     sheets: tuple[tuple[str, str], ...] = ()
-    """File names, and what they show."""
+    """File name of each sheet, and what it shows."""
     audit: dict[str, Any] | None = None
-    """Of this very clone: one of an earlier state is passed over."""
+    """Summary of an audit of exactly this clone; an audit of an earlier state is ignored."""
 
 
 def read_card_assets(storage: Storage, manifest: Manifest) -> CardAssets:
-    """What lies beside a clone."""
+    """Reads the files beside a clone that go into its card."""
     there = card_asset_names(storage)
     try:
         audit = read_audit(storage) if AUDIT in there else None
-    except UserError:  # of another version, or not ours
+    except UserError:  # the audit is of another version, or the file is not ours
         audit = None
     return CardAssets(
         sheets=tuple((name, text) for name, text in SHEETS.items() if name in there),
@@ -41,20 +41,22 @@ def read_card_assets(storage: Storage, manifest: Manifest) -> CardAssets:
 
 
 def read_audit(storage: Storage) -> dict[str, Any]:
-    """An audit's summary.
+    """Reads the summary of an audit.
 
     Raises:
-        UserError: it is none.
+        UserError: there is no summary that this version can read.
     """
     try:
         found = json.loads(storage.read(AUDIT))
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("format") != AUDIT_FORMAT or not found.keys() >= FIELDS:
-        raise UserError(f"'{storage.url(AUDIT)}' is no audit that this version reads; run 'fakeit-build audit' again")
+        raise UserError(
+            f"'{storage.url(AUDIT)}' is not an audit that this version can read; run 'fakeit-build audit' again"
+        )
     return found
 
 
 def card_asset_names(storage: Storage) -> list[str]:
-    """The files of `CARD_ASSETS` that are there."""
+    """Returns the names in `CARD_ASSETS` of files that exist."""
     return [name for name in CARD_ASSETS if storage.exists(name)]

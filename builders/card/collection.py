@@ -1,4 +1,4 @@
-"""The card of a repo that holds several clones, each a config in a folder of its own: their cards' YAML, put together."""
+"""The card of a repo that holds several clones, each a config in its own folder: combines the YAML of their cards."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from builders.errors import UserError
 
 
 def render_collection(repo_id: str, cards: dict[str, str]) -> str:
-    """The README.md of the repo; `cards` are the clones' own by their config's name."""
+    """Returns the README.md of the repo; `cards` are the clones' own cards, by config name."""
     metadata = {config: card_yaml(card, config) for config, card in sorted(cards.items())}
     first = next(iter(metadata.values()))
     licenses = sorted({str(found["license"]) for found in metadata.values()})
@@ -29,7 +29,7 @@ def render_collection(repo_id: str, cards: dict[str, str]) -> str:
     lines = [
         f"---\n{header}\n---",
         f"# {repo_id.rpartition('/')[2]}",
-        "Clones that share their noise image by image where their seeds are the same, each with a card of its own.",
+        "Each clone has a card of its own. Images with the same key and seed in two clones start from the same noise.",
         "\n".join(["| config | recipe | images |", "|---|---|---|", *rows]),
         f'```python\nfrom datasets import load_dataset\n\nload_dataset("{repo_id}", "{next(iter(metadata))}")\n```',
     ]
@@ -37,22 +37,22 @@ def render_collection(repo_id: str, cards: dict[str, str]) -> str:
 
 
 def card_yaml(card: str, where: str) -> dict[str, Any]:
-    """The YAML block of a clone's card.
+    """Returns the YAML block of a clone's card.
 
     Raises:
-        UserError: it has none.
+        UserError: the card has no such block.
     """
     try:
         found, _ = split_card(card, where)
     except UserError:
         found = {}
     if not {"configs", "dataset_info", "license", "tags", "pretty_name"} <= found.keys():
-        raise UserError(f"the card of '{where}' has no YAML of a clone; write it anew with 'fakeit-build card'")
+        raise UserError(f"the card of '{where}' has no YAML block of a clone; write it again with 'fakeit-build card'")
     return found
 
 
 def _config(found: dict[str, Any], config: str) -> dict[str, Any]:
-    """The clone's only config under another name, with its paths in its folder."""
+    """Returns the clone's only config under another name, with its paths in the folder of that name."""
     files = [
         {**entry, "path": [f"{config}/{path}" for path in entry["path"]]} for entry in found["configs"][0]["data_files"]
     ]

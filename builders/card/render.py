@@ -1,6 +1,6 @@
-"""The dataset card: YAML that tells stock `datasets` what is where, and a page for people.
+"""Renders the dataset card: a YAML block by which stock `datasets` finds the files, and a page for people.
 
-Invariant: a card is a pure function of the plan and, once the clone is made, of its manifest and what lies beside it.
+Invariant: a card is a pure function of the plan and, once the clone is made, of its manifest and the files beside it.
 """
 
 import csv
@@ -29,13 +29,13 @@ from builders.storage.base import Storage
 CONFIG_NAME = "default"
 NUM_EXAMPLES = 6
 NUM_WORST = 10
-"""Classes that an audit's section names."""
+"""Number of classes that the section on an audit names."""
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 """The model whose failures the paper lists."""
 
 
 def card_metadata(recipe: Recipe, manifest: Manifest | None) -> dict[str, Any]:
-    """The YAML block. `version` follows the digest, for `datasets` caches a local clone by what its card says."""
+    """Returns the YAML block. `version` follows the digest, because `datasets` caches a local clone by its card."""
     is_real = not engine(recipe.engine).IS_SYNTHETIC
     license_name = "other" if is_real else model_license(recipe.model)
     shards = [shard.name for shard in manifest.shards] if manifest else f"data/*/{recipe.split}-*.tar"
@@ -60,15 +60,15 @@ def card_metadata(recipe: Recipe, manifest: Manifest | None) -> dict[str, Any]:
 
 
 def render_card(manifest: Manifest, recipe: Recipe, beside: CardAssets) -> str:
-    """The whole README.md of a clone."""
+    """Returns the whole README.md of a clone."""
     return _render(Plan(recipe, manifest.num_rounds), manifest, beside)
 
 
 def clone_card(storage: Storage, manifest: Manifest, text: CardText = CardText()) -> bytes:
-    """The README.md that a clone should have: what lies beside it included, and what people wrote in the one that is there.
+    """Returns the README.md that a clone should have, with the files beside it and a user's edits in the existing card.
 
     Raises:
-        UserError: the YAML of the card that is there cannot be read.
+        UserError: the YAML of the existing card cannot be read.
     """
     card = fresh_card(storage, manifest)
     if storage.exists(CARD):
@@ -77,12 +77,12 @@ def clone_card(storage: Storage, manifest: Manifest, text: CardText = CardText()
 
 
 def fresh_card(storage: Storage, manifest: Manifest) -> str:
-    """The README.md of a clone that nobody has edited."""
+    """Returns the README.md of a clone without anybody's edits."""
     return render_card(manifest, recipe_from_dict(manifest.recipe), read_card_assets(storage, manifest))
 
 
 def card_faults(storage: Storage, manifest: Manifest) -> list[str]:
-    """The YAML keys of a clone's card that do not agree with its manifest, or why the card cannot be read."""
+    """Returns the YAML keys of a clone's card that disagree with its manifest, or why the card cannot be read."""
     try:
         card = read_card(storage.read(CARD), storage.url(CARD))
         return stale_keys(card, fresh_card(storage, manifest), storage.url(CARD))
@@ -91,17 +91,17 @@ def card_faults(storage: Storage, manifest: Manifest) -> list[str]:
 
 
 def render_recipe_card(recipe: Recipe) -> str:
-    """The card of a recipe whose 1x clone is still to be made."""
+    """Returns the card of a recipe whose 1x clone is not made yet."""
     return _render(Plan(recipe, recipe.default_rounds), None, CardAssets())
 
 
 def model_license(model: str) -> str:
-    """The license of a model as the Hub calls it; "other" where we do not know."""
+    """Returns the license of a model by its name on the Hub; "other" for models that are not in `licenses.tsv`."""
     return {row["model"]: row["license"] for row in _table("licenses.tsv")}.get(model, "other")
 
 
 def known_failures(recipe: Recipe) -> list[tuple[str, str, str]]:
-    """Class id, first lemma and failure, for the classes and the prompt of a recipe (paper, supplement, section 4)."""
+    """Returns class id, first lemma and failure for a recipe's classes and prompt (paper, supplement, section 4)."""
     if recipe.model != PAPER_MODEL:
         return []
     names = {entry.wnid: entry.name.split(", ")[0] for entry in recipe.classes}
@@ -134,7 +134,7 @@ def _render(plan: Plan, manifest: Manifest | None, beside: CardAssets) -> str:
 
 
 def _worst_classes(audit: dict[str, Any]) -> list[dict[str, Any]]:
-    """The classes whose images the scorer takes for the class least often."""
+    """Returns the classes whose images the audit's scorer recognizes least often."""
     scored = [found for found in audit["classes"] if "share" in found]
     return sorted(scored, key=lambda found: (found["share"], found["wnid"]))[:NUM_WORST]
 
@@ -152,7 +152,7 @@ def _template() -> Template:
 
 
 def _examples(plan: Plan) -> Iterator[Sample]:
-    """First images of classes spread over the list."""
+    """Returns the first image of each of some classes, spread over the list."""
     num_classes = len(plan.recipe.classes)
     num_examples = min(NUM_EXAMPLES, num_classes)
     counts = plan.class_counts()
@@ -167,7 +167,7 @@ def _table(name: str) -> list[dict[str, str]]:
 
 
 def _version(digest: str) -> str:
-    """ "1.x.y" with x and y from the digest: it differs wherever the bytes do."""
+    """Returns "1.x.y" with x and y from the digest, so it differs whenever the bytes do."""
     return f"1.{int(digest[:7], 16)}.{int(digest[7:14], 16)}"
 
 

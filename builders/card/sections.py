@@ -1,7 +1,7 @@
-"""What people change in a card, and what is written anew: so that a card is a file that can be edited.
+"""Keeps a user's edits in a card while its generated content is updated.
 
-Written anew are the YAML keys of `GENERATED` and the sections between marks: `<!-- fakeit:NAME -->` to `<!-- /fakeit:NAME -->`.
-All else, once it is there, is the user's: other YAML keys such as `license`, the title, and every line outside of the marks.
+The YAML keys of `GENERATED` are generated, and so are sections: `<!-- fakeit:NAME -->` to `<!-- /fakeit:NAME -->`.
+All else in an existing card is the user's: other YAML keys such as `license`, the title, and lines outside sections.
 """
 
 import re
@@ -13,23 +13,23 @@ import yaml
 from builders.errors import UserError
 
 GENERATED = ("configs", "dataset_info", "size_categories", "fakeit")
-"""YAML keys that machines read, and that the manifest determines."""
+"""YAML keys that programs read, and that the manifest determines."""
 SECTION = re.compile(r"<!-- fakeit:(\w+) -->\n(?:(?!<!-- /?fakeit:).)*<!-- /fakeit:\1 -->\n", re.DOTALL)
 MARK = re.compile(r"<!-- /?fakeit:\w+ -->")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CardText:
-    """What a user says about real images when they become a clone."""
+    """License and description that a user gives for real images when they become a clone."""
 
     license: str = ""
-    """As the Hub calls it, such as cc-by-4.0; "" leaves what the card says."""
+    """Name of the license on the Hub, such as cc-by-4.0; "" keeps the card's."""
     description: str = ""
-    """A paragraph below the title; "" leaves what the card says."""
+    """Paragraph below the title; "" keeps the card's."""
 
 
 def split_card(card: str, where: str) -> tuple[dict[str, Any], str]:
-    """The YAML block of a card, {} where it has none, and the text below it.
+    """Returns the YAML block of a card ({} if it has none) and the text below it.
 
     Raises:
         UserError: the YAML block cannot be read.
@@ -41,21 +41,21 @@ def split_card(card: str, where: str) -> tuple[dict[str, Any], str]:
         return {}, _checked(card, where)
     try:
         found = yaml.safe_load(pieces[1])
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML raises ValueError for an impossible date
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 2}" if mark else ""
         reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise UserError(f"the YAML of '{where}'{line} cannot be read ({reason}); mend it") from None
+        raise UserError(f"the YAML of '{where}'{line} cannot be read ({reason}); fix it") from None
     if not isinstance(found, dict):
-        raise UserError(f"the YAML of '{where}' holds no keys; mend it, or remove the card")
+        raise UserError(f"the YAML of '{where}' holds no keys; fix it, or remove the card")
     return found, _checked(pieces[2], where)
 
 
 def read_card(content: bytes, where: str) -> str:
-    """A card's text.
+    """Decodes a card.
 
     Raises:
-        UserError: it is not UTF-8.
+        UserError: the card is not UTF-8.
     """
     try:
         return content.decode()
@@ -65,26 +65,26 @@ def read_card(content: bytes, where: str) -> str:
 
 
 def _checked(body: str, where: str) -> str:
-    """The text itself.
+    """Returns the text unchanged.
 
     Raises:
-        UserError: a mark lacks its other one, so that nobody can tell what is the user's.
+        UserError: a mark has no counterpart, so that the user's lines cannot be distinguished from generated ones.
     """
     if odd := MARK.search(SECTION.sub("", body)):
         raise UserError(
-            f"'{where}' has the mark '{odd[0]}' without the other one of its section; put it back, or remove both"
+            f"'{where}' has the mark '{odd[0]}' without the other mark of its section; restore that one, or remove both"
         )
     return body
 
 
 def join_card(metadata: dict[str, Any], body: str) -> str:
-    """A card of its YAML block and the text below it."""
+    """Returns the card with this YAML block and this text below it."""
     header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000).strip()
     return f"---\n{header}\n---\n{body}"
 
 
 def with_text(card: str, text: CardText) -> str:
-    """A card with a license, and with a description below its title where it does not say that already."""
+    """Returns the card with a license, and with a description below its title unless the card already contains it."""
     metadata, body = split_card(card, "README.md")
     if text.license:
         metadata["license"] = text.license
@@ -96,7 +96,7 @@ def with_text(card: str, text: CardText) -> str:
 
 
 def merge_card(existing: str, fresh: str, where: str) -> str:
-    """`fresh` with all that is the user's in `existing`.
+    """Returns `fresh` with everything that is the user's in `existing`.
 
     Raises:
         UserError: the YAML of the existing card cannot be read.
@@ -119,7 +119,9 @@ def merge_card(existing: str, fresh: str, where: str) -> str:
 
 
 def stale_keys(existing: str, fresh: str, where: str) -> list[str]:
-    """The generated YAML keys of a card that differ from a fresh one; the sections' words may be those of another version.
+    """Returns the generated YAML keys of a card that differ from a fresh one.
+
+    Sections are not compared, because another version may word them differently.
 
     Raises:
         UserError: the YAML of the existing card cannot be read.

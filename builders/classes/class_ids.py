@@ -1,7 +1,7 @@
-"""The id of a class for what people call it: a wnid, a WordNet synset, or any name in any script.
+"""Gives each class an id, from a wnid, a WordNet synset, or any name in any script.
 
-An id is lower-case ASCII with "_" between words. It stands for one name alone: where a spelling could stand for several
-(symbols, other scripts than Latin, emoji, names that are cut), six hexadecimal digits of the name's hash follow.
+An id is lower-case ASCII with "_" between words, and stands for a single name. If its spelling could stand for several
+names (symbols, scripts other than Latin, emoji, names that are cut), six hexadecimal digits of the name's hash follow.
 """
 
 import hashlib
@@ -17,11 +17,13 @@ from builders.classes.wordnet import WNID, is_synset, read_synset
 from builders.errors import UserError
 
 SEPARATORS = " _-.,'’()/\t"
-"""What may stand between words without making another name of it."""
+"""Characters between words; a name with other symbols gets a hash in its id."""
 
 
 def class_id(name: str) -> str:
-    """A wnid as it is, a synset's own wnid, any other name as a slug: "Ørsted" is "orsted", "C++" is "c_62420a".
+    """Returns the id of a class: a wnid as it is, the wnid of a synset, or the slug of any other name.
+
+    The slug of "Ørsted" is "orsted", that of "C++" is "c_62420a".
 
     Raises:
         UserError: WordNet has no such synset or is not installed.
@@ -32,10 +34,12 @@ def class_id(name: str) -> str:
 
 
 def class_ids(names: Iterable[str]) -> dict[str, str]:
-    """The id of each name, in the order of the ids. Names that differ in case or separators alone are kept apart.
+    """Returns the id of each name, in the order of the ids.
+
+    Names that differ only in case or separators get different ids.
 
     Raises:
-        UserError: a name is there twice, as it is or as a synset and its wnid.
+        UserError: a name occurs twice, as it is or as a synset and its wnid.
     """
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -55,7 +59,7 @@ def class_ids(names: Iterable[str]) -> dict[str, str]:
 
 
 def slug(name: str) -> str:
-    """The id of a name that is no wnid or synset."""
+    """Returns the id of a name that is neither a wnid nor a synset."""
     name = unicodedata.normalize("NFC", name)
     words = "_".join(re.findall("[a-z0-9]+", anyascii(name).lower()))
     is_clear = all(letter in SEPARATORS or _is_latin(letter) for letter in name)
@@ -63,7 +67,7 @@ def slug(name: str) -> str:
 
 
 def _is_latin(letter: str) -> bool:
-    """A letter of a Latin alphabet with its marks, or an ASCII digit."""
+    """Whether a character is a Latin letter, a combining mark, or an ASCII digit."""
     return letter in "0123456789" or unicodedata.combining(letter) > 0 or "LATIN" in unicodedata.name(letter, "")
 
 

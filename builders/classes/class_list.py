@@ -1,4 +1,4 @@
-"""The classes a clone is painted of: WordNet ids, names, hypernyms, definitions.
+"""The list of a clone's classes: WordNet ids, names, hypernyms, definitions.
 
 Invariant: a class list is in sorted-wnid order, and a class's position in it is its label.
 """
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 MAX_CLASS_ID = 64
-"""Letters of a class id: names in a tar header have 100 bytes."""
+"""Upper limit for the letters of a class id: a name in a tar header has at most 100 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEntry:
     wnid: str
-    """WordNet id ("n13742358"), or a slug for a class that has none; no dots. Also the label's name."""
+    """WordNet id ("n13742358"), or a slug for a class that has none. It has no dots, and is also the label's name."""
     name: str
-    """c of the paper: all lemmas joined by ", "."""
+    """c in the paper: all lemmas, joined by ", "."""
     hypernym: str = ""
-    """h_c of the paper: the parent's first lemma."""
+    """h_c in the paper: the first lemma of the parent."""
     definition: str = ""
-    """d_c of the paper: the gloss."""
+    """d_c in the paper: the gloss."""
     base_count: int = 1
-    """The class's share of a round: equal for clones, the real set's counts for real images."""
+    """Number of images in the 1x clone: equal for all classes of a synthetic clone, the real counts for real images."""
 
 
 def read_class_table(name: str) -> tuple[ClassEntry, ...]:
-    """The shipped class table `<name>.tsv`, in sorted-wnid order."""
+    """Reads the shipped class table `<name>.tsv`, in sorted-wnid order."""
     with (files("builders.classes") / f"{name}.tsv").open(encoding="utf-8") as lines:
         rows = csv.DictReader(lines, delimiter="\t")
         entries = [

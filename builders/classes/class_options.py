@@ -1,4 +1,4 @@
-"""What a user may say about the classes of a recipe: where they are listed, how many images each, which hypernym."""
+"""A user's options for the classes of a recipe: where they are listed, how many images each has, which hypernyms."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ class ClassOptions:
     source: str = ""
     """Class folders (real_images, custom_sd) or a text file of classes (custom_sd)."""
     counts: str = ""
-    """File of lines "class id, count": the images of each class in the 1x clone."""
+    """File of lines "class id, count": the number of images of each class in the 1x clone."""
     hypernym_lemmas: str = "first"
-    """h_c is the parent's first lemma, or all of them joined by ", "."""
+    """Lemmas of the parent that make h_c: the first one, or all of them joined by ", "."""
     hypernym_parent: int = 1
-    """Which parent h_c is taken from, where WordNet gives several; a class with fewer takes its last one."""
+    """Number of the parent that h_c is taken from, if WordNet gives several; a class with fewer takes its last one."""
     skip_broken: float = 0.0
     """Share of real images that may be left out because they cannot be read; 0 leaves out none."""
 
@@ -31,7 +31,7 @@ class ClassOptions:
             raise UserError(f"skip_broken is {self.skip_broken}, but must be a share from 0 to below 1, such as 0.01")
 
     def hypernym(self, parents: list[list[str]]) -> str:
-        """h_c of a class with these parents, each a list of lemmas; "" where there is none."""
+        """Returns h_c of a class whose parents have these lemmas; "" if it has no parents."""
         if not parents:
             return ""
         lemmas = parents[min(self.hypernym_parent, len(parents)) - 1]
@@ -39,10 +39,10 @@ class ClassOptions:
 
 
 def with_counts(classes: tuple[ClassEntry, ...], path: str) -> tuple[ClassEntry, ...]:
-    """The classes with their base counts from a file of lines "class id, count" (comma, tab or space between).
+    """Returns the classes with base counts from a file of lines "class id, count" (separated by comma, tab or space).
 
     Raises:
-        UserError: the file cannot be read, names a class that is not there, or leaves one out.
+        UserError: the file cannot be read, names an unknown class, or leaves one out.
     """
     from dataclasses import replace
 
@@ -53,7 +53,9 @@ def with_counts(classes: tuple[ClassEntry, ...], path: str) -> tuple[ClassEntry,
             raise UserError(f"'{path}' counts class '{wnid}', which the recipe does not have; remove that line")
     for entry in classes:
         if entry.wnid not in counts:
-            raise UserError(f"'{path}' says nothing of class '{entry.wnid}'; give every class a line 'class id, count'")
+            raise UserError(
+                f"'{path}' has no count for class '{entry.wnid}'; give every class a line 'class id, count'"
+            )
     return tuple(replace(entry, base_count=counts[entry.wnid]) for entry in classes)
 
 

@@ -1,6 +1,6 @@
-"""Class lists of a user's own: a text file of names, WordNet synsets and wnids, or the class folders of an image dataset.
+"""The user's own class lists: a text file of names, WordNet synsets and wnids, or class folders of images.
 
-A line of the file is "dog.n.01", "n02084071", or a name with, after tabs, its hypernym and its definition if it has them.
+A line of the file is "dog.n.01", "n02084071", or a name. A name's hypernym and definition may follow it, after tabs.
 """
 
 import os
@@ -18,19 +18,21 @@ from builders.images.folders import is_visible, readable
 
 
 def custom_classes(options: ClassOptions) -> tuple[ClassEntry, ...]:
-    """The classes of `options.source` in sorted order of their ids.
+    """Returns the classes of `options.source`, sorted by their ids.
 
     Raises:
-        UserError: it cannot be read, a synset is unknown, or two classes get the same id.
+        UserError: the source cannot be read, a synset is unknown, or two classes get the same id.
     """
     if not options.source:
-        raise UserError("custom_sd needs its classes; give --source a text file with a class a line, or class folders")
+        raise UserError(
+            "custom_sd needs its classes; give --source a text file with one class per line, or class folders"
+        )
     is_folders = os.path.isdir(options.source)
     described = _folders(options.source) if is_folders else _lines(options.source)
     ids = class_ids(name for name, _, _ in described)
     entries = [_entry(ids[name], name, hypernym, definition, options) for name, hypernym, definition in described]
     if is_folders:
-        entries = [replace(entry, name=_said(entry.name)) for entry in entries]
+        entries = [replace(entry, name=_in_prompt(entry.name)) for entry in entries]
     return tuple(sorted(entries, key=lambda entry: entry.wnid))
 
 
@@ -41,8 +43,8 @@ def _folders(root: str) -> list[tuple[str, str, str]]:
     return [(name, "", "") for name in names]
 
 
-def _said(name: str) -> str:
-    """A folder's name as a prompt says it."""
+def _in_prompt(name: str) -> str:
+    """Returns a folder's name as it is written in a prompt."""
     return name.replace("_", " ")
 
 
@@ -51,7 +53,7 @@ def _lines(path: str) -> list[tuple[str, str, str]]:
 
 
 def _described(path: str, line: Line) -> tuple[str, str, str]:
-    """A class's name, hypernym and definition."""
+    """Returns the name, the hypernym and the definition of a class."""
     name, hypernym, definition, *more = *[field.strip() for field in line.text.split("\t")], "", ""
     if len(more) > 2 or not name:
         raise UserError(

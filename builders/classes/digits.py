@@ -1,7 +1,7 @@
-"""The real handwritten digits: scikit-learn's bundled `load_digits` (1,797 scans of 8x8, 17 grey levels) as 32x32 pictures.
+"""Real handwritten digits: scikit-learn's bundled `load_digits` (1,797 scans of 8x8, 17 gray levels) as 32x32 images.
 
-The split is fixed: the 597 rows named in `digits_test_rows.txt` are the test part, which no generator ever sees; the other
-1,200, 120 a class, are for training.
+The splits are fixed. The 597 rows in `digits_test_rows.txt` are the test split, which no generator ever sees. The other
+1,200 rows, 120 of each class, are for training.
 """
 
 from importlib.resources import files
@@ -15,7 +15,7 @@ INK = 245.0
 
 
 def load_digits_split(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Ink coverage (n, 8, 8) in [0, 1], labels (n,) and row numbers (n,) of the `train` or the `test` part."""
+    """Returns ink coverage (n, 8, 8) in [0, 1], labels (n,) and row numbers (n,) of the `train` or the `test` split."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -29,8 +29,10 @@ def load_digits_split(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64
 def enlarge(
     ink: NDArray[np.float32], *, rotation: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
 ) -> NDArray[np.float32]:
-    """One scan (8, 8) with a margin of one of its pixels, enlarged to (32, 32), bicubic; optionally turned (degrees),
-    scaled and shifted (pixels of 32)."""
+    """Enlarges one scan (8, 8), with a margin of one of its pixels, to (32, 32) by bicubic interpolation.
+
+    The result may be rotated (in degrees), scaled, and shifted (in pixels of the enlarged scan).
+    """
     image = Image.fromarray(np.pad(ink, 1)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     if rotation or scale != 1.0 or shift != (0.0, 0.0):
         cos, sin = np.cos(np.deg2rad(rotation)) / scale, np.sin(np.deg2rad(rotation)) / scale
@@ -42,7 +44,7 @@ def enlarge(
 
 
 def compose(ink: NDArray[np.float32], backdrop: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
-    """A picture (32, 32, 3): light ink (32, 32) on black, or before a backdrop (32, 32, 3) of values 0 to 255."""
+    """Makes an image (32, 32, 3): light ink (32, 32) on black, or on a backdrop (32, 32, 3) with values 0 to 255."""
     behind = np.zeros((SIZE, SIZE, 3), np.float32) if backdrop is None else backdrop
     alpha = ink[..., None]
     return np.clip(np.rint(behind * (1 - alpha) + INK * alpha), 0, 255).astype(np.uint8)

@@ -1,6 +1,7 @@
-"""The classes of ImageNet-1K and ImageNet-100: lemmas and definitions from timm's class information, hypernyms from WordNet.
+"""The classes of ImageNet-1K and ImageNet-100.
 
-timm's files are read as package data; timm itself is not imported.
+Lemmas and definitions come from timm's class information, hypernyms from WordNet. timm's files are read as package
+data; timm itself is not imported.
 """
 
 import csv
@@ -16,19 +17,22 @@ from builders.errors import missing_extra
 
 IMAGES_PER_CLASS = 1300
 PARENTS = "imagenet_parents.tsv"
-"""Wnid, wnids of its parents joined by "|", lemmas of each joined by "|"; made by write_imagenet_parents.py."""
+"""Table of wnid, wnids of its parents joined by "|", and lemmas of each joined by "|".
+
+write_imagenet_parents.py writes it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parents:
     wnids: list[str]
     lemmas: list[list[str]]
-    """Of each parent."""
+    """Lemmas of each parent."""
 
 
 @cache
 def read_parents() -> dict[str, Parents]:
-    """The hypernyms of the 1,000 classes of ImageNet-1K by wnid, in sorted-wnid order."""
+    """Reads the hypernyms of the 1,000 classes of ImageNet-1K, by wnid in sorted order."""
     with (files("builders.classes") / PARENTS).open(encoding="utf-8") as lines:
         return {
             row["wnid"]: Parents(
@@ -39,12 +43,12 @@ def read_parents() -> dict[str, Parents]:
 
 
 def read_imagenet100_wnids() -> list[str]:
-    """The 100 classes of ImageNet-100 (Tian et al., Contrastive Multiview Coding, 2020), in the order of their file."""
+    """Reads the wnids of ImageNet-100 (Tian et al., Contrastive Multiview Coding, 2020), in the order of their file."""
     return (files("builders.classes") / "imagenet100_wnids.txt").read_text(encoding="utf-8").split()
 
 
 def imagenet_classes(wnids: list[str], options: ClassOptions) -> tuple[ClassEntry, ...]:
-    """Some classes of ImageNet-1K in sorted-wnid order, equal in number.
+    """Returns classes of ImageNet-1K in sorted-wnid order, each with the same number of images.
 
     Raises:
         UserError: timm is not installed.
@@ -63,7 +67,7 @@ def imagenet_classes(wnids: list[str], options: ClassOptions) -> tuple[ClassEntr
 
 
 def imagenet_names() -> dict[str, str]:
-    """Wnid to all lemmas joined by ", ", for the synsets of ImageNet-22K.
+    """Returns all lemmas, joined by ", ", of each synset of ImageNet-22K, by wnid.
 
     Raises:
         UserError: timm is not installed.
@@ -72,7 +76,7 @@ def imagenet_names() -> dict[str, str]:
 
 
 def timm_info(name: str) -> Path:
-    """A file of timm's dataset information, found without importing timm.
+    """Returns the path of a file of timm's dataset information, which is found without importing timm.
 
     Raises:
         UserError: timm is not installed.

@@ -1,4 +1,4 @@
-"""Which class of a model a class of a data set is: told by id, else by name, else by what the name's id would be."""
+"""Matches the classes of a dataset with those of a model: by id, else by name, else by the name's own id."""
 
 import unicodedata
 from collections import Counter
@@ -16,37 +16,37 @@ def match_classes(
     *,
     where: str = "the data",
 ) -> list[int | None]:
-    """For each class of a data set its number among the known ones; None for one that is unknown.
+    """Returns the index of each class of a dataset among the known classes; None for a class that is unknown.
 
     Args:
-        ids: Wnids or slugs, or whatever the classes are called.
-        names: What people call them, such as a folder's name; "" where nothing is known.
-        known_ids: The model's classes.
-        known_names: What people call those; () where nothing is known.
-        where: The data set, for the error.
+        ids: Class ids of the dataset: wnids, slugs, or any other names of its classes.
+        names: Display names of the dataset's classes, such as folder names; "" if unknown.
+        known_ids: Class ids of the model.
+        known_names: Display names of the model's classes; () if unknown.
+        where: The dataset, for error messages.
 
     Raises:
-        UserError: two classes are the same known one, or one is two of them.
+        UserError: two classes match the same known class, or one class matches two.
     """
     names = names or [""] * len(ids)
     by_id, by_name = _positions(known_ids), _positions([_folded(name) for name in known_names])
-    # Of "tench, Tinca tinca" each lemma by itself, as folders are named.
+    # Each lemma of "tench, Tinca tinca" matches, since folders may be named by one of them.
     by_lemma = _positions([_folded(name) for name in known_names], lambda name: name.split(", "))
     by_slug = _positions(known_names, lambda name: map(slug, name.split(", ")))
     found: list[int | None] = []
     for identity, name in zip(ids, names, strict=True):
-        display_names = name or identity
+        display_name = name or identity
         choices = (
             by_id.get(identity)
-            or by_name.get(_folded(display_names))
-            or by_lemma.get(_folded(display_names))
-            or by_id.get(slug(display_names))
-            or by_slug.get(slug(display_names))
+            or by_name.get(_folded(display_name))
+            or by_lemma.get(_folded(display_name))
+            or by_id.get(slug(display_name))
+            or by_slug.get(slug(display_name))
             or []
         )
         if len(choices) > 1:
             raise UserError(
-                f"class '{display_names}' of '{where}' may be {' or '.join(known_ids[number] for number in choices)}; "
+                f"class '{display_name}' of '{where}' may be {' or '.join(known_ids[number] for number in choices)}; "
                 "name it by its class id"
             )
         found.append(choices[0] if choices else None)
@@ -65,7 +65,7 @@ def match_classes(
 def _positions(
     texts: Sequence[str], pieces_of: Callable[[str], Iterable[str]] = lambda text: [text]
 ) -> dict[str, list[int]]:
-    """The numbers of the texts that have each part, by default the text itself."""
+    """Returns the indexes of the texts that have each piece; by default a text is its only piece."""
     found: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
         for piece in dict.fromkeys(pieces_of(text) if text else []):

@@ -1,4 +1,7 @@
-"""WordNet 3.0 through nltk, whose offsets are ImageNet's wnids: names, hypernyms and definitions of noun synsets."""
+"""Reads names, hypernyms and definitions of noun synsets from WordNet 3.0 through nltk.
+
+The offsets of WordNet 3.0 are ImageNet's wnids.
+"""
 
 import re
 import warnings
@@ -11,7 +14,7 @@ from builders.errors import UserError, missing_extra
 DOWNLOAD = "python -m nltk.downloader wordnet"
 WNID = re.compile(r"n\d{8}")
 SYNSET = re.compile(r"\S+\.[nvars]\.\d{1,3}")
-"""Of any part of speech, so that a verb is refused and not painted as a name."""
+"""Names of synsets of any part of speech, so that a verb is rejected and not used as a plain name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class Synset:
     lemmas: list[str]
     definition: str
     parents: list[str]
-    """Wnids of the hypernyms (of the class it is an instance of, for a proper name), in WordNet's order."""
+    """Wnids of the hypernyms, in WordNet's order. For a proper name, the class that it is an instance of."""
 
 
 def is_synset(text: str) -> bool:
@@ -29,10 +32,10 @@ def is_synset(text: str) -> bool:
 
 
 def read_synset(text: str) -> Synset:
-    """A noun synset by wnid or name.
+    """Reads a noun synset by wnid or name.
 
     Raises:
-        UserError: there is none, or nltk or its WordNet data are missing.
+        UserError: there is no such synset, or nltk or its WordNet data are missing.
     """
     synset = _find(text)
     return Synset(
@@ -44,7 +47,7 @@ def read_synset(text: str) -> Synset:
 
 
 def noun_senses(name: str) -> list[Synset]:
-    """All noun synsets that a name is a lemma of, the most frequent first; none where WordNet does not have it.
+    """Returns all noun synsets with a name among their lemmas, the most frequent first; none if WordNet lacks the name.
 
     Raises:
         UserError: nltk or its WordNet data are missing.
@@ -53,16 +56,20 @@ def noun_senses(name: str) -> list[Synset]:
 
 
 def parent_lemmas(synset: Synset) -> list[list[str]]:
-    """The lemmas of each parent."""
+    """Returns the lemmas of each parent."""
     return [read_synset(parent).lemmas for parent in synset.parents]
 
 
 def _parents(offset: int) -> list[str]:
-    """From the line of data.noun itself, for nltk keeps pointers in a set, whose order differs from run to run."""
+    """Reads the wnids of the parents from the synset's line of data.noun.
+
+    nltk keeps pointers in a set, whose order differs from run to run.
+    """
     with _wordnet().open("data.noun") as file:
         file.seek(offset)
         words = file.readline().partition(" | ")[0].split(" ")
-    # offset, lexicographer file, type, number of lemmas in hexadecimal, (lemma, id)…, number of pointers, (symbol, offset, …)…
+    # offset, lexicographer file, type, number of lemmas in hexadecimal, (lemma, id)…,
+    # number of pointers, (symbol, offset, …)…
     first = 4 + 2 * int(words[3], 16) + 1
     pointers = [words[start : start + 2] for start in range(first, first + 4 * int(words[first - 1]), 4)]
     hypernyms = [f"n{target}" for symbol, target in pointers if symbol == "@"]

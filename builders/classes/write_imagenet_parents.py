@@ -23,7 +23,7 @@ boathouse a "shed". The paper does not say which lemma and which parent it took;
 
 
 def parents_table(synsets: list[Synset]) -> str:
-    """The rows of imagenet_parents.tsv."""
+    """Returns the content of imagenet_parents.tsv."""
     rows = ["wnid\tparents\tlemmas"]
     for synset in synsets:
         lemmas = "|".join(", ".join(names) for names in parent_lemmas(synset))
@@ -32,7 +32,7 @@ def parents_table(synsets: list[Synset]) -> str:
 
 
 def several_parents_page(synsets: list[Synset]) -> str:
-    """docs/hypernyms.md."""
+    """Returns the content of docs/hypernyms.md."""
     several = [synset for synset in synsets if len(synset.parents) > 1]
     rows = [
         f"| {synset.wnid} | {synset.lemmas[0]} | {' · '.join(', '.join(names) for names in parent_lemmas(synset))} |"

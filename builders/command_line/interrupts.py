@@ -1,7 +1,8 @@
-"""Signal handlers that wait for imports to end.
+"""Signal handlers that wait until a running import has ended.
 
-A Python exception that a handler raises in the middle of an import can pass through C++ that is not ready for it: torch ends
-the process with `terminate called after throwing an instance of 'pybind11::error_already_set'`.
+If a handler raises a Python exception in the middle of an import, the exception can pass through C++ code that does not
+expect it. torch then ends the process with
+`terminate called after throwing an instance of 'pybind11::error_already_set'`.
 """
 
 import functools
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from types import FrameType
 
 SECONDS_TO_WAIT = 0.05
+"""Delay before a signal is sent again during an import."""
 Handler = Callable[[int, FrameType | None], object]
 
 
 def after_imports(handler: Handler) -> Handler:
-    """The same handler, which sends the signal again while a module is being imported."""
+    """Wraps a signal handler. During an import, the signal is sent again after a short delay instead."""
 
     @functools.wraps(handler)
     def wait_or_handle(number: int, frame: FrameType | None) -> None:
@@ -34,17 +36,17 @@ def after_imports(handler: Handler) -> Handler:
 
 @dataclass
 class Interrupts:
-    have_come: bool = False
-    """Whether Ctrl-C was pressed. Libraries turn the exception into others: safetensors says that a file cannot be read."""
+    is_interrupted: bool = False
+    """Whether Ctrl-C was pressed. Libraries convert the exception: safetensors reports that a file cannot be read."""
 
 
 @contextmanager
 def interrupts_after_imports() -> Iterator[Interrupts]:
-    """In the main thread: Ctrl-C raises KeyboardInterrupt, but in the middle of no import."""
+    """Makes Ctrl-C raise KeyboardInterrupt in the main thread, but never in the middle of an import."""
     interrupts = Interrupts()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupts.have_come = True
+        interrupts.is_interrupted = True
         raise KeyboardInterrupt
 
     is_ours = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Shows how far a long command is: a bar on a terminal; elsewhere, as in a log, a line now and then."""
+"""Shows the progress of a long command: a bar on a terminal, an occasional line elsewhere, as in a log."""
 
 import sys
 from typing import Any, TextIO
@@ -6,18 +6,18 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
-"""A log gets no line of a command that takes less."""
+"""Interval between two lines in a log. A command that takes less time writes none."""
 LINE = "{n_fmt} of {total_fmt} {unit} ({percentage:.0f} %), {rate_fmt}{postfix}"
 UP = "\x1b[A"
-"""With which tqdm returns from an inner bar to an outer one."""
+"""Escape sequence with which tqdm returns from an inner bar to an outer one."""
 
 
 def progress(
     total: int, *, initial: int = 0, unit: str = "img", desc: str = "", leave: bool = True, is_shown: bool = True
 ) -> "tqdm[Any]":
-    """A bar of `total` units, `initial` of which are done; `update(n)` adds to it. Bytes (unit "B") are scaled.
+    """Returns a bar of `total` units, `initial` of which are done; `update(n)` advances it.
 
-    Without `leave` nothing of it stays on a terminal.
+    Numbers of bytes (unit "B") are scaled. Without `leave`, the bar disappears from the terminal when it is closed.
     """
     is_bytes = unit == "B"
     options: dict[str, Any] = {"unit_scale": is_bytes, "unit_divisor": 1024 if is_bytes else 1000, "desc": desc}
@@ -30,7 +30,7 @@ def progress(
 
 
 class _Lines:
-    """A stream on which a bar that is drawn over itself becomes lines."""
+    """A stream that turns a bar, which tqdm draws over itself, into separate lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

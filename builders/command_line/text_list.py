@@ -1,7 +1,7 @@
-"""Reads the lists that people write, one item a line: classes, counts, keys, prompts.
+"""Reads text files that users write, with one item a line: classes, counts, keys, prompts.
 
-Files of every system are read: UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one, all line ends. Empty
-lines and lines that begin with "#" are passed over.
+Files of every system are accepted: UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one, and all line
+ends. Empty lines and lines that begin with "#" are skipped.
 """
 
 import codecs
@@ -18,23 +18,23 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-"""UTF-32's come before UTF-16's, one of which they begin with."""
+"""Byte order marks. UTF-32 comes before UTF-16, because its little-endian mark begins with that of UTF-16."""
 LINE_END = re.compile("\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
 class Line:
     number: int
-    """In the file, from 1."""
+    """Line number in the file, from 1."""
     text: str
-    """Without white space around it."""
+    """The line without surrounding white space."""
 
 
 def read_list(path: str | Path, what: str = "a line for each item") -> list[Line]:
-    """The items of a list; `what` says in an error what the file should hold.
+    """Returns the items of a text file. In error messages, `what` describes the expected content.
 
     Raises:
-        UserError: the file cannot be read or holds no item; the line is named where it is one's fault.
+        UserError: the file cannot be read or has no items; the message names the line if one line is at fault.
     """
     try:
         content = Path(path).read_bytes()
@@ -55,9 +55,9 @@ def _lines(path: str | Path, content: bytes) -> list[str]:
         before = content[len(mark) :][: error.start].decode(encoding, "replace")
         number = len(LINE_END.split(before))
         raise UserError(
-            f"'{path}', line {number}: byte 0x{error.object[error.start]:02x} is no {encoding.upper()}; save the file as UTF-8"
+            f"'{path}', line {number}: byte 0x{error.object[error.start]:02x} is not {encoding.upper()}; save the file as UTF-8"
         ) from None
     odd = next((number for number, line in enumerate(lines, start=1) if "\0" in line), None)
     if odd is not None:
-        raise UserError(f"'{path}', line {odd}: a zero byte is in it; save the file as text in UTF-8")
+        raise UserError(f"'{path}', line {odd} contains a zero byte; save the file as text in UTF-8")
     return lines

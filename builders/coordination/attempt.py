@@ -1,4 +1,4 @@
-"""One attempt at a shard in this process: what a worker of any runner does."""
+"""Makes one shard in the current process. The workers of every runner call `attempt`."""
 
 import threading
 from collections.abc import Iterator
@@ -19,7 +19,11 @@ from builders.storage.base import Storage, open_storage
 
 
 def attempt(task: Task, shard: int, execution: Execution, tell: OnBatch) -> Problem | None:
-    """Makes one shard in this process: what a worker of any runner does."""
+    """Makes one shard in this process; returns None, or the problem if that failed.
+
+    For a remote store, the finished tar is uploaded. If an earlier attempt left the tar in the scratch folder, only the
+    upload is repeated. `tell` is called after every batch.
+    """
     plan = task.plan
     try:
         storage = open_storage(task.out)
@@ -40,21 +44,21 @@ def attempt(task: Task, shard: int, execution: Execution, tell: OnBatch) -> Prob
 
 
 def _upload(task: Task, shard: int, storage: Storage, tell: OnBatch) -> bool:
-    """Puts a finished tar into the store, again and again where that does not answer; False where there is none."""
+    """Uploads a finished tar, with retries while the store does not answer. Returns False if there is no such tar."""
     with _keep_alive(tell):
         return retry_unreachable(partial(upload_finished_tar, task.plan, shard, storage, task.scratch), task.patience)
 
 
 @contextmanager
 def _keep_alive(tell: OnBatch) -> Iterator[None]:
-    """Says now and then that this worker lives while it waits for a store, which may take longer than many batches."""
+    """Reports signs of life while this worker waits for a store, which may take longer than many batches."""
     is_over = threading.Event()
 
-    def say() -> None:
+    def report() -> None:
         while not is_over.wait(LONGEST_WAIT):
             tell(0, 0, 0)
 
-    thread = threading.Thread(target=say, daemon=True)
+    thread = threading.Thread(target=report, daemon=True)
     thread.start()
     try:
         yield
@@ -63,18 +67,18 @@ def _keep_alive(tell: OnBatch) -> Iterator[None]:
         thread.join()
 
 
-_last: dict[tuple[Recipe, str, Execution], Generate] = {}
+_loaded: dict[tuple[Recipe, str, Execution], Generate] = {}
 
 
 def _load_engine(recipe: Recipe, execution: Execution) -> Generate:
-    """The engine made ready, kept for the next shard; another one takes its memory first."""
+    """Returns the loaded engine and keeps it for the next shard. Another one is unloaded first to free its memory."""
     key = (recipe, recipe.model_dir, execution)
-    if key not in _last:
-        _last.clear()
-        _last[key] = engine(recipe.engine).load(recipe, execution)
-    return _last[key]
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = engine(recipe.engine).load(recipe, execution)
+    return _loaded[key]
 
 
 def unload_engine() -> None:
-    """Frees what the last shard was made with."""
-    _last.clear()
+    """Frees the memory of the engine that made the last shard."""
+    _loaded.clear()

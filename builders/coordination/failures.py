@@ -1,4 +1,4 @@
-"""Shards that could not be made: what is known of each, in `_making/failures`, until it is made after all."""
+"""Records of permanently failed shards, in `_making/failures`. A record is deleted once its shard is made after all."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errn
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A shard that was given up."""
+    """Record of a shard that failed permanently."""
 
     shard: int
     first_key: str
@@ -39,7 +39,7 @@ class Failure:
     details: str
     host: str
     time: float
-    """Seconds since 1970, for the reader."""
+    """Seconds since 1970. Information for the reader only."""
 
     def __str__(self) -> str:
         tries = f" {self.num_attempts} times" if self.num_attempts > 1 else ""
@@ -48,7 +48,7 @@ class Failure:
 
 
 def classify_error(error: Exception) -> Problem:
-    """Which scope an exception of a worker has."""
+    """Returns the problem, with its scope, that an exception of a worker stands for."""
     if isinstance(error, ShardError):
         return Problem(scope="shard", cause=str(error))
     if isinstance(error, OutOfMemoryError):
@@ -72,7 +72,7 @@ def classify_error(error: Exception) -> Problem:
 
 
 def write_failure(storage: Storage, plan: Plan, shard: int, problem: Problem, num_attempts: int) -> Failure:
-    """Notes a shard that is given up, for this run's report and for `status`."""
+    """Records a permanently failed shard, for this run's report and for `status`."""
     samples = plan.shard_samples(shard)
     failure = Failure(
         shard=shard,
@@ -90,12 +90,12 @@ def write_failure(storage: Storage, plan: Plan, shard: int, problem: Problem, nu
 
 
 def forget_failure(storage: Storage, shard: int) -> None:
-    """Deletes the note of a shard that was made after all."""
+    """Deletes the record of a shard that was made after all."""
     storage.remove(_name(shard))
 
 
 def read_failures(storage: Storage) -> list[Failure]:
-    """All shards that were given up and not made since, by number."""
+    """Returns the records of all failed shards that were not made since, sorted by shard number."""
     found = storage.each(partial(_read, storage), storage.names(FAILURES))
     return sorted((known_fields(Failure, content) for content in found if content), key=lambda failure: failure.shard)
 

@@ -1,7 +1,8 @@
-"""The last step of making: metadata, shards moved into place, timm's index, the card, and `clone.json` at the very end.
+"""Finalizes a clone: writes metadata, moves shards to final names, writes timm's index, the card and `clone.json`.
 
-Killed at any point and run again, it ends in the same files; so do two at once. Memory holds a line for each shard, and one
-metadata file.
+`clone.json` is written last, so readers never see an unfinished clone.
+`finalize` may be killed at any point and run again, and two runs may finalize at the same time: the files are the same.
+Memory holds one entry per shard, and one metadata file.
 """
 
 import hashlib
@@ -39,18 +40,18 @@ from builders.generation.generate_shard import read_sidecar, sidecar_name, tar_n
 from builders.planning.plan import Plan
 
 NUM_MOVERS = 32
-"""Files that a remote store moves at once; each is a copy there."""
+"""Number of files that a remote store moves at the same time. Each move is a copy on the server."""
 WAITING = f"{MAKING}/metadata"
-"""Where metadata files wait until all of them are written."""
+"""Folder for new metadata files until all of them are written."""
 
 
 class MissingShardError(UserError):
-    """A shard is not there, or was damaged and is gone; it can be made again."""
+    """A shard does not exist, or was damaged and has been deleted. It can be made again."""
 
 
 @dataclass
 class _Contents:
-    """What the manifest will say, and which files have to be moved for it."""
+    """Content of the new manifest, and the file moves that it needs."""
 
     plan: Plan
     state: State
@@ -61,7 +62,7 @@ class _Contents:
     moves: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, shard: int, facts: dict[str, Any]) -> None:
-        """Adds a new shard by the facts of its sidecar."""
+        """Adds a new shard, given the facts of its sidecar."""
         split, sha256 = self.plan.recipe.split, facts["sha256"]
         self.shards.append(
             ShardEntry(
@@ -78,7 +79,7 @@ class _Contents:
         self.moves.append((tar_name(self.plan, shard, sha256), shard_name(split, shard)))
 
     def write_metadata(self, number: int, tables: list[pa.Table]) -> None:
-        """Writes one metadata file, a row group for each of its shards."""
+        """Writes one metadata file with one row group per shard."""
         buffer = io.BytesIO()
         with pq.ParquetWriter(buffer, METADATA_SCHEMA) as writer:
             for table in tables:
@@ -107,44 +108,49 @@ class _Contents:
 
 
 def finalize(plan: Plan, state: State, text: CardText = CardText()) -> Manifest:
-    """Turns an output whose shards are all made into a finished clone; `clean_up` takes away what is left.
+    """Turns an output whose shards are all made into a finished clone. Afterwards, `clean_up` deletes remaining files.
 
     Raises:
-        MissingShardError: a shard is missing, or its sidecar damaged; nothing was changed.
-        UserError: the metadata of an earlier shard is damaged; nothing was changed.
+        MissingShardError: a shard is missing, or its sidecar is damaged; the clone was not changed.
+        UserError: the metadata of an earlier shard is damaged; the clone was not changed.
     """
     storage = state.storage
     manifest, moves = _collect(plan, state)
     storage.write(FINALIZING, b'{"num_rounds": %d}' % plan.num_rounds)
-    if storage.exists(MANIFEST):  # a clone that grows is unfinished until its new manifest is there
+    # Readers must see a growing clone as unfinished until its new manifest is written.
+    if storage.exists(MANIFEST):
         storage.move(MANIFEST, OLD_MANIFEST)
     _move_all(state, moves)
     storage.write(TIMM_INDEX, timm_index(manifest))
     storage.write(CARD, clone_card(storage, manifest, text))
-    if state.is_last(plan):  # else they may be of runs that make a longer clone
+    # Otherwise the temporary files may belong to runs that make a longer clone.
+    if state.is_last(plan):
         storage.remove_temporaries()
     storage.write(MANIFEST, manifest.to_json())
     return manifest
 
 
 def clean_up(plan: Plan, state: State, kept: Collection[str]) -> None:
-    """Deletes what making left behind of a finished clone, but for `kept`, this run's own file; what runs have made for a
-    longer clone stays where one is being made."""
+    """Deletes the files in `_making` of a finished clone, except `kept`, the heartbeat file of this run.
+
+    If a longer clone is being made in the same output, its shards stay.
+    """
     storage = state.storage
     spared = {FINALIZING, *kept}
     if state.is_last(plan):
-        # First: without it no run takes a shard whose sidecar is gone for one that is to be made.
+        # Deleted first: without a target, no run takes a shard whose sidecar is gone for a shard to make.
         storage.remove(TARGET)
         storage.remove_all([name for name in storage.names(MAKING) if name not in spared])
     else:
         stems = {sidecar_name(plan, shard).removesuffix(".parquet") for shard in range(plan.num_shards)}
         ours = [name for name in storage.names(MAKING) if _stem_of(name) in stems or name.startswith(WAITING)]
         storage.remove_all([name for name in [*ours, OLD_MANIFEST] if name not in spared])
-    storage.remove(FINALIZING)  # last: while it is there, a rerun removes what a kill left
+    # Deleted last: while this file exists, a rerun deletes what a killed run has left.
+    storage.remove(FINALIZING)
 
 
 def _collect(plan: Plan, state: State) -> tuple[Manifest, list[tuple[str, str]]]:
-    """Reads every sidecar once; writes metadata where no reader looks yet."""
+    """Reads every sidecar once, and writes metadata to a folder that no reader uses."""
     found = _Contents(plan, state)
     kept, sizes = state.kept(plan), state.storage.sizes()
     if state.old:
@@ -164,9 +170,10 @@ def _collect(plan: Plan, state: State) -> tuple[Manifest, list[tuple[str, str]]]
             strict=True,
         ):
             if sidecar is None or not _has_tar(plan, shard, sidecar[0], sizes):
-                state.storage.remove(sidecar_name(plan, shard))  # it is damaged, if it is there
+                # A sidecar that exists is damaged.
+                state.storage.remove(sidecar_name(plan, shard))
                 raise MissingShardError(
-                    f"shard {shard} of '{state.storage.root}' is not there; run 'fakeit-build make' again"
+                    f"shard {shard} of '{state.storage.root}' is missing; run 'fakeit-build make' again"
                 )
             found.add(shard, sidecar[0])
             tables.append(sidecar[1])
@@ -175,13 +182,13 @@ def _collect(plan: Plan, state: State) -> tuple[Manifest, list[tuple[str, str]]]
 
 
 def _has_tar(plan: Plan, shard: int, facts: dict[str, Any], sizes: dict[str, int]) -> bool:
-    """Whether the tar that a sidecar vouches for is there and whole, perhaps moved into place already."""
+    """Whether the tar of a sidecar exists with the right size, under its temporary or its final name."""
     waiting = sizes.get(tar_name(plan, shard, facts["sha256"]), sizes.get(shard_name(plan.recipe.split, shard)))
     return bool(waiting == facts["num_bytes"])
 
 
 def _kept_tables(plan: Plan, state: State, number: int, num_shards: int) -> list[pa.Table]:
-    """The rows of the shards that an earlier clone's metadata file holds."""
+    """Returns the metadata of the shards that an earlier clone already has in one metadata file, a table per shard."""
     name = metadata_name(plan.recipe.split, number)
     try:
         file = pq.ParquetFile(io.BytesIO(state.storage.read(name)))
@@ -199,7 +206,7 @@ def _position(items: list[dict[str, Any]], item: dict[str, Any]) -> int:
 
 
 def _stem_of(name: str) -> str:
-    """The part of a sidecar's or a tar's name that names the shard."""
+    """Returns the prefix of a sidecar's or a tar's name that identifies the shard."""
     return name.removesuffix(".parquet") if name.endswith(".parquet") else name.rpartition("-")[0]
 
 
@@ -208,7 +215,8 @@ def _move_all(state: State, moves: list[tuple[str, str]]) -> None:
         try:
             state.storage.move(*names)
         except FileNotFoundError:
-            if not state.storage.exists(names[1]):  # another finaliser has moved it
+            # Another run that finalizes at the same time may have moved the file.
+            if not state.storage.exists(names[1]):
                 raise
 
     with ThreadPoolExecutor(1 if state.storage.is_local else NUM_MOVERS) as pool:

@@ -1,10 +1,11 @@
-"""What every run on an output is at, told by the names of small files: any number of runs, any machines, no server.
+"""Heartbeat files: each run shows by the name of a small file which shards it works on. This needs no server.
 
     _making/runs/<run>.<shards>.json     such as 5f2c9a1e-4711-3b2a91-9f31c0de.12-15+18.json
 
-One listing tells who is at which shards and who is alive. It saves time and nothing depends on it: a shard that two runs make
-comes out the same, or the sidecar that comes last names the tar that counts. A run is alive while its file is younger than
-`LEASE`, by the store's own clock, and while its process is there, if it is on this machine.
+One listing shows which runs are alive, on any machines, and which shards they work on. This saves time, but correctness
+does not depend on it: if two runs make the same shard, their files are equal, or the sidecar written last names the tar
+that counts. A run is alive while its file is younger than `LEASE` by the store's own clock. If the run is on this
+machine, its process must exist, too.
 """
 
 import contextlib
@@ -32,20 +33,20 @@ from builders.storage.local import is_process
 
 RUNS = f"{MAKING}/runs"
 BEAT, LEASE = 15.0, 60.0
-"""Seconds between two writings of a run's file, and after which a run without one counts as dead."""
-MAX_PIECES = 12
-"""Ranges of shards in a name; of more, the closest are joined, and free shards between them wait for this run."""
+"""Seconds between two writes of a run's file, and seconds without a write after which the run counts as dead."""
+MAX_RANGES = 12
+"""Maximum number of ranges in a name. Beyond it, the closest ranges are joined; other runs skip shards in between."""
 SECONDS_TO_SETTLE = 0.5
-"""Between showing that this run finalises and looking who shows the same."""
+"""Pause between showing that this run finalizes and checking whether another run shows the same."""
 FINALIZE = "finalise"
-PIECE = re.compile(r"(\d+)(?:-(\d+))?")
-_OPEN: set[str] = set()
-"""Runs of this very process that are at work."""
+RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_ACTIVE: set[str] = set()
+"""Active runs of this process."""
 
 
 @dataclass(frozen=True)
 class RunFile:
-    """A run's file, as a listing shows it."""
+    """A run's heartbeat file, as a listing shows it."""
 
     name: str
     time: datetime | None
@@ -60,7 +61,7 @@ class RunFile:
     @property
     def shards(self) -> set[int]:
         found: set[int] = set()
-        for first, last in PIECE.findall(self.ranges_text):
+        for first, last in RANGE.findall(self.ranges_text):
             found.update(range(int(first), int(last or first) + 1))
         return found
 
@@ -69,10 +70,10 @@ class RunFile:
         return self.ranges_text == FINALIZE
 
     def is_alive(self, newest: datetime | None) -> bool:
-        """Whether the run is at work; `newest` is the youngest time in the same listing."""
+        """Whether the run is alive; `newest` is the latest time in the same listing."""
         machine, pid, *_ = (*self.run.split("-"), "0")
         if machine == this_machine() and pid.isdecimal():
-            if int(pid) == os.getpid() and self.run not in _OPEN:
+            if int(pid) == os.getpid() and self.run not in _ACTIVE:
                 return False
             if not is_process(int(pid)):
                 return False
@@ -80,25 +81,25 @@ class RunFile:
 
 
 class Heartbeat:
-    """One run's place on the board; a context in which the run says that it is alive."""
+    """A context in which a run shows, by its heartbeat file, that it is alive and which shards it works on."""
 
     def __init__(self, storage: Storage, recipe_hash: str = "", *, runner: str = "local") -> None:
         self.storage = storage
         self.run = f"{this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:6]}-{recipe_hash[:8] or 'any'}"
-        """Machine, process, a random part and the recipe."""
+        """Id of the run: machine, process id, random digits and the beginning of the recipe's hash."""
         self.summary: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "runner": runner,
         }
-        """What `status` shows of this run: rate and images are added as it goes on."""
+        """Content of the file, for `status`. The scheduler adds the rate and the number of images."""
         self._name = self._named("")
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, daemon=True)
 
     def __enter__(self) -> "Heartbeat":
-        _OPEN.add(self.run)
+        _ACTIVE.add(self.run)
         self.beat()
         self._thread.start()
         return self
@@ -107,19 +108,20 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_over.set()
-        _OPEN.discard(self.run)
+        _ACTIVE.discard(self.run)
         self._thread.join()
-        with contextlib.suppress(ReadableError, OSError):  # a store that is gone; the file counts for a minute
+        # If the store is gone, the file stays and counts as alive for `LEASE` seconds.
+        with contextlib.suppress(ReadableError, OSError):
             self.storage.remove(self._name)
             self.storage.remove_empty_folders(MAKING)
 
     def beat(self) -> None:
-        """Writes this run's file anew."""
+        """Writes this run's file again."""
         with self._lock:
             self.storage.write(self._name, json.dumps(self.summary).encode())
 
     def show(self, shards: Collection[int], *, is_finalizing: bool = False) -> None:
-        """Tells all others that this run is at some shards, or puts the clone together."""
+        """Shows all other runs which shards this run works on, or that it finalizes the clone."""
         name = self._named(FINALIZE if is_finalizing else ranges(shards))
         if name != self._name:
             with self._lock:
@@ -128,10 +130,10 @@ class Heartbeat:
             self.storage.remove(old)
 
     def check_recipe(self) -> None:
-        """Checks that no run of another recipe is at work here.
+        """Checks that no run of another recipe is active on this output.
 
         Raises:
-            UserError: there is one.
+            UserError: there is such a run.
         """
         ours = self.run.rpartition("-")[2]
         for seen in self.others():
@@ -143,23 +145,24 @@ class Heartbeat:
                 )
 
     def may_finalize(self) -> bool:
-        """Whether this run is the one that puts the clone together; if two think so, both end in the same files."""
+        """Whether this run is the one to finalize the clone. If two runs both get True, they write the same files."""
         others = self.others()
         if FINALIZE not in self._name:
             if any(seen.is_finalizing for seen in others):
                 return False
             self.show((), is_finalizing=True)
-            if others:  # they may be showing the same at this moment
+            # Another run may start to show the same at this moment.
+            if others:
                 time.sleep(SECONDS_TO_SETTLE)
                 others = self.others()
         return all(self.run < seen.run for seen in others if seen.is_finalizing)
 
     def others(self) -> list[RunFile]:
-        """The other runs that are alive, by one listing."""
+        """Returns the other runs that are alive, by one listing."""
         return [seen for seen in alive_runs(self.storage) if seen.run != self.run]
 
     def files(self) -> set[str]:
-        """This run's own file."""
+        """Returns the name of this run's own file, as a set."""
         return {self._name}
 
     def _named(self, ranges_text: str) -> str:
@@ -167,16 +170,17 @@ class Heartbeat:
 
     def _keep_beating(self) -> None:
         while not self._is_over.wait(BEAT):
-            with contextlib.suppress(ReadableError, OSError):  # a store that does not answer now may answer next time
+            # A store that does not answer now may answer next time.
+            with contextlib.suppress(ReadableError, OSError):
                 self.beat()
 
 
 def alive_runs(storage: Storage, now: datetime | None = None) -> list[RunFile]:
-    """All runs that are at work on an output, by one listing.
+    """Returns all runs that are active on an output, by one listing.
 
     Args:
         storage: The output.
-        now: For who only looks on. A run itself needs none: its own file is the youngest, so that no two clocks are compared.
+        now: Current time, for an observer. A run omits it: its own file is the latest, so no two clocks are compared.
     """
     listed = [RunFile(name, when) for name, when in storage.times(RUNS).items() if name.endswith(".json")]
     newest = max([seen.time for seen in listed if seen.time] + ([now] if now else []), default=None)
@@ -184,12 +188,12 @@ def alive_runs(storage: Storage, now: datetime | None = None) -> list[RunFile]:
 
 
 def shards_of(runs: Iterable[RunFile]) -> set[int]:
-    """All shards that some runs are at."""
+    """Returns all shards that the runs work on."""
     return set().union(*(seen.shards for seen in runs))
 
 
 def read_summary(storage: Storage, seen: RunFile) -> dict[str, Any]:
-    """What a run says of itself; nothing where its file has changed its name since."""
+    """Returns the content of a run's file; an empty dictionary if the file was renamed meanwhile or is damaged."""
     try:
         found = json.loads(storage.read(seen.name))
     except (OSError, ValueError):
@@ -198,20 +202,20 @@ def read_summary(storage: Storage, seen: RunFile) -> dict[str, Any]:
 
 
 def ranges(shards: Collection[int]) -> str:
-    """Shards as a part of a file's name: "12-15+18"."""
-    ranges_text = [[shard, shard] for shard in sorted(shards)]
-    while len(ranges_text) > 1:
-        gaps = [after[0] - before[1] for before, after in itertools.pairwise(ranges_text)]
+    """Formats shards as ranges for a file name: "12-15+18"."""
+    found = [[shard, shard] for shard in sorted(shards)]
+    while len(found) > 1:
+        gaps = [after[0] - before[1] for before, after in itertools.pairwise(found)]
         closest = gaps.index(min(gaps))
-        if gaps[closest] > 1 and len(ranges_text) <= MAX_PIECES:
+        if gaps[closest] > 1 and len(found) <= MAX_RANGES:
             break
-        ranges_text[closest : closest + 2] = [[ranges_text[closest][0], ranges_text[closest + 1][1]]]
-    return "+".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges_text)
+        found[closest : closest + 2] = [[found[closest][0], found[closest + 1][1]]]
+    return "+".join(f"{first}-{last}" if last > first else str(first) for first, last in found)
 
 
 @cache
 def this_machine() -> str:
-    """An id that is the same in exactly the processes that see each other's process ids."""
+    """Returns an id shared by exactly the processes that see each other's process ids: boot id and PID namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a run has to do, and what comes of it: the data that pass between a runner, the scheduler and the workers."""
+"""Data that pass between a runner, the scheduler and the workers: the job of a run, its events and its report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from builders.recipes.execution import Execution
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What every worker of a run is given once. It travels between processes."""
+    """Data that every worker of a run receives once. It is pickled to other processes."""
 
     plan: Plan
     out: str
@@ -25,53 +25,55 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run's work, as a runner gets it."""
+    """The work of a run, as its runner receives it."""
 
     task: Task
     execution: Execution
     heartbeat: Heartbeat
     shards: list[int] = field(default_factory=list)
     is_ordered: bool = False
-    """Whether they have to be taken up in this order; else a run begins somewhere, so that several meet late."""
+    """Whether the shards must be made in this order. Otherwise each run starts elsewhere, so runs rarely collide."""
     is_begun: bool = False
-    """Whether some shard of the clone is finished already."""
+    """Whether some shard of the clone is already finished."""
     num_workers: int = 0
-    """0 is as many as the runner finds room for."""
+    """Number of workers; 0 means as many as the runner has room for."""
     address: str = ""
     stop: Stop = field(default_factory=Stop)
     waits_for_others: bool = True
-    """Whether to wait for shards that other runs are making, and make them should those runs end."""
+    """Whether to wait for shards that other runs are making, and to make them if those runs end."""
     on_images: Callable[[int], object] = field(default=lambda num_images: None)
     on_warning: Callable[[str], object] = field(default=lambda note: None)
-    """Hears why a worker gets nothing more, or was replaced."""
+    """Called with a sentence when a worker is retired or replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
+    """Outcome of a run."""
+
     failures: list[Failure] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
-    """Why workers were retired."""
+    """Reasons why workers were retired, or why the run ended early."""
     has_given_up: bool = False
-    """Whether the rest was not tried, for no worker was left."""
+    """Whether the run ended with shards untried, because no worker was left or for an error."""
     is_stopped: bool = False
     """Whether a signal ended the run before its work was done."""
     is_all_made: bool = False
-    """Whether every shard of the job is made, here or by other runs."""
+    """Whether every shard of the job is finished, here or by other runs."""
     error: ReadableError | None = None
-    """What ended the run."""
+    """The error that ended the run."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """A worker has made a batch, or lives: then all numbers are 0."""
+    """A worker has finished a batch. If all numbers are 0, this is only a sign of life."""
 
     worker: str
     num_kept: int
-    """Images that will be in the shard."""
+    """Images of the batch that will be in the shard."""
     num_first: int
-    """Images of first attempts: without those that were made again in place of a flagged one."""
+    """Images of first attempts, without those that were made again to replace a flagged image."""
     num_broken: int
-    """Of the first attempts."""
+    """Broken images among those of first attempts."""
 
 
 @dataclass(frozen=True)
@@ -81,28 +83,28 @@ class Ended:
     worker: str
     shard: int
     problem: Problem | None
-    """None where the shard is made."""
+    """None if the shard is finished."""
 
 
 Event = Images | Ended
 
 
 class Workers(Protocol):
-    """Some processes that attempt shards, one each. A worker's name stays when another process takes its place."""
+    """Processes that attempt shards, one shard each at a time. A worker keeps its name when its process is replaced."""
 
     def free(self) -> list[str]:
-        """Workers that can take a shard now."""
+        """Returns the workers that can take a shard now."""
 
     def start(self, worker: str, shard: int, execution: Execution) -> None: ...
 
     def poll(self, seconds: float, on_event: Callable[[Event], object]) -> None:
-        """Hands over what has happened; waits for the first event, at most some seconds."""
+        """Passes all new events to `on_event`; waits at most `seconds` for the first one."""
 
     def replace(self, worker: str) -> None:
-        """Kills a worker's process; another takes its place."""
+        """Kills a worker's process; a new one takes its place."""
 
     def retire(self, worker: str) -> None:
-        """Gives a worker nothing more."""
+        """Stops giving shards to a worker."""
 
     def has_any(self) -> bool:
-        """Whether any worker is left that is not retired, or may still come."""
+        """Whether some worker is not retired, or may still join."""

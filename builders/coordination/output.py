@@ -1,6 +1,6 @@
-"""What lies at an output before, while and after a clone is made in it.
+"""Reads the state of an output: which files it has before, during and after a run.
 
-Invariant: an output holds one recipe. Files of anything else are never touched.
+Invariant: an output holds one recipe. Files that do not belong to a clone are never touched.
 """
 
 import dataclasses
@@ -18,60 +18,60 @@ from builders.recipes.recipe import Recipe, recipe_from_dict
 from builders.storage.base import Storage
 
 TARGET = f"{MAKING}/target.json"
-"""The recipe and the number of rounds that are being made."""
+"""File with the recipe and the number of rounds that are being made."""
 FINALIZING = f"{MAKING}/finalising.json"
-"""The number of rounds that `finalize` is putting in place; until it has, no other number is taken up."""
+"""File with the number of rounds that `finalize` works on. Until it has ended, no other number is started."""
 OLD_MANIFEST = f"{MAKING}/{MANIFEST}"
-"""Where a growing clone's manifest waits while `finalize` is at work."""
+"""Temporary name of a growing clone's manifest while `finalize` runs."""
 MAX_SHOWN = 4
-"""Differing fields that are shown of another recipe."""
+"""Maximum number of differing fields of another recipe that a message shows."""
 
 
 @dataclass(frozen=True)
 class State:
-    """An output as it is at one moment."""
+    """The state of an output at one moment."""
 
     storage: Storage
     old: Manifest | None
-    """Manifest of the clone that is here already, finished earlier and perhaps shorter."""
-    is_in_place: bool
-    """Whether that clone is whole: its manifest lies where readers look for it."""
+    """Manifest of the clone that already exists here. It was finished earlier and may be shorter."""
+    is_readable: bool
+    """Whether that clone is complete: its manifest has the name that readers use."""
     target: dict[str, Any] | None
-    """{"recipe": …, "recipe_hash": …, "num_rounds": …} of what is being made; None where nothing is."""
+    """{"recipe": …, "recipe_hash": …, "num_rounds": …} of what is being made; None if nothing is."""
     finalizing: int | None
-    """The number of rounds whose files are being moved into place."""
+    """Number of rounds whose files `finalize` is moving to their final names; None if it is not running."""
 
     @cached_property
     def is_begun(self) -> bool:
-        """Whether some shard is finished; before that another recipe may take the target's place."""
+        """Whether some shard is finished. Before that, another recipe may replace the target."""
         names = self.storage.names(MAKING) if self.target and self.old is None else []
         return self.old is not None or any(name.endswith(".parquet") for name in names)
 
     @property
     def recipe(self) -> Recipe | None:
-        """The recipe of what is here; None of an empty output."""
+        """The recipe of this output; None if it is empty."""
         fields = self.target["recipe"] if self.target else self.old.recipe if self.old else None
         return recipe_from_dict(fields) if fields else None
 
     def plan(self) -> Plan | None:
-        """What is being made here, or was; None of an empty output."""
+        """Returns the plan that is being made here, or was made; None for an empty output."""
         recipe = self.recipe
         if recipe is None:
             return None
         return Plan(recipe, self.target["num_rounds"] if self.target else self.old.num_rounds if self.old else 0)
 
     def is_complete(self, plan: Plan) -> bool:
-        """Whether the plan's clone is here and whole; shards of a longer one may wait in `_making`."""
-        is_here = self.old is not None and self.is_in_place and self.finalizing is None
+        """Whether the plan's clone is complete here. Shards of a longer clone may still be in `_making`."""
+        is_here = self.old is not None and self.is_readable and self.finalizing is None
         return is_here and self.old is not None and self.old.num_rounds == plan.num_rounds
 
     def is_last(self, plan: Plan) -> bool:
-        """Whether nothing beyond the plan's clone is being made here."""
+        """Whether the target, if there is one, is exactly this plan. Otherwise a longer clone is being made here."""
         target = self.target or {"recipe_hash": plan.recipe.hash, "num_rounds": plan.num_rounds}
         return (target["recipe_hash"], target["num_rounds"]) == (plan.recipe.hash, plan.num_rounds)
 
     def kept(self, plan: Plan) -> list[ShardEntry]:
-        """The shards of the clone that is here which a longer plan keeps: all but a last one that was cut short."""
+        """Returns the existing shards that a longer plan keeps: all, except a last shard that was cut short."""
         if self.old is None:
             return []
         entries, last = self.old.shards, len(self.old.shards) - 1
@@ -82,7 +82,7 @@ class State:
         """Checks that a plan may be made here.
 
         Raises:
-            UserError: there is another recipe, a longer clone, or files that are no clone.
+            UserError: the output holds another recipe, a longer clone, or files that do not belong to a clone.
         """
         root = self.storage.root
         recipe = self.recipe if self.is_begun else None
@@ -91,7 +91,7 @@ class State:
         if self.old and self.old.num_rounds > plan.num_rounds:
             raise UserError(
                 f"'{root}' already holds {self.old.num_rounds} rounds ({self.old.num_samples} images), more than the "
-                f"{plan.num_rounds} asked for; choose another output for a smaller clone"
+                f"{plan.num_rounds} requested; choose another output for a smaller clone"
             )
         hashes = {self.old.recipe_hash} if self.old else set()
         hashes |= {self.target["recipe_hash"]} if self.target and self.is_begun else set()
@@ -104,25 +104,28 @@ class State:
 
 
 def read_state(storage: Storage) -> State:
-    """Looks at an output; writes nothing.
+    """Reads the state of an output, without writing anything.
 
     Raises:
-        UserError: what is there cannot be read, or is of fakeit 0.1.
+        UserError: a file cannot be read, or was written by fakeit 0.1.
     """
-    old, is_in_place = None, True
-    for name in (MANIFEST, OLD_MANIFEST, MANIFEST):  # twice, for a finaliser may be moving it
+    old, is_readable = None, True
+    # MANIFEST is read twice, because another run may be moving it.
+    for name in (MANIFEST, OLD_MANIFEST, MANIFEST):
         if content := _read(storage, name):
-            old, is_in_place = parse_manifest(content, storage.path(MANIFEST)), name == MANIFEST
+            old, is_readable = parse_manifest(content, storage.path(MANIFEST)), name == MANIFEST
             break
     target = _read_json(storage, TARGET, ("recipe", "recipe_hash"))
     if target is None and old is None and storage.exists(f"{MAKING}/recipe.json"):
-        raise UserError(f"'{storage.root}' was begun by fakeit 0.1; go on with that version, or choose another output")
+        raise UserError(
+            f"'{storage.root}' was begun by fakeit 0.1; continue with that version, or choose another output"
+        )
     finalizing = _read_json(storage, FINALIZING)
-    return State(storage, old, is_in_place, target, finalizing["num_rounds"] if finalizing else None)
+    return State(storage, old, is_readable, target, finalizing["num_rounds"] if finalizing else None)
 
 
 def write_target(plan: Plan, state: State) -> None:
-    """Says what is being made, for all runs that come. A longer clone that has begun stays the target."""
+    """Records what is being made, for all later runs. A longer clone that has begun stays the target."""
     target = {"recipe": plan.recipe.to_dict(), "recipe_hash": plan.recipe.hash, "num_rounds": plan.num_rounds}
     is_longer = state.target is not None and state.target["num_rounds"] > plan.num_rounds
     if target != state.target and not (state.is_begun and is_longer):
@@ -130,13 +133,13 @@ def write_target(plan: Plan, state: State) -> None:
 
 
 def made_shards(plan: Plan, storage: Storage, requested: Sequence[int], folder: str = MAKING) -> set[int]:
-    """Those of some shards whose sidecar is in a folder, by one listing; `finalize` looks into what is there."""
+    """Returns the requested shards whose sidecar is in a folder, by one listing. Only `finalize` checks the content."""
     there = set(storage.names(folder))
     return {shard for shard in requested if sidecar_name(plan, shard) in there}
 
 
 def missing_shards(plan: Plan, state: State, requested: Sequence[int]) -> list[int]:
-    """Those that are still to be made, in their order."""
+    """Returns the requested shards that are still to be made, in their order."""
     num_kept = len(state.kept(plan))
     requested = [shard for shard in requested if shard >= num_kept]
     made = made_shards(plan, state.storage, requested) if requested else set()
@@ -144,7 +147,7 @@ def missing_shards(plan: Plan, state: State, requested: Sequence[int]) -> list[i
 
 
 def _foreign_names(storage: Storage) -> list[str]:
-    """Files that neither `make` nor its interrupted writers put there."""
+    """Returns the files that neither `make` nor its interrupted writers have written."""
     return [n for n in storage.names("") if not n.endswith(".tmp") and not n.startswith(f"{MAKING}/")]
 
 
@@ -163,7 +166,7 @@ def _read_json(storage: Storage, name: str, names: Sequence[str] = ()) -> dict[s
         return {**found, "num_rounds": int(found["num_rounds"]), **{name: found[name] for name in names}}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"'{storage.path(name)}' cannot be read ({type(error).__name__}); remove '{MAKING}' beside it to start anew"
+            f"'{storage.path(name)}' cannot be read ({type(error).__name__}); remove the folder '{MAKING}' to restart"
         ) from None
 
 
@@ -178,7 +181,7 @@ def _check_same_recipe(ours: Recipe, theirs: Recipe, root: str) -> None:
     if len(differing) > MAX_SHOWN:
         shown.append(f"and {len(differing) - MAX_SHOWN} more fields")
     raise UserError(
-        f"'{root}' holds a different recipe ({'; '.join(shown)}); choose another output, or ask for that recipe"
+        f"'{root}' holds a different recipe ({'; '.join(shown)}); choose another output, or use that recipe"
     )
 
 

@@ -1,4 +1,4 @@
-"""Waits for a store that does not answer, for as long as the user allows."""
+"""Retries calls while a store does not answer, for as long as the user allows."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from builders.errors import UnreachableError
 Result = TypeVar("Result")
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between two tries at a store that does not answer, beyond the storage's own."""
+"""Seconds between two retries, at first and at most. The storage's own retries come in addition."""
 
 
 def retry_unreachable(
@@ -18,16 +18,16 @@ def retry_unreachable(
     on_wait: Callable[[], object] = lambda: None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Result:
-    """call(), again and again where a store does not answer, for so many seconds.
+    """Returns `call()`, with retries for up to `patience` seconds while a store does not answer.
 
     Args:
-        call: May be called again after it failed halfway.
-        patience: Seconds.
-        on_wait: Called before each wait.
-        is_over: Asked every second of a wait; true ends the patience.
+        call: Function that may be called again after it failed halfway.
+        patience: Seconds for which to retry.
+        on_wait: Called before each pause.
+        is_over: Checked every second of a pause; True ends the retries.
 
     Raises:
-        UnreachableError: the store does not answer for longer.
+        UnreachableError: the store still does not answer after `patience` seconds, or when `is_over` is true.
     """
     end, wait = time.monotonic() + patience, FIRST_WAIT
     while True:

@@ -1,13 +1,14 @@
-"""What follows from what happens to workers and shards: a pure function of the events, without processes, disks or clocks.
+"""Decides what follows from failures: a pure function of the run's events, without processes, disks or clocks.
 
-    scope    such as                                        what follows
+    scope    example                                        consequence
     config   unknown model, refused setting, at the start   the run ends
-    shard    a source image that cannot be read             the shard is given up and named, all others are made
-    worker   CUDA error, full scratch, hung, dead           its process is replaced, and in the end the worker retired
-    memory   a batch that does not fit                      with --batch-size auto it takes half, else it is retired
+    shard    a source image that cannot be read             the shard fails permanently, all others are made
+    worker   CUDA error, full scratch, hung, dead           its process is replaced; in the end the worker is retired
+    memory   a batch that does not fit                      --batch-size auto halves it; else the worker is retired
     store    no answer for longer than the patience         the run ends with status 75, finished tars are kept
+    machine  a node of a cluster is lost                    the shard is made again, which does not count as a failure
 
-A failure ends what it concerns and no more; the run ends only where no worker is left.
+A failure affects only what it concerns. The run itself ends only when no worker is left.
 """
 
 import statistics
@@ -19,15 +20,15 @@ from builders.errors import ReadableError, UserError
 from builders.recipes.execution import Execution
 
 MAX_ATTEMPTS = 3
-"""Attempts at a shard before it is given up; a worker's death counts only while no other shard succeeds in between."""
+"""Attempts at a shard before it fails permanently. A worker's death counts only if no shard succeeds in between."""
 MAX_FAILED_IN_A_ROW = 3
-"""Attempts of one worker that fail in a row before it is retired."""
+"""Consecutive failed attempts of one worker before it is retired."""
 MAX_DEATHS = 30
-"""Deaths of workers with no shard made in between before the run ends."""
+"""Deaths of workers, with no shard finished in between, before the run ends."""
 HUNG_AFTER, MIN_SECONDS, SECONDS_BEFORE_FIRST = 10.0, 600.0, 3600.0
-"""A worker is hung without a batch for this many times its median batch, at least 10 minutes; an hour before the first."""
+"""A worker is hung after 10 times its median batch time, and at least 600 s; before its first batch after 3600 s."""
 NUM_FIRST_IMAGES, MAX_BROKEN = 200, 0.5
-"""If more than half of a new clone's first 200 images are broken, a setting is at fault."""
+"""If more than half of a new clone's first 200 images are broken, a setting is wrong and the run ends."""
 
 Scope = Literal["config", "shard", "worker", "memory", "store", "machine"]
 
@@ -37,24 +38,24 @@ class Problem:
     """Why an attempt at a shard failed. It travels between processes."""
 
     scope: Scope
-    """What is at fault; "machine" counts for nothing: a node was lost."""
+    """What is at fault. "machine" (a node was lost) does not count as a failure."""
     cause: str
-    """One sentence."""
+    """One sentence for the user."""
     details: str = ""
-    """The traceback, where nobody expected the error."""
+    """Traceback of an unexpected error."""
     is_death: bool = False
-    """Whether all that is known is that the worker is gone."""
+    """Whether nothing is known except that the worker is gone."""
     is_final: bool = False
-    """Whether the worker can do nothing about it, as a full disk: it is retired at once."""
+    """Whether the worker cannot recover, as from a full disk. It is then retired at once."""
     error: ReadableError | None = None
-    """What to raise if it ends the run."""
+    """The error to raise if the problem ends the run."""
     batch_size: int = 0
-    """With which it was attempted."""
+    """Batch size of the failed attempt."""
 
 
 @dataclass(frozen=True)
 class Requeue:
-    """The shard goes back into the queue: to its front, or behind the others, for it may not be the shard's fault."""
+    """Returns a shard to the queue: to its front, or to its end if the shard itself may be at fault."""
 
     shard: int
     is_next: bool
@@ -62,6 +63,8 @@ class Requeue:
 
 @dataclass(frozen=True)
 class GiveUp:
+    """Records a shard as permanently failed."""
+
     shard: int
     problem: Problem
     num_attempts: int
@@ -69,7 +72,7 @@ class GiveUp:
 
 @dataclass(frozen=True)
 class Replace:
-    """Another process takes the worker's place."""
+    """Replaces a worker's process by a new one."""
 
     worker: str
     cause: str
@@ -77,7 +80,7 @@ class Replace:
 
 @dataclass(frozen=True)
 class Retire:
-    """The worker gets nothing more."""
+    """Stops giving shards to a worker."""
 
     worker: str
     cause: str
@@ -85,7 +88,7 @@ class Retire:
 
 @dataclass(frozen=True)
 class End:
-    """The run ends; shards that are being made are finished first, unless it has to end now."""
+    """Ends the run. Shards in progress are finished first, unless `is_now`."""
 
     error: ReadableError | None
     cause: str = ""
@@ -100,33 +103,33 @@ class _Worker:
     execution: Execution
     shard: int | None = None
     since: float = 0.0
-    """When it last gave a sign of life."""
+    """Time of the worker's last sign of life."""
     batch_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=50))
     num_failed: int = 0
-    """Attempts in a row."""
+    """Consecutive failed attempts."""
 
 
 class Policy:
-    """Decides what follows from each event. Times are seconds of any clock that only goes forward."""
+    """Decides what follows from each event. Times are in seconds, of any monotonic clock."""
 
     def __init__(self, execution: Execution, *, is_begun: bool) -> None:
         self.execution = execution
         self.is_proven = is_begun
-        """Whether any shard of the clone is finished."""
+        """Whether any shard of the clone is finished, which shows that the settings work."""
         self.num_images = self.num_broken = 0
-        """Of first attempts."""
+        """Numbers of images, and of broken ones among them, of first attempts."""
         self.workers: dict[str, _Worker] = {}
         self.attempts: Counter[int] = Counter()
         self.deaths: Counter[int] = Counter()
 
     def on_start(self, worker: str, shard: int, now: float) -> Execution:
-        """A worker takes up a shard; returns how it makes it."""
+        """Notes that a worker starts a shard; returns the execution that it must use."""
         known = self.workers.setdefault(worker, _Worker(self.execution))
         known.shard, known.since = shard, now
         return known.execution
 
     def on_images(self, worker: str, num_first: int, num_broken: int, now: float) -> list[Decision]:
-        """A worker has made a batch, with so many images of first attempts; none are only a sign of life."""
+        """Notes that a worker has made a batch. `num_first` counts images of first attempts; 0 is a sign of life."""
         known = self.workers[worker]
         if num_first:
             known.batch_seconds.append(now - known.since)
@@ -140,11 +143,11 @@ class Policy:
         return []
 
     def forget(self, worker: str) -> None:
-        """What a worker was at is of no matter any more."""
+        """Notes that a worker's shard no longer matters."""
         self.workers[worker].shard = None
 
     def on_tick(self, now: float) -> list[tuple[str, Problem]]:
-        """The workers that hang, each with the problem that its shard ends with."""
+        """Returns the workers that hang, each with the problem of its attempt."""
         found = []
         for name, known in self.workers.items():
             limit = SECONDS_BEFORE_FIRST
@@ -157,13 +160,14 @@ class Policy:
         return found
 
     def on_end(self, worker: str, shard: int, problem: Problem | None) -> list[Decision]:
-        """An attempt at a shard has ended."""
+        """Notes that an attempt at a shard has ended; returns the decisions that follow."""
         known = self.workers[worker]
         known.shard = None
         if problem is None:
             self.is_proven = True
             known.num_failed = 0
-            self.deaths.clear()  # workers live, so none of the shards has yet been shown to kill them
+            # After a success, the earlier deaths no longer prove that a shard kills its workers.
+            self.deaths.clear()
             return []
         if problem.scope == "store" or (problem.scope == "config" and not self.is_proven):
             return [End(problem.error, problem.cause)]
@@ -191,7 +195,8 @@ class Policy:
         found: list[Decision] = [self._give_up(shard, problem) if is_over else Requeue(shard, is_next=False)]
         if known.num_failed >= MAX_FAILED_IN_A_ROW:
             return [*found, Retire(worker, problem.cause)]
-        known.batch_seconds.clear()  # its successor loads the model first
+        # The new process loads the model first, which takes longer than a batch.
+        known.batch_seconds.clear()
         found.append(Replace(worker, problem.cause))
         return [*found, End(None, problem.cause)] if self.deaths.total() >= MAX_DEATHS else found
 

@@ -1,6 +1,6 @@
-"""A run: shards handed out to workers, with an eye on what other runs are at, until all are made or no worker is left.
+"""Runs a job: hands out shards to workers until all are finished or no worker is left, and skips shards of other runs.
 
-What follows from failures is decided in `policy.py`; this is the loop that carries it out.
+`policy.py` decides what follows from failures. The loop in this module applies its decisions.
 """
 
 import contextlib
@@ -22,53 +22,56 @@ from builders.generation.generate_shard import sidecar_name
 
 Result = TypeVar("Result")
 
-SECONDS_BETWEEN_LOOKS, PATIENCE = 2.0, 10.0
-"""Between two looks at what other runs have made while nothing is free; at least so many times as long as a look takes."""
+SECONDS_BETWEEN_LOOKS, MIN_PAUSE_FACTOR = 2.0, 10.0
+"""Seconds between polls of other runs while no shard is free, and the least pause as a multiple of a poll's time."""
 SECONDS_OF_RATE = 120.0
-"""The rate that `status` shows is of this time."""
+"""Time window of the rate that `status` shows."""
 
 
 def run_shards(job: Job, workers: Workers, clock: Callable[[], float] = time.monotonic) -> Report:
-    """Has workers make the job's shards.
+    """Has workers make the job's shards; returns the report of the run.
 
-    Shards that another run is at are passed over until it has made them or is no more.
+    Shards that another run works on are skipped until it has finished them or has ended.
     """
-    return _Run(job, workers, clock).to_end()
+    return _Run(job, workers, clock).run()
 
 
 class _Queue:
-    """The shards that are still to be made, and what is known of what other runs do."""
+    """Shards that are still to be made. Those that other runs work on or have finished are skipped."""
 
     def __init__(self, job: Job, clock: Callable[[], float]) -> None:
         self.plan, self.heartbeat, self.storage = job.task.plan, job.heartbeat, job.heartbeat.storage
-        self.todo, self.clock, self.next_look = deque(job.shards), clock, 0.0
+        self.todo, self.clock, self.next_poll = deque(job.shards), clock, 0.0
         self.failed_before = {failure.shard for failure in read_failures(self.storage)}
         self.num_images_made = 0
-        """Images of shards that other runs have made since this one began."""
-        self.num_empty_looks = 0
+        """Images of shards that other runs have finished since this run began."""
+        self.num_empty_polls = 0
 
     def next(self) -> int | None:
-        """The next shard that nobody is at and that is not made; None where there is none now."""
-        if not self.todo or self.clock() < self.next_look:
+        """Returns the next shard that is neither finished nor in progress; None if there is none now."""
+        if not self.todo or self.clock() < self.next_poll:
             return None
         begun = time.monotonic()
         taken = shards_of(self.heartbeat.others())
         while (shard := next((shard for shard in self.todo if shard not in taken), None)) is not None:
             if self.storage.exists(sidecar_name(self.plan, shard)):
                 self._drop_made(shard)
-            elif self.storage.exists(shard_name(self.plan.recipe.split, shard)):  # of a clone that is put together
+            elif self.storage.exists(shard_name(self.plan.recipe.split, shard)):
+                # Another run has finalized a clone with this shard, perhaps a shorter clone that cut it short.
                 if shard not in self._drop_kept():
                     return shard
             else:
                 return shard
-            taken.add(shard)  # also where the listing does not show it yet
-        self._drop_made()  # somebody is at each of the rest, or was
-        self.num_empty_looks += 1
-        self.next_look = self.clock() + max(SECONDS_BETWEEN_LOOKS, PATIENCE * (time.monotonic() - begun))
+            # A listing may not show the finished shard yet.
+            taken.add(shard)
+        # Each remaining shard is in progress in another run, or was.
+        self._drop_made()
+        self.num_empty_polls += 1
+        self.next_poll = self.clock() + max(SECONDS_BETWEEN_LOOKS, MIN_PAUSE_FACTOR * (time.monotonic() - begun))
         return None
 
     def _drop_kept(self) -> set[int]:
-        """Leaves out what another run has put together since this one began: all, or a shorter clone's shards."""
+        """Removes and returns the shards of a clone, perhaps a shorter one, that another run has finalized."""
         num_kept = len(read_state(self.storage).kept(self.plan))
         kept = {shard for shard in self.todo if shard < num_kept}
         self.todo = deque(shard for shard in self.todo if shard >= num_kept)
@@ -76,20 +79,20 @@ class _Queue:
         return kept
 
     def drop_failed(self) -> list[Failure]:
-        """Leaves out what other runs have given up since this one began: the failures that were not there then."""
+        """Removes the shards that failed permanently in other runs since this run began; returns their failures."""
         found_now = read_failures(self.storage)
         theirs = {failure.shard: failure for failure in found_now if failure.shard not in self.failed_before}
         found = [theirs[shard] for shard in self.todo if shard in theirs]
         self.todo = deque(shard for shard in self.todo if shard not in theirs)
         return found
 
-    def _drop_made(self, beside: int | None = None) -> None:
-        """Leaves out what is made, by one listing: of the folder in which a shard lies, or of all."""
+    def _drop_made(self, near: int | None = None) -> None:
+        """Removes finished shards by one listing: of the folder of the shard `near`, or of all folders."""
         folder, requested = MAKING, list(self.todo)
-        if beside is not None:
-            number = beside // SHARDS_PER_FOLDER
+        if near is not None:
+            number = near // SHARDS_PER_FOLDER
             folder, requested = (
-                staging_folder(beside),
+                staging_folder(near),
                 [shard for shard in requested if shard // SHARDS_PER_FOLDER == number],
             )
         made = made_shards(self.plan, self.storage, requested, folder)
@@ -97,12 +100,12 @@ class _Queue:
         self.num_images_made += self.plan.count_samples(made)
 
 
-class _EndsNow(BaseException):
-    """The run ends without waiting for the shards that are being made."""
+class _EndNow(BaseException):
+    """Ends the run without waiting for shards in progress."""
 
 
 class _Run:
-    """The run as it goes on."""
+    """State and loop of a run."""
 
     def __init__(self, job: Job, workers: Workers, clock: Callable[[], float]) -> None:
         self.job, self.workers, self.clock = job, workers, clock
@@ -111,23 +114,24 @@ class _Run:
         self.queue = _Queue(job, clock)
         self.busy: dict[str, int] = {}
         self.images: dict[int, int] = {}
-        """Images made so far of each shard that is being made here."""
+        """Images made so far of each shard in progress here."""
         self.num_images_done = self.num_images_reported = 0
         self.rate = deque([(clock(), 0)])
         self.failures: list[Failure] = []
         self.causes: list[str] = []
         self.end: End | None = None
-        self.is_alone = False
-        """Whether the last look found nothing that is free."""
-        self.is_replaced = False
-        """Whether another run has put the clone together meanwhile."""
+        self.has_no_free_shard = False
+        """Whether the last poll found no free shard."""
+        self.is_finalized_elsewhere = False
+        """Whether another run has finalized the clone meanwhile."""
 
-    def to_end(self) -> Report:
-        with contextlib.suppress(_EndsNow):
+    def run(self) -> Report:
+        with contextlib.suppress(_EndNow):
             self._loop()
-        with contextlib.suppress(ReadableError, OSError):  # of a store that is gone
+        # The store may be gone.
+        with contextlib.suppress(ReadableError, OSError):
             self.job.heartbeat.show(())
-        is_left = bool(self.queue.todo or self.busy) and not self.is_replaced
+        is_left = bool(self.queue.todo or self.busy) and not self.is_finalized_elsewhere
         return Report(
             failures=self.failures,
             causes=self.causes,
@@ -152,26 +156,31 @@ class _Run:
             self._report_progress()
 
     def _is_ending(self) -> bool:
-        return self.end is not None or self.job.stop.is_requested or self.is_replaced or not self.workers.has_any()
+        return (
+            self.end is not None
+            or self.job.stop.is_requested
+            or self.is_finalized_elsewhere
+            or not self.workers.has_any()
+        )
 
     def _is_over(self) -> bool:
         if self.busy:
             return False
-        return self._is_ending() or not self.queue.todo or (self.is_alone and not self.job.waits_for_others)
+        return self._is_ending() or not self.queue.todo or (self.has_no_free_shard and not self.job.waits_for_others)
 
     def _hand_out(self) -> None:
-        """Gives every free worker a shard; may be called again after a store did not answer."""
+        """Gives every free worker a shard. May be called again after a store did not answer."""
         for worker in self.workers.free():
-            num_looks = self.queue.num_empty_looks
+            num_polls = self.queue.num_empty_polls
             shard = self.queue.next()
             if shard is None:
                 self.job.heartbeat.show(self.busy.values())
-                if self.queue.num_empty_looks > num_looks:
+                if self.queue.num_empty_polls > num_polls:
                     self.failures += self.queue.drop_failed()
-                    self.is_alone = True
+                    self.has_no_free_shard = True
                 return
             self.job.heartbeat.show([*self.busy.values(), shard])
-            self.is_alone = False
+            self.has_no_free_shard = False
             self.queue.todo.remove(shard)
             self.busy[worker] = shard
             self.images[shard] = 0
@@ -181,10 +190,11 @@ class _Run:
         if isinstance(event, Images):
             if (shard := self.busy.get(event.worker)) is not None:
                 self.images[shard] += event.num_kept
-                self._carry_out(self.policy.on_images(event.worker, event.num_first, event.num_broken, self.clock()))
+                self._apply(self.policy.on_images(event.worker, event.num_first, event.num_broken, self.clock()))
                 self._report_progress()
             return
-        if self.busy.get(event.worker) != event.shard:  # of a worker that was killed since
+        # The event may come from a process that was killed meanwhile.
+        if self.busy.get(event.worker) != event.shard:
             return
         del self.busy[event.worker]
         self.images.pop(event.shard)
@@ -193,12 +203,12 @@ class _Run:
             if event.shard in self.queue.failed_before:
                 self._retry_unreachable(partial(forget_failure, self.storage, event.shard))
         elif not self._retry_unreachable(partial(self.storage.exists, TARGET)):
-            self.is_replaced = True
+            self.is_finalized_elsewhere = True
             self.policy.forget(event.worker)
             return
-        self._carry_out(self.policy.on_end(event.worker, event.shard, event.problem))
+        self._apply(self.policy.on_end(event.worker, event.shard, event.problem))
 
-    def _carry_out(self, decisions: Sequence[Decision]) -> None:
+    def _apply(self, decisions: Sequence[Decision]) -> None:
         for decision in decisions:
             match decision:
                 case Requeue(shard, is_next):
@@ -212,12 +222,12 @@ class _Run:
                 case Retire(worker, cause):
                     self.workers.retire(worker)
                     self.causes.append(f"worker {worker}: {cause}")
-                    self.job.on_warning(f"worker {worker} gets nothing more: {cause}")
+                    self.job.on_warning(f"worker {worker} is retired: {cause}")
                 case End(error, cause, is_now):
                     self.end = decision
                     self.causes += [cause] if cause and error is None else []
                     if is_now:
-                        raise _EndsNow
+                        raise _EndNow
 
     def _retry_unreachable(self, call: Callable[[], Result]) -> Result:
         return retry_unreachable(call, self.job.task.patience, is_over=lambda: self.job.stop.is_requested)
@@ -230,7 +240,7 @@ class _Run:
         self._update_summary()
 
     def _update_summary(self) -> None:
-        """Puts images and rate into what `status` shows; the board's own thread writes it."""
+        """Updates images and rate in the heartbeat's summary for `status`; the heartbeat's own thread writes it."""
         when, made = self.clock(), self.policy.num_images
         if made > self.rate[-1][1]:
             self.rate.append((when, made))

@@ -1,4 +1,4 @@
-"""Signals that end a run early, as schedulers send them: SIGUSR1 ahead of a time limit, SIGTERM when the machine is taken."""
+"""Signals with which a batch system ends a run early: SIGUSR1 ahead of a time limit, SIGTERM at preemption."""
 
 import contextlib
 import signal
@@ -14,37 +14,40 @@ IS_STOPPED = 75
 
 
 class Preempted(BaseException):
-    """The run was told to stop at once; what is half made is dropped."""
+    """The run must end at once. Shards in progress are dropped."""
 
 
 class StoppedError(UserError):
-    """The run was asked to end early; what was finished is kept."""
+    """A signal ended the run early. Finished shards are kept."""
 
     def __init__(self) -> None:
-        super().__init__("stopped by a signal; what is finished is kept, run the command again to go on")
+        super().__init__("stopped by a signal; what is finished is kept, run the command again to continue")
 
 
 @dataclass
 class Stop:
-    """Whether the run was asked to end once what is in the making is finished."""
+    """Whether the run must end once the shards in progress are finished."""
 
     is_requested: bool = False
 
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Stop]:
-    """In the main thread: SIGUSR1 asks for a stop, SIGTERM raises `Preempted`."""
+    """In the main thread, makes SIGUSR1 request a stop, and SIGTERM raise `Preempted`."""
     stop = Stop()
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         stop.is_requested = True
 
-    def drop(number: int, frame: FrameType | None) -> None:
+    def preempt(number: int, frame: FrameType | None) -> None:
         raise Preempted
 
     before = {
         number: signal.signal(number, handler)
-        for number, handler in ((getattr(signal, "SIGUSR1", None), ask), (signal.SIGTERM, after_imports(drop)))
+        for number, handler in (
+            (getattr(signal, "SIGUSR1", None), request_stop),
+            (signal.SIGTERM, after_imports(preempt)),
+        )
         if number is not None
     }
     try:

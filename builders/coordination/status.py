@@ -1,4 +1,4 @@
-"""How far an output is, told from its files alone: from any machine that can list them, and without a server."""
+"""Reads the progress of an output from its files alone: from any machine that can list them, and without a server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,37 +17,39 @@ MAX_SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """A run that is at work."""
+    """An active run."""
 
     runner: str
     host: str
     pid: int
     shards: list[int]
     num_images: int
-    """Images made of the shards that it is at."""
+    """Images made so far of the shards in progress."""
     images_per_second: float
-    """Over the last two minutes."""
+    """Rate over the last two minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
+    """Progress of an output."""
+
     name: str
-    """The recipe's."""
+    """Name of the recipe."""
     num_samples: int
     num_shards: int
     num_samples_done: int
-    """Images of finished shards, and those made of the ones that runs are at."""
+    """Images of finished shards, and images made so far of shards in progress."""
     num_shards_done: int
     is_complete: bool
-    """Whether the clone is put together."""
+    """Whether the clone is finalized."""
     is_finalizing: bool
     runs: list[RunStatus]
-    """Those that are alive."""
+    """Active runs."""
     lost: list[int]
-    """Shards of runs that ended without a word; they will be made again."""
+    """Shards of runs that ended unexpectedly. They will be made again."""
     failures: list[Failure]
     verdicts: Verdicts
-    """Of the finished clone."""
+    """Verdicts on the images of the finished clone."""
 
     @property
     def images_per_second(self) -> float:
@@ -55,16 +57,16 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """At that rate."""
+        """Estimated time left at the current rate; None without a rate."""
         left = self.num_samples - self.num_samples_done
         return left / self.images_per_second if self.images_per_second else None
 
 
 def read_status(out: str) -> Status:
-    """What is done, running, lost and failed of the clone at `out`.
+    """Returns what is finished, running, lost and failed of the clone at `out`.
 
     Raises:
-        UserError: nothing is being made there.
+        UserError: the output holds no clone, and none is being made there.
     """
     storage = open_storage(out)
     state = read_state(storage)
@@ -94,7 +96,7 @@ def read_status(out: str) -> Status:
 
 
 def describe(status: Status) -> list[str]:
-    """The status in lines."""
+    """Formats the status as lines of text."""
     share = status.num_samples_done / status.num_samples
     lines = [
         f"{status.name}: {status.num_samples_done:,} of {status.num_samples:,} images ({share:.1%}), "
@@ -107,18 +109,18 @@ def describe(status: Status) -> list[str]:
     if status.is_complete:
         return [*lines, "the clone is complete"]
     if status.is_finalizing:
-        lines.append("the clone is being put together")
+        lines.append("the clone is being finalized")
     if (left := status.seconds_left) is not None:
         lines.append(f"{status.images_per_second:,.1f} images/s, {duration(left)} left at that rate")
     for run in status.runs:
         lines.append(
-            f"running: {run.runner} on {run.host} (process {run.pid}), {len(run.shards)} shards in the making, "
-            f"{run.num_images:,} images of them"
+            f"running: {run.runner} on {run.host} (process {run.pid}), {len(run.shards)} shards in progress, "
+            f"{run.num_images:,} of their images finished"
         )
     if not status.runs:
-        lines.append("no run is at work; 'fakeit-build make' goes on")
+        lines.append("no run is active; 'fakeit-build make' continues")
     if status.lost:
-        lines.append(f"lost: {_numbers(status.lost)}, of runs that ended without a word; they will be made again")
+        lines.append(f"lost: {_numbers(status.lost)}, whose runs ended unexpectedly; they will be made again")
     return [*lines, *(f"failed: {failure}" for failure in status.failures)]
 
 
@@ -138,7 +140,7 @@ def _numbers(shards: Sequence[int]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """Formats a duration in seconds, minutes or hours, whichever reads best."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

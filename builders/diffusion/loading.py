@@ -1,6 +1,6 @@
-"""Loading a text-to-image pipeline of diffusers and its safety checker: safetensors only, no remote code, never blackened.
+"""Loads a text-to-image pipeline of diffusers and its safety checker, from safetensors only and without remote code.
 
-The only place that imports diffusers, but for the script that trained the embedded model.
+The checker never blackens images. Only this module imports diffusers, and the script that trained the embedded model.
 """
 
 import gc
@@ -23,33 +23,33 @@ from builders.recipes.recipe import Recipe
 from builders.storage.hub_error import hub_error
 
 Check = Callable[[NDArray[np.uint8]], list[int]]
-"""A safety checker: images (n, height, width, 3) to verdicts, 1 flagged, 0 not."""
+"""A safety checker: maps images (n, height, width, 3) to n verdicts, 1 for flagged and 0 for not flagged."""
 
 
 @lru_cache(maxsize=1)
 def device() -> torch.device:
-    """The GPU of CUDA, or the CPU. Apple's mps is not used: nobody has compared its images with a CPU's."""
+    """Returns the CUDA GPU, or else the CPU. Apple's mps is not used: nobody has compared its images with a CPU's."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
         warnings.warn(
-            "images are made on the CPU: this machine's GPU is Apple's, and only CUDA's are used", stacklevel=1
+            "images are generated on the CPU: this machine has an Apple GPU, and only CUDA GPUs are used", stacklevel=1
         )
     return torch.device("cpu")
 
 
 def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
-    """The recipe's pipeline on the GPU, where there is one; recipes that differ in guidance or size share it.
+    """Returns the recipe's pipeline, on the GPU if there is one. Recipes that differ only in guidance or size share it.
 
     Raises:
-        UserError: the model cannot be found or is no text-to-image pipeline, or the scheduler is unknown.
+        UserError: the model cannot be found or is not a text-to-image pipeline, or the scheduler is unknown.
     """
     try:
         with quiet():
             pipeline, own = _loaded_modules(
                 *_source(recipe), recipe.dtype, execution.channels_last, execution.compile, execution.vae_slicing
             )
-    except Exception as error:  # whatever a damaged directory makes the libraries raise
+    except Exception as error:  # the libraries raise all kinds of errors for a damaged directory
         way_out = "give --model a Hub id or a directory of a text-to-image pipeline with safetensors"
         raise out_of_memory(recipe, execution, error) or hub_error(
             f"model '{recipe.model}' cannot be loaded", error, recipe.model, way_out
@@ -60,7 +60,7 @@ def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
 
 
 def out_of_memory(recipe: Recipe, execution: Execution, error: Exception) -> OutOfMemoryError | None:
-    """The sentence for a batch that fits into no memory, of a GPU or a CPU; None for any other error."""
+    """Returns the error to report for a batch that does not fit into memory (GPU or CPU); None for any other error."""
     words = ("allocate memory", "out of memory", "ALLOC_FAILED")
     is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
     if not is_memory:
@@ -73,7 +73,7 @@ def out_of_memory(recipe: Recipe, execution: Execution, error: Exception) -> Out
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the libraries' progress bars and notes while a model is loaded; afterwards they are as they were."""
+    """Silences the libraries' progress bars and warnings while a model is loaded, then restores their settings."""
     before = [library.utils.logging.get_verbosity() for library in (diffusers, transformers)]
     bars = [library.utils.logging.is_progress_bar_enabled() for library in (diffusers, transformers)]
     for library in (diffusers, transformers):
@@ -90,12 +90,12 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def process_settings(execution: Execution) -> Iterator[None]:
-    """Sets what bytes depend on for a whole process, threads and cuDNN's choice of algorithms, and sets it back."""
+    """Sets the process-wide settings that bytes depend on (CPU threads, cuDNN's algorithms), then restores them."""
     before = torch.get_num_threads()
     if before != execution.num_threads:
         torch.set_num_threads(execution.num_threads)
     try:
-        # cuDNN may choose among algorithms by timing them, and some of them add up in an order that changes.
+        # With `benchmark`, cuDNN times algorithms to choose one; some algorithms sum in a varying order.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
             yield
     finally:
@@ -104,10 +104,10 @@ def process_settings(execution: Execution) -> Iterator[None]:
 
 
 def load_check(recipe: Recipe, execution: Execution) -> Check | None:
-    """The model's own safety checker, as `recipe.safety` asks for it; None where there is none.
+    """Loads the model's own safety checker; returns None if `recipe.safety` is off, or if the model has no checker.
 
     Raises:
-        UserError: flagged images are to be dropped, but the model has no checker, or it cannot be loaded.
+        UserError: `recipe.safety` is drop but the model has no checker, or the checker cannot be loaded.
     """
     if recipe.safety == "off":
         return None
@@ -118,7 +118,7 @@ def load_check(recipe: Recipe, execution: Execution) -> Check | None:
         if (config.get("safety_checker") or [None, None])[1] != StableDiffusionSafetyChecker.__name__:
             if recipe.safety == "drop":
                 raise UserError(
-                    f"model '{recipe.model}' has no safety checker to drop images by; give --safety flag or off"
+                    f"model '{recipe.model}' has no safety checker, which drop needs; give --safety flag or off"
                 )
             return None
         with quiet():
@@ -135,37 +135,39 @@ def _source(recipe: Recipe) -> tuple[str, str | None]:
     return (recipe.model_dir, None) if recipe.model_dir else (recipe.model, recipe.revision)
 
 
-_load_engine: dict[tuple[Any, ...], tuple[Any, Any]] = {}
-"""The last model that was loaded, by what it was loaded with."""
+_last_loaded: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+"""The model that was loaded last, by the arguments that it was loaded with."""
 
 
 def _loaded_modules(*key: Any) -> tuple[Any, Any]:
-    """`_load_modules`, remembered. The last model goes before the next one comes, so that memory never holds two."""
-    if key not in _load_engine:
-        _load_engine.clear()
+    """Caches the last result of `_load_modules`. Frees it before another model is loaded, so memory never holds two."""
+    if key not in _last_loaded:
+        _last_loaded.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        _load_engine[key] = _load_modules(*key)
-    return _load_engine[key]
+        _last_loaded[key] = _load_modules(*key)
+    return _last_loaded[key]
 
 
 def _load_modules(
     source: str, revision: str | None, dtype: str, channels_last: bool, compiled: bool, vae_slicing: bool
 ) -> tuple[Any, Any]:
-    """The pipeline, and the scheduler it came with."""
+    """Loads the pipeline; returns it and the scheduler that it came with."""
     config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
     left_out: dict[str, Any] = {}
     if "safety_checker" in config:
         left_out = {"safety_checker": None, "requires_safety_checker": False}
     if config["_class_name"].startswith("StableDiffusionXL"):
-        left_out = {"add_watermarker": False}  # it would be added only where another package is installed
+        # A watermark would be added only on machines where another package is installed.
+        left_out = {"add_watermarker": False}
     pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
         source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, **left_out
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device())
-    for module in pipeline.components.values():  # diffusers 0.42 leaves SD 3's transformer in 32 bits
+    # diffusers 0.42 leaves SD 3's transformer in 32 bits.
+    for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module) and module.dtype != getattr(torch, dtype):
             module.to(getattr(torch, dtype))
     modules = pipeline.components
@@ -194,13 +196,13 @@ def _load_check(source: str, revision: str | None, dtype: str) -> Check:
     if loading["missing_keys"]:
         raise ValueError(f"its weights lack {min(loading['missing_keys'])}")
     checker.to(device())
-    # Pillow's resizing, for the other backend needs torchvision and gives other pixels.
+    # This extractor resizes with Pillow. The other backend needs torchvision and gives other pixels.
     extractor = transformers.CLIPImageProcessorPil.from_pretrained(source, subfolder="feature_extractor", **options)
 
     @torch.inference_mode()
     def check(images: NDArray[np.uint8]) -> list[int]:
         pixel_values = extractor(list(images), return_tensors="pt").pixel_values
-        # It blackens what it flags, so it gets images that nobody needs.
+        # The checker blackens the images that it flags, so it gets dummy images.
         _, flagged = checker(
             images=np.zeros((len(images), 1, 1, 3)), clip_input=pixel_values.to(device(), getattr(torch, dtype))
         )
@@ -210,7 +212,7 @@ def _load_check(source: str, revision: str | None, dtype: str) -> Check:
 
 
 def _compatible_scheduler(own: Any, name: str) -> Any:
-    """The model's scheduler exchanged for another one that samples the same kind of model."""
+    """Returns the named scheduler with the configuration of the model's own, if it samples the same kind of model."""
     known = {kind.__name__: kind for kind in own.compatibles}
     if name not in known:
         raise UserError(f"unknown scheduler '{name}' for this model; {suggest(name, sorted(known))}")

@@ -1,4 +1,4 @@
-"""Which model a recipe means: turns a name, a Hub id or a directory into a model with a revision that pins its bytes."""
+"""Pins a recipe's model: turns a name, a Hub id or a directory into a model with a revision that fixes its bytes."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from builders.storage.hub_error import hub_error
 
 SCHEDULER = "scheduler/scheduler_config.json"
 EMBEDDED = "fakeit/digits-sd"
-"""The small Stable Diffusion that ships with the package."""
+"""Name of the small Stable Diffusion that ships with the package."""
 
 
 def embedded_dir() -> Path:
-    """Pipeline directory of the embedded model."""
+    """Returns the pipeline directory of the embedded model."""
     return Path(str(files("builders.embedded"))) / "pipeline"
 
 
 def pin_embedded(recipe: Recipe) -> Recipe:
-    """`pin_pipeline` for the embedded model alone, which needs no look at the Hub."""
+    """Pins the embedded model, and leaves any other recipe as it is, so that the Hub is never contacted."""
     return pin_pipeline(recipe) if is_embedded(recipe) else recipe
 
 
@@ -32,11 +32,12 @@ def is_embedded(recipe: Recipe) -> bool:
 
 
 def pin_pipeline(recipe: Recipe) -> Recipe:
-    """The recipe with `revision`, `model_dir` and `scheduler` filled in: a directory is pinned by its content, a Hub id by
-    its commit.
+    """Returns the recipe with `revision`, `model_dir` and `scheduler` filled in.
+
+    The content of a directory pins it; a commit pins a Hub id.
 
     Raises:
-        UserError: the directory is no pipeline or differs from the recipe's revision, or the Hub cannot say the commit.
+        UserError: the directory is not a pipeline or differs from the recipe's revision, or the Hub gives no commit.
     """
     directory = str(embedded_dir()) if is_embedded(recipe) else recipe.model_dir
     if not directory and Path(recipe.model).is_dir():
@@ -46,7 +47,7 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
         return replace(recipe, scheduler=recipe.scheduler or _scheduler_on_hub(recipe))
     if not (Path(directory) / "model_index.json").is_file():
         raise UserError(
-            f"'{directory}' is no diffusers pipeline (no model_index.json); give --model a Hub id or a pipeline"
+            f"'{directory}' is not a diffusers pipeline (no model_index.json); give --model a Hub id or a pipeline"
         )
     digest = directory_digest(directory)
     if recipe.revision and recipe.revision != digest:
@@ -61,7 +62,10 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
 
 @lru_cache(maxsize=4)
 def directory_digest(directory: str) -> str:
-    """ "sha256:…" over the names and contents of a directory's json, text and safetensors files, the card left out."""
+    """Returns "sha256:…" over the names and contents of a directory's json, txt, safetensors and model files.
+
+    The model's card is left out.
+    """
     total = hashlib.sha256()
     for path in sorted(Path(directory).rglob("*")):
         if path.suffix in (".json", ".txt", ".safetensors", ".model"):
@@ -83,9 +87,9 @@ def _scheduler_on_hub(recipe: Recipe) -> str:
 
     try:
         path = huggingface_hub.hf_hub_download(recipe.model, SCHEDULER, revision=recipe.revision)
-    except Exception as error:  # whatever a missing network or an odd name makes the client raise
+    except Exception as error:  # the client raises all kinds of errors without a network or for an odd name
         raise hub_error(
-            f"cannot read which scheduler '{recipe.model}' has", error, recipe.model, "give --scheduler its class"
+            f"cannot read the scheduler of '{recipe.model}'", error, recipe.model, "give --scheduler its class"
         ) from None
     return _scheduler_name(Path(path))
 
@@ -94,12 +98,12 @@ def _commit(model: str, revision: str) -> str:
     if re.fullmatch("[0-9a-f]{40}", revision):
         return revision
     if revision.startswith("sha256:"):
-        raise UserError(f"model '{model}' lay in a directory, which is not here; give --model that directory")
+        raise UserError(f"model '{model}' was read from a local directory; give --model that directory")
     import huggingface_hub
 
     try:
         commit = huggingface_hub.model_info(model, revision=revision or None).sha
-    except Exception as error:  # whatever a missing network or an odd name makes the client raise
+    except Exception as error:  # the client raises all kinds of errors without a network or for an odd name
         what = f"cannot look up model '{model}' on the Hub"
         raise hub_error(what, error, model, "give --model a directory, or --revision a full commit") from None
     return str(commit)

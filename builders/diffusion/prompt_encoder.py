@@ -1,7 +1,7 @@
-"""Prompts as a pipeline's call takes them: embedded in batches of one shape, behind a cache bounded in bytes.
+"""Turns prompts into the arguments of a pipeline's call: embeds them in batches of one shape, behind a bounded cache.
 
-Invariant: a prompt's embedding depends on the prompt alone, not on what was embedded before or beside it. 365,000
-different prompts cost no more memory than the cache may hold.
+Invariant: a prompt's embedding depends on the prompt alone, not on earlier prompts or on the others of its batch.
+365,000 different prompts need no more memory than the cache may hold.
 """
 
 import inspect
@@ -16,10 +16,10 @@ from builders.errors import UserError
 
 CACHE_BYTES = 256 * 1024 * 1024
 ENCODE_BATCH = 8
-"""Prompts embedded together; fewer are filled up, because an embedding's last bits depend on the shape."""
+"""Prompts embedded together. Smaller batches are padded, because an embedding's last bits depend on the shape."""
 
 Embedding = dict[str, Tensor]
-"""One prompt's tensors by the keyword of the pipeline's call that takes them."""
+"""One prompt's tensors by keyword of the pipeline's call: (tokens, width), or (width,) if pooled."""
 
 EMBEDDINGS = {
     "StableDiffusionPipeline": ("prompt_embeds", "negative_prompt_embeds"),
@@ -31,14 +31,14 @@ EMBEDDINGS = {
     ),
     "FluxPipeline": ("prompt_embeds", "pooled_prompt_embeds"),
 }  # fmt: skip
-"""What `encode_prompt` of a pipeline returns, in its order. Other pipelines are given their prompts as text."""
+"""What `encode_prompt` of a pipeline returns, in order. Pipelines that are not listed get their prompts as text."""
 
 
 class PromptEncoder:
-    """prompt_encoder(prompts) is the part of the pipeline's keyword arguments that the prompts decide.
+    """Callable: prompt_encoder(prompts) returns those keyword arguments of the pipeline's call that prompts decide.
 
     Raises:
-        UserError: there is a negative prompt, and the pipeline cannot take it.
+        UserError: a negative prompt is given, but the pipeline takes none.
     """
 
     def __init__(self, pipeline: Any, negative_prompt: str, *, is_guided: bool) -> None:
@@ -57,6 +57,7 @@ class PromptEncoder:
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Returns embeddings (n, tokens, width) and pooled ones (n, width) by keyword, or the n prompts as text."""
         if self._names is None:
             negative = (
                 {} if self._negative_prompt is None else {"negative_prompt": [self._negative_prompt] * len(prompts)}
@@ -79,7 +80,7 @@ class PromptEncoder:
 
     @torch.inference_mode()
     def _encode(self, prompts: Sequence[str], negative_prompt: str | None = None) -> list[Embedding]:
-        """The embedding of each prompt, or of the negative prompt beside it."""
+        """Returns the embedding of each prompt (at most `ENCODE_BATCH`), or of the negative prompt if one is given."""
         assert self._names is not None
         parameters = inspect.signature(self._pipeline.encode_prompt).parameters
         filled = [*prompts, *[""] * (ENCODE_BATCH - len(prompts))]
@@ -88,7 +89,7 @@ class PromptEncoder:
         if "do_classifier_free_guidance" in parameters:
             options |= {
                 "do_classifier_free_guidance": negative_prompt is not None,
-                # Each pipeline has its own idea of an empty negative prompt: SDXL takes zeros.
+                # None selects the pipeline's own empty negative prompt, which is all zeros in SDXL.
                 "negative_prompt": [negative_prompt] * len(filled) if negative_prompt else None,
             }
         tensors = dict(zip(self._names, self._pipeline.encode_prompt(**options), strict=False))

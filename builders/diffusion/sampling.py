@@ -1,7 +1,7 @@
-"""Making batches of images with a pipeline of diffusers.
+"""Generates batches of images with a pipeline of diffusers.
 
-Invariant: an image's bytes depend on its own seed and prompt and on the shape of its batch, never on its neighbors: each
-image has its own generator, prompts are encoded in one shape, and a short batch is filled up to the full size.
+Invariant: an image's bytes depend on its own seed and prompt and on the shape of its batch, never on its neighbors.
+Each image has its own generator, prompts are encoded in one shape, and a short batch is padded to the full size.
 """
 
 import re
@@ -26,20 +26,21 @@ from builders.versions import versions
 
 
 class Sampler:
-    """sampler(samples) makes one image for each sample; see `engines/base.py`."""
+    """Callable: sampler(samples) generates one image for each sample; see `engines/base.py`."""
 
     def __init__(self, recipe: Recipe, execution: Execution, packages: Sequence[str]) -> None:
         self.recipe, self.execution = recipe, execution
-        with self._sentences():
+        with self._report_out_of_memory():
             self.check = load_check(recipe, execution)
             self.pipeline = load_pipeline(recipe, execution)
-            self.scheduler = self.pipeline.scheduler  # others may share the pipeline, with another scheduler
+            # Other samplers may share the pipeline with another scheduler, so each call sets this one again.
+            self.scheduler = self.pipeline.scheduler
             self.encode = PromptEncoder(self.pipeline, recipe.negative_prompt, is_guided=recipe.guidance_scale > 1)
             self.environment = environment(self.pipeline, packages)
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
         filled = [*samples, *[samples[-1]] * (self.execution.batch_size - len(samples))]
-        with self._sentences(), process_settings(self.execution):
+        with self._report_out_of_memory(), process_settings(self.execution):
             pixels, vae_dtypes = self._run(filled)
             images = (np.nan_to_num(pixels) * 255).round().astype(np.uint8)
             verdicts = self.check(images) if self.check else [-1] * len(images)
@@ -50,7 +51,7 @@ class Sampler:
         ]
 
     def _run(self, samples: Sequence[Sample]) -> tuple[NDArray[np.floating[Any]], list[str]]:
-        """Images (n, height, width, 3) in [0, 1], and the arithmetic in which each was decoded."""
+        """Returns images (n, height, width, 3) in [0, 1], and the floating-point type in which each was decoded."""
         recipe, pipeline = self.recipe, self.pipeline
         pipeline.scheduler = self.scheduler
         decode = safe_decode(pipeline)
@@ -66,27 +67,28 @@ class Sampler:
                     output_type="np",
                 ).images
         except ValueError as error:
-            raise UserError(f"the model cannot generate so ({first_line(error)}); change that setting") from None
+            raise UserError(f"the model refuses a setting ({first_line(error)}); change that setting") from None
         if images.shape[1:3] != (recipe.height, recipe.width):
             height, width = images.shape[1:3]
             raise UserError(
-                f"the model makes {width}x{height} of --width {recipe.width} --height {recipe.height}; give sizes it can make"
+                f"the model generates {width}x{height} for --width {recipe.width} --height {recipe.height}; "
+                "give a size that it supports"
             )
         return images, decode.dtypes if decode else [""] * len(images)
 
     @contextmanager
-    def _sentences(self) -> Iterator[None]:
-        """Turns every out-of-memory error into a sentence with the batch size to try."""
+    def _report_out_of_memory(self) -> Iterator[None]:
+        """Turns every out-of-memory error into an `OutOfMemoryError` that names the batch size to try."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if sentence := out_of_memory(self.recipe, self.execution, error):
-                raise sentence from None
+            if readable := out_of_memory(self.recipe, self.execution, error):
+                raise readable from None
             raise
 
 
 def environment(pipeline: Any, packages: Sequence[str]) -> dict[str, str]:
-    """Versions, hardware and settings of this process that pixels may depend on."""
+    """Returns the versions, hardware and settings of this process that pixels may depend on."""
     found = {**versions(*packages), **_device_facts()}
     denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     processors = {type(processor).__name__ for processor in getattr(denoiser, "attn_processors", {}).values()}
@@ -119,7 +121,7 @@ def _device_facts() -> dict[str, str]:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver, as its kernel module says it."""
+    """Returns the version of NVIDIA's driver, which its kernel module reports."""
     try:
         found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path("/proc/driver/nvidia/version").read_text())
     except OSError:
@@ -128,11 +130,11 @@ def _driver() -> str:
 
 
 def find_broken(pixels: NDArray[np.floating[Any]], images: NDArray[np.uint8]) -> set[int]:
-    """Which images have values that are not finite, or are of one flat color in 8 bits.
+    """Returns the indices of images that have non-finite values, or are one flat color in 8 bits.
 
     Args:
-        pixels: (n, height, width, 3), as the pipeline gives them.
-        images: The same in 8 bits.
+        pixels: (n, height, width, 3), as the pipeline returns them.
+        images: The same images in 8 bits.
     """
     is_finite = np.isfinite(pixels.sum(axis=(1, 2, 3)))
     is_flat = (images == images[:, :1, :1]).all(axis=(1, 2, 3))

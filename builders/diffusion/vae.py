@@ -1,4 +1,4 @@
-"""Decoding latents where 16 bits overflow: the autoencoder alone runs once more in 32 bits, for the image concerned alone.
+"""Decodes latents again in 32 bits if 16 bits overflow: only the autoencoder, and only for the image that overflowed.
 
 Invariant: an image's pixels do not depend on whether its neighbors overflowed.
 """
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 class SafeDecode:
-    """Takes the place of a pipeline's `vae.decode`; every pipeline of diffusers decodes through it."""
+    """Replaces a pipeline's `vae.decode`, which every pipeline of diffusers calls to decode."""
 
     def __init__(self, vae: Any) -> None:
         self.vae, self.decode = vae, vae.decode
         self.dtypes: list[str] = []
-        """For each image of the last batch the arithmetic in which it was decoded, such as "float16"."""
+        """Floating-point type in which each image of the last batch was decoded, such as "float16"."""
 
     def __call__(self, latents: Tensor, *arguments: Any, **options: Any) -> Any:
-        """Decodes latents (n, c, h, w) to images (n, 3, height, width), returned as the pipeline asks for them."""
+        """Decodes latents (n, c, h, w) to images (n, 3, height, width), returned as the pipeline requests them."""
         dtype = self.vae.dtype
         decoded = self.decode(latents, *arguments, **options)
         images = decoded[0] if isinstance(decoded, tuple) else decoded.sample
@@ -38,7 +38,7 @@ class SafeDecode:
 
 
 def safe_decode(pipeline: Any) -> SafeDecode | None:
-    """The pipeline's `SafeDecode`, put in place where it is not there yet; None for a pipeline without autoencoder."""
+    """Returns the pipeline's `SafeDecode`, which the first call installs; None without an autoencoder."""
     vae = getattr(pipeline, "vae", None)
     if vae is None:
         return None

@@ -1,4 +1,4 @@
-"""The real digits (`builders/classes/digits.py`) as the embedded model sees them: before backdrops, and as class folders.
+"""The real digits (`builders/classes/digits.py`) in other forms: on backdrops for the embedded model, as class folders.
 
 python -m builders.embedded.digits OUT     # writes OUT/train/<wnid>/*.png and OUT/test/<wnid>/*.png
 """
@@ -14,8 +14,8 @@ from PIL import Image
 from builders.classes.class_list import read_class_table
 from builders.classes.digits import SIZE, compose, enlarge, load_digits_split
 
-# Backdrops: one painter per Places scene. Each returns (32, 32, 3), 0 to 255, no brighter than about 150.
 DrawBackground = Callable[[np.random.Generator], NDArray[np.float32]]
+"""Draws the backdrop of one scene: (32, 32, 3), 0 to 255, no brighter than about 150."""
 
 
 def _gradient(top: tuple[float, ...], bottom: tuple[float, ...]) -> NDArray[np.float32]:
@@ -97,7 +97,7 @@ BACKDROPS: dict[str, DrawBackground] = {
 
 
 def write_class_folders(out: Path) -> None:
-    """Both parts as PNG class folders: `<part>/<wnid>/<row of load_digits>.png`."""
+    """Writes both splits as class folders of PNG files: `<split>/<wnid>/<row of load_digits>.png`."""
     wnids = [entry.wnid for entry in read_class_table("digits")]
     for split in ("train", "test"):
         for ink, label, row in zip(*load_digits_split(split), strict=True):

@@ -1,9 +1,9 @@
-"""Trains the embedded Stable Diffusion: VAE, then text encoder and UNet together, on 1,200 real handwritten digits.
+"""Trains the embedded Stable Diffusion on 1,200 handwritten digits: first the VAE, then text encoder and UNet together.
 
-Everything is drawn from one fixed seed. It sees the training part of the digits only (builders/classes/digits.py), with
-small turns, scalings and shifts, on black for the prompts without {b} and before a painted backdrop for the one with it.
+One fixed seed determines everything. The model sees only the training split of the digits (builders/classes/digits.py),
+with small rotations, scalings and shifts: on black for prompts without {b}, on a drawn backdrop for the one with it.
 
-    python -m builders.embedded.train [--out DIR]      # about 50 minutes on two cores; writes a diffusers pipeline directory
+    python -m builders.embedded.train [--out DIR]      # about 50 minutes on two cores; writes a pipeline directory
 """
 
 import json
@@ -37,24 +37,24 @@ HIDDEN = 96
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     out: Path = Path(__file__).parent / "pipeline"
-    """Where the pipeline directory is written."""
+    """Pipeline directory to write."""
     seed: int = 0
     """Seed of every random draw."""
     variants: int = 20
-    """Augmented pictures of each training digit, on black and before backdrops alike."""
+    """Augmented images of each training digit on black, and as many on backdrops."""
     vae_steps: int = 1200
-    """Optimiser steps of the autoencoder, 64 pictures each."""
+    """Optimizer steps of the autoencoder, 64 images each."""
     steps: int = 6000
-    """Optimiser steps of text encoder and UNet, `captions_per_step` x `images_per_caption` latents each."""
+    """Optimizer steps of text encoder and UNet, `captions_per_step` x `images_per_caption` latents each."""
     captions_per_step: int = 32
     images_per_caption: int = 4
     caption_dropout: float = 0.1
-    """Share of captions replaced by the empty one, for classifier-free guidance."""
+    """Fraction of captions replaced by the empty one, for classifier-free guidance."""
     learning_rate: float = 1e-3
 
 
 def draw_variant(scan: NDArray[np.float32], draw: DrawBackground | None, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A scan (8, 8), a little turned, scaled and shifted, as a picture (3, 32, 32)."""
+    """Returns a scan (8, 8), slightly rotated, scaled and shifted, as an image (3, 32, 32)."""
     ink = enlarge(
         scan,
         rotation=rng.uniform(-8, 8),
@@ -65,9 +65,9 @@ def draw_variant(scan: NDArray[np.float32], draw: DrawBackground | None, rng: np
 
 
 def make_images(variants: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Training pictures (class, scene, n, 3, 32, 32): as many black scenes as backdrops, black ones first.
+    """Returns training images (class, scene, n, 3, 32, 32): as many black scenes as backdrops, black ones first.
 
-    Every scan comes `variants` times on black and `variants` times before backdrops.
+    Every scan appears `variants` times on black and `variants` times on backdrops.
     """
     ink, labels, _ = load_digits_split("train")
     num_per_scene = 120 * variants // len(BACKDROPS)
@@ -86,7 +86,7 @@ def make_images(variants: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def caption_table() -> list[tuple[str, int, int]]:
-    """Every caption with its class and its scene number in `make_images` (-1: any black one)."""
+    """Returns every caption with its class and its scene index in `make_images` (-1: any black scene)."""
     table = []
     scenes = list(BACKDROPS)
     for template in TEMPLATES.values():
@@ -102,7 +102,7 @@ def caption_table() -> list[tuple[str, int, int]]:
 
 
 def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
-    """A byte-level BPE with the words of the captions, which can still spell any text."""
+    """Trains a byte-level BPE that has a token for each word of the captions, and can still encode any text."""
     trainer = trainers.BpeTrainer(
         vocab_size=2000,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -163,7 +163,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def cosine_rate(step: int, num_steps: int, peak: float, warm_up: int = 200) -> float:
-    """Learning rate at a step: linear warm-up, then a cosine down to a hundredth of the peak."""
+    """Returns the learning rate at a step: linear warm-up, then a cosine down to a hundredth of the peak."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
     progress = (step - warm_up) / max(1, num_steps - warm_up)
@@ -171,8 +171,8 @@ def cosine_rate(step: int, num_steps: int, peak: float, warm_up: int = 200) -> f
 
 
 def optimize(optimizer: torch.optim.Optimizer, module: nn.Module, loss: Tensor, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -180,7 +180,7 @@ def optimize(optimizer: torch.optim.Optimizer, module: nn.Module, loss: Tensor, 
 
 
 def train_vae(images: Tensor, config: TrainingConfig, device: str) -> AutoencoderKL:
-    """The autoencoder of pictures in [-1, 1]: mean absolute plus squared error, and a small KL term."""
+    """Trains the autoencoder on images in [-1, 1]: mean absolute plus squared error, and a small KL term."""
     vae = build_vae().to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=0.0)
     order = torch.Generator().manual_seed(config.seed + 1)
@@ -197,7 +197,7 @@ def train_vae(images: Tensor, config: TrainingConfig, device: str) -> Autoencode
 
 @torch.inference_mode()
 def encode_images(vae: AutoencoderKL, images: Tensor, device: str) -> Tensor:
-    """Latents (n, 4, 8, 8), scaled to unit variance; sets the VAE's scaling factor."""
+    """Returns latents (n, 4, 8, 8), scaled to unit variance, and sets the VAE's scaling factor."""
     latents = torch.cat([vae.encode(b.to(device).float() / 127.5 - 1).latent_dist.mean for b in images.split(500)])
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     return latents * vae.config.scaling_factor
@@ -206,9 +206,12 @@ def encode_images(vae: AutoencoderKL, images: Tensor, device: str) -> Tensor:
 def train_denoiser(
     latents: Tensor, config: TrainingConfig, device: str
 ) -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
-    """Text encoder and UNet, noise prediction on the schedule of Stable Diffusion; returns their moving averages.
+    """Trains text encoder and UNet to predict noise on Stable Diffusion's schedule; returns their moving averages.
 
-    `latents` is (class, scene, variant, 4, 8, 8), on the device.
+    Args:
+        latents: (class, scene, variant, 4, 8, 8), on the device.
+        config: Numbers of steps and captions, and rates.
+        device: "cuda" or "cpu".
     """
     table = caption_table()
     tokenizer = train_tokenizer([caption for caption, _, _ in table])

@@ -1,10 +1,10 @@
-"""What every engine is: a module that says what it can do, and whose `load` returns the call that makes images.
+"""The interface of engines: an engine is a module that declares what it can do, and whose `load` returns a callable.
 
     generate = engine("diffusion").load(recipe, execution)
-    images = generate(samples)             # at most execution.batch_size of them, one GeneratedImage each, in their order
+    images = generate(samples)             # at most execution.batch_size samples; one GeneratedImage each, in order
     generate.environment                   # versions, device and settings that the bytes depend on
 
-An engine of another package is an entry point in the group "fakeit.engines".
+Other packages add engines through entry points in the group "fakeit.engines".
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ class GeneratedImage:
     image: NDArray[np.uint8] | bytes
     """RGB pixels (height, width, 3), or a file that already has the recipe's image format."""
     nsfw: int = -1
-    """Verdict of a safety checker: 1 flagged, 0 not, -1 not checked."""
+    """Verdict of the safety checker: 1 flagged, 0 not flagged, -1 not checked."""
     is_broken: bool = False
-    """Whether it has values that are not finite, or is of one flat color."""
+    """Whether the image has non-finite values, or is one flat color."""
     vae_dtype: str = ""
-    """Arithmetic in which the autoencoder decoded it; "" where there is none."""
+    """Floating-point type in which the autoencoder decoded the image; "" without an autoencoder."""
     change: str = ""
-    """What was done to a real image, such as turned; "" for one that is kept as it is."""
+    """How a real image was changed, such as "turned"; "" for a file that is kept as it is."""
     problem: str = ""
-    """Why there is no image, of a file that cannot be read."""
+    """Why a file cannot be read, so that there is no image; "" otherwise."""
 
 
 class Generate(Protocol):
@@ -45,51 +45,51 @@ class Generate(Protocol):
 
 class Engine(Protocol):
     USES_GPU: bool
-    """Whether a worker gets a GPU of its own, where there is one."""
+    """Whether each worker gets a GPU of its own, if the machine has GPUs."""
     IS_SYNTHETIC: bool
-    """Whether images are made from prompts, and an image that was rejected can be made again with another seed."""
+    """Whether images are generated from prompts, so that a rejected image can be generated again with another seed."""
     HAS_TOKENIZERS: bool
-    """Whether the model's folder has tokenizers by which the length of prompts is counted."""
+    """Whether the model's folder has tokenizers, which count the tokens of prompts."""
     PACKAGES: tuple[str, ...]
-    """Packages that the bytes depend on."""
+    """Packages whose versions the bytes depend on."""
 
     def check(self, recipe: Recipe, num_rounds: int) -> None:
-        """Checks what no image can be made with.
+        """Checks that the engine can make the images of a recipe for this many rounds.
 
         Raises:
-            UserError: a setting is out of range, or not for this engine.
+            UserError: a setting is out of range, or this engine does not support it.
         """
 
     def pin(self, recipe: Recipe) -> Recipe:
-        """The recipe with `revision`, `model_dir` and whatever else names its source for ever.
+        """Returns the recipe with `revision`, `model_dir` and whatever else identifies its source permanently.
 
         Raises:
-            UserError: the source is not there, or another one than the recipe was made with.
+            UserError: the source does not exist, or is not the one that the recipe was made with.
         """
 
     def describe(self, recipe: Recipe) -> str:
-        """A line for lists of recipes."""
+        """Returns one line about the recipe, for lists of recipes."""
 
     def json_fields(self, recipe: Recipe) -> dict[str, Any]:
-        """The fields of every sample's json that tell the engine's settings."""
+        """Returns the fields of every sample's json that record the engine's settings."""
 
     def load(self, recipe: Recipe, execution: Execution) -> Generate:
-        """Makes ready, once a process.
+        """Loads the source and returns the callable that makes images; called once per process.
 
         Raises:
-            UserError: the source cannot be loaded so.
+            UserError: the source cannot be loaded with these settings.
         """
 
 
 def engine(name: str) -> Engine:
-    """The engine of that name.
+    """Returns the engine with this name.
 
     Raises:
-        UserError: there is none, or what it stands on is not installed.
+        UserError: there is no such engine, or a package that it needs is not installed.
     """
     return cast(Engine, find_plugin("engines", name))
 
 
 def pin_model(recipe: Recipe) -> Recipe:
-    """The recipe with its source named for ever, as its engine does it."""
+    """Returns the recipe with its source pinned by its engine; see `Engine.pin`."""
     return engine(recipe.engine).pin(recipe)

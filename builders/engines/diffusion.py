@@ -1,6 +1,7 @@
-"""The engine that generates with a text-to-image pipeline of diffusers: Stable Diffusion 1.x and 2.x, SDXL, SD 3, Flux, …
+"""The engine that generates images with a pipeline of diffusers: Stable Diffusion 1.x and 2.x, SDXL, SD 3, Flux, …
 
-What it can do is here, and imports neither torch nor diffusers; `pipelines/sampling.py` does the work.
+This module only declares what the engine can do, and imports neither torch nor diffusers. `diffusion/sampling.py` does
+the work.
 """
 
 from typing import Any

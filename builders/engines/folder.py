@@ -1,7 +1,7 @@
-"""The engine that makes nothing: real images from class folders, `<source>/<class>/…/<image>`, in sorted order.
+"""The engine that reads real images from class folders, `<source>/<class>/…/<image>`, in sorted order.
 
-A file that already has the clone's format, and looks the same to every reader, is kept byte for byte; any other is encoded
-again (`images/encode.py`).
+A file is kept byte for byte if it already has the clone's format and looks the same to every reader. Any other file is
+encoded again (`images/encode.py`).
 """
 
 import hashlib
@@ -28,10 +28,10 @@ PACKAGES = ("pillow",)
 
 
 def pin(recipe: Recipe) -> Recipe:
-    """The recipe of real images with `revision`, a hash over their files' names and contents.
+    """Returns the recipe of real images with `revision`, a hash over the names and contents of their files.
 
     Raises:
-        UserError: there is no source, it has broken images, or others than the recipe was made with.
+        UserError: no source is given, it has broken images, or its images are not those that the recipe was made with.
     """
     if not recipe.model_dir:
         raise UserError("real images need their source; give --source DIR, a directory of class folders")
@@ -40,7 +40,7 @@ def pin(recipe: Recipe) -> Recipe:
     if recipe.revision and recipe.revision != source.digest:
         raise UserError(
             f"the images in '{recipe.model_dir}' are {source.digest}, but the recipe was made with {recipe.revision}; "
-            "give --source the images that it was made of, or make another clone"
+            "give --source the images that it was made with, or make another clone"
         )
     return replace(recipe, revision=source.digest)
 

@@ -1,4 +1,4 @@
-"""The clone's table of contents, `clone.json`, and the names of its files.
+"""The manifest of a clone, `clone.json`, and the names of the clone's files.
 
 Invariant: `clone.json` is written last; a clone without it is unfinished.
 """
@@ -24,51 +24,51 @@ SHARDS_PER_FOLDER = 1000
 SHARDS_PER_METADATA_FILE = 100
 MAX_FILE_BYTES = 1 << 40
 MAX_SAMPLES = 10**7
-"""Of a shard."""
+"""Upper limit for the number of samples in a shard, and for the indexes that a shard's entry holds."""
 SHA256 = re.compile("[0-9a-f]{64}")
 FILE_NAME = re.compile(r"(data|metadata)/[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 
 def shard_name(split: str, shard: int) -> str:
-    """Where a shard lies in a finished clone: "data/000/train-000000.tar"."""
+    """Returns the name of a shard in a finished clone, such as "data/000/train-000000.tar"."""
     return f"data/{shard // SHARDS_PER_FOLDER:03d}/{split}-{shard:06d}.tar"
 
 
 def metadata_name(split: str, number: int) -> str:
-    """The number-th metadata file, which holds shards 100 x number onwards, a row group each."""
+    """Returns the name of the number-th metadata file. It holds 100 shards from 100 x number on, one row group each."""
     return f"metadata/{split}-{number:05d}.parquet"
 
 
 def staging_folder(shard: int) -> str:
-    """Where a shard's files lie while the clone is being made."""
+    """Returns the folder that holds a shard's files while the clone is being made."""
     return f"{MAKING}/{shard // SHARDS_PER_FOLDER:03d}"
 
 
 def staging_stem(split: str, shard: int, recipe_hash: str, end_round: int) -> str:
-    """What the names of a shard's files begin with while the clone is being made.
+    """Returns what the names of a shard's files begin with while the clone is being made.
 
-    The names say of which recipe and rounds the shard is: so a listing tells what is made, and a shard that ends a clone is
-    another one than its namesake in a longer clone.
+    The name contains the recipe's hash, so a listing shows which shards of this recipe are made. It also contains the
+    end round: the last shard of a clone may be shorter than the shard of the same number in a longer clone.
     """
     return f"{staging_folder(shard)}/{split}-{shard:06d}-{end_round}-{recipe_hash[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """How many of a shard's images were flagged or broken."""
+    """Counts of a shard's images that were flagged or broken."""
 
     num_unchecked: int = 0
-    """Images that no safety checker saw."""
+    """Number of images that no safety checker saw."""
     flagged: dict[str, int] = field(default_factory=dict)
-    """By class: images that were flagged and kept."""
+    """Number of images of each class that were flagged and kept."""
     broken: dict[str, int] = field(default_factory=dict)
-    """By class: images that came out broken at every attempt, and were kept."""
+    """Number of images of each class that were broken at every attempt, and were kept."""
     remade: dict[str, int] = field(default_factory=dict)
-    """By class: attempts that were flagged or broken, and made again with another seed."""
+    """Number of attempts of each class that were flagged or broken, so that another seed was tried."""
 
     @classmethod
     def of(cls, rows: list[dict[str, Any]]) -> "Verdicts":
-        """Counts samples by their fields; rows without any are left out."""
+        """Counts the samples of a shard from their json fields; samples without fields are left out."""
         rows = [row for row in rows if row]
         remade: Counter[str] = Counter()
         for row in rows:
@@ -83,12 +83,12 @@ class Verdicts:
 
     @classmethod
     def total(cls, verdicts: Iterable["Verdicts"]) -> "Verdicts":
-        """The counts of several shards added up."""
+        """Adds up the counts of several shards."""
         num_unchecked, sums = 0, {name: Counter[str]() for name in ("flagged", "broken", "remade")}
-        for some in verdicts:
-            num_unchecked += some.num_unchecked
+        for verdict in verdicts:
+            num_unchecked += verdict.num_unchecked
             for name, total in sums.items():
-                total.update(getattr(some, name))
+                total.update(getattr(verdict, name))
         return cls(num_unchecked=num_unchecked, **{name: _sorted(total) for name, total in sums.items()})
 
 
@@ -107,12 +107,12 @@ class FileEntry:
 class ShardEntry(FileEntry):
     num_samples: int
     environment: int
-    """Position in `Manifest.environments` of the versions and the device it was made with."""
+    """Index into `Manifest.environments`: the versions and the device that the shard was made with."""
     execution: int = 0
-    """Position in `Manifest.executions` of how it was computed: batch size, threads, …"""
+    """Index into `Manifest.executions`: how the shard was computed (batch size, threads, …)."""
     verdicts: Verdicts = Verdicts()
     changes: dict[str, int] = field(default_factory=dict)
-    """How many of a real set's images were turned upright or converted; nothing for images kept as they are."""
+    """Number of real images by the change made to them (turned upright, converted). Unchanged images do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class Manifest:
     executions: list[dict[str, Any]]
     shards: list[ShardEntry]
     metadata: list[FileEntry]
-    """The metadata files in their order."""
+    """The metadata files, in their order."""
 
     @property
     def num_samples(self) -> int:
@@ -140,11 +140,11 @@ class Manifest:
         return sum(shard.num_bytes for shard in self.shards)
 
     def verdict_totals(self) -> Verdicts:
-        """The shards' counts added up."""
+        """Returns the verdicts of all shards added up."""
         return Verdicts.total(shard.verdicts for shard in self.shards)
 
     def change_totals(self) -> dict[str, int]:
-        """The shards' counts of changed images added up."""
+        """Returns the numbers of changed images of all shards added up."""
         total: Counter[str] = Counter()
         for shard in self.shards:
             total.update(shard.changes)
@@ -152,7 +152,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """sha256 over the shards' own, in their order: two clones with the same digest hold the same bytes."""
+        """sha256 over the sha256s of the shards, in their order. Clones with the same digest hold the same bytes."""
         return hashlib.sha256("\n".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
 
     def to_json(self) -> bytes:
@@ -167,10 +167,10 @@ class Manifest:
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
-    """A `clone.json`, checked in types and totals. Fields that this version does not know are passed over.
+    """Parses a `clone.json`, and checks its types and totals. Fields that this version does not know are ignored.
 
     Raises:
-        UserError: it is no manifest, of another format, or its totals disagree with its shards.
+        UserError: the content is not a manifest, has another format, or its totals disagree with its shards.
     """
     try:
         fields = json.loads(content)
@@ -183,31 +183,31 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         totals = {name: (fields[name], getattr(manifest, name)) for name in ("num_samples", "num_bytes", "digest")}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"'{where}' is no clone manifest ({type(error).__name__}: {error}); make the clone again"
+            f"'{where}' is not a clone manifest ({type(error).__name__}: {error}); make the clone again"
         ) from None
-    for name, (said, found) in totals.items():
-        if said != found:
-            raise UserError(f"'{where}' says {name} {said!r}, but its shards add up to {found}; make the clone again")
+    for name, (stated, found) in totals.items():
+        if stated != found:
+            raise UserError(f"'{where}' states {name} {stated!r}, but its shards give {found!r}; make the clone again")
     return manifest
 
 
 def check_version(version: object, where: str) -> None:
-    """Checks that a manifest's format is the one that this version reads.
+    """Checks that a manifest has the format that this version reads.
 
     Raises:
-        UserError: it is another one.
+        UserError: it has another format.
     """
     if version == 1:
         raise UserError(f"'{where}' has clone format 1; use fakeit 0.1 for it, or make the clone again")
     if version != FORMAT_VERSION:
         raise UserError(
-            f"'{where}' has clone format {version!r}, this version of fakeit reads format {FORMAT_VERSION}; "
+            f"'{where}' has clone format {version!r}, but this version of fakeit reads format {FORMAT_VERSION}; "
             "install a newer one"
         )
 
 
 def known_fields(kind: Any, fields: dict[str, Any]) -> Any:
-    """A dataclass from those of some fields that it has."""
+    """Makes a dataclass from a dictionary, ignoring the keys that are not fields of the dataclass."""
     return kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.name in fields})
 
 
@@ -217,7 +217,11 @@ def _shard_entry(fields: dict[str, Any]) -> ShardEntry:
 
 
 def _check_types(manifest: Manifest) -> None:
-    """Raises TypeError where a field is not of its type, or a shard points to no environment."""
+    """Checks the type of each field, and that the environment and the execution of each shard exist.
+
+    Raises:
+        TypeError: a check fails.
+    """
     for name, kind in (
         ("recipe", dict),
         ("recipe_hash", str),
@@ -232,21 +236,22 @@ def _check_types(manifest: Manifest) -> None:
         items = getattr(manifest, name)
         if type(items) is not list or not all(isinstance(item, kind) for item in items):
             raise TypeError(f"{name} is not a list of {kind.__name__}")
-    json.dumps([manifest.recipe, manifest.label_names], ensure_ascii=False).encode()  # texts that are no texts
+    # Lone surrogates are not valid text: encoding them raises a UnicodeEncodeError, which is a ValueError.
+    json.dumps([manifest.recipe, manifest.label_names], ensure_ascii=False).encode()
     for file in (*manifest.shards, *manifest.metadata):
         _check_file(file)
     if len(manifest.metadata) != -(-len(manifest.shards) // SHARDS_PER_METADATA_FILE):
-        raise TypeError("there are not as many metadata files as its shards have")
+        raise TypeError("the number of metadata files does not fit the number of shards")
     for shard in manifest.shards:
         numbers = (shard.num_samples, shard.environment, shard.execution)
         if any(type(number) is not int or not 0 <= number <= MAX_SAMPLES for number in numbers):
-            raise TypeError("a shard's fields are not of their types")
+            raise TypeError(f"the numbers of shard '{shard.name}' are not whole numbers from 0 to {MAX_SAMPLES}")
         verdicts = shard.verdicts
         counts = [verdicts.num_unchecked, *shard.changes.values()]
         for by_class in (verdicts.flagged, verdicts.broken, verdicts.remade):
             counts += by_class.values()
         if any(type(count) is not int for count in counts):
-            raise TypeError(f"the counts of shard '{shard.name}' are no numbers")
+            raise TypeError(f"the counts of shard '{shard.name}' are not whole numbers")
         if not 0 <= shard.environment < len(manifest.environments):
             raise TypeError(f"shard '{shard.name}' points to no environment")
         if shard.execution >= len(manifest.executions):
@@ -256,20 +261,23 @@ def _check_types(manifest: Manifest) -> None:
 
 
 def _check_file(file: FileEntry) -> None:
-    """Names stay within the clone, and a hash may name a file in a cache."""
+    """Checks the size, the hash and the name of a file.
+
+    A name must not lead out of the clone, and a hash must be safe to use as a file name in a cache.
+    """
     if type(file.num_bytes) is not int or not 0 <= file.num_bytes <= MAX_FILE_BYTES:
-        raise TypeError(f"{file.num_bytes!r} is no number of bytes")
+        raise TypeError(f"{file.num_bytes!r} is not a number of bytes")
     if not isinstance(file.sha256, str) or not SHA256.fullmatch(file.sha256):
-        raise TypeError(f"{file.sha256!r} is no sha256")
+        raise TypeError(f"{file.sha256!r} is not a sha256")
     if not isinstance(file.name, str) or not FILE_NAME.fullmatch(file.name):
-        raise TypeError(f"{file.name!r} is no name of a clone's file")
+        raise TypeError(f"{file.name!r} is not the name of a clone's file")
 
 
 def read_manifest(storage: Storage) -> Manifest:
-    """The manifest of a finished clone.
+    """Reads the manifest of a finished clone.
 
     Raises:
-        UserError: nothing is there, or the clone is unfinished.
+        UserError: there is no clone, or the clone is unfinished.
     """
     try:
         return parse_manifest(storage.read(MANIFEST), storage.path(MANIFEST))
@@ -285,7 +293,7 @@ def read_manifest(storage: Storage) -> Manifest:
 
 
 def timm_index(manifest: Manifest) -> bytes:
-    """The `_info.json` that timm's `wds/` reader takes its shard lengths from."""
+    """Returns the `_info.json` from which timm's `wds/` reader takes the lengths of the shards."""
     split = {
         "name": manifest.split,
         "num_samples": manifest.num_samples,

@@ -1,4 +1,4 @@
-"""Reads a clone's metadata shard by shard, and checks it before anyone uses it."""
+"""Reads a clone's metadata shard by shard, and checks it before it is used."""
 
 import io
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class MetadataReader:
     cache: ShardCache | None
 
     def rows(self, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """Metadata rows of one shard (see `schema.METADATA_SCHEMA`).
+        """Returns the metadata rows of one shard (see `schema.METADATA_SCHEMA`).
 
         Raises:
             UserError: the metadata file is missing, broken, or belongs to another clone.
@@ -39,12 +39,13 @@ class MetadataReader:
             ) from None
         if rows.num_rows != self.manifest.shards[shard].num_samples:
             raise UserError(
-                f"'{self.storage.url(entry.name)}' does not fit the clone; run 'fakeit-build verify {self.root}'"
+                f"'{self.storage.url(entry.name)}' has another number of rows than clone.json says; "
+                f"run 'fakeit-build verify {self.root}'"
             )
         return rows
 
     def index(self, shard: int) -> dict[str, list[Any]]:
-        """The `INDEX_COLUMNS` of one shard as lists; for a remote clone also the sha256 of each image.
+        """Returns the `INDEX_COLUMNS` of one shard as lists; for a remote clone also the sha256 of each image.
 
         Raises:
             UserError: the metadata cannot be read, or a label or an offset is out of range.
@@ -55,7 +56,7 @@ class MetadataReader:
         for key, label, start, size in zip(*(index[name] for name in INDEX_COLUMNS), strict=True):
             if not (0 <= start <= shard_bytes - size and 0 <= size <= MAX_MEMBER_BYTES):
                 raise UserError(
-                    f"'{key}' in '{self.root}' has {size} bytes at {start}, which is outside of its shard; "
+                    f"image '{key}' in '{self.root}' has {size} bytes at {start}, which is outside of its shard; "
                     f"run 'fakeit-build verify {self.root}', and make the clone again"
                 )
             if not 0 <= label < num_classes:
@@ -66,6 +67,6 @@ class MetadataReader:
         return index
 
     def _open(self, file: FileEntry) -> BinaryIO:
-        """Opens a metadata file through the cache if there is one, so that a node fetches each file once."""
+        """Opens a metadata file, through the cache if there is one, so that each machine fetches a file only once."""
         content = self.cache.read(self.storage, file, 0, file.num_bytes) if self.cache else None
         return self.storage.open(file.name) if content is None else io.BytesIO(content)

@@ -1,12 +1,11 @@
-"""Reading a clone: its manifest, its metadata, and any sample by number or key, through the recorded offsets; nothing is
-unpacked.
+"""Reads a finished clone: its manifest, its metadata, and any sample by number or key. Nothing is unpacked.
 
-clone = open_clone("imagenet-100-sd")                       # or hf://datasets/user/name[@revision], s3://…, any fsspec URL
-sample = clone[12345]                                       # key, label, encoded picture
+clone = open_clone("imagenet-100-sd")                  # or hf://datasets/user/name[@revision], s3://…, any fsspec URL
+sample = clone[12345]                                  # key, label, encoded image
 sample = clone[clone.find("n01558993_00000007")]
 
-A clone on a disk is mapped into memory. Of a remote one, samples are fetched by ranges and each is checked by its sha256;
-with a cache, whole shards are fetched, checked and kept while there is room.
+A clone on a disk is mapped into memory. Samples of a remote clone are fetched by byte ranges, and each is checked
+against its sha256. With a cache, whole shards are fetched, checked and kept while there is room.
 """
 
 import bisect
@@ -33,13 +32,13 @@ from builders.storage.base import open_storage
 
 NUM_OPEN_SHARDS = 64
 BYTES_PAST_CACHE = 32 * 2**20
-"""How much each process reads by ranges while shards are fetched, so that its first batches need not wait for them."""
+"""Bytes that each process reads by ranges while shards are fetched, so that its first batches do not wait."""
 
 
 class Clone:
-    """A finished clone, samples numbered 0 … n - 1 in shard order. Cheap to open and to send to a worker process.
+    """A finished clone with samples numbered 0 … n - 1 in shard order. It is cheap to open and to send to a worker.
 
-    Memory stays bounded: the indexes and the maps of the `NUM_OPEN_SHARDS` shards used last are kept.
+    Memory is bounded: only the indexes and the memory maps of the `NUM_OPEN_SHARDS` most recently used shards are kept.
     """
 
     def __init__(self, root: str, manifest: Manifest, cache: ShardCache | None = None) -> None:
@@ -61,14 +60,18 @@ class Clone:
 
     @cached_property
     def shard_starts(self) -> list[int]:
-        """The number of each shard's first sample, and the total at the end."""
+        """The number of each shard's first sample, followed by the number of all samples."""
         return [0, *itertools.accumulate(shard.num_samples for shard in self.manifest.shards)]
 
     def __len__(self) -> int:
         return self.shard_starts[-1]
 
     def locate(self, number: int) -> tuple[int, int]:
-        """Shard and row of a sample."""
+        """Returns the shard of a sample, and the sample's row in the shard.
+
+        Raises:
+            IndexError: there is no such sample.
+        """
         if not 0 <= number < len(self):
             raise IndexError(number)
         shard = bisect.bisect_right(self.shard_starts, number) - 1
@@ -79,7 +82,7 @@ class Clone:
         return EncodedSample(view.key, view.label, view.image.tobytes())
 
     def view(self, number: int) -> SampleView:
-        """A sample without a copy of its picture, for what is decoded at once."""
+        """Returns a sample without copying its image, for callers that decode it at once."""
         location = self._location(number)
         if self.storage.is_local:
             return SampleView(
@@ -89,16 +92,17 @@ class Clone:
         return location.view(self._read_range(location) if image is None else image)
 
     def views(self, numbers: Sequence[int]) -> list[SampleView]:
-        """The samples of a batch, as `view` gives them.
+        """Returns the samples of a batch, each as `view` does.
 
-        Of a remote clone, samples whose shard is not in the cache come by ranges, all together. With a cache, only the first
-        `BYTES_PAST_CACHE` of a process do, and none after one has failed: the prefetcher brings shards, which are waited for.
+        Samples of a remote clone whose shards are not in the cache are fetched by ranges, all together. With a cache, a
+        process fetches only its first `BYTES_PAST_CACHE` bytes by ranges, and none after a range has failed. After that
+        it waits for the shards, which the prefetcher fetches.
         """
         found = {} if self.storage.is_local else self._views_past_cache(numbers)
         return [found.get(number) or self.view(number) for number in numbers]
 
     def _views_past_cache(self, numbers: Sequence[int]) -> dict[int, SampleView]:
-        """What comes by ranges of some samples; `view` has the others."""
+        """Returns those of the samples that are fetched by ranges; `view` reads the others."""
         shards = {number: self.locate(number)[0] for number in numbers}
         absent = {shard for shard in set(shards.values()) if not self._is_in_cache(shard)}
         missing = [number for number, shard in shards.items() if shard in absent]
@@ -138,10 +142,11 @@ class Clone:
         return self.cache is not None and self.cache.has(self.manifest.shards[shard])
 
     def _read_indexes(self, shards: set[int], shard_to_try: str | None) -> None:
-        """Reads the indexes of some shards together, and finds out meanwhile whether the server knows ranges."""
+        """Reads the indexes of some shards together, and tests at the same time whether the server supports ranges."""
         requested: list[Callable[[], object]] = []
         shards = shards - self._indexed
-        if self.cache:  # one thread for each file, or they would wait for each other's lock
+        if self.cache:
+            # One request per metadata file: threads with the same file would wait for each other's lock.
             files = {shard // SHARDS_PER_METADATA_FILE for shard in shards}
             requested += [partial(self.cache.fetch, self.storage, self.manifest.metadata[number]) for number in files]
         else:
@@ -149,7 +154,7 @@ class Clone:
         if shard_to_try and self._has_ranges is None:
             requested.append(partial(self._try_ranges, shard_to_try))
         if requested:
-            self.storage.each(lambda ask: ask(), requested)
+            self.storage.each(lambda request: request(), requested)
         for shard in shards:
             self.shard_index(shard)
         self._indexed |= shards
@@ -158,15 +163,15 @@ class Clone:
         self._has_ranges = self.storage.has_ranges(shard)
 
     def decoded(self, number: int) -> tuple[NDArray[np.uint8], int]:
-        """RGB pixels (height, width, 3) of a sample, as they are seen, and its label."""
+        """Returns a sample's RGB pixels (height, width, 3), read as `AS_SEEN`, and its label."""
         sample = self.view(number)
         return decode_sample(sample.key, sample.image), sample.label
 
     def read_labeled(self, number: int, policy: str = AS_SEEN) -> tuple[ReadImage, int]:
-        """A sample's image, read by either policy, and its label.
+        """Returns a sample's image, read by the policy `AS_SEEN` or `AS_PUBLISHED`, and its label.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the image cannot be read.
         """
         sample = self.view(number)
         try:
@@ -180,12 +185,12 @@ class Clone:
         return (self[number] for number in range(len(self)))
 
     def key(self, number: int) -> str:
-        """The key of a sample; no picture is read."""
+        """Returns the key of a sample without reading its image."""
         shard, row = self.locate(number)
         return str(self.shard_index(shard)["key"][row])
 
     def find(self, key: str) -> int:
-        """The number of the sample with a key, found by one look at its shard's index.
+        """Returns the number of the sample with a key. It reads the index of a single shard.
 
         Raises:
             SampleNotFoundError: the clone has no such sample.
@@ -200,7 +205,7 @@ class Clone:
 
     @property
     def class_names(self) -> list[str]:
-        """What people call the class of each label; its id where the recipe does not say."""
+        """The name of each label's class, or the class id if the recipe gives no name."""
         names = {entry.get("wnid"): str(entry.get("name")) for entry in self.manifest.recipe.get("classes", [])}
         return [names.get(identity, identity) for identity in self.manifest.label_names]
 
@@ -217,11 +222,13 @@ class Clone:
         except (KeyError, TypeError, ValueError, OverflowError):
             counts = ()
         if len(counts) != len(self.manifest.label_names) or not 1 <= min(counts, default=0) <= max(counts) <= MAX_COUNT:
-            raise UserError(f"the recipe of '{self.root}' does not count its classes; run 'fakeit-build verify'")
+            raise UserError(
+                f"the recipe of '{self.root}' has no valid number of images for each class; run 'fakeit-build verify'"
+            )
         return found
 
     def metadata(self, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """Metadata rows of one shard (see `schema.METADATA_SCHEMA`).
+        """Returns the metadata rows of one shard (see `schema.METADATA_SCHEMA`).
 
         Raises:
             UserError: the metadata file is missing, broken, or belongs to another clone.
@@ -239,7 +246,7 @@ class Clone:
         return content
 
     def _read_range(self, location: ImageRange) -> bytes:
-        """A picture by itself, which its own sha256 vouches for; fetched once more if it does not."""
+        """Fetches a single image and checks its sha256; after a mismatch it is fetched once more."""
         for _ in range(2):
             try:
                 image = self.storage.read(location.shard.name, location.start, location.end)
@@ -250,8 +257,8 @@ class Clone:
             if location.matches(image):
                 return image
         raise UserError(
-            f"sample '{location.key}' of '{self.root}' came with another sha256 than its metadata says, twice; "
-            "run 'fakeit-build verify'"
+            f"sample '{location.key}' of '{self.root}' was fetched twice, and has another sha256 than its metadata "
+            "says; run 'fakeit-build verify'"
         )
 
     def _open_map(self, name: str) -> memoryview:
@@ -260,9 +267,9 @@ class Clone:
 
 
 def open_clone(root: str | Path, cache: ShardCache | None = None) -> Clone:
-    """A finished clone in a directory or at any fsspec URL; a cache is for remote ones.
+    """Opens a finished clone in a directory or at any fsspec URL. Only remote clones use the cache.
 
     Raises:
-        UserError: there is none, it is unfinished, or its manifest is broken.
+        UserError: there is no clone, it is unfinished, or its manifest is broken.
     """
     return Clone(*open_manifest(str(root), cache), cache)

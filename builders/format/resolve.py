@@ -1,6 +1,7 @@
-"""Which clone a URL means: its manifest, and the root at which all its files are of one version.
+"""Resolves the URL of a clone: reads its manifest, and finds the root at which all its files are of one version.
 
-Invariant: what is read after opening belongs to the manifest that was read: a branch of the Hub is taken at its commit.
+Invariant: everything that is read after opening belongs to the manifest that was read. A branch on the Hub is
+therefore replaced by its commit.
 """
 
 import contextlib
@@ -27,34 +28,37 @@ COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def open_manifest(root: str, cache: "ShardCache | None") -> tuple[str, Manifest]:
-    """The root to read from and the manifest there; where the network is gone, those that the cache saw last.
+    """Returns the root to read from and the manifest there. Without a network, both are what the cache saw last.
 
     Raises:
-        UserError: there is no clone, or it cannot be reached and the cache has not seen it.
+        UserError: there is no clone, or its manifest is broken.
+        UnreachableError: the clone cannot be reached, and the cache has not seen it.
     """
     if cache is None or open_storage(root).is_local:
         root = at_its_commit(root)
         return root, read_manifest(open_storage(root))
     memory = _Memory(cache.folder, root)
     seen = memory.read()
-    attempts = ATTEMPTS_WHERE_SEEN if seen else None  # who is offline should not wait long
+    # Users who are offline should not wait long for what the cache has.
+    attempts = ATTEMPTS_WHERE_SEEN if seen else None
     try:
         fixed = at_its_commit(root, attempts)
         manifest = read_manifest(open_storage(fixed, attempts))
     except UnreachableError as error:
         if seen is None:
             raise
-        warnings.warn(f"{error}; the version that the cache saw last is read", stacklevel=3)
+        warnings.warn(f"{error}; reading the version that the cache saw last", stacklevel=3)
         return seen
     memory.write(fixed, manifest)
     return fixed, manifest
 
 
 def at_its_commit(root: str, num_attempts: int | None = None) -> str:
-    """hf://datasets/user/name[@revision] with its revision's commit; any other root as it is.
+    """Returns hf://datasets/user/name[@revision] with the commit of its revision; any other root is returned unchanged.
 
     Raises:
-        UserError: the Hub has no such data set or revision, or cannot be reached.
+        UserError: the Hub has no such dataset or revision.
+        UnreachableError: the Hub cannot be reached.
     """
     if not root.startswith("hf://") or root.startswith("hf://buckets/"):
         return root
@@ -70,14 +74,15 @@ def at_its_commit(root: str, num_attempts: int | None = None) -> str:
         attempts = num_attempts or NUM_ATTEMPTS
         api = HfApi()
         info = retry(api.repo_info, uri.id, repo_type=uri.type, revision=uri.revision, num_attempts=attempts)
-    except Exception as error:  # the client has many kinds
+    except Exception as error:
+        # The client raises exceptions of many kinds.
         if is_transient(error) or is_offline(error):
             raise UnreachableError(
                 f"cannot open '{root}' ({first_line(error)}); run again when the Hub can be reached"
             ) from None
         raise UserError(
-            f"cannot open '{root}' ({first_line(error)}); check the name (a '/' in a revision is written %2F), and that you "
-            "are logged in"
+            f"cannot open '{root}' ({first_line(error)}); check the name (a '/' in a revision is written %2F), "
+            "and that you are logged in"
         ) from None
     path = f"/{uri.path_in_repo}" if uri.path_in_repo else ""
     return f"hf://{uri.type}s/{uri.id}@{info.sha}{path}"
@@ -85,7 +90,7 @@ def at_its_commit(root: str, num_attempts: int | None = None) -> str:
 
 @dataclass(frozen=True)
 class _Memory:
-    """What a cache saw of a URL last; nothing is lost where it cannot be kept."""
+    """Keeps the root and the manifest that a cache saw last for a URL; failing to keep them is not an error."""
 
     folder: Path
     root: str

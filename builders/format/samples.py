@@ -1,4 +1,4 @@
-"""A sample of a clone, and where its image lies in a shard."""
+"""A sample of a clone, and the range of bytes in a shard that holds its image."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,29 +21,29 @@ class SampleView:
     key: str
     label: int
     image: memoryview
-    """A part of the mapped shard. It keeps the file open, and cannot be sent to other processes."""
+    """A slice of the mapped shard, which keeps the file open, or fetched bytes. It cannot be pickled."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRange:
-    """Where a sample's image lies, and what the metadata says about it."""
+    """The range of bytes that holds a sample's image, and the sample's metadata."""
 
     shard: ShardEntry
     start: int
-    """First byte of the image in the shard."""
+    """Offset of the image's first byte in the shard."""
     end: int
-    """The byte after its last one."""
+    """Offset after the image's last byte."""
     key: str
     label: int
     sha256: str
-    """Hash of the image; "" in a local clone, whose index has none."""
+    """sha256 of the image; "" in a local clone, whose index has no hashes."""
 
     @property
     def num_bytes(self) -> int:
         return self.end - self.start
 
     def matches(self, image: bytes) -> bool:
-        """Whether bytes are the image."""
+        """Whether `image` has the sha256 of the metadata."""
         return hashlib.sha256(image).hexdigest() == self.sha256
 
     def view(self, image: bytes) -> SampleView:

@@ -1,4 +1,7 @@
-"""The fields of a sample's json and of the metadata table: the same names and types everywhere, none ever null."""
+"""The fields of a sample's json and of the metadata table.
+
+Names and types are the same in both, and no field is ever null.
+"""
 
 from typing import Any
 
@@ -32,13 +35,13 @@ JSON_FIELDS: dict[str, type] = {
     "prompt_index": int,
     "sha256": str,
 }
-"""Name to Python type, in the order in which they are written. They are fixed for format 2, see docs/format.md."""
+"""Python type of each field, in the order in which the fields are written. Format 2 fixes them, see docs/format.md."""
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 _DATASETS = {str: "string", int: "int64", float: "float64"}
 
 MEMBERS = ("cls", "image", "json")
-"""A sample's members in the order in which they lie in the tar."""
+"""Members of a sample, in the order in which they lie in the tar."""
 
 METADATA_SCHEMA = pa.schema(
     [pa.field("key", pa.string(), nullable=False), pa.field("label", pa.int64(), nullable=False)]
@@ -46,13 +49,13 @@ METADATA_SCHEMA = pa.schema(
     + [pa.field("shard", pa.string(), nullable=False)]
     + [pa.field(f"{m}_{what}", pa.int64(), nullable=False) for m in MEMBERS for what in ("offset", "size")]
 )
-"""One row an image: key, label, every json field, shard, offset and size in bytes of each member's content."""
+"""One row per image: key, label, every json field, shard, and the offset and size in bytes of each member's content."""
 
 
 def json_faults(fields: Any) -> list[str]:
-    """What is wrong with a sample's json: missing, null and re-typed fields; others may be there."""
+    """Returns what is wrong with a sample's json: missing fields, nulls and wrong types. Others may be there."""
     if not isinstance(fields, dict):
-        return ["json is no object"]
+        return ["json is not an object"]
     faults = [f"json lacks the field '{name}'" for name in JSON_FIELDS if name not in fields]
     for name, kind in JSON_FIELDS.items():
         if name in fields and type(fields[name]) is not kind:
@@ -61,7 +64,7 @@ def json_faults(fields: Any) -> list[str]:
 
 
 def card_features(image_format: str, label_names: list[str]) -> list[dict[str, Any]]:
-    """The `features` of the card's YAML, as `datasets` reads them."""
+    """Returns the `features` of the card's YAML, in the form that `datasets` reads."""
     return [
         {"name": image_format, "dtype": "image"},
         {

@@ -1,10 +1,11 @@
-"""Shards of remote clones on this machine's disk, bounded in bytes, shared by all processes that name the same folder.
+"""Caches shards of remote clones on this machine's disk. All processes that name the same folder share the cache.
 
-Invariant: the files of the folder never add up to more than `max_bytes`, those being fetched counted in full; a file's name
-is the sha256 of its bytes; of several processes that want a file, one fetches it. Files used least recently go first, and
-none that is in use: where those fill the cache, the others are read by ranges, past it.
+Invariants: the files of the folder never add up to more than `max_bytes`; files that are being fetched count in full.
+The name of a file is the sha256 of its bytes. If several processes need a file, one of them fetches it.
 
-A file is opened for each read and held by nobody, so what is evicted leaves the disk at once.
+The least recently used files are evicted first, but files in use are never evicted. If they fill the cache, other files
+are read by ranges, past the cache. A file is opened for each read and closed after it, so an evicted file leaves the
+disk at once.
 """
 
 import contextlib
@@ -26,13 +27,13 @@ PARTIAL = ".part"
 DEFAULT_BYTES = 64 * 2**30
 NUM_LOCKS = 256
 ROOM = "room"
-"""The lock under which files come, go and are counted."""
+"""Name of the lock that is held while files are added, removed and counted."""
 FILE = re.compile(r"[0-9a-f]{64}(\.part)?")
-"""Any other file in the folder is not ours."""
+"""Names of the cache's own files; other files in the folder are never touched."""
 
 
 def default_cache() -> "ShardCache":
-    """The cache that is used where nobody names another."""
+    """Returns the cache that is used unless the user names another."""
     return ShardCache(cache_folder(), DEFAULT_BYTES)
 
 
@@ -41,31 +42,34 @@ class ShardCache:
     folder: Path
     max_bytes: int
     seconds_in_use: float = 5.0
-    """A file that was read so lately is in use and stays."""
+    """Seconds after a read during which a file counts as in use, and is not evicted."""
 
     def has(self, file: FileEntry) -> bool:
-        """Whether a file is here; one of another size was cut by a crash of the machine, and is not."""
+        """Whether the cache holds a file. One of another size, cut short by a crash, does not count."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return self._path(file).stat().st_size == file.num_bytes
         return False
 
     def read(self, storage: Storage, file: FileEntry, start: int, end: int) -> bytes | None:
-        """The bytes [start, end) of a file, which is fetched whole if it is not here; None where there is no room for it.
+        """Returns the bytes [start, end) of a file, which is fetched whole if it is absent; None without room for it.
 
         Raises:
-            UserError: it cannot be had, or has another sha256 than it should, twice.
+            UserError: the file cannot be fetched, or it had the wrong sha256 twice.
         """
         while True:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._path(file).open("rb") as content:
                 if os.fstat(content.fileno()).st_size == file.num_bytes:
-                    os.utime(content.fileno())  # used now
+                    # Marks the file as used now.
+                    os.utime(content.fileno())
                     return os.pread(content.fileno(), end - start, start)
             if not self.fetch(storage, file):
                 return None
 
     def fetch(self, storage: Storage, file: FileEntry, *, wait: bool = True) -> bool:
-        """Makes a file be here, and says whether it is: not where all room is taken by files that are in use, and without
-        `wait` not where another process or thread fetches it.
+        """Fetches a file unless the cache holds it; returns whether the cache holds it now.
+
+        Returns False if files in use take all room. Without `wait`, also returns False if another process or thread is
+        fetching the file.
 
         Raises:
             UserError: see `read`.
@@ -79,12 +83,12 @@ class ShardCache:
             return False
 
     def num_bytes(self) -> int:
-        """What the cache holds now, files that are being fetched in full."""
+        """Returns the size of the cache in bytes; files that are being fetched count in full."""
         with self._lock(ROOM):
             return sum(size for _, _, size in self._files())
 
     def _touch(self, file: FileEntry) -> bool:
-        """Whether a file is here; if so, it counts as used now."""
+        """Whether the cache holds a file; if so, marks it as used now."""
         is_here = self.has(file)
         if is_here:
             with contextlib.suppress(FileNotFoundError):
@@ -111,7 +115,10 @@ class ShardCache:
         )
 
     def _reserve(self, partial: Path, num_bytes: int) -> bool:
-        """Takes room for a file, if there is some or can be made: what is in use stays, or readers would chase each other."""
+        """Reserves room for a file, and evicts others if needed. Returns False if there is not enough room.
+
+        Files in use are never evicted: otherwise readers would keep evicting each other's files.
+        """
         with self._lock(ROOM):
             files = [found for found in sorted(self._files()) if not self._clear_if_dead(found[1], partial)]
             free = self.max_bytes - sum(size for _, _, size in files)
@@ -129,7 +136,7 @@ class ShardCache:
             return True
 
     def _clear_if_dead(self, path: Path, ours: Path) -> bool:
-        """Removes a half-fetched file that nobody is fetching; `ours` names the file whose lock this process holds."""
+        """Deletes a partial file that nobody is fetching. `ours` is the file whose lock this process holds."""
         if path.suffix != PARTIAL:
             return False
         name = _lock_name(path.stem)
@@ -142,7 +149,7 @@ class ShardCache:
         return True
 
     def _files(self) -> Iterator[tuple[float, Path, int]]:
-        """When it was used last, path and size of each of the cache's files."""
+        """Yields the time of last use, the path and the size of each file of the cache."""
         for entry in os.scandir(self.folder):
             with contextlib.suppress(FileNotFoundError):
                 if FILE.fullmatch(entry.name) and entry.is_file():

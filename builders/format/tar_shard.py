@@ -1,7 +1,7 @@
-"""One shard: a tar of samples `<key>.cls <key>.<image> <key>.json`, written so that the same samples give the same bytes.
+"""Reads and writes a shard: a tar of samples `<key>.cls <key>.<image> <key>.json`. Equal samples give equal bytes.
 
 writer = ShardWriter(path, "jpg")
-writer.write("n01_00000000", 3, picture, fields)
+writer.write("n01_00000000", 3, image, fields)
 rows, sha256 = writer.close()
 """
 
@@ -20,13 +20,13 @@ from builders.format.schema import JSON_FIELDS
 from builders.images.read import CLONE_FORMATS
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
-"""Larger members are refused by the readers."""
+"""Upper limit for the size of a member; readers reject larger ones."""
 KEY = re.compile(r"[\w-][\w.-]*")
-"""Of a member; the clone format knows no dots either, which `verify` tells."""
+"""Keys of members that can be read. The clone format also forbids dots in a key, which `verify` reports."""
 
 
 class _Hashed:
-    """A file that hashes what is appended to it; the tar writer never seeks back."""
+    """A file that hashes everything that is written to it. The tar writer never seeks back."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("wb")
@@ -41,7 +41,7 @@ class _Hashed:
 
 
 class ShardWriter:
-    """Writes a tar; modification time 0, empty user and group, plain USTAR headers."""
+    """Writes a tar with plain USTAR headers, modification time 0, and empty user and group names."""
 
     def __init__(self, path: Path, image_format: str) -> None:
         self._image_format = image_format
@@ -52,7 +52,7 @@ class ShardWriter:
         self._rows: list[dict[str, Any]] = []
 
     def write(self, key: str, label: int, image: bytes, fields: dict[str, Any]) -> None:
-        """Appends one sample; `fields` is its json without the picture's `sha256`, which is added."""
+        """Appends one sample. `fields` is its json without the image's `sha256`, which is added here."""
         fields = {**fields, "sha256": hashlib.sha256(image).hexdigest()}
         fields = {name: fields[name] for name in JSON_FIELDS if name in fields}
         row: dict[str, Any] = {"key": key, "label": label, **fields}
@@ -66,13 +66,13 @@ class ShardWriter:
         self._rows.append(row)
 
     def close(self) -> tuple[list[dict[str, Any]], str]:
-        """Ends the tar; its metadata rows and its sha256."""
+        """Finishes the tar; returns its metadata rows and its sha256."""
         self._tar.close()
         self._file.file.close()
         return self._rows, self._file.sha256.hexdigest()
 
     def abandon(self) -> None:
-        """Closes the file without ending the tar; on a full disk, what was still to be written is lost."""
+        """Closes the file without finishing the tar. Buffered data that does not fit on a full disk is lost."""
         with contextlib.suppress(OSError):
             self._file.file.close()
 
@@ -93,10 +93,10 @@ class Member:
 
 
 def read_members(file: BinaryIO) -> Iterator[Member]:
-    """The members of a tar in their order; only what a shard may hold. Memory is bounded by the largest member.
+    """Yields the members of a tar in their order. Memory is bounded by the largest member.
 
     Raises:
-        ValueError: the tar is cut or broken, or holds something else than small plain files named `<key>.<extension>`.
+        ValueError: the tar is cut off or broken, or holds anything but small plain files named `<key>.<extension>`.
     """
     while True:
         header = file.read(tarfile.BLOCKSIZE)
@@ -106,16 +106,17 @@ def read_members(file: BinaryIO) -> Iterator[Member]:
             info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
             what = "its end marker is missing" if not header.strip(b"\0") else str(error)
-            raise ValueError(f"the tar cannot be read ({what}); it is cut or no tar") from None
+            raise ValueError(f"the tar cannot be read ({what}); it is cut off, or not a tar") from None
         yield _read_member(file, info)
 
 
 def _read_member(file: BinaryIO, info: tarfile.TarInfo) -> Member:
     key, dot, extension = info.name.rpartition(".")
-    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.linkname:  # extended headers and sparse files, too
-        raise ValueError(f"member {info.name!r} is no plain file")
+    # This rejects extended headers and sparse files, too.
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.linkname:
+        raise ValueError(f"member {info.name!r} is not a plain file")
     if not dot or extension not in (*CLONE_FORMATS, "cls", "json"):
-        raise ValueError(f"member {info.name!r} is none of cls, {', '.join(CLONE_FORMATS)}, json")
+        raise ValueError(f"member {info.name!r} has another extension than cls, {', '.join(CLONE_FORMATS)}, json")
     if not KEY.fullmatch(key):
         raise ValueError(
             f"member {info.name!r} has a key with other characters than letters, digits, '_', '-' and dots"

@@ -1,4 +1,7 @@
-"""`--batch-size auto`: the smallest batch within 3 % of the best rate on the first worker's card, written down for all."""
+"""`--batch-size auto`: finds the smallest batch within 3 % of the best rate on the first worker's GPU.
+
+All workers of an output use that size.
+"""
 
 import json
 import time
@@ -13,46 +16,48 @@ from builders.recipes.execution import Execution
 from builders.storage.base import Storage
 
 OnBatch = Callable[[int, int, int], object]
-"""Hears of each batch: images kept, images of first attempts, and how many of those are broken; zeros are a sign of life."""
+"""Called after each batch with the numbers of images kept, of first attempts, and of broken first attempts. Three zeros
+only signal that the worker is alive."""
 
 CHOSEN = f"{MAKING}/batch-size.json"
 SLACK = 0.03
 MAX_BATCH = 256
 MIN_GAIN = 0.01
-"""Doubling goes on while it gains so much."""
+"""Relative gain in rate below which a doubling counts as none; the search ends after two of those in a row."""
 NUM_TIMED = 2
-"""Batches that are timed, after one that warms up; the faster one counts."""
+"""Number of batches that are timed, after one warm-up batch; the fastest counts."""
 
 
 def shared_batch_size(
     plan: Plan, storage: Storage, execution: Execution, tell: OnBatch, on_measure: Callable[[], object] = lambda: None
 ) -> Execution:
-    """The execution with the batch size that the first worker of an output has measured; measures if this is the first.
+    """Returns the execution with the batch size that an output's first worker measured; the first worker measures it.
 
     Raises:
-        OutOfMemoryError: not even one image at a time fits.
+        OutOfMemoryError: not even a batch of one image fits.
     """
     size = _read(storage)
     if not size:
         on_measure()
         size = choose(_rates(plan, execution, tell))
-        size = _read(storage) or size  # another worker may have been quicker
+        # Another worker may have stored its size in the meantime.
+        size = _read(storage) or size
         storage.write(CHOSEN, json.dumps({"batch_size": size}).encode())
     return replace(execution, batch_size=size)
 
 
 def choose(rates: dict[int, float]) -> int:
-    """The smallest batch size whose rate is within 3 % of the best.
+    """Returns the smallest batch size whose rate is within 3 % of the best.
 
     Args:
-        rates: Images a second by batch size.
+        rates: Images per second, by batch size.
     """
     best = max(rates.values())
     return min(size for size, rate in rates.items() if rate >= (1 - SLACK) * best)
 
 
 def _rates(plan: Plan, execution: Execution, tell: OnBatch) -> dict[int, float]:
-    """Images a second for batches of 1, 2, 4, … until memory ends or nothing is gained twice in a row."""
+    """Measures images per second for batches of 1, 2, 4, … until memory is full or two doublings gain nothing."""
     rates: dict[int, float] = {}
     size, num_without_gain = 1, 0
     while size <= MAX_BATCH and num_without_gain < 2:

@@ -1,7 +1,7 @@
-"""The side of a builder that `datasets` sees: images made as they are asked for.
+"""Turns a builder into a builder of `datasets`, which generates images on demand.
 
-Invariant: its examples are what the clone holds, field for field; only `batch_slot` of an image that came out broken and was
-made again may differ.
+Invariant: its examples equal the samples of the clone, field for field. Only `batch_slot` may differ, for an image that
+was broken and is generated again.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ from builders.recipes.sample import Sample
 from builders.versions import versions
 
 MAX_SHARD = 1 << 31
-"""More samples than a shard holds."""
+"""A number of samples that no shard reaches."""
 
 
 @dataclass
 class CloneConfig(datasets.BuilderConfig):  # type: ignore[misc]
-    """A named recipe. `datasets` sets attributes on configs, so all that matters is in one frozen field."""
+    """A named recipe. `datasets` sets attributes on configs, so all that matters is in frozen dataclasses."""
 
     recipe: Recipe | None = None
     num_rounds: int = 0
     execution: Execution = Execution()
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
-        """Name of the cache: it changes with the recipe, the length and the versions that pixels depend on."""
+        """Returns the name of the cache; it changes with recipe, length, execution and the versions of packages."""
         assert self.recipe is not None
         packages = versions(*engine(self.recipe.engine).PACKAGES)
         facts = [self.recipe.hash, self.num_rounds, asdict(self.execution), packages]
@@ -47,16 +47,16 @@ class CloneConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
 
 class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
-    """What `datasets` asks of a builder, answered from its plan."""
+    """The methods that `datasets` requires of a builder, implemented with its plan."""
 
     BUILDER_CONFIG_CLASS = CloneConfig
     plan: Plan
     execution: Execution
     builder: Any
-    """The class that users see."""
+    """The class that users import."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By that class, for its subclass here cannot be imported by its name."""
+        """Pickles by the class that users import, because the subclass made here cannot be imported by name."""
         return _restore, (self.builder, self.__getstate__())
 
     def _info(self) -> datasets.DatasetInfo:
@@ -70,7 +70,8 @@ class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         plan = self.plan
         if self.execution.is_auto:
             raise UserError("batch_size is auto, which streaming does not measure; give a number")
-        # A batch each, so that a stream that goes on loses one at most; a whole shard where flagged images wait for its end.
+        # One range per batch, so that a stream that continues repeats one batch at most. With safety drop there is one
+        # range per shard, because flagged images are generated again at its end.
         stride = self.execution.batch_size if plan.recipe.safety != "drop" else MAX_SHARD
         shard_ranges = [
             (shard, start, start + stride)
@@ -88,7 +89,7 @@ class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
 @cache
 def as_dataset_builder(builder: Any) -> Any:
-    """A subclass of a `CloneBuilder`, with its name and module, that is a `datasets` builder as well."""
+    """Returns a subclass of a `CloneBuilder`, with its name and module, that is a builder of `datasets` as well."""
     if issubclass(builder, PlanDataset):
         return builder
     configs = [
@@ -118,7 +119,7 @@ def _restore(builder: Any, state: dict[str, Any]) -> Any:
 def generate_examples(
     plan: Plan, samples: list[Sample], generate: Generate, execution: Execution
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Samples as `datasets` examples; images made again come last."""
+    """Yields samples as examples of `datasets`; images that were generated again come last."""
     for batch in generate_samples(plan, samples, generate, execution.batch_size):
         for made in batch.kept:
             content, fields = encode_sample(plan.recipe, execution, made)

@@ -1,8 +1,8 @@
-"""From samples to images: batches of one shape, and another attempt for each image that came out broken or flagged.
+"""Generates the images of samples in batches of one shape, with another attempt for each broken or flagged image.
 
-Invariant: what comes out is a function of the recipe, the execution and the samples alone, and no image is missing. First
-attempts come first, in order; rejected ones are made again together, in full batches; the last attempt is kept, whatever
-its verdict.
+Invariant: the result is a function of the recipe, the execution and the samples alone, and no image is missing. First
+attempts come first, in order. Rejected images are generated again together, in full batches. The last attempt is kept,
+whatever its verdict.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,37 +14,37 @@ from builders.planning.plan import Plan
 from builders.recipes.sample import Sample
 
 MAX_ATTEMPTS = 10
-"""Attempts at an image, the first one included."""
+"""Number of attempts at an image, including the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedSample:
     position: int
-    """Place of the sample in the list that was given."""
+    """Index of the sample in the list that was passed in."""
     sample: Sample
     slot: int
-    """Place in its batch."""
+    """Index of the sample in its batch."""
     generated: GeneratedImage
     verdict: str
-    """The last verdict against this image or an earlier attempt at it: nsfw, broken, or "" for none."""
+    """Latest verdict against this image or an earlier attempt at it: nsfw, broken, or "" for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedBatch:
     kept: list[GeneratedSample]
     num_first: int
-    """Images of first attempts that the batch made, kept or not."""
+    """Number of first attempts in the batch, kept or not."""
     num_broken: int
-    """How many of those are broken."""
+    """Number of broken images among the first attempts."""
 
 
 def generate_samples(
     plan: Plan, samples: Sequence[Sample], generate: Generate, batch_size: int
 ) -> Iterator[GeneratedBatch]:
-    """Makes the images of some samples, batch by batch.
+    """Generates the images of some samples, and yields them batch by batch.
 
     Raises:
-        ShardError: files cannot be read; all of them are named.
+        ShardError: files cannot be read; the message names all of them.
     """
     waiting = [(position, sample, "") for position, sample in enumerate(samples)]
     can_retry = engine(plan.recipe.engine).IS_SYNTHETIC

@@ -1,4 +1,4 @@
-"""A look at some images before GPU-hours are spent: `preview.png`, a sheet, and `preview.json`, what they cost."""
+"""Generates some images before GPU-hours are spent: `preview.png` shows them, `preview.json` says what they cost."""
 
 import json
 import math
@@ -17,11 +17,11 @@ from builders.recipes.execution import Execution
 from builders.recipes.sample import Sample
 
 TILE, GAP, FONT_SIZE = 256, 8, 14
-"""Pixels of a tile's longer side, between tiles, and of its caption."""
+"""Pixels of a tile's longer side, of the gap between tiles, and of the captions' font."""
 
 
 def choose_samples(plan: Plan, num_images: int) -> list[Sample]:
-    """Samples over classes drawn at random, by the recipe's seed: the same in every preview."""
+    """Returns samples of classes drawn at random with the recipe's seed, so that every preview shows the same."""
     draw = random.Random(f"{plan.recipe.seed}/preview")
     labels = [label for label, count in enumerate(plan.class_counts()) if count]
     order = [label for _ in range(-(-num_images // len(labels))) for label in draw.sample(labels, len(labels))]
@@ -34,10 +34,10 @@ def choose_samples(plan: Plan, num_images: int) -> list[Sample]:
 
 
 def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Path) -> dict[str, Any]:
-    """Makes some images in this process and writes them to `folder`; nothing goes to the clone's output.
+    """Generates some images in this process and writes them to `folder`; nothing goes to the clone's output.
 
     Returns:
-        What `preview.json` says: seconds an image without loading the model, device, batch size and settings.
+        The content of `preview.json`: seconds per image without loading the model, device, batch size and settings.
 
     Raises:
         UserError: the model cannot be loaded, or a batch does not fit.
@@ -51,7 +51,7 @@ def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Pat
         begun = time.perf_counter()
         images += generate(samples[start : start + execution.batch_size])
         seconds.append(time.perf_counter() - begun)
-    # The first batch warms up: it counts only where there is no other.
+    # The first batch is a warm-up; it counts only if there is no other.
     timed = seconds[1:] or seconds
     summary = {
         "num_images": len(samples),
@@ -72,7 +72,7 @@ def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Pat
 
 
 def _sheet(images: list[Image.Image], samples: list[Sample]) -> Image.Image:
-    """A square of tiles, each with its class and key below."""
+    """Returns a square sheet of tiles, each with its class and key below."""
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     scale = TILE / max(max(image.size) for image in images)

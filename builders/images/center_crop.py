@@ -1,6 +1,6 @@
-"""The images that networks see at test time: torchvision's Resize(size, bicubic) and CenterCrop(size), on the Pillow image.
+"""The image preprocessing at test time: torchvision's Resize(size, bicubic) and CenterCrop(size), on Pillow images.
 
-The paper's preprocessing (supplementary, section 2), for validation while training and for evaluation.
+It is the paper's preprocessing (supplementary, section 2), for validation while training and for evaluation.
 """
 
 import copy
@@ -16,32 +16,35 @@ if TYPE_CHECKING:
     import torch
 
 PREPROCESSING = "torchvision Resize (bicubic) and CenterCrop, 2"
-"""Stands in results and in the keys of stored features; the number changes with the pixels."""
+"""Version of the preprocessing in results and in the keys of stored features; the number changes with the pixels."""
 MAX_ASPECT = 4
-"""Above it only the part that is seen is resized, for memory: a strip of 1 x 1,000,000 would become 224 x 224,000,000."""
+"""Aspect ratio above which only the visible region is resized, for memory.
+
+A strip of 1 x 1,000,000 would become 224 x 224,000,000.
+"""
 
 
 class Images(Protocol):
-    """Images with labels, by number. A copy (`copy.copy`) shares no file and no connection with the original."""
+    """Numbered images with labels. A copy (`copy.copy`) shares no file and no connection with the original."""
 
     def __len__(self) -> int: ...
 
     def read_labeled(self, number: int) -> tuple[ReadImage, int]:
-        """An image and its label.
+        """Returns an image and its label.
 
         Raises:
-            UserError: it cannot be read or decoded.
+            UserError: the image cannot be read or decoded.
         """
 
 
 Batch = tuple["torch.Tensor", "torch.Tensor", int]
-"""uint8 (batch, size, size, 3), labels (batch,), and how many files were cut."""
+"""uint8 (batch, size, size, 3), labels (batch,), and the number of files that were cut short."""
 
 
 class CroppedBatches:
-    """A map-style dataset of whole batches for torch's DataLoader: center crops and labels of a list of image numbers.
+    """A map-style dataset of whole batches for torch's DataLoader: center crops and labels for a list of image numbers.
 
-    Or what is wrong with one: an exception would come out of a loader's process as a traceback.
+    If an image cannot be read, the error is returned instead: raised in a worker, it would reach users as a traceback.
     """
 
     def __init__(self, images: Images, size: int) -> None:
@@ -63,7 +66,7 @@ class CroppedBatches:
 
 
 def center_crop(pixels: Pixels, size: int) -> Pixels:
-    """(height, width, 3) resized bicubic so that the shortest side is `size`, cropped in the middle to (size, size, 3)."""
+    """Resizes (height, width, 3) bicubically to a shortest side of `size`, and crops the middle to (size, size, 3)."""
     from torchvision.transforms.functional import InterpolationMode, resize
     from torchvision.transforms.functional import center_crop as crop
 
@@ -75,24 +78,27 @@ def center_crop(pixels: Pixels, size: int) -> Pixels:
 
 
 def _resized_middle(image: Image.Image, size: int) -> Image.Image:
-    """The same crop, of which only what is seen is resized; it may differ by 2 gray levels."""
+    """Returns the same crop, but resizes only the visible region; the result may differ by 2 gray levels."""
     width, height = image.size
     shortest = min(width, height)
     wide, high = int(size * width / shortest), int(size * height / shortest)
     left, top = round((wide - size) / 2), round((high - size) / 2)
-    # Pixels of the image for a pixel of the resized one.
+    # Pixels of the image per pixel of the resized image.
     across, down = width / wide, height / high
     box = (left * across, top * down, min((left + size) * across, width), min((top + size) * down, height))
     return image.resize((size, size), Image.Resampling.BICUBIC, box)
 
 
 def as_it_is(batch: Any) -> Any:
-    """For DataLoader's `collate_fn`: batches are whole already."""
+    """Returns the batch itself, as DataLoader's `collate_fn`: batches are already complete."""
     return batch
 
 
 def start_worker(worker: int) -> None:
-    """For DataLoader's `worker_init_fn`: files and connections of the parent are not for a forked child."""
+    """Copies the dataset's images, as DataLoader's `worker_init_fn`.
+
+    A forked worker must not use the files and connections of its parent.
+    """
     from torch.utils.data import get_worker_info
 
     info = get_worker_info()

@@ -1,4 +1,4 @@
-"""Encodes images at fixed settings: the same pixels and versions give the same bytes."""
+"""Encodes images with fixed settings: the same pixels and library versions give the same bytes."""
 
 import io
 from typing import Any
@@ -10,14 +10,14 @@ from builders.images.read import CLONE_FORMATS, FORMATS, WHITE, Pixels, read_ima
 
 TURNED, CONVERTED = "turned", "converted"
 CHANGES = {TURNED: "turned upright, as their EXIF says,", CONVERTED: "of another format, mode or number of frames"}
-"""What `stored` may do to an image that it encodes again, and how a message says that of several."""
+"""Changes that `stored` may make to an image that it encodes again, and how a message describes several such images."""
 
 
 def check_format(image_format: str) -> str:
-    """The format itself.
+    """Returns the image format after checking it.
 
     Raises:
-        UserError: it is none of a clone's.
+        UserError: a clone cannot have this format.
     """
     if image_format not in CLONE_FORMATS:
         raise UserError(f"unknown image format '{image_format}'; choose from {', '.join(CLONE_FORMATS)}")
@@ -25,7 +25,10 @@ def check_format(image_format: str) -> str:
 
 
 def encode_image(pixels: Pixels, image_format: str, quality: int, *, subsampling: str = "4:2:0") -> bytes:
-    """RGB pixels (height, width, 3) as a file; `quality` (1 to 100) is for jpg and webp, `subsampling` for jpg."""
+    """Encodes RGB pixels (height, width, 3) as an image file.
+
+    `quality` (1 to 100) is for jpg and webp, `subsampling` for jpg.
+    """
     options: dict[str, dict[str, Any]] = {
         "jpg": {"quality": quality, "subsampling": subsampling},
         "webp": {"quality": quality},
@@ -37,13 +40,13 @@ def encode_image(pixels: Pixels, image_format: str, quality: int, *, subsampling
 
 
 def stored(content: bytes, image_format: str, quality: int, background: str = WHITE) -> tuple[bytes, str]:
-    """The file that a clone holds of an image file, and what was done to it ("" for a file that is kept byte for byte).
+    """Returns the file that a clone holds for an image file, and the change made to it ("" if no byte was changed).
 
-    A file is kept if it has the clone's format and looks the same to every reader. A JPEG that is encoded again has no chroma
-    subsampling, to lose little.
+    A file is kept if it has the clone's format and looks the same to every reader. A JPEG that is encoded again has no
+    chroma subsampling, so that it loses little.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     header = read_image_header(content, FORMATS)
     if header.image_format == image_format and header.is_plain:
@@ -54,10 +57,10 @@ def stored(content: bytes, image_format: str, quality: int, background: str = WH
 
 
 def as_shown(content: bytes) -> tuple[bytes, str]:
-    """An image file that every browser shows as it is read here, and its extension.
+    """Returns an image file that every browser shows with the same pixels as `read_image`, and the file's extension.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     header = read_image_header(content, FORMATS)
     if header.image_format and header.is_plain:

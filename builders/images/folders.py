@@ -1,7 +1,7 @@
-"""Class folders, `<root>/<class>/…/<image>`: which files count as images, the same for every command.
+"""Class folders, `<root>/<class>/…/<image>`, and the rule for which files are images, the same for every command.
 
-Hidden files and what file managers leave behind (`.DS_Store`, `._0.jpg`, `Thumbs.db`) do not count as anything. What else has
-no image's extension is left out, and named.
+Hidden files and files that file managers leave behind (`.DS_Store`, `._0.jpg`, `Thumbs.db`) are ignored. Other files
+without an image's extension are left out and reported.
 """
 
 import os
@@ -17,7 +17,7 @@ EXTENSIONS = (
     ".heif", ".jp2",
 )  # fmt: skip
 LEFT_BEHIND = ("thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx")
-"""Names that file managers and archivers leave, in lower case."""
+"""Names of files and folders that file managers and archivers leave behind, in lower case."""
 MAX_NAMED = 5
 
 
@@ -25,34 +25,34 @@ MAX_NAMED = 5
 class ClassFolders:
     root: str
     images: dict[str, tuple[str, ...]]
-    """For each class, by its folder's name in sorted order, its images' sorted paths below `root`."""
+    """Sorted paths below `root` of each class's images. Classes are named by their folders, in sorted order."""
     others: tuple[str, ...]
-    """Paths below `root` of files that are no images."""
+    """Paths below `root` of files that are not images."""
 
     def path(self, name: str) -> str:
-        """Where a file is, by its path below `root`."""
+        """Returns the full path of a file with a path below `root`."""
         return os.path.join(self.root, name)
 
     @property
     def note(self) -> str:
-        """A sentence about `others`; "" without any."""
+        """A sentence that reports `others`; "" if there are none."""
         if not self.others:
             return ""
         kinds = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in self.others)
         counts = ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds, key=lambda kind: (-kinds[kind], kind)))
         shown = ", ".join(f"'{readable(name)}'" for name in self.others[:MAX_NAMED])
         more = ", …" if len(self.others) > MAX_NAMED else ""
-        return f"{len(self.others):,} files in '{self.root}' are no images and are left out ({counts}): {shown}{more}"
+        return f"{len(self.others):,} files in '{self.root}' are not images and are left out ({counts}): {shown}{more}"
 
 
 def list_class_folders(root: str) -> ClassFolders:
-    """The images of class folders; a class's images may lie in folders of its own.
+    """Lists the images of class folders; a class folder may have subfolders.
 
     Raises:
-        UserError: there is no such directory, it has no class folders, or one of them holds no image.
+        UserError: the directory does not exist, has no class folders, or a class folder holds no image.
     """
     if not Path(root).is_dir():
-        raise UserError(f"'{root}' is no directory; give a directory of class folders")
+        raise UserError(f"'{root}' is not a directory; give a directory of class folders")
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and is_visible(entry.name))
     if not folders:
         raise UserError(f"'{root}' has no class folders; it should hold one folder of images for each class")
@@ -66,23 +66,23 @@ def list_class_folders(root: str) -> ClassFolders:
         images[name] = tuple(path for path in found if is_image(path))
         others += [path for path in found if not is_image(path)]
         if not images[name]:
-            raise UserError(f"class folder '{os.path.join(root, name)}' holds no image; fill or remove it")
+            raise UserError(f"class folder '{os.path.join(root, name)}' holds no image; add images or remove it")
     return ClassFolders(root, images, tuple(others))
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is an image's, hidden files left out."""
+    """Whether a file's name is that of an image; hidden files do not count."""
     base = name.rpartition("/")[2]
     return is_visible(base) and base.lower().endswith(EXTENSIONS)
 
 
 def is_visible(name: str) -> bool:
-    """Whether a file or folder was put there by a person."""
+    """Whether a file or folder is neither hidden nor left behind by a file manager."""
     return name[:1] != "." and name.lower() not in LEFT_BEHIND
 
 
 def readable(name: str) -> str:
-    """A file's name as text: composed (NFC), and read as Latin-1 where its bytes are not UTF-8."""
+    """Returns a file's name as text: composed (NFC), and decoded as Latin-1 if its bytes are not UTF-8."""
     content = os.fsencode(name)
     try:
         text = content.decode()
@@ -92,7 +92,10 @@ def readable(name: str) -> str:
 
 
 def _files_below(root: str, folder: str) -> list[str]:
-    """Visible files in a folder and below, as sorted paths below `root`; links to folders are followed, circles are not."""
+    """Returns the sorted paths below `root` of the visible files in a folder and its subfolders.
+
+    Links to folders are followed, but no folder is listed twice.
+    """
     found: list[str] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(os.path.join(root, folder), followlinks=True, onerror=_cannot_be_read):
@@ -108,9 +111,9 @@ def _files_below(root: str, folder: str) -> list[str]:
 
 
 def _cannot_be_read(error: OSError) -> None:
-    raise UserError(f"folder '{error.filename}' cannot be read ({error.strerror}); let it be read, or remove it")
+    raise UserError(f"folder '{error.filename}' cannot be read ({error.strerror}); make it readable, or remove it")
 
 
 def _is_special(path: str) -> bool:
-    """Whether it is a pipe, a socket or a device, whose reading may never end; a link that leads nowhere is none."""
+    """Whether a path is a pipe, a socket or a device, which may never end when read. A broken link is not special."""
     return os.path.exists(path) and not os.path.isfile(path)

@@ -1,9 +1,9 @@
-"""Reads images: the one rule, for every command, of which pixels a file has.
+"""Reads images: the one rule for which pixels a file has, the same for every command. There are two policies.
 
 AS_SEEN         what a viewer shows: upright (EXIF), transparent pixels over a color, 16 bits and floats scaled to
-                8 bits, the first frame of several; a damaged file is refused. For image folders and clones.
-AS_PUBLISHED    what the authors of benchmarks read: Pillow's `convert("RGB")`, not turned, and of a file that is cut
-                as much as there is. For data sets whose numbers are compared with published ones.
+                8 bits, the first of several frames. A damaged file is rejected. For image folders and clones.
+AS_PUBLISHED    what the authors of benchmarks read: Pillow's `convert("RGB")`, not turned. A file that is cut short
+                is read as far as it goes. For datasets whose numbers are compared with published ones.
 """
 
 import importlib.util
@@ -26,45 +26,45 @@ Pixels = NDArray[np.uint8]
 AS_SEEN, AS_PUBLISHED = "as_seen", "as_published"
 WHITE = "white"
 CLONE_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
-"""What a clone's images may be: the member's extension, and Pillow's name."""
+"""Formats of a clone's images: the extension of the member, and Pillow's name."""
 FORMATS = (*CLONE_FORMATS.values(), "MPO", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000")
-"""Pillow's names of what is read; a file's extension does not matter."""
+"""Pillow's names of the formats that are read; a file's extension does not matter."""
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 MAX_PIXELS = 64 * 1024 * 1024
-"""Larger images are refused before they are decoded."""
+"""Upper limit for the number of pixels; larger images are rejected before they are decoded."""
 ORIENTATION = 0x0112
-"""EXIF tag; 1 is upright."""
+"""EXIF tag of the orientation, in which 1 is upright."""
 
 
 @dataclass(frozen=True)
 class ReadImage:
     pixels: Pixels
     is_cut: bool = False
-    """Whether the file ended early and was read as far as it goes (`AS_PUBLISHED` alone)."""
+    """Whether the file ended early and was read as far as it goes (with `AS_PUBLISHED` only)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What a file says before anything is decoded."""
+    """The properties of an image file that are known before it is decoded."""
 
     image_format: str
-    """Member extension (jpg, png, webp); "" for a format that clones do not hold."""
+    """Extension of the member (jpg, png, webp); "" for a format that clones do not hold."""
     width: int
-    """Pixels, as they are stored."""
+    """Width of the stored image in pixels."""
     height: int
     mode: str
-    """Pillow's."""
+    """Pillow's mode, such as "RGB"."""
     is_turned: bool
-    """Whether its EXIF says that it is stored on its side or mirrored."""
+    """Whether the EXIF data says that the image is stored on its side or mirrored."""
     is_plain: bool
     """Whether every reader shows the stored 8-bit gray or RGB pixels: upright, opaque, a single frame."""
 
 
 def check_color(color: str) -> str:
-    """The color itself, a name or #rrggbb.
+    """Returns the color, a name or #rrggbb, after checking it.
 
     Raises:
-        UserError: Pillow does not know it.
+        UserError: Pillow does not know the color.
     """
     try:
         ImageColor.getrgb(color)
@@ -74,10 +74,10 @@ def check_color(color: str) -> str:
 
 
 def read_image(content: Buffer, policy: str = AS_SEEN, background: str = WHITE) -> ReadImage:
-    """An image file's pixels; `background` is the color behind transparent ones (`AS_SEEN` alone).
+    """Reads the pixels of an image file. `background` is the color behind transparent pixels (with `AS_SEEN` only).
 
     Raises:
-        ValueError: it cannot be read, with format and reason.
+        ValueError: the file cannot be read; the message says why, with the format.
     """
     if policy == AS_SEEN:
         _check_sums(content)
@@ -92,10 +92,10 @@ def read_image(content: Buffer, policy: str = AS_SEEN, background: str = WHITE) 
 
 
 def decode_sample(key: str, content: Buffer) -> Pixels:
-    """The pixels of a clone's sample, as they are seen.
+    """Returns the pixels of a clone's sample, read as `AS_SEEN`.
 
     Raises:
-        UserError: it cannot be decoded.
+        UserError: the image cannot be decoded.
     """
     try:
         return decode_image(content)
@@ -104,10 +104,10 @@ def decode_sample(key: str, content: Buffer) -> Pixels:
 
 
 def decode_image(content: Buffer) -> Pixels:
-    """The pixels of a clone's image, jpg, png or webp.
+    """Returns the pixels of a clone's image (jpg, png or webp), read as `AS_SEEN`.
 
     Raises:
-        ValueError: it cannot be decoded.
+        ValueError: the image cannot be decoded.
     """
     _check_sums(content)
     with _opened(content, tuple(CLONE_FORMATS.values())) as image:
@@ -115,10 +115,10 @@ def decode_image(content: Buffer) -> Pixels:
 
 
 def read_image_header(content: Buffer, formats: tuple[str, ...] = tuple(CLONE_FORMATS.values())) -> ImageHeader:
-    """What an image says it is; nothing is decoded.
+    """Reads the header of an image file, without decoding the image.
 
     Raises:
-        ValueError: it is none of `formats`, or larger than `MAX_PIXELS`.
+        ValueError: the image has none of the `formats`, or is larger than `MAX_PIXELS`.
     """
     with _opened(content, formats) as image:
         extension = next((ext for ext, name in CLONE_FORMATS.items() if name == image.format), "")
@@ -136,12 +136,14 @@ def read_image_header(content: Buffer, formats: tuple[str, ...] = tuple(CLONE_FO
 
 @contextmanager
 def _opened(content: Buffer, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """An opened image, whose failures are all told as ValueError."""
+    """Opens an image. Any failure, also one within the `with` block, is raised as a ValueError."""
     try:
         image = Image.open(io.BytesIO(content), formats=[name for name in formats if name in _known_formats()])
-    except UnidentifiedImageError:  # whose words name an object in memory
+    except UnidentifiedImageError:
+        # The exception's own text names an object in memory.
         raise ValueError(_what_it_is(bytes(content[:64]), formats)) from None
-    except Exception as error:  # Pillow has no one kind for what hostile files make it raise
+    except Exception as error:
+        # Hostile files make Pillow raise exceptions of many kinds.
         raise ValueError(f"image does not decode: {first_line(error)}") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
@@ -153,7 +155,7 @@ def _opened(content: Buffer, formats: tuple[str, ...]) -> Iterator[Image.Image]:
 
 
 def _check_sums(content: Buffer) -> None:
-    """Refuses a PNG whose checksums are wrong, which Pillow decodes."""
+    """Rejects a PNG with wrong checksums, which Pillow would decode."""
     if content[:4] == b"\x89PNG":
         with _opened(content, ("PNG",)) as image:
             image.verify()
@@ -175,15 +177,16 @@ def _as_seen(image: Image.Image, background: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8, EXIF's; what is none of them leaves an image as it is."""
+    """Returns the EXIF orientation, 1 to 8. Any other value counts as 1, which leaves the image as it is."""
     found = image.getexif().get(ORIENTATION, 1)
     return found if found in range(2, 9) else 1
 
 
 def _scaled(values: NDArray[np.generic], largest: int) -> Pixels:
-    """Values in [0, largest] as 8 bits; 65535 / 257 is 255."""
+    """Scales values in [0, largest] to 8 bits; 16-bit values are divided by 257."""
     low, high = values.min(), values.max()
-    if not 0 <= low <= high <= largest:  # also where some are NaN
+    # The comparison is also false if some values are NaN.
+    if not 0 <= low <= high <= largest:
         raise ValueError(f"values from {low} to {high} are neither 8 nor 16 bits, nor in [0, 1] or [0, 255]")
     return np.rint(values.astype(np.float64) * (255 / largest)).astype(np.uint8)
 
@@ -194,7 +197,10 @@ def _from_array(gray: Pixels) -> Image.Image:
 
 @contextmanager
 def _cut_files_are_read() -> Iterator[None]:
-    """Sets Pillow's own switch, which is one for all threads: published sets are read in processes of one thread."""
+    """Makes Pillow read files that are cut short, with a switch that all threads of the process share.
+
+    Published datasets are read in processes with a single thread.
+    """
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:
         yield
@@ -204,7 +210,7 @@ def _cut_files_are_read() -> Iterator[None]:
 
 @cache
 def _known_formats() -> frozenset[str]:
-    """What this Pillow opens; HEIF where pillow-heif is installed."""
+    """Returns the formats that this Pillow opens, with HEIF if pillow-heif is installed."""
     if importlib.util.find_spec("pillow_heif"):
         import pillow_heif
 
@@ -214,15 +220,15 @@ def _known_formats() -> frozenset[str]:
 
 
 def _what_it_is(start: bytes, formats: tuple[str, ...]) -> str:
-    """Says of a file that no format claims what it seems to be."""
+    """Describes a file that has none of the formats."""
     if not start:
-        return "no image, the file is empty"
+        return "not an image, the file is empty"
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-        return "HEIC, which is read where pillow-heif is installed"
+        return "HEIC, which can be read if pillow-heif is installed"
     if start[4:8] == b"ftyp" and start[8:11] == b"avi":
-        return "AVIF, which this Pillow does not read"
+        return "AVIF, which the installed Pillow cannot read"
     if start.lstrip()[:1] == b"<":
-        return "a web page or SVG, and no image in pixels"
+        return "a web page or SVG, not an image of pixels"
     if set(formats) == set(CLONE_FORMATS.values()):
         return "not a jpg, png or webp image"
-    return f"no image in a format that is read ({', '.join(name.lower() for name in formats)})"
+    return f"not an image in a supported format ({', '.join(name.lower() for name in formats)})"

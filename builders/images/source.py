@@ -1,7 +1,7 @@
-"""A source of real images: class folders, each file read and decoded once before a clone is made of them.
+"""A source of real images: class folders. Each file is read and decoded once before a clone is made from them.
 
-So every file that is broken is named before anything is made, and the clone is pinned to the files' content. What was read is
-kept in the user's cache: a file whose size, times and inode are unchanged is not read again on this machine.
+All broken files are therefore reported before the clone is begun, and the clone is pinned to the content of the files.
+The results are kept in the user's cache: a file with unchanged size, times and inode is not read again on this machine.
 """
 
 import contextlib
@@ -25,27 +25,27 @@ from builders.storage.cache_folder import cache_folder
 
 VERSION = "2"
 MAX_NAMED = 100
-"""Broken files that an error names; it says where all of them are listed."""
+"""Number of broken files that an error names. If there are more, it also names a file that lists all of them."""
 FILES_BETWEEN_NOTES = 20_000
-"""Files after which what was read is written down."""
+"""Number of files after which the results so far are saved."""
 FILES_AHEAD = 256
-"""Files of the pool that wait to be read, so that a million take no memory."""
+"""Number of files that wait in the thread pool, so that a million files take little memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
     path: str
-    """Below the root."""
+    """Path below the root."""
     sha256: str
     problem: str
-    """Why it cannot be read; "" where it can."""
+    """Why the file cannot be read; "" if it can."""
 
 
 @dataclass(frozen=True)
 class Source:
     folders: ClassFolders
     files: dict[str, SourceFile]
-    """By their path below the root."""
+    """Files by their path below the root."""
 
     @property
     def root(self) -> str:
@@ -57,23 +57,23 @@ class Source:
 
     @cached_property
     def images(self) -> dict[str, list[SourceFile]]:
-        """For each class, by its folder's name in sorted order, the images that can be read."""
+        """Readable images of each class. Classes are named by their folders, in sorted order."""
         found = {name: [self.files[path] for path in paths] for name, paths in self.folders.images.items()}
         return {name: [file for file in files if not file.problem] for name, files in found.items()}
 
     @cached_property
     def digest(self) -> str:
-        """ "sha256:…" over the paths and contents of the images that can be read: which real images these are."""
+        """ "sha256:…" over the paths and contents of the readable images, which identifies this set of images."""
         total = hashlib.sha256()
         for file in (file for files in self.images.values() for file in files):
             total.update(os.fsencode(file.path) + b"\t" + file.sha256.encode() + b"\n")
         return "sha256:" + total.hexdigest()
 
     def check_broken(self, allowed_share: float) -> None:
-        """Refuses broken files beyond a share of all that may be left out; 0 allows none.
+        """Checks that the share of broken files is at most `allowed_share`; 0 allows none.
 
         Raises:
-            UserError: there are more, or a class has no image left.
+            UserError: the share is larger, or a class has no readable image.
         """
         share = len(self.broken) / len(self.files)
         if self.broken and share > allowed_share:
@@ -91,7 +91,7 @@ class Source:
             raise UserError(f"no image of class folder '{os.path.join(self.root, empty)}' can be read; remove it")
 
     def _named_broken(self) -> str:
-        """A line for each broken file; of very many the rest is written to a file, which is named."""
+        """Returns a line for each broken file. If there are very many, the last line names a file with all of them."""
         lines = [f"'{os.path.join(self.root, readable(file.path))}' ({file.problem})" for file in self.broken]
         if len(lines) > MAX_NAMED:
             listing = _record(self.root).with_suffix(".broken.txt")
@@ -102,7 +102,7 @@ class Source:
 
 
 def read_source(root: str) -> Source:
-    """Lists class folders and reads every image that this machine has not read yet.
+    """Lists class folders, and reads every image that this machine has not read yet.
 
     Raises:
         UserError: there are no class folders, or one holds no image.
@@ -118,7 +118,8 @@ def read_source(root: str) -> Source:
             read[path] = result
             if len(read) % FILES_BETWEEN_NOTES == 0:
                 _write_record(root, paths, states, known, read)
-    finally:  # also where Ctrl-C ends it
+    finally:
+        # Saves the results after Ctrl-C, too.
         if read:
             _write_record(root, paths, states, known, read)
     found = {path: read.get(path) or (known[path, state], "") for path, state in zip(paths, states, strict=True)}
@@ -129,11 +130,12 @@ def read_source(root: str) -> Source:
 
 
 def pinned_images(root: str, digest: str) -> dict[str, list[SourceFile]]:
-    """The images that a source had when it was pinned, for each class by its folder's name; so that one that changes while a
-    clone is made is noticed, and moves no other.
+    """Returns the images that a source had when it was pinned, for each class by its folder's name.
+
+    If an image changes while a clone is made, the change is thus noticed, and the other images keep their numbers.
 
     Raises:
-        UserError: this machine has not seen that source, and what is there now is another.
+        UserError: this machine has not read the pinned source, and the images that are there now are others.
     """
     try:
         rows = pq.read_table(_pinned(digest)).to_pydict()
@@ -141,7 +143,8 @@ def pinned_images(root: str, digest: str) -> dict[str, list[SourceFile]]:
         source = read_source(root)
         if source.digest != digest:
             raise UserError(
-                f"the images in '{root}' are {source.digest}, but the recipe was made with {digest}"
+                f"the images in '{root}' are {source.digest}, but the recipe was made with {digest}; "
+                "give --source the images that it was made with, or make another clone"
             ) from None
         return source.images
     found: dict[str, list[SourceFile]] = {}
@@ -153,7 +156,7 @@ def pinned_images(root: str, digest: str) -> dict[str, list[SourceFile]]:
 
 
 def _keep(source: Source) -> None:
-    """Writes down what `pinned_images` reads, once for each content."""
+    """Saves the list that `pinned_images` reads, once for each digest."""
     path = _pinned(source.digest)
     if not path.exists():
         files = [file for files in source.images.values() for file in files]
@@ -169,7 +172,7 @@ def _pinned(digest: str) -> Path:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    """Keeps a table for later; where the cache cannot be written, the source is read again instead."""
+    """Saves a table in the cache. If the cache cannot be written, the source will be read again instead."""
     scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +183,7 @@ def _write(path: Path, table: pa.Table) -> None:
 
 
 def _read_all(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The sha256 and the problem of each file, in their order."""
+    """Yields the sha256 and the problem of each file, in the order of `paths`."""
     if not paths:
         return
     with progress(len(paths), desc="reading source") as bar, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -208,7 +211,10 @@ def _read_file(path: str) -> tuple[str, str]:
 
 
 def _state(path: str) -> str:
-    """Changes whenever a file's content does: a change that keeps size and modification time still moves `st_ctime`."""
+    """Returns a text that changes whenever the content of a file changes.
+
+    A change that keeps size and modification time still moves `st_ctime`.
+    """
     try:
         status = os.stat(path)
     except OSError:
@@ -222,7 +228,10 @@ def _record(root: str) -> Path:
 
 
 def _read_record(root: str) -> dict[tuple[str, str], str]:
-    """The sha256 of files that could be read before, by path and state; broken ones are read again with today's libraries."""
+    """Returns the sha256 of each file that could be read before, by path and state.
+
+    Broken files are not among them: they are read again, since newer libraries may be able to.
+    """
     try:
         table = pq.read_table(_record(root))
         if (table.schema.metadata or {}).get(b"version") != VERSION.encode():

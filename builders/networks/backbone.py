@@ -1,4 +1,4 @@
-"""The export of a training run, `backbone.safetensors` + `backbone.json`: all that evaluation reads of it.
+"""The export of a training run: `backbone.safetensors` and `backbone.json`. Evaluation reads no other file of a run.
 
 Torch, timm and torchvision are imported when a network is built, not before.
 """
@@ -19,37 +19,37 @@ WEIGHTS = "backbone.safetensors"
 LIBRARIES = ("timm", "torchvision")
 HEADS = ("linear", "cosine")
 LOADING = ("checkpoint", "pretrained", "weights", "cache_dir", "progress")
-"""Beginnings of constructor arguments that would fetch or read weights, whoever wrote the description."""
+"""Prefixes of constructor arguments that would fetch or read weights. A description that has one is rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     library: str
-    """timm or torchvision."""
+    """Library of the network: timm or torchvision."""
     arch: str
-    """The library's name of the network."""
+    """Name of the network in its library."""
     arch_options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the library's constructor."""
+    """Keyword arguments for the library's constructor."""
     head: str = "linear"
-    """linear, or cosine: the cosine of feature and class vector over a temperature."""
+    """Classifier: linear, or cosine (the cosine of feature and class vector, divided by a temperature)."""
     head_bias: bool = False
     """Whether a linear classifier has a bias."""
     temperature: float = 0.1
-    """Of a cosine classifier; lower is sharper."""
+    """Temperature of a cosine classifier; lower is sharper."""
     feature_size: int = 0
-    """Length of the pooled feature that the classifier sees."""
+    """Length of the pooled feature, which is the classifier's input."""
     input_size: int = 224
-    """Side in pixels of the square input at test time."""
+    """Side of the square input at test time, in pixels."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from RGB in [0, 1]."""
+    """Mean of RGB in [0, 1], which is subtracted from the pixels."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Divided by, after."""
+    """Standard deviation of RGB, by which the pixels are then divided."""
     classes: tuple[str, ...] = ()
     """Class id (wnid) of each output."""
     class_names: tuple[str, ...] = ()
-    """What people call the class of each output; () where nothing is known."""
+    """Display name of the class of each output; () if unknown."""
     trained_on: str = ""
-    """Name of the clone's recipe, for people to read."""
+    """Name of the clone's recipe, for readers of the file."""
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -58,16 +58,16 @@ class Backbone:
             raise UserError(f"temperature is {self.temperature}, but must be more than 0")
         for name in self.arch_options:
             if name.startswith(LOADING):
-                raise UserError(
-                    f"arch_options has '{name}', but weights come from elsewhere; leave it out, and use --init"
-                )
+                raise UserError(f"arch_options has '{name}', which would load weights; leave it out, and use --init")
         if not (isinstance(self.input_size, int) and isinstance(self.feature_size, int) and self.input_size > 0):
             raise UserError(f"input_size is {self.input_size}, but must be a number of pixels")
         if (
             not all(len(values) == 3 and all(map(_is_finite, values)) for values in (self.mean, self.std))
             or 0 in self.std
         ):
-            raise UserError(f"mean {self.mean} and std {self.std} must be three numbers each, std's none of them 0")
+            raise UserError(
+                f"mean {self.mean} and std {self.std} must have three numbers each, and none of std may be 0"
+            )
         if self.head == "cosine" and self.head_bias:
             raise UserError("a cosine head has no bias; leave head_bias out")
 
@@ -77,10 +77,10 @@ def _is_finite(value: Any) -> bool:
 
 
 def build_network(backbone: Backbone) -> "nn.Module":
-    """The network with fresh weights and a classifier over `classes`.
+    """Returns the network with fresh weights and a classifier over `classes`.
 
     Raises:
-        UserError: no such library or network, or the library is not installed.
+        UserError: the library or the network does not exist, or the library is not installed.
     """
     network = _create(backbone)
     name, old = head_of(network)
@@ -107,7 +107,11 @@ def _make_head(backbone: Backbone, feature_size: int) -> "nn.Linear":
 
 
 def head_of(network: "nn.Module") -> "tuple[str, nn.Linear]":
-    """Name and module of the classifier: the network's last linear layer."""
+    """Returns the name and the module of the classifier: the network's last linear layer.
+
+    Raises:
+        UserError: the network has no linear layer.
+    """
     from torch import nn
 
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
@@ -117,9 +121,10 @@ def head_of(network: "nn.Module") -> "tuple[str, nn.Linear]":
 
 
 def save_backbone(folder: Path, backbone: Backbone, network: "nn.Module") -> None:
-    """Writes both files, the description last; each is whole or absent.
+    """Writes the weights and then the description; each file is whole or absent.
 
-    A linear head without bias gets one of zeros, so that timm and torchvision, whose networks have one, load the file as it is.
+    A linear head without a bias gets a bias of zeros. The networks of timm and torchvision have one, so they can load
+    the file as it is.
     """
     import torch
     from safetensors.torch import save_file
@@ -139,10 +144,10 @@ def save_backbone(folder: Path, backbone: Backbone, network: "nn.Module") -> Non
 
 
 def load_backbone(run: Path) -> "tuple[Backbone, nn.Module]":
-    """An exported network with its weights, in evaluation mode.
+    """Loads an exported network with its weights, in evaluation mode.
 
     Raises:
-        UserError: the run is not there or not finished, or its files are broken.
+        UserError: the run does not exist or is not finished, or its files are broken.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -161,7 +166,7 @@ def load_backbone(run: Path) -> "tuple[Backbone, nn.Module]":
 
 
 def read_description(text: str) -> Backbone:
-    """The inverse of `backbone.json`."""
+    """Parses the content of a `backbone.json`."""
     fields = json.loads(text)
     for name in ("mean", "std", "classes", "class_names"):
         fields[name] = tuple(fields.get(name, ()))
@@ -169,23 +174,23 @@ def read_description(text: str) -> Backbone:
 
 
 def pretrained_weights(backbone: Backbone, library: str) -> "dict[str, Tensor]":
-    """The state dict of the weights that timm or torchvision publishes for `backbone.arch`.
+    """Returns the state dict of the weights that timm or torchvision publishes for `backbone.arch`.
 
     Raises:
-        UserError: it has none, or they cannot be downloaded.
+        UserError: there are none, or they cannot be downloaded.
     """
     return dict(_pretrained(replace(backbone, library=library)).state_dict())
 
 
 def pretrained_network(library: str, arch: str, weights: str = "") -> "tuple[nn.Module, dict[str, Any]]":
-    """A network with published weights, and the fields of `Backbone` that say what pixels it was trained with.
+    """Returns a network with published weights, and the `Backbone` fields of the pixels that it was trained with.
 
-    The input size is among them only where the network takes no other.
+    These fields include the input size only if the network accepts no other.
 
     Args:
         library: torchvision or timm.
-        arch: The library's name of the network.
-        weights: torchvision's name of weights ("IMAGENET1K_V1") or timm's ("a1_in1k"); "" is its default.
+        arch: Name of the network in its library.
+        weights: Name of the weights, torchvision's ("IMAGENET1K_V1") or timm's ("a1_in1k"); "" takes the default.
 
     Raises:
         UserError: there are none, or they cannot be downloaded.
@@ -201,7 +206,7 @@ def pretrained_network(library: str, arch: str, weights: str = "") -> "tuple[nn.
 
 
 def _torchvision_pixels(library: str, arch: str, weights: str) -> dict[str, Any]:
-    """Mean and deviation of the pixels that torchvision's weights were trained with."""
+    """Returns the mean and the standard deviation of the pixels that torchvision's weights were trained with."""
     if library != "torchvision":
         return {}
     import torchvision
@@ -216,7 +221,8 @@ def _pretrained(backbone: Backbone, weights: str = "") -> "nn.Module":
         return _create(backbone, pretrained=weights or True)
     except OSError as error:
         raise UserError(
-            f"{backbone.library}'s weights of '{backbone.arch}' cannot be had ({first_line(error)}); give a file of them"
+            f"{backbone.library}'s weights of '{backbone.arch}' cannot be loaded ({first_line(error)}); "
+            "give a file of weights"
         ) from None
 
 

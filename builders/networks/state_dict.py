@@ -1,4 +1,7 @@
-"""Files with a network's weights, from anywhere: read as tensors alone (`weights_only`, safetensors); none can run code."""
+"""Reads files of network weights from any source.
+
+Only tensors are read (`weights_only`, safetensors), so no file can run code.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -11,25 +14,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WRAPPINGS = ("state_dict", "model", "network", "teacher", "student")
-"""Names under which training scripts keep the state dict in a checkpoint."""
+"""Keys under which training scripts keep the state dict in a checkpoint."""
 MAX_WRAPPINGS = 3
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "backbone.", "encoder.")
-"""Of tensor names, added by wrappers around the network."""
+"""Prefixes of tensor names that wrappers around the network add."""
 
 
 def read_state_dict(path: Path) -> "dict[str, Tensor]":
-    """The state dict in a .safetensors or .pth file, without wrappings and without prefixes that all its names share.
+    """Reads the state dict in a .safetensors or .pth file, without wrappings and without prefixes that all names share.
 
     Raises:
-        UserError: it cannot be read, holds more than tensors, or none.
+        UserError: the file cannot be read, holds more than tensors, or holds no tensors.
     """
     return _named_plainly(_read(path), path)
 
 
 def misfit(found: "Mapping[str, Tensor]", expected: "Mapping[str, Tensor]", fresh: list[str]) -> str:
-    """Why weights do not fit a network whose own are `expected`, as the end of a sentence; "" where they do.
+    """Returns why weights do not fit a network with the weights `expected`, as the end of a sentence; "" if they fit.
 
-    Those named in `fresh`, and counters of batches, may be missing.
+    Weights that `fresh` names, and counters of batches, may be missing.
     """
     import torch
 
@@ -43,7 +46,7 @@ def misfit(found: "Mapping[str, Tensor]", expected: "Mapping[str, Tensor]", fres
         ("has no plain numbers in", unusable),
         ("lacks", [name for name in expected if name not in found and name not in fresh and name not in counters]),
         ("also has", [name for name in found if name not in expected]),
-        ("has another shape of", [n for n in expected if n in found and found[n].shape != expected[n].shape]),
+        ("has another shape for", [n for n in expected if n in found and found[n].shape != expected[n].shape]),
     ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -60,11 +63,13 @@ def _read(path: Path) -> Any:
         import torch
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of protocols; what cannot be read is told below
+            # Hides warnings about pickle protocols; a file that cannot be read is reported below.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle, safetensors and torch have each their own kinds
+    except Exception as error:
+        # zip, pickle, safetensors and torch each raise exceptions of their own.
         raise UserError(
-            f"'{path}' cannot be read as tensors alone ({first_line(error)}); save its state dict by itself"
+            f"'{path}' cannot be read as tensors alone ({first_line(error)}); save nothing but its state dict"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What a plan will take on the disk: the clone, and the model in the Hub's cache."""
+"""Estimates the disk space of a plan: the clone, and the model in the Hub's cache."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
 
 BYTES_A_PIXEL = {"jpg": 0.38, "webp": 0.32, "png": 1.63}
-"""Of photographs at quality 95; the content decides, and half as many or twice as many are common
+"""Bytes per pixel of photographs at quality 95. The content decides; half or twice as many bytes are common
 (benchmarks/results/2026-11-25-sizes.md)."""
 BYTES_A_SAMPLE = 3_700
-"""Json, label, tar headers and metadata."""
+"""Bytes of a sample besides its image: json, label, tar headers and metadata."""
 
 
 def disk_space(plan: Plan, execution: Execution) -> list[str]:
-    """Lines for `fakeit-build plan`: bytes of the clone and of the model, and what batches mean for its bytes."""
+    """Returns lines for `fakeit-build plan`: the bytes of clone and model, and what automatic batch sizes mean."""
     lines = []
     if engine(plan.recipe.engine).IS_SYNTHETIC:
         model = _model_bytes(plan.recipe)
@@ -26,7 +26,7 @@ def disk_space(plan: Plan, execution: Execution) -> list[str]:
     elif plan.recipe.model_dir:
         lines.append(f"disk: about {_size(_source_bytes(plan))} for the clone")
     if execution.is_auto:
-        lines.append("batches follow the machines (--batch-size auto), so the last bits of images do, too")
+        lines.append("batch sizes depend on the machines (--batch-size auto), and so do the last bits of images")
     return lines
 
 
@@ -36,7 +36,7 @@ def _clone_bytes(plan: Plan) -> float:
 
 
 def _source_bytes(plan: Plan) -> float:
-    """Bytes of a clone of real images, whose files are mostly kept as they are."""
+    """Estimates the bytes of a clone of real images, which keeps most files as they are."""
     source = read_source(plan.recipe.model_dir)
     files = [file for images in source.images.values() for file in images]
     mean = sum(Path(plan.recipe.model_dir, file.path).stat().st_size for file in files) / max(len(files), 1)
@@ -44,7 +44,7 @@ def _source_bytes(plan: Plan) -> float:
 
 
 def _model_bytes(recipe: Recipe) -> int | None:
-    """Bytes of the model's weights, here or on the Hub; None where the Hub does not say."""
+    """Returns the bytes of the model's weights, on this machine or on the Hub; None if the Hub does not say."""
     directory = embedded_dir() if is_embedded(recipe) else Path(recipe.model_dir or recipe.model)
     if directory.is_dir():
         return sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
@@ -54,7 +54,7 @@ def _model_bytes(recipe: Recipe) -> int | None:
         info = huggingface_hub.model_info(
             recipe.model, revision=recipe.revision or None, files_metadata=True, timeout=5
         )
-    except Exception:  # no network, no such model, or the library is not here: `make` says so
+    except Exception:  # no network, no such model, or huggingface_hub is not installed: `make` reports it
         return None
     files = [file for file in info.siblings or [] if file.rfilename.endswith(".safetensors")]
     whole = [file for file in files if "/" in file.rfilename and ".fp16." not in file.rfilename]

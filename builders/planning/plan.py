@@ -1,7 +1,9 @@
-"""The plan: which image stands where. A pure function of the recipe; nothing is stored, any sample is found in O(log n).
+"""The plan: which image is where in a clone. It is a pure function of the recipe.
 
-Classes take part in rounds in proportion to their base counts, shuffled within each round; a shard is a whole number of
-rounds. So any prefix of shards holds the classes in their proportion, and a clone grows by appending shards.
+Nothing is stored; any sample is found in O(log n).
+A plan is a sequence of rounds. Classes appear in rounds in proportion to their base counts, shuffled within each round.
+A shard is a whole number of rounds. So any prefix of shards holds the classes in proportion, and a clone grows by
+appending shards.
 """
 
 import hashlib
@@ -22,23 +24,24 @@ from builders.recipes.sample import Sample
 
 
 def sample_seed(recipe_seed: int, wnid: str, index: int, attempt: int) -> int:
-    """Seed of one image: the first 53 bits of BLAKE2b-64 over "<recipe seed>/<wnid>/<index>/<attempt>" in UTF-8.
+    """Returns the seed of one image: the first 53 bits of BLAKE2b-64 over "<recipe seed>/<wnid>/<index>/<attempt>".
 
-    It depends on nothing else, so two recipes that differ in prompt or guidance share their noise image by image.
+    The text is in UTF-8. The seed depends on nothing else, so recipes that differ in prompt or guidance share their
+    noise image by image.
     """
     digest = hashlib.blake2b(f"{recipe_seed}/{wnid}/{index}/{attempt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 11
 
 
 def draw_background(seed: int, num_scenes: int) -> int:
-    """Which scene an image's seed draws: BLAKE2b-64 over "<seed>/background", modulo the number of scenes."""
+    """Returns the index of the scene for an image's seed: BLAKE2b-64 over "<seed>/background", modulo `num_scenes`."""
     digest = hashlib.blake2b(f"{seed}/background".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % num_scenes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe carried on for `num_rounds` rounds: with equal counts, that many images a class."""
+    """A recipe and its length: `num_rounds` rounds, which with equal base counts are that many images per class."""
 
     recipe: Recipe
     num_rounds: int
@@ -73,7 +76,7 @@ class Plan:
         return self.rounds.num_samples_before(self.num_rounds)
 
     def class_counts(self) -> NDArray[np.int64]:
-        """Images of each class, by label."""
+        """Returns the number of images of each class, by label: (classes,)."""
         return self.rounds.taken(self.num_rounds)
 
     @property
@@ -81,37 +84,39 @@ class Plan:
         return -(-self.num_rounds // self.rounds.per_shard)
 
     def shard_rounds(self, shard: int) -> range:
-        """The rounds of a shard; the last shard may be cut short."""
+        """Returns the rounds of a shard; the last shard may have fewer."""
         return range(shard * self.rounds.per_shard, self.shard_end(shard))
 
     def shard_end(self, shard: int) -> int:
-        """The round after a shard's last one."""
+        """Returns the round after a shard's last one."""
         return min((shard + 1) * self.rounds.per_shard, self.num_rounds)
 
     def shard_start(self, shard: int) -> int:
-        """Position in the clone of a shard's first sample."""
+        """Returns the position of a shard's first sample in the clone."""
         return self.rounds.num_samples_before(self.shard_rounds(shard).start)
 
     def shard_length(self, shard: int) -> int:
-        """Number of samples in a shard."""
+        """Returns the number of samples in a shard."""
         rounds = self.shard_rounds(shard)
         return self.rounds.num_samples_before(rounds.stop) - self.rounds.num_samples_before(rounds.start)
 
     def count_samples(self, shards: Iterable[int]) -> int:
-        """Number of samples in some shards, each counted once."""
+        """Returns the number of samples in some shards; a shard that is listed twice counts once."""
         numbers = np.unique(np.fromiter(shards, np.int64))
-        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1) if len(numbers) else []  # of neighbours
+        # Runs of consecutive shards: only the ends of a run are looked up.
+        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1) if len(numbers) else []
         return sum(self.shard_start(run[-1]) + self.shard_length(run[-1]) - self.shard_start(run[0]) for run in runs)
 
     def shard_samples(self, shard: int) -> list[Sample]:
-        """All samples of a shard in their order."""
+        """Returns all samples of a shard in order."""
         return [self.sample(*pair) for number in self.shard_rounds(shard) for pair in self._round_order(number)]
 
     def sample_at(self, position: int) -> Sample:
-        """The sample at a position of the clone, 0 … num_samples - 1."""
+        """Returns the sample at a position of the clone, 0 to num_samples - 1."""
         if not 0 <= position < self.num_samples:
             raise IndexError(position)
-        low, high = 0, self.num_rounds  # the round r with before(r) <= position < before(r + 1)
+        # Bisect for the round r with before(r) <= position < before(r + 1).
+        low, high = 0, self.num_rounds
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.rounds.num_samples_before(middle) <= position else (low, middle)
@@ -119,12 +124,12 @@ class Plan:
         return self.sample(label, index)
 
     def sample(self, label: int, index: int, attempt: int = 0) -> Sample:
-        """The index-th image of a class, wherever it stands."""
+        """Returns the index-th image of a class, wherever it is in the clone."""
         seed = sample_seed(self.recipe.seed, self.recipe.classes[label].wnid, index, attempt)
         return self.sample_with_seed(label, index, attempt, seed)
 
     def sample_with_seed(self, label: int, index: int, attempt: int, seed: int) -> Sample:
-        """An image with a seed of its own, which draws its background, too."""
+        """Returns an image of a class with the given seed, from which its background is drawn as well."""
         recipe, entry = self.recipe, self.recipe.classes[label]
         has_background = "b" in template_fields(recipe.prompt)
         background = recipe.scenes[draw_background(seed, len(recipe.scenes))] if has_background else ""
@@ -141,7 +146,7 @@ class Plan:
         )
 
     def _round_order(self, number: int) -> list[tuple[int, int]]:
-        """Label and index of a round's samples: classes sorted by 64-bit keys from SHAKE128 over "<seed>/round/<r>"."""
+        """Returns label and index of a round's samples, sorted by 64-bit keys from SHAKE128 over "<seed>/round/<r>"."""
         taken = self.rounds.taken(number)
         present = np.flatnonzero(self.rounds.taken(number + 1) > taken)
         stream = hashlib.shake_128(f"{self.recipe.seed}/round/{number}".encode()).digest(8 * len(taken))

@@ -1,5 +1,6 @@
-"""What is odd about the prompts of a plan, said before any image is made: classes that look the same to the model, and
-prompts longer than its text encoder reads.
+"""Warns of odd prompts in a plan before any image is generated.
+
+It finds classes with the same prompt, prompts that a text encoder cuts off, and a negative prompt without guidance.
 """
 
 import contextlib
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 MAX_SHOWN = 3
 CLIP_LIMIT = 77
 NUM_ENDS = 2
-"""Tokens that begin and end every prompt."""
+"""Tokens that mark the beginning and the end of every prompt."""
 
 
 def prompt_warnings(plan: Plan) -> list[str]:
-    """A sentence for each oddity; token counts only where the model's tokenizer lies on this machine."""
+    """Returns one sentence per problem. Tokens are counted only if the model's tokenizer is on this machine."""
     if not engine(plan.recipe.engine).IS_SYNTHETIC:
         return []
     cut = _cut_prompts(plan.recipe) if engine(plan.recipe.engine).HAS_TOKENIZERS else []
@@ -36,11 +37,11 @@ def prompt_warnings(plan: Plan) -> list[str]:
 def _unused_settings(recipe: Recipe) -> list[str]:
     if not recipe.negative_prompt or recipe.guidance_scale > 1:
         return []
-    return [f"the negative prompt is not used at guidance {recipe.guidance_scale:g}, which does without guidance"]
+    return [f"the negative prompt is not used, because guidance {recipe.guidance_scale:g} means no guidance"]
 
 
 def same_prompts(recipe: Recipe) -> list[str]:
-    """A sentence for each set of classes that the prompt template cannot tell apart."""
+    """Returns one sentence for each set of classes whose prompts are the same."""
     classes: dict[str, list[str]] = defaultdict(list)
     for entry in recipe.classes:
         classes[render_prompt(recipe.prompt, entry, "")].append(entry.wnid)
@@ -54,13 +55,13 @@ def same_prompts(recipe: Recipe) -> list[str]:
 def _cut_prompts(recipe: Recipe) -> list[str]:
     folders = _tokenizer_folders(recipe)
     if not folders:
-        return [f"prompts were not counted: the tokenizer of '{recipe.model}' is not on this machine"]
+        return [f"the tokens of prompts were not counted: the tokenizer of '{recipe.model}' is not on this machine"]
     warnings = []
     for folder in folders:
         try:
             tokenizer, limit = read_tokenizer(folder), _token_limit(folder)
         except Exception as error:  # the tokenizers library raises nothing narrower
-            warnings.append(f"prompts were not counted: {folder.name} cannot be read ({error})")
+            warnings.append(f"the tokens of prompts were not counted: {folder.name} cannot be read ({error})")
             continue
         num_cut, num_prompts, wnids = _count_cut(recipe, tokenizer, limit) if tokenizer else (0, 0, [])
         if num_cut:
@@ -73,12 +74,12 @@ def _cut_prompts(recipe: Recipe) -> list[str]:
 
 
 def fetch_tokenizers(recipe: Recipe) -> None:
-    """Gets the tokenizers of a model of the Hub, some megabytes, so that prompts can be counted; silent where it cannot."""
+    """Downloads a Hub model's tokenizers (some megabytes), so that tokens can be counted; ignores failures."""
     if not engine(recipe.engine).HAS_TOKENIZERS or is_embedded(recipe) or recipe.model_dir:
         return
     import huggingface_hub
 
-    with contextlib.suppress(Exception):  # what is missing is told when the model itself is loaded
+    with contextlib.suppress(Exception):  # loading the model itself reports what is missing
         huggingface_hub.snapshot_download(recipe.model, revision=recipe.revision, allow_patterns=["tokenizer*/*"])
 
 
@@ -88,7 +89,7 @@ def _token_limit(folder: Path) -> int:
 
 
 def _tokenizer_folders(recipe: Recipe) -> list[Path]:
-    """The folders of the model's tokenizers on this machine; none where the model is not here."""
+    """Returns the folders of the model's tokenizers on this machine; empty if the model is not here."""
     root = Path(recipe.model_dir or recipe.model)
     if is_embedded(recipe):
         root = embedded_dir()
@@ -105,7 +106,11 @@ def _tokenizer_folders(recipe: Recipe) -> list[Path]:
 
 
 def read_tokenizer(folder: Path) -> "Tokenizer | None":
-    """A tokenizer by the light `tokenizers` library (transformers takes seconds to import); None for SentencePiece."""
+    """Reads a tokenizer with the light `tokenizers` library (transformers takes seconds to import).
+
+    Returns:
+        None for SentencePiece, which that library does not read.
+    """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     if (folder / "tokenizer.json").is_file():
@@ -115,7 +120,7 @@ def read_tokenizer(folder: Path) -> "Tokenizer | None":
         return tokenizer
     if not (folder / "merges.txt").is_file():
         return None
-    # CLIP's byte-pair encoding, from the two files of the original release.
+    # CLIP's byte-pair encoding from vocab.json and merges.txt, the two files of the original release.
     model = models.BPE.from_file(
         str(folder / "vocab.json"), str(folder / "merges.txt"), end_of_word_suffix="</w>", unk_token="<|endoftext|>"
     )
@@ -131,7 +136,7 @@ def read_tokenizer(folder: Path) -> "Tokenizer | None":
 
 
 def _count_cut(recipe: Recipe, tokenizer: "Tokenizer", limit: int) -> tuple[int, int, list[str]]:
-    """How many different prompts are cut, of how many, and the classes they belong to."""
+    """Returns the numbers of different prompts that are cut and of all, and the classes of those that are cut."""
     phrases = [scene_phrase(scene) for scene in recipe.scenes] if "b" in template_fields(recipe.prompt) else [""]
     lengths = _num_tokens(tokenizer, phrases)
     longest = phrases[lengths.index(max(lengths))]
@@ -139,7 +144,8 @@ def _count_cut(recipe: Recipe, tokenizer: "Tokenizer", limit: int) -> tuple[int,
     most = _num_tokens(tokenizer, [render_prompt(recipe.prompt, entry, longest) for entry in recipe.classes])
     for entry, num_tokens in zip(recipe.classes, most, strict=True):
         prompt = render_prompt(recipe.prompt, entry, longest)
-        if num_tokens > limit and prompt not in seen:  # with the longest background; so some others may be cut, too
+        # If the prompt with the longest background fits, those with other backgrounds fit as well.
+        if num_tokens > limit and prompt not in seen:
             num_cut += sum(length > limit for length in _num_tokens(tokenizer, _prompts(recipe, entry, phrases)))
             wnids.append(entry.wnid)
         seen.add(prompt)

@@ -1,4 +1,4 @@
-"""One dataset repo of the Hugging Face Hub: retries what the network breaks, and turns what the Hub refuses into a sentence."""
+"""One dataset repo of the Hugging Face Hub: retries network failures, raises readable errors if the Hub refuses."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ Tree = dict[str, RepoFile]
 
 
 class HubRepo:
-    """A dataset repo. Every method raises a UserError for what the Hub refuses."""
+    """A dataset repo. Every method raises a `UserError` if the Hub refuses the request."""
 
     def __init__(self, repo_id: str) -> None:
         self.id, self.api = repo_id, HfApi()
@@ -44,7 +44,7 @@ class HubRepo:
         """Creates the repo if it does not exist.
 
         Raises:
-            UserError: it should be private, but exists and is public.
+            UserError: the repo should be private, but it exists and is public.
         """
 
         def create() -> str:
@@ -60,7 +60,7 @@ class HubRepo:
             )
 
     def tree(self, revision: str) -> Tree:
-        """All files of a revision."""
+        """Returns all files of a revision, by path."""
 
         def files() -> Tree:
             entries = self.api.list_repo_tree(self.id, repo_type="dataset", revision=revision, recursive=True)
@@ -70,11 +70,11 @@ class HubRepo:
             return retry(files, num_attempts=NUM_ATTEMPTS)
 
     def read(self, path: str, revision: str) -> bytes:
-        """The content of one file."""
+        """Returns the content of one file."""
         return open_storage(f"hf://datasets/{self.id}@{revision}").read(path)
 
     def commit_of(self, revision: str) -> str:
-        """The commit at the head of a revision."""
+        """Returns the commit at the head of a revision."""
         with self._readable_errors():
             return str(self._call(self.api.repo_info, revision=revision).sha)
 
@@ -82,12 +82,12 @@ class HubRepo:
         """Creates a branch at the head of main if it does not exist.
 
         Raises:
-            UserError: the name belongs to a tag or is reserved by the Hub.
+            UserError: the name belongs to a tag, or the Hub reserves it.
         """
         with self._readable_errors():
             references = self._call(self.api.list_repo_refs)
             if name.startswith("refs/") or name in {tag.name for tag in references.tags}:
-                raise UserError(f"'{name}' is no branch of '{self.id}'; give --revision the name of a branch")
+                raise UserError(f"'{name}' is not a branch of '{self.id}'; give --revision the name of a branch")
             if name not in {branch.name for branch in references.branches}:
                 self._call(self.api.create_branch, branch=name, revision=MAIN, exist_ok=True)
 
@@ -101,9 +101,9 @@ class HubRepo:
         upload: Sequence[str],
         delete: Sequence[str],
     ) -> None:
-        """Uploads the files of a folder that match patterns, and deletes remote files that match others and are not local.
+        """Uploads a folder's files that match `upload`; deletes remote files that match `delete` and are not local.
 
-        What an interrupted upload has sent is not sent again.
+        An upload that continues an interrupted one sends only what is still missing.
         """
         with self._readable_errors():
             self._call(
@@ -117,7 +117,7 @@ class HubRepo:
             )
 
     def commit(self, revision: str, operations: Sequence[Any], message: str, parent: str | None = None) -> None:
-        """Makes one commit; `parent` is the commit that the branch must be at."""
+        """Makes one commit; the head of the branch must be `parent`, if that is given."""
         with self._readable_errors():
             self._call(
                 self.api.create_commit,
@@ -128,7 +128,7 @@ class HubRepo:
             )
 
     def find_pull_request(self, title: str) -> int | None:
-        """The number of the user's own open pull request with this title."""
+        """Returns the number of the user's own open pull request with this title; None if there is none."""
 
         def found() -> list[int]:
             author = self.api.whoami()["name"]
@@ -141,7 +141,7 @@ class HubRepo:
             return next(iter(retry(found, num_attempts=NUM_ATTEMPTS)), None)
 
     def open_pull_request(self, title: str) -> int:
-        """Opens a pull request, or finds the one that an earlier attempt opened."""
+        """Opens a pull request, or finds the one that an earlier attempt opened; returns its number."""
 
         def find_or_open() -> int:
             found = self.find_pull_request(title)
@@ -151,11 +151,11 @@ class HubRepo:
             return retry(find_or_open, num_attempts=NUM_ATTEMPTS)
 
     def merge(self, number: int) -> None:
-        """Merges a pull request; closes it if main has changed the same files, so that the next push opens a new one."""
+        """Merges a pull request; if main has changed the same files, closes it, and the next push opens a new one."""
 
         def merge() -> None:
             if self.api.get_discussion_details(self.id, number, repo_type="dataset").status == "merged":
-                return  # by an earlier attempt whose answer was lost
+                return  # an earlier attempt has merged it, but its answer was lost
             self.api.change_discussion_status(self.id, number, new_status="open", repo_type="dataset")
             self.api.merge_pull_request(self.id, number, repo_type="dataset")
 
@@ -174,7 +174,7 @@ class HubRepo:
             self._call(self.api.change_discussion_status, discussion_num=number, new_status="closed")
 
     def tag(self, name: str, revision: str) -> None:
-        """Tags the head of a branch. A tag that exists is kept if it names the same files.
+        """Tags the head of a branch; keeps an existing tag if it names the same files.
 
         Raises:
             UserError: the tag exists and names other files.
@@ -197,7 +197,7 @@ class HubRepo:
         except UserError:
             raise
         except HFValidationError:
-            raise UserError(f"'{self.id}' is no name of a repo; write user/name") from None
+            raise UserError(f"'{self.id}' is not the name of a repo; write user/name") from None
         except Exception as error:
             if is_offline(error):
                 raise UserError("HF_HUB_OFFLINE is set; unset it to push") from None

@@ -1,7 +1,7 @@
 """Pushes a clone to a dataset repo of the Hugging Face Hub.
 
-`upload_folder` sends the files into a pull request, which is merged once it holds the whole clone. So readers of `main` find
-the old clone or the new one, never a mixture, and a push that was killed continues when it is run again.
+`upload_folder` sends the files into a pull request, which is merged once it holds the whole clone. So readers of `main`
+find the old clone or the new one, never a mixture, and a push that was killed continues when it is run again.
 """
 
 import hashlib
@@ -29,22 +29,22 @@ INITIAL_FILES = {".gitattributes", "README.md", "LICENSE"}
 
 @dataclass(frozen=True, kw_only=True)
 class HubTarget:
-    """Where in a repo a clone goes."""
+    """Where a clone goes in a repo: its branch and its config."""
 
     revision: str = MAIN
-    """The branch."""
+    """Name of the branch."""
     config: str = ""
-    """The clone's folder, and its name for load_dataset; "" means the root of a repo that holds one clone."""
+    """Name of the clone's folder and of its config in load_dataset; "" for the root of a repo that holds one clone."""
     private: bool = False
     """Whether a new repo is private."""
 
     def __post_init__(self) -> None:
         if self.config and not CONFIG_NAME.fullmatch(self.config):
-            raise UserError(f"'{self.config}' is no name for a config; use letters, digits, '_', '.' and '-'")
+            raise UserError(f"'{self.config}' is not a name for a config; use letters, digits, '_', '.' and '-'")
 
     @property
     def prefix(self) -> str:
-        """What the paths of the clone's files begin with."""
+        """The beginning of the paths of the clone's files."""
         return f"{self.config}/" if self.config else ""
 
 
@@ -53,7 +53,7 @@ class Pushed:
     url: str
     commit: str
     load_line: str
-    """The line of Python that loads the clone."""
+    """Line of Python that loads the clone."""
     tag: str = ""
 
 
@@ -80,23 +80,23 @@ class _File:
 
 @dataclass(frozen=True)
 class _Push:
-    """What one push has to bring about in a repo."""
+    """The state that one push has to reach in a repo."""
 
     repo: HubRepo
     target: HubTarget
     folder: Path
     files: list[_File]
     patterns: list[str]
-    """Which local files `upload_folder` takes."""
+    """Patterns of the local files that `upload_folder` sends."""
     extra: list[_File] = field(default_factory=list)
-    """Files outside of the clone's folder: the card of a repo with several clones."""
+    """Files outside the clone's folder: the card of a repo with several clones."""
 
     def missing(self, tree: Tree) -> list[_File]:
-        """Files that a revision lacks or holds with other content."""
+        """Returns the files that a revision lacks or holds with other content."""
         return [file for file in self.files + self.extra if not file.is_same(tree.get(file.path))]
 
     def stale(self, tree: Tree) -> list[str]:
-        """Shards and metadata in a revision that are not part of the clone."""
+        """Returns the paths of shards and metadata in a revision that are not part of the clone."""
         paths = {file.path for file in self.files}
         folders = tuple(self.target.prefix + folder for folder in SHARD_FOLDERS)
         return [path for path in tree if path.startswith(folders) and path not in paths]
@@ -105,7 +105,7 @@ class _Push:
         return not self.missing(tree) and not self.stale(tree)
 
     def foreign_changes(self, tree: Tree, main: Tree) -> list[str]:
-        """Paths outside the clone at which a pull request differs from main."""
+        """Returns the paths outside the clone at which a pull request differs from main."""
         ours = {file.path for file in self.files + self.extra}
         folders = tuple(self.target.prefix + folder for folder in SHARD_FOLDERS)
         paths = [
@@ -117,13 +117,13 @@ class _Push:
 def push_to_hub(
     root: str, repo_id: str, target: HubTarget = HubTarget(), *, tag: bool = False, replace: bool = False
 ) -> Pushed:
-    """Makes a branch of a repo hold a clone, at the root or as one config of several.
+    """Pushes a clone to a branch of a repo, at its root or as one of several configs.
 
     Args:
         root: Directory of the clone.
         repo_id: The repo, as user/name; created if it does not exist.
         target: Branch and config.
-        tag: Whether to tag the commit with the clone's version, which its card says.
+        tag: Whether to tag the commit with the clone's version, which is in its card.
         replace: Whether the clone may replace a clone of another recipe.
 
     Raises:
@@ -170,7 +170,7 @@ def _push_through_pull_request(push: _Push, base_commit: str, base_tree: Tree) -
     title = f"fakeit push to {target.revision}" + (f" of {target.config}" if target.config else "")
     number = repo.find_pull_request(title) or repo.open_pull_request(title)
     if push.foreign_changes(repo.tree(f"refs/pr/{number}"), main):
-        # It was opened from an older main, or someone else has pushed to it.
+        # The pull request was opened from an older main, or someone else has pushed to it.
         repo.close(number)
         number = repo.open_pull_request(title)
     reference = f"refs/pr/{number}"
@@ -196,7 +196,7 @@ def _push_through_pull_request(push: _Push, base_commit: str, base_tree: Tree) -
 
 
 def _copy_to_branch(push: _Push, reference: str, tree: Tree, base_commit: str, base_tree: Tree, title: str) -> None:
-    """Makes one commit on the branch that copies the clone from the pull request, which can be merged into main alone."""
+    """Makes one commit on the branch that copies the clone from the pull request, which only main could merge."""
     additions = [
         CommitOperationCopy(src_path_in_repo=file.path, path_in_repo=file.path, src_revision=reference)
         if tree[file.path].lfs
@@ -208,7 +208,7 @@ def _copy_to_branch(push: _Push, reference: str, tree: Tree, base_commit: str, b
 
 
 def _check_target(repo: HubRepo, commit: str, tree: Tree, target: HubTarget, recipe_hash: str, replace: bool) -> None:
-    """Checks that the clone may be put there.
+    """Checks that the clone may be pushed to the branch.
 
     Raises:
         UserError: the branch holds something else.
@@ -237,17 +237,17 @@ def _check_target(repo: HubRepo, commit: str, tree: Tree, target: HubTarget, rec
 
 
 def _configs(tree: Tree) -> list[str]:
-    """The clones that have a folder of their own."""
+    """Returns the names of the clones that have a folder of their own."""
     return sorted(path.partition("/")[0] for path in tree if path.count("/") == 1 and path.endswith(f"/{MANIFEST}"))
 
 
 def _is_empty_card(card: str) -> bool:
-    """Whether a README.md holds YAML alone, as the Hub writes it for a new repo."""
+    """Whether a README.md holds only YAML, as the Hub writes it for a new repo."""
     return not card.removeprefix("---\n").rpartition("---\n")[2].strip()
 
 
 def _collection_card(repo: HubRepo, commit: str, tree: Tree, storage: Storage, config: str) -> _File:
-    """The README.md of a repo with several clones, made from their cards."""
+    """Returns the README.md of a repo with several clones, made from their cards."""
     cards = {name: repo.read(f"{name}/{CARD}", commit).decode() for name in _configs(tree) if name != config}
     card = render_collection(repo.id, {**cards, config: storage.read(CARD).decode()}).encode()
     return _File(CARD, len(card), hashlib.sha256(card).hexdigest(), card)

@@ -1,6 +1,6 @@
-"""Pushing a clone to a URL that fsspec writes to, such as s3:// or hf://buckets/…; `hub` pushes to a repo of the Hub.
+"""Pushes a clone to a URL of fsspec, such as s3:// or hf://buckets/…; `push_to_hub.py` pushes to a repo of the Hub.
 
-Invariant: only a clone that `verify` finds whole is pushed; readers find the old clone, the new one, or none, no mixture.
+Invariant: only a clone without faults is pushed. Readers find the old clone, the new one, or none, never a mixture.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from builders.storage.base import Storage, open_storage
 from builders.verification.verify_clone import verify_clone
 
 PUSHING = f"{MAKING}/pushing.json"
-"""At a URL: which clone is being pushed, and which files of an earlier one stay."""
+"""File at the URL that records which clone is being pushed, and which files of an earlier clone stay."""
 INDEX_FILES = (TIMM_INDEX, CARD, MANIFEST)
 """Written after the shards and their metadata; the manifest last."""
 
 Progress = Callable[[int, int], object]
-"""Called with the numbers of files and of bytes that have come to be there."""
+"""Called with the numbers of files and of bytes that have reached the URL since the last call."""
 
 
 def checked_clone(root: str) -> tuple[Storage, Manifest]:
-    """A clone on this machine's disk that is whole.
+    """Opens a clone on this machine's disk and verifies it.
 
     Raises:
-        UserError: it is unfinished or faulty, or lies elsewhere.
+        UserError: the clone is unfinished or faulty, or is not on this machine.
     """
     storage = open_storage(root)
     manifest = read_manifest(storage)
@@ -45,25 +45,25 @@ def checked_clone(root: str) -> tuple[Storage, Manifest]:
     faults = list(verify_clone(root))
     if faults:
         raise UserError(
-            f"'{root}' has {len(faults)} faults, the first: {faults[0]}; see 'fakeit-build verify {root}', and mend it first"
+            f"'{root}' has {len(faults)} faults, the first: {faults[0]}; see 'fakeit-build verify {root}', and repair it first"
         )
     return storage, manifest
 
 
 def clone_files(storage: Storage, manifest: Manifest) -> list[FileEntry]:
-    """Shards and metadata, what lies beside them, then the index files, the manifest last."""
+    """Returns a clone's files in the order of a push: shards, metadata, card assets, index files (manifest last)."""
     contents = [(name, storage.read(name)) for name in (*card_asset_names(storage), *INDEX_FILES)]
     index = [FileEntry(name=n, num_bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in contents]
     return [*manifest.shards, *manifest.metadata, *index]
 
 
 def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, num_bytes: None) -> Manifest:
-    """Copies a clone to a URL, whole files only and the manifest last; run again, it goes on.
+    """Copies a clone to a URL, whole files only and the manifest last; a second call continues an interrupted one.
 
-    An earlier clone there of the same recipe is replaced; while that lasts, it has no manifest.
+    It replaces an earlier clone of the same recipe at the URL, which has no manifest in the meantime.
 
     Raises:
-        UserError: the clone is not whole, or the URL holds something else or cannot be written.
+        UserError: the clone has faults, or the URL holds something else or cannot be written.
     """
     source, manifest = checked_clone(root)
     target = open_storage(url)
@@ -77,7 +77,9 @@ def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, n
     for file in files:
         is_whole = there.get(file.name) == file.num_bytes
         if file.name == MANIFEST and (missing_names := _lacking(target, files[:-1])):
-            raise UserError(f"'{missing_names}' is not at '{url}' as it was put there; run the push again")
+            raise UserError(
+                f"'{missing_names}' is missing at '{url}' or has another size than when it was sent; run the push again"
+            )
         if not is_whole or file.name in (*CARD_ASSETS, *INDEX_FILES):
             target.upload(Path(source.path(file.name)), file.name)
         on_progress(1, file.num_bytes)
@@ -86,18 +88,18 @@ def push_to_url(root: str, url: str, on_progress: Progress = lambda num_files, n
 
 
 def _sizes(target: Storage) -> dict[str, int]:
-    """Bytes of each file of the clone, or of what is to become one."""
+    """Returns the bytes of each file at the target, except for those of unfinished work."""
     return {name: size for name, size in target.sizes().items() if not name.startswith(f"{MAKING}/")}
 
 
 def _lacking(target: Storage, files: list[FileEntry]) -> str:
-    """The first file that the target lacks or has in another size; "" where it has them all."""
+    """Returns the first file that the target lacks or holds in another size; "" if it holds them all."""
     there = _sizes(target)
     return next((file.name for file in files if there.get(file.name) != file.num_bytes), "")
 
 
 def _is_there(target: Storage, manifest: Manifest, files: list[FileEntry]) -> bool:
-    """Whether the target holds this clone, all of it and nothing more."""
+    """Whether the target holds exactly this clone: all of its files and no others."""
     return (
         target.exists(MANIFEST)
         and not target.exists(PUSHING)
@@ -107,9 +109,12 @@ def _is_there(target: Storage, manifest: Manifest, files: list[FileEntry]) -> bo
 
 
 def _take(target: Storage, url: str, manifest: Manifest) -> None:
-    """Makes the target hold nothing but files of this push and those of an earlier one that stay.
+    """Removes everything from the target except for files of this push, and those of an earlier clone that stay.
 
-    So what is there afterwards under the name of a shard or of metadata is whole and right.
+    Afterwards every shard and metadata file at the target is whole and belongs to this clone.
+
+    Raises:
+        UserError: the target holds something else, another push or an unfinished clone, or cannot be written to.
     """
     state = json.loads(target.read(PUSHING)) if target.exists(PUSHING) else None
     all_names = target.names("")
@@ -120,7 +125,8 @@ def _take(target: Storage, url: str, manifest: Manifest) -> None:
         raise UserError(f"another clone is being pushed to '{url}'; finish that push first, or choose another URL")
     if state and state["digest"] == manifest.digest:
         kept = set(state["kept"])
-    elif state:  # the clone has grown since that push was cut off, and nothing is known of its files
+    elif state:
+        # The clone has grown since that push was interrupted, so the files at the target may be of its earlier state.
         kept = set()
     else:
         kept = _same_as_earlier(target, url, manifest)
@@ -137,7 +143,7 @@ def _take(target: Storage, url: str, manifest: Manifest) -> None:
 
 
 def _same_as_earlier(target: Storage, url: str, manifest: Manifest) -> set[str]:
-    """The shards and metadata that an earlier, finished clone at the target has as well.
+    """Returns the shards and metadata that an earlier, finished clone at the target shares with this one.
 
     Raises:
         UserError: the target holds another clone, or no clone.
@@ -145,7 +151,7 @@ def _same_as_earlier(target: Storage, url: str, manifest: Manifest) -> set[str]:
     there = _sizes(target)
     if MANIFEST not in there:
         if there:
-            raise UserError(f"'{url}' holds files but no clone ('{min(there)}'); choose an empty place")
+            raise UserError(f"'{url}' holds files but no clone ('{min(there)}'); choose an empty URL")
         return set()
     old = parse_manifest(target.read(MANIFEST), target.url(MANIFEST))
     if old.recipe_hash != manifest.recipe_hash:

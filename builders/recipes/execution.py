@@ -1,7 +1,9 @@
-"""How a worker computes images: what is free to change while a clone is being made, and is recorded for every shard.
+"""How a worker computes images: settings that may change while a clone is being made, recorded for every shard.
 
-Each of these was measured (benchmarks/results/2026-11-25-executions.md) to change no bytes, or to leave 99 % of images within
-35 dB; what changes images more is a field of the recipe. The same execution, versions and hardware give the same bytes.
+Each setting was measured (benchmarks/results/2026-11-25-executions.md) to change no bytes, or to keep 99 % of images at
+35 dB or more. A setting that changes images more is a field of the recipe.
+
+Invariant: the same execution, versions and hardware give the same bytes.
 """
 
 import dataclasses
@@ -11,21 +13,21 @@ from typing import Any
 from builders.errors import UserError
 
 AUTO = 0
-"""The batch size that stands for "measure which is best on this card"."""
+"""The batch size that stands for "measure which one is best on this GPU"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     batch_size: int = 16
-    """Images made together, or "auto": the smallest within 3 % of the best rate on the first worker's card."""
+    """Images per batch, or "auto": the smallest batch within 3 % of the best rate on the first worker's GPU."""
     num_threads: int = 1
-    """CPU threads of a worker."""
+    """CPU threads of each worker."""
     channels_last: bool = False
-    """Memory format of the convolutions; faster on GPUs in 16 bits."""
+    """Use the channels-last memory format in convolutions, which is faster on GPUs in 16 bits."""
     compile: bool = False
-    """Whether the denoiser goes through torch.compile."""
+    """Compile the denoiser with torch.compile."""
     vae_slicing: bool = False
-    """Whether images are decoded one by one, which takes less memory."""
+    """Decode images one by one, which takes less memory."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -42,17 +44,17 @@ class Execution:
 
 
 def execution_from_dict(fields: dict[str, Any]) -> Execution:
-    """The inverse of `dataclasses.asdict`; fields that this version does not know are passed over.
+    """Reads an execution from the dict of `dataclasses.asdict`; ignores fields that this version does not know.
 
     Raises:
-        UserError: a field is of another type.
+        UserError: a field has another type.
     """
     names = [field.name for field in dataclasses.fields(Execution)]
     return Execution(**{name: value for name, value in fields.items() if name in names})
 
 
 def override_execution(execution: Execution, overrides: dict[str, Any]) -> Execution:
-    """The execution with some fields replaced; names that are no field, and None, are passed over."""
+    """Returns the execution with some fields replaced; ignores None, and names that are not its fields."""
     names = [field.name for field in dataclasses.fields(Execution)]
     given = {name: value for name, value in overrides.items() if name in names and value is not None}
     return dataclasses.replace(execution, **given)

@@ -1,4 +1,4 @@
-"""Prompts: templates over what is known of a class. The six templates are the paper's (section 3 and Tab. 4)."""
+"""Prompt templates, filled in with the facts about a class. The six templates are the paper's (section 3, Tab. 4)."""
 
 import string
 
@@ -12,13 +12,13 @@ TEMPLATES = {
     "photo_of_c": "a photo of {c}",
     "image_of_c": "an image of {c}",
 }
-"""Config name to template. Fields: c all lemmas, lemma the first one, h_c hypernym, d_c definition, b background."""
+"""Templates by config name. Fields: c all lemmas, lemma the first one, h_c hypernym, d_c definition, b background."""
 
 FIELDS = ("c", "lemma", "h_c", "d_c", "b")
 
 
 def template_fields(template: str) -> list[str]:
-    """The fields a template names, in order.
+    """Returns the fields that a prompt template names, in order.
 
     Raises:
         ValueError: a field is unknown, or the braces do not match.
@@ -29,14 +29,12 @@ def template_fields(template: str) -> list[str]:
         raise ValueError(f"prompt template {template!r} cannot be read ({error}); write fields as {{c}}") from None
     for _, name, specification, conversion in pieces:
         if name not in FIELDS or specification or conversion:
-            raise ValueError(
-                f"unknown prompt field {{{name}}} in {template!r}; choose from {', '.join(FIELDS)}, as they are"
-            )
+            raise ValueError(f"unknown prompt field {{{name}}} in {template!r}; choose from {', '.join(FIELDS)}")
     return [str(name) for _, name, _, _ in pieces]
 
 
 def render_prompt(template: str, entry: ClassEntry, background: str = "") -> str:
-    """The prompt of one image of a class before a background (a phrase, "" where the template has no {b})."""
+    """Returns the prompt of one image: the template filled in for a class and a background phrase ("" without {b})."""
     return template.format(
         c=entry.name, lemma=entry.name.split(", ")[0], h_c=entry.hypernym, d_c=entry.definition, b=background
     )

@@ -1,7 +1,10 @@
-"""The recipe: what every image of a clone is meant to be. Two clones of one recipe differ in length, and at most in last bits.
+"""The recipe: what every image of a clone is meant to be.
 
-Invariant: `Recipe.hash` changes exactly when the meaning changes. A field of `NEUTRAL` at its default is neither hashed nor
-written, so that a new field changes no old hash. How images are computed is not here but in `execution.py`.
+Two clones of one recipe differ in length, and at most in the last bits of pixels. The execution (`execution.py`) says
+how images are computed; it is not part of the recipe.
+
+Invariant: `Recipe.hash` changes exactly when the meaning changes. A field of `NEUTRAL` is neither hashed nor written at
+its default, so that a new field changes no old hash.
 """
 
 import dataclasses
@@ -22,57 +25,57 @@ from builders.recipes.prompts import template_fields
 SAFETY = ("off", "flag", "drop")
 DTYPES = ("float32", "float16", "bfloat16")
 NEUTRAL = {"background_color": WHITE, "num_left_out": 0}
-"""Fields that are left out where they have this value. A field that comes later must be here; those of format 2 are not."""
+"""Fields that are left out of hash and JSON at this value: all that are newer than format 2, and no others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     name: str
-    """Builder and config, "digits_sd/c_cfg2"."""
+    """Builder and config, such as "digits_sd/c_cfg2"."""
     engine: str = "diffusion"
-    """Who makes the pixels: a module of `builders.engines`, or of a package that adds one."""
+    """Engine that makes the pixels: a module of `builders.engines`, or one that another package adds."""
     split: str = "train"
-    """Split that the clone is: train, validation or test."""
+    """Name of the clone's only split: train, validation or test."""
     prompt: str = "{c}"
-    """Prompt template over the fields c, lemma, h_c, d_c, b."""
+    """Prompt template. Fields: {c} names, {lemma} first name, {h_c} hypernym, {d_c} definition, {b} background."""
     negative_prompt: str = ""
-    """What the image is guided away from."""
+    """Text that guidance steers images away from."""
     model: str = "CompVis/stable-diffusion-v1-4"
-    """Hub id of a diffusers pipeline, or the name of a directory."""
+    """Hub id of a diffusers pipeline, or a directory that holds one."""
     revision: str = ""
     """Commit of the model on the Hub, or "sha256:…" over a directory's files."""
     scheduler: str = "PNDMScheduler"
-    """Class of the sampler, as diffusers calls it; "" for the model's own, which is filled in when the model is pinned."""
+    """Class name of the sampler in diffusers; "" means the model's own, which is recorded when the model is pinned."""
     num_inference_steps: int = 50
-    """Denoising steps an image."""
+    """Denoising steps per image."""
     guidance_scale: float = 7.5
-    """Classifier-free guidance; at 1 or below no unconditional pass is run."""
+    """Scale of classifier-free guidance; at 1 or below, no unconditional pass runs."""
     width: int = 512
-    """Pixels."""
+    """Width of the images in pixels."""
     height: int = 384
-    """Pixels."""
+    """Height of the images in pixels."""
     dtype: str = "float32"
-    """Arithmetic of the model: float32, float16 or bfloat16."""
+    """Floating-point type of the model: float32, float16 or bfloat16."""
     safety: str = "flag"
-    """The model's own safety checker: off; flag keeps its verdict; drop makes a flagged image again with another seed."""
+    """The model's safety checker: off, flag (record verdicts) or drop (generate flagged images with another seed)."""
     image_format: str = "jpg"
-    """jpg, png or webp."""
+    """File format of the images: jpg, png or webp."""
     image_quality: int = 95
     """Quality of jpg and webp, 1 to 100."""
     seed: int = 0
-    """Seed from which every image's own is derived."""
+    """Seed from which the seed of every image is derived."""
     shard_size: int = 1000
-    """About how many images a shard holds; always a whole number of rounds."""
+    """Approximate number of images per shard; a shard always holds a whole number of rounds through the classes."""
     classes: tuple[ClassEntry, ...] = ()
-    """The classes of the images, in sorted-wnid order."""
+    """Classes of the images, sorted by wnid."""
     scenes: tuple[str, ...] = ()
-    """Places categories that {b} is drawn from."""
+    """Scenes, Places categories such as desert/sand, from which {b} is drawn."""
     background_color: str = WHITE
-    """Color behind the transparent pixels of real images, a name or #rrggbb."""
+    """Color behind the transparent pixels of real images: a name or #rrggbb."""
     num_left_out: int = field(default=0, compare=False)
-    """Files of a real set that could not be read and were left out; no part of the recipe, which counts the others."""
+    """Number of real files left out because they cannot be read. It is not hashed; the recipe counts the others."""
     model_dir: str = field(default="", compare=False)
-    """Where the model, or the tree of real images, lies on this machine; no part of the recipe."""
+    """Directory of the model, or of the real images, on this machine. It is neither hashed nor written."""
 
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
@@ -85,11 +88,11 @@ class Recipe:
             if type(value) is not kind:
                 raise UserError(f"{name} is {value!r}, but must be of type {kind.__name__}")
             if isinstance(value, str) and not _is_utf8(value):
-                raise UserError(f"{name} is {value!r}, which is no text in UTF-8")
+                raise UserError(f"{name} is {value!r}, which is not valid UTF-8")
         if self.shard_size < 1:
             raise UserError(f"shard_size is {self.shard_size}, but must be at least 1")
         if not all(isinstance(scene, str) and _is_utf8(scene) for scene in self.scenes):
-            raise UserError("scenes must be texts, such as desert/sand")
+            raise UserError("scenes must be strings, such as desert/sand")
         if self.dtype not in DTYPES:
             raise UserError(f"unknown dtype '{self.dtype}'; choose from {', '.join(DTYPES)}")
         if self.safety not in SAFETY:
@@ -110,28 +113,32 @@ class Recipe:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of the canonical JSON of all fields but `model_dir` and `num_left_out`."""
+        """The sha256 of the canonical JSON of all fields except `model_dir` and `num_left_out`."""
         fields = {name: value for name, value in self.to_dict().items() if name != "num_left_out"}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def label_names(self) -> list[str]:
-        """Wnid (or slug) of each label."""
+        """The wnid (or slug) of each label."""
         return [entry.wnid for entry in self.classes]
 
     @property
     def default_rounds(self) -> int:
-        """Rounds of the 1x clone: the largest base count; 0 without classes."""
+        """The number of rounds of the 1x clone: the largest base count; 0 without classes."""
         return max((entry.base_count for entry in self.classes), default=0)
 
     def rounds(self, images_per_class: int | None = None, scale: float | None = None) -> int:
-        """Rounds of a clone of so many images of the largest class, or of a multiple of the 1x clone, which is the default.
+        """Returns the number of rounds of a clone.
+
+        Args:
+            images_per_class: Number of images of the largest class.
+            scale: Length as a multiple of the 1x clone; 1 if neither is given.
 
         Raises:
-            UserError: both are given, or `scale` is no finite number.
+            UserError: both are given, or `scale` is not finite.
         """
         if images_per_class is not None and scale is not None:
-            raise UserError("--images-per-class and --scale say the same; give one of them")
+            raise UserError("--images-per-class and --scale both set the length; give one of them")
         if scale is not None and not math.isfinite(scale):
             raise UserError(f"--scale is {scale}; give a number, such as 0.1 or 50")
         if scale is not None:
@@ -139,7 +146,7 @@ class Recipe:
         return self.default_rounds if images_per_class is None else images_per_class
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values; left out are `model_dir`, and fields of `NEUTRAL` at their default."""
+        """Returns the fields as plain JSON values, without `model_dir` and fields of `NEUTRAL` at their default."""
         fields = asdict(self)
         del fields["model_dir"]
         for name, default in NEUTRAL.items():
@@ -149,10 +156,12 @@ class Recipe:
 
 
 def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
-    """The inverse of `Recipe.to_dict`. Fields that this version does not know are passed over; the hash tells that they differ.
+    """Reads a recipe from the dict of `Recipe.to_dict`.
+
+    Fields that this version does not know are ignored; the recipe's hash then differs from the recorded one.
 
     Raises:
-        UserError: a field is missing or of another type.
+        UserError: a field is missing or has another type.
     """
     try:
         classes = tuple(ClassEntry(**entry) for entry in fields["classes"])
@@ -160,7 +169,7 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
         known = {name: value for name, value in fields.items() if name in names}
         known |= {"classes": classes, "scenes": tuple(fields["scenes"])}
         if not isinstance(fields["scenes"], list) or None in fields.values():
-            raise TypeError("scenes are no list" if None not in fields.values() else "a field is null")
+            raise TypeError("scenes are not a list" if None not in fields.values() else "a field is null")
         known.pop("model_dir", None)
         return override_recipe(Recipe(name=known.pop("name")), known)
     except (KeyError, TypeError) as error:
@@ -168,10 +177,12 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
 
 
 def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
-    """The recipe with some fields replaced; None leaves a field as it is. Another model has its own revision and scheduler.
+    """Returns the recipe with some fields replaced; None keeps a field.
+
+    Another model resets revision and scheduler, unless they are given as well.
 
     Raises:
-        UserError: a name is no field of a recipe, or a value is out of range.
+        UserError: a name is not a field of a recipe, or a value is out of range.
     """
     names = [f.name for f in dataclasses.fields(Recipe)]
     for name in overrides:
@@ -184,7 +195,7 @@ def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether a text has no lone surrogates, which the shell makes of other encodings."""
+    """Whether a text has no lone surrogates; arguments in other encodings than UTF-8 have them."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -195,18 +206,16 @@ def _kinds() -> dict[str, type]:
 def _check_classes(classes: tuple[ClassEntry, ...]) -> None:
     wnids = [entry.wnid for entry in classes]
     if wnids != sorted(set(wnids)):
-        raise UserError("the classes of a recipe must be in sorted order and each there once")
+        raise UserError("the classes of a recipe must be sorted by id, each listed once")
     for wnid in wnids:
         if not 0 < len(wnid) <= MAX_CLASS_ID or set(wnid) & set("./\\ \t\n"):
             raise UserError(
-                f"class id '{wnid}' has a dot, slash or space, or not 1 to {MAX_CLASS_ID} letters; use a wnid or a slug"
+                f"class id '{wnid}' has a dot, slash or space, or not 1 to {MAX_CLASS_ID} characters; use a wnid or a slug"
             )
     for entry in classes:
         texts = (entry.name, entry.hypernym, entry.definition)
         if not all(isinstance(text, str) and _is_utf8(text) for text in texts) or type(entry.base_count) is not int:
-            raise UserError(
-                f"class '{entry.wnid}' has fields that are not of their types; give texts and a whole number"
-            )
+            raise UserError(f"class '{entry.wnid}' has fields of a wrong type; give strings and a whole number")
         if entry.base_count > MAX_COUNT:
             raise UserError(f"class '{entry.wnid}' has {entry.base_count} images; keys have room for {MAX_COUNT}")
         if entry.base_count < 1:

@@ -1,4 +1,4 @@
-"""One image to be made, as a plan says it."""
+"""One planned image: what a plan says of it before it is generated."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class Sample:
     class_name: str
     index: int
     attempt: int
-    """0, or how often another seed took the place of one whose image was flagged or broken."""
+    """0 for the first seed; 1 more for each seed that was rejected because its image was flagged or broken."""
     seed: int
     background: str
     prompt: str

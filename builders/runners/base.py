@@ -1,7 +1,7 @@
-"""What every runner is: a module with `run(job)`, which has some workers make the shards that it is given, in any order.
+"""Interface of runners: a runner is a module whose `run(job)` has workers make the job's shards, in any order.
 
-A runner brings workers; `coordination/scheduler.py` hands shards out to them, and `policy.py` decides what follows from failures.
-A runner of another package is an entry point in the group "fakeit.runners".
+A runner provides the workers. `coordination/scheduler.py` hands out shards to them. `coordination/policy.py` decides
+what follows from failures. Another package adds a runner by an entry point in the group "fakeit.runners".
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,26 @@ from builders.plugins import find_plugin
 
 
 class Runner(Protocol):
+    """A module that provides workers on one kind of machine or cluster."""
+
     def prepare(self, address: str) -> None:
-        """Checks whether it can run here, before anything is written.
+        """Checks whether the runner can run here, before anything is written.
 
         Raises:
-            UserError: it cannot.
+            UserError: the runner cannot run here.
         """
 
-    def run(self, job: Job) -> Report: ...
+    def run(self, job: Job) -> Report:
+        """Makes the job's shards."""
 
     def script(self, plan: Plan, name: str, command: Sequence[str], num_tasks: int, options: str) -> str:
-        """For a batch system: the script that starts the tasks. Other runners have none."""
+        """Returns the script that starts the tasks in a batch system. Other runners lack this function."""
 
 
 def find_runner(name: str) -> Runner:
-    """The runner of that name.
+    """Returns the runner of that name.
 
     Raises:
-        UserError: there is none, or what it stands on is not installed.
+        UserError: there is no such runner, or a package that it needs is not installed.
     """
     return cast(Runner, find_plugin("runners", name))

@@ -1,6 +1,6 @@
-"""The runner for one machine: a process for each GPU, or this very process for one worker without a GPU.
+"""The runner for one machine: one worker process per GPU, or a single worker in this process without a GPU.
 
-A process that died, hung or failed unexpectedly is killed and replaced: after a CUDA error all that it tries would fail.
+A process that died, hung or failed unexpectedly is killed and replaced: after a CUDA error, every later call fails.
 """
 
 import contextlib
@@ -25,38 +25,40 @@ from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
 
 SECONDS_TO_END = 10.0
-"""For a process that was asked to end, before it is killed."""
+"""Time that a process has to exit before it is killed."""
 
 
 def num_workers(requested: int, plan: Plan) -> int:
-    """One for each GPU, or one, unless others are asked for."""
+    """Returns the requested number of workers; for 0, one per GPU, or one without a GPU."""
     return requested or max(len(_gpus(plan)), 1)
 
 
 def prepare(address: str) -> None:
-    """Nothing is needed."""
+    """Does nothing: one machine needs no preparation."""
 
 
 def run(job: Job) -> Report:
-    """Makes the shards on this machine."""
+    """Makes the job's shards on this machine."""
+    # Shards are rotated by a run-specific offset, so that concurrent runs rarely collide.
     if not job.is_ordered:
         start = int(job.heartbeat.run.split("-")[2], 16) % len(job.shards)
         job = replace(job, shards=job.shards[start:] + job.shards[:start])
     gpus = _gpus(job.task.plan)
     workers = min(num_workers(job.num_workers, job.task.plan), len(job.shards))
-    if workers <= 1 and not gpus:  # what a GPU may break is another process, which can be replaced
-        return run_shards(job, _Here(job))
+    # A GPU error breaks its process for good, so GPUs are only used in processes that can be replaced.
+    if workers <= 1 and not gpus:
+        return run_shards(job, _InProcess(job))
     with _Processes(job, workers, gpus) as processes:
         return run_shards(job, processes)
 
 
 def _gpus(plan: Plan) -> list[str]:
-    """The GPUs that making the plan's shards makes use of."""
+    """Returns the visible GPUs if the plan's engine uses GPUs, else none."""
     return visible_gpus() if engine(plan.recipe.engine).USES_GPU else []
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them."""
+    """Returns the GPUs that this process may use, in the notation of CUDA_VISIBLE_DEVICES."""
     if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in listed.split(",") if name.strip() and name.strip() != "-1"]
     try:
@@ -66,31 +68,31 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-class _Here:
-    """One worker in this process; it works while it is polled."""
+class _InProcess:
+    """One worker in this process. It makes its shard while it is polled."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.order: tuple[int, Execution] | None = None
+        self.assignment: tuple[int, Execution] | None = None
         self.is_retired = False
 
     def free(self) -> list[str]:
-        return [] if self.order or self.is_retired else ["0"]
+        return [] if self.assignment or self.is_retired else ["0"]
 
     def start(self, worker: str, shard: int, execution: Execution) -> None:
-        self.order = (shard, execution)
+        self.assignment = (shard, execution)
 
     def poll(self, seconds: float, on_event: Callable[[Event], object]) -> None:
-        if self.order is None:
+        if self.assignment is None:
             time.sleep(seconds)
             return
-        shard, execution = self.order
+        shard, execution = self.assignment
         problem = attempt(self.job.task, shard, execution, lambda *counts: on_event(Images("0", *counts)))
-        self.order = None
+        self.assignment = None
         on_event(Ended("0", shard, problem))
 
     def replace(self, worker: str) -> None:
-        """Loads the model anew in the same process, which nothing can replace."""
+        """Unloads the model, so that it is loaded again. The process itself cannot be replaced."""
         unload_engine()
 
     def retire(self, worker: str) -> None:
@@ -101,7 +103,7 @@ class _Here:
 
 
 class _Processes:
-    """A process for each worker, which starts when it gets its first shard."""
+    """One process per worker, started when the worker gets its first shard."""
 
     def __init__(self, job: Job, num_workers: int, gpus: list[str]) -> None:
         self.job, self.gpus = job, gpus
@@ -140,15 +142,17 @@ class _Processes:
         try:
             message = self.messages.get(timeout=seconds)
             while True:
-                self._hand_over(*message, on_event)
+                self._handle_message(*message, on_event)
                 message = self.messages.get_nowait()
         except queue.Empty:
             return
 
     def replace(self, worker: str) -> None:
         if process := self.running.pop(worker, None):
-            process.kill()  # a broken one may never end by itself, and the next one needs its GPU's memory
-            with contextlib.suppress(subprocess.TimeoutExpired):  # it may hang in the kernel
+            # A broken process may never exit, and the next one needs its GPU memory.
+            process.kill()
+            # It may hang in the kernel.
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(SECONDS_TO_END)
         self.shards.pop(worker, None)
 
@@ -159,17 +163,19 @@ class _Processes:
     def has_any(self) -> bool:
         return len(self.retired) < len(self.workers)
 
-    def _hand_over(
+    def _handle_message(
         self, worker: str, process: subprocess.Popen[bytes], message: Any, on_event: Callable[[Event], object]
     ) -> None:
-        if self.running.get(worker) is not process:  # it was killed since
+        # The message may come from a process that was killed meanwhile.
+        if self.running.get(worker) is not process:
             return
         if isinstance(message, tuple):
             on_event(Images(worker, *message))
             return
         if isinstance(message, EOFError):
             del self.running[worker]
-            process.kill()  # it may live, and have said what cannot be understood
+            # The process may still be alive, if only its message could not be read.
+            process.kill()
             cause = "the worker process died, perhaps because memory ran out (then use fewer --workers)"
             message = Problem(scope="worker", cause=cause, is_death=True)
         if worker in self.shards:
@@ -182,21 +188,23 @@ class _Processes:
         command = [sys.executable, "-P", "-m", "builders.runners.worker"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.running[worker] = process
-        threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
+        threading.Thread(target=self._read_messages, args=(worker, process), daemon=True).start()
         return process
 
-    def _send(self, worker: str, process: subprocess.Popen[bytes], order: object) -> None:
+    def _send(self, worker: str, process: subprocess.Popen[bytes], assignment: object) -> None:
         assert process.stdin
-        with contextlib.suppress(OSError):  # it has died, which its output tells
-            pickle.dump(order, process.stdin)
+        # If the process has died, its output ends, and `_read_messages` handles that.
+        with contextlib.suppress(OSError):
+            pickle.dump(assignment, process.stdin)
             process.stdin.flush()
 
-    def _listen(self, worker: str, process: subprocess.Popen[bytes]) -> None:
+    def _read_messages(self, worker: str, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout
         while True:
             try:
                 message = pickle.load(process.stdout)
-            except Exception:  # its end, or a plug-in's message that this process cannot read
+            except Exception:
+                # The process has ended, or this process cannot unpickle a plug-in's message.
                 self.messages.put((worker, process, EOFError()))
                 return
             self.messages.put((worker, process, message))

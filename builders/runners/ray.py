@@ -1,10 +1,10 @@
-"""The runner for Ray: an actor for each GPU of a cluster, or each core of one without; nodes may come and go.
+"""The runner for Ray: one actor per GPU of a cluster, or per core of a cluster without GPUs. Nodes may join and leave.
 
     fakeit-build make RECIPE OUT --runner ray [--address auto|HOST:6379] [--workers N]
 
-An actor loads the model once. With --workers more actors are asked for than there is room for, so that an autoscaling cluster
-grows; without, there are as many as the cluster has room for now, and more as nodes come. A shard that a lost node was making
-is made again elsewhere, and that does not count as a failure of the shard.
+An actor loads the model once. With --workers, more actors may be requested than the cluster has room for, so that an
+autoscaling cluster grows. Without it, there are as many actors as the cluster has room for, and more when nodes join.
+If a node is lost, its shard is made again elsewhere, and this does not count as a failure of the shard.
 """
 
 import logging
@@ -25,11 +25,15 @@ from builders.recipes.execution import Execution
 SECONDS_TO_CONNECT = 15
 MAX_FAILED_STARTS = 5
 SECONDS_BETWEEN_COUNTS = 5.0
-"""Between two looks at what the cluster has, and at how many images the actors have made."""
+"""Interval between two checks of the cluster's resources, after which actors may be added."""
 
 
 def prepare(address: str) -> None:
-    """Connects to the cluster."""
+    """Connects to the cluster.
+
+    Raises:
+        UserError: Ray is not installed, or no cluster answers at the address.
+    """
     try:
         import ray
     except ModuleNotFoundError:
@@ -39,17 +43,19 @@ def prepare(address: str) -> None:
     address = address or "auto"
     try:
         host, colon, port = address.removeprefix("ray://").rpartition(":")
-        if colon:  # Ray itself would end the process where nobody listens
+        # Checked here, because Ray itself ends the process if nothing listens at the address.
+        if colon:
             socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
         ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"no Ray cluster at '{address}' ({first_line(error)}); start one with 'ray start --head', or give --address local"
+            f"no Ray cluster at '{address}' ({first_line(error)}); start one with 'ray start --head', or give "
+            "--address local"
         ) from None
 
 
 def run(job: Job) -> Report:
-    """Makes the shards on the cluster."""
+    """Makes the job's shards on the cluster."""
     actors = _Actors(job)
     try:
         return run_shards(job, actors)
@@ -58,23 +64,24 @@ def run(job: Job) -> Report:
 
 
 class ShardActor:
-    """What runs on a node: makes shards with a model that stays loaded, and says meanwhile how far it is."""
+    """A worker on a node: makes shards with a model that stays loaded, and reports its progress meanwhile."""
 
     def __init__(self, task: Task) -> None:
         self.task, self.counts = task, (0, 0, 0, 0)
 
     def location(self) -> str:
-        """Node, and GPU if there is one."""
+        """Returns the id of the node, and the GPU if there is one."""
         import ray
 
         context = ray.get_runtime_context()
         return f"{context.get_node_id()}/{','.join(context.get_accelerator_ids().get('GPU', []))}"
 
     def make(self, shard: int, execution: Execution) -> Problem | None:
+        """Makes one shard; returns the problem if that failed."""
         return attempt(self.task, shard, execution, self._count)
 
     def progress(self) -> tuple[int, ...]:
-        """What it has told since it began: how often, images kept, of first attempts, and broken ones of those."""
+        """Returns totals since the start: reports, images kept, images of first attempts, broken images among those."""
         return self.counts
 
     def _count(self, *counts: int) -> None:
@@ -85,13 +92,13 @@ class ShardActor:
 class _Actor:
     handle: Any
     ready: Any
-    """Reference to its first answer, its place."""
+    """Reference to the first answer, the actor's location."""
     name: str = ""
-    """Its place, and a number where several share it."""
+    """The location, and a number, since several actors may share a location."""
     shard: int | None = None
     counts: tuple[int, ...] = (0, 0, 0, 0)
     progress_ref: Any = None
-    """Reference to its next answer about its progress."""
+    """Reference to the pending answer about the progress."""
 
 
 @dataclass
@@ -102,7 +109,7 @@ class _Actors:
     next_count: float = 0.0
     num_failed_starts: int = 0
     retired: set[str] = field(default_factory=set)
-    """Their actors stay, so that no other is put in their place."""
+    """Retired workers. Their actors stay alive, so that no new actor starts on their resources."""
 
     def __post_init__(self) -> None:
         import ray
@@ -112,12 +119,12 @@ class _Actors:
         self.task = ray.put(self.job.task)
 
     def free(self) -> list[str]:
-        self._grow()
-        self._look_for_ready()
+        self._start_actors()
+        self._name_ready_actors()
         return [a.name for a in self.actors if a.name and a.name not in self.retired and a.shard is None]
 
     def start(self, worker: str, shard: int, execution: Execution) -> None:
-        actor = self._named(worker)
+        actor = self._find(worker)
         actor.shard = shard
         self.tasks[actor.handle.make.remote(shard, execution)] = actor
 
@@ -129,8 +136,8 @@ class _Actors:
             return
         done, _ = ray.wait(list(self.tasks), num_returns=1, timeout=seconds)
         for reference in done:
-            on_event(self._ended(reference))
-        self._hear_progress(on_event)
+            on_event(self._outcome(reference))
+        self._poll_progress(on_event)
 
     def replace(self, worker: str) -> None:
         import ray
@@ -152,10 +159,10 @@ class _Actors:
         for actor in self.actors:
             ray.kill(actor.handle)
 
-    def _named(self, worker: str) -> _Actor:
+    def _find(self, worker: str) -> _Actor:
         return next(actor for actor in self.actors if actor.name == worker)
 
-    def _ended(self, reference: Any) -> Ended:
+    def _outcome(self, reference: Any) -> Ended:
         import ray
 
         actor = self.tasks.pop(reference)
@@ -170,8 +177,8 @@ class _Actors:
                 return Ended(actor.name, shard, Problem(scope="worker", cause=cause, is_death=True))
             return Ended(actor.name, shard, Problem(scope="machine", cause="its node was lost"))
 
-    def _hear_progress(self, on_event: Callable[[Event], object]) -> None:
-        """Passes on what the actors say of their images; one that hangs does not answer, and nothing waits for it."""
+    def _poll_progress(self, on_event: Callable[[Event], object]) -> None:
+        """Passes on the progress of the actors. An actor that hangs does not answer, so this never waits."""
         import ray
 
         for actor in [actor for actor in self.actors if actor.shard is not None]:
@@ -180,14 +187,15 @@ class _Actors:
                 continue
             try:
                 counts, before = ray.get(actor.progress_ref), actor.counts
-            except ray.exceptions.RayError:  # its task says so, too
+            except ray.exceptions.RayError:
+                # The actor's task fails, too, and `_outcome` handles that.
                 continue
             actor.counts, actor.progress_ref = counts, None
             if counts != before:
                 on_event(Images(actor.name, *(a - b for a, b in zip(counts[1:], before[1:], strict=True))))
 
-    def _grow(self) -> None:
-        """Starts actors up to the number wanted; those that died have left room."""
+    def _start_actors(self) -> None:
+        """Starts actors up to the wanted number, which also replaces those that died."""
         import ray
 
         now = time.monotonic()
@@ -202,7 +210,7 @@ class _Actors:
             handle = actor.remote(self.task)
             self.actors.append(_Actor(handle, handle.location.remote()))
 
-    def _look_for_ready(self) -> None:
+    def _name_ready_actors(self) -> None:
         import ray
 
         waiting = {actor.ready: actor for actor in self.actors if not actor.name}
@@ -212,7 +220,8 @@ class _Actors:
             try:
                 waiting[reference].name = self._free_name(ray.get(reference))
                 self.num_failed_starts = 0
-            except ray.exceptions.RayError as error:  # lost before it answered, or it cannot start
+            except ray.exceptions.RayError as error:
+                # The actor was lost before it answered, or it cannot start.
                 self.actors.remove(waiting[reference])
                 self.num_failed_starts += 1
                 reason = str(error).strip().splitlines()[-1]
@@ -222,6 +231,6 @@ class _Actors:
             )
 
     def _free_name(self, location: str) -> str:
-        """The place, with the first number that no other actor there has, so that a new process takes the old one's name."""
+        """Returns the location with the first free number, so that a new process gets the name of its predecessor."""
         taken = {actor.name for actor in self.actors}
         return next(name for number in range(len(taken) + 1) if (name := f"{location}#{number}") not in taken)

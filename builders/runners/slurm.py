@@ -1,9 +1,9 @@
-"""The runner for Slurm: an array job, each task of which makes the shards of its index, and then helps the others.
+"""The runner for Slurm: an array job. Each task makes the shards of its index, and then helps the other tasks.
 
     fakeit-build make RECIPE OUT --runner slurm --print > job.sh && sbatch job.sh
 
-A node needs nothing of Slurm but its environment variables. Ahead of the time limit (SIGUSR1) a task finishes the shard that
-is in the making, when it is preempted (SIGTERM) it drops it; either way it ends with status 75 and is queued again.
+A node needs nothing of Slurm but its environment variables. Ahead of the time limit (SIGUSR1), a task finishes its
+shard in progress. At preemption (SIGTERM), it drops that shard. In both cases it ends with status 75 and is requeued.
 """
 
 import os
@@ -20,13 +20,13 @@ from builders.planning.plan import Plan
 from builders.runners.base import find_runner
 
 SECONDS_AHEAD = 600
-"""Of the time limit, at which Slurm sends SIGUSR1, at least: a shard that is in the making then should be finished."""
+"""Minimum time before the time limit at which Slurm sends SIGUSR1, enough to finish the shard in progress."""
 MAX_SECONDS_AHEAD = 65_535
-"""Slurm's own limit; half of the time limit is another one, for a task that is warned at its beginning makes nothing."""
+"""Slurm's maximum. Half of the time limit is a further maximum: a task that gets SIGUSR1 at its start makes nothing."""
 SECONDS_AN_IMAGE = 2.0
-"""Taken for that where a diffusion model makes the images: an A100's for 50 steps of Stable Diffusion, and some more."""
+"""Assumed time per image of a diffusion model, for the time of SIGUSR1: an A100, 50 steps of SD 1.x, with a margin."""
 CPUS_PER_TASK = 4
-"""The driver, the worker's kernel launches and its JPEG encoder each keep a core busy."""
+"""The driver, the worker's kernel launches and its JPEG encoder each keep one core busy."""
 SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name={name}
@@ -36,8 +36,8 @@ SCRIPT = """\
 #SBATCH --open-mode=append
 #SBATCH --output={name}-%A_%a.log
 {more}
-# {num_shards:,} shards of {shard_length:,} images over {num_tasks:,} tasks; `fakeit-build status` tells how far they are.
-trap '' TERM  # of the time limit and of preemption: the task ends itself, and this goes on
+# {num_shards:,} shards of {shard_length:,} images over {num_tasks:,} tasks; `fakeit-build status` shows their progress.
+trap '' TERM  # at the time limit or preemption the task ends itself, and this script continues
 srun {command}
 status=$?
 if [ "$status" -eq {is_stopped} ]; then  # stopped with work left
@@ -48,46 +48,53 @@ exit "$status"
 
 
 def prepare(address: str) -> None:
-    """Whether this is a task of an array."""
+    """Checks that this process is a task of an array.
+
+    Raises:
+        UserError: this process is not a task of an array.
+    """
     array_index()
 
 
 def run(job: Job) -> Report:
-    """Makes this task's part, then what is left of the others' and nobody is at; does not wait for them.
+    """Makes the shards of this task, then shards of other tasks that are not in progress. Does not wait for those.
 
     Raises:
-        UserError: this process is no task of an array.
+        UserError: this process is not a task of an array.
     """
     shards = in_task_order(job.shards, *array_index())
     return find_runner("local").run(replace(job, shards=shards, is_ordered=True, waits_for_others=False))
 
 
 def in_task_order(shards: Sequence[int], index: int, num_tasks: int) -> list[int]:
-    """A task's own part from its beginning, then the others' from their ends; tasks that help begin with different ones."""
+    """Returns a task's own shards forwards, then the others' backwards; helping tasks begin with different shards."""
     ours = [shard for shard in shards if shard % num_tasks == index]
     others = [shard for shard in shards if shard % num_tasks != index]
     return ours + sorted(others, key=lambda shard: (-(shard // num_tasks), (shard - index) % num_tasks))
 
 
 def array_index() -> tuple[int, int]:
-    """Index of this task, from 0, and the number of tasks.
+    """Returns the index of this task, from 0, and the number of tasks.
 
     Raises:
-        UserError: Slurm's variables are not there.
+        UserError: Slurm's environment variables are not set.
     """
     names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX")
     try:
         task, first, last = (int(os.environ[name]) for name in names)
     except (KeyError, ValueError):
         raise UserError(
-            "this is no task of a Slurm array (SLURM_ARRAY_TASK_ID is not set); add --print for a script to give to sbatch"
+            "this is not a task of a Slurm array (SLURM_ARRAY_TASK_ID is not set); add --print for a script to give to "
+            "sbatch"
         ) from None
     return task - first, last - first + 1
 
 
 def time_limit(options: Sequence[str]) -> int | None:
-    """Seconds of sbatch's --time: [DAYS-]HOURS[:MINUTES[:SECONDS]] with days, else MINUTES[:SECONDS] or HOURS:MINUTES:SECONDS.
-    None where there is none, or it is none of these."""
+    """Returns the seconds of sbatch's option --time; None if it is missing or has another form than those below.
+
+    With days the form is DAYS-HOURS[:MINUTES[:SECONDS]], without days MINUTES[:SECONDS] or HOURS:MINUTES:SECONDS.
+    """
     given = re.search(r"(?:^| )(?:--time[= ]|-t[= ]?)(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?(?= |$)", " ".join(options))
     if not given:
         return None
@@ -98,7 +105,7 @@ def time_limit(options: Sequence[str]) -> int | None:
 
 
 def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, options: str) -> str:
-    """An sbatch script for an array of `num_tasks` tasks; `options` are more options of sbatch.
+    """Returns an sbatch script for an array of `num_tasks` tasks; `options` are further options of sbatch.
 
     Raises:
         UserError: the options cannot be read.
@@ -106,7 +113,7 @@ def script(plan: Plan, name: str, command: Sequence[str], num_tasks: int, option
     try:
         given = shlex.split(options)
     except ValueError as error:
-        raise UserError(f"--sbatch '{options}' cannot be read ({error}); write it as sbatch takes it") from None
+        raise UserError(f"--sbatch '{options}' cannot be read ({error}); write it as sbatch accepts it") from None
     if "\n" in options:
         raise UserError("--sbatch has several lines; write its options in one")
     num_tasks = min(num_tasks, plan.num_shards)

@@ -1,9 +1,10 @@
-"""A worker process of the local runner: makes one shard after another, told over its standard input and output.
+"""A worker process of the local runner: makes one shard after another, as requested on its standard input.
 
     python -m builders.runners.worker
 
-Invariant: it ends when its parent does. In: a `Task`, then (shard, execution) each; out: (kept, first, broken), or the
-`Problem` or None that a shard ended with, all pickled. It runs nothing of the script that started the run.
+Invariant: it ends when its parent does. Input: a `Task`, then (shard, execution) for each shard. Output: (kept, first,
+broken) for each batch, and for each shard the `Problem` that it ended with, or None. All messages are pickled. The
+process does not import the script that started the run.
 """
 
 import os
@@ -18,32 +19,35 @@ from builders.coordination.attempt import attempt
 
 
 def main() -> None:
-    """Works until standard input ends."""
+    """Makes shards until standard input ends."""
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever libraries print must not mix with the answers
+    # Output of libraries goes to stderr, so that it does not mix with the messages.
+    os.dup2(2, 1)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    # The parent handles Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    orders: queue.Queue[Any] = queue.Queue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, orders), daemon=True).start()
-    task = orders.get()
+    requests: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
+    task = requests.get()
     while True:
-        shard, execution = orders.get()
-        problem = attempt(task, shard, execution, lambda *counts: _say(out, counts))
-        _say(out, problem)
+        shard, execution = requests.get()
+        problem = attempt(task, shard, execution, lambda *counts: _send(out, counts))
+        _send(out, problem)
 
 
-def _read(orders: BinaryIO, found: "queue.Queue[Any]") -> None:
+def _read_requests(requests: BinaryIO, found: "queue.Queue[Any]") -> None:
     while True:
         try:
-            found.put(pickle.load(orders))
-        except BaseException:  # the parent has ended, perhaps in the middle of a message, or wants this process to
+            found.put(pickle.load(requests))
+        except BaseException:
+            # The parent has ended, perhaps in the middle of a message, or has closed the pipe to end this process.
             os._exit(0)
 
 
-def _say(out: BinaryIO, message: object) -> None:
+def _send(out: BinaryIO, message: object) -> None:
     try:
         pickle.dump(message, out)
         out.flush()

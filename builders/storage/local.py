@@ -1,4 +1,7 @@
-"""A directory of a disk as a storage. Files are written beside their name and renamed onto it, so a name holds a whole file."""
+"""A directory on a disk as a storage.
+
+Files are written beside their name and then renamed onto it, so a name always holds a whole file.
+"""
 
 import contextlib
 import hashlib
@@ -18,7 +21,7 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 NUM_READERS = 16
-"""Threads of `each`, for calls that release the interpreter's lock, as reading Parquet does."""
+"""Number of threads in `each`, for calls that release the interpreter's lock, such as reading Parquet."""
 
 
 class LocalStorage:
@@ -86,7 +89,8 @@ class LocalStorage:
                 temporary.write_bytes(content)
                 os.replace(temporary, self.path(name))
                 return
-            except FileNotFoundError:  # another run found the folder empty, and removed it
+            except FileNotFoundError:
+                # Another run found the folder empty, and removed it.
                 if is_last:
                     raise
             except BaseException:
@@ -137,7 +141,8 @@ class LocalStorage:
             try:
                 yield name, os.stat(f"{self.root}/{name}")
             except FileNotFoundError:
-                continue  # another process has removed it since
+                # Another process has removed the file since it was listed.
+                continue
 
     def _read_or_none(self, name: str, start: int, end: int) -> bytes | None:
         try:
@@ -147,7 +152,7 @@ class LocalStorage:
 
 
 def temporary_file(path: Path) -> Path:
-    """The hidden name beside `path` under which this process writes it; makes the folder.
+    """Returns the hidden name beside `path` under which this process writes the file. Makes the folder.
 
     Raises:
         UserError: the folder cannot be made.
@@ -160,15 +165,16 @@ def temporary_file(path: Path) -> Path:
 
 
 def is_dead_temporary(path: Path) -> bool:
-    """Whether a file is one that `temporary_file` named for a process of this machine that is gone."""
+    """Whether a file is a temporary one of a process of this machine that no longer exists."""
     host, _, pid = path.name.removesuffix(".tmp").rpartition("-")
     is_ours = path.name.endswith(".tmp") and host.endswith(f".{socket.gethostname()}") and pid.isdecimal()
     return is_ours and not is_process(int(pid))
 
 
 def is_process(pid: int) -> bool:
-    """Whether a process of this machine is there; True where the system cannot be asked."""
-    if os.name == "nt":  # there signal 0 would end the process
+    """Whether a process of this machine exists; True if the system gives no answer."""
+    # On Windows, signal 0 would end the process.
+    if os.name == "nt":
         return True
     try:
         os.kill(pid, 0)
@@ -180,10 +186,10 @@ def is_process(pid: int) -> bool:
 
 
 def checked_path(root: str, name: str) -> str:
-    """root/name; the name may not lead out of the root.
+    """Returns root/name.
 
     Raises:
-        UserError: it does.
+        UserError: the name leads out of the root.
     """
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise UserError(f"'{name}' leads out of '{root}'")

@@ -1,4 +1,7 @@
-"""A URL of any fsspec store as a storage. Object stores get a file in one put; what a network broke is tried again."""
+"""A URL of any fsspec store as a storage.
+
+A file is uploaded whole, in one put. Requests that the network broke are retried.
+"""
 
 import contextlib
 import errno
@@ -35,13 +38,13 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 NUM_READERS = 16
-"""Small files that are read at once; an object store takes its time over each."""
+"""Number of small files that are read at once, since an object store answers each request slowly."""
 CHUNK_BYTES = 32 * 1024 * 1024
-"""Of a large file that is fetched; what breaks off is fetched again from the last chunk's end."""
+"""Size of the chunks in which a large file is fetched. A broken chunk is fetched again, finished ones are not."""
 BLOCK_BYTES = 1024 * 1024
-"""Read ahead in files that are read in order."""
+"""Bytes to read ahead in files that are read in order."""
 RANGES_AT_ONCE = 64
-"""Ranges that are asked for at the same time; over http each takes a connection of its own."""
+"""Number of ranges that are requested at the same time; over HTTP each takes a connection of its own."""
 
 
 class RemoteStorage:
@@ -57,18 +60,23 @@ class RemoteStorage:
         self._may_lack_ranges = protocol in ("http", "https")
         self._is_fixed = protocol == "hf" and bool(re.search("@[0-9a-f]{40}(/|$)", self.root))
         self._read_options = READ_OPTIONS.get(protocol, {})
-        self._of_threads: dict[int, AbstractFileSystem] | None = {} if protocol == "hf" and not self._is_fixed else None
+        self._thread_file_systems: dict[int, AbstractFileSystem] | None = (
+            {} if protocol == "hf" and not self._is_fixed else None
+        )
 
     @property
     def fs(self) -> AbstractFileSystem:
-        """The file system; of the Hub each thread's own, for its listings must change in one thread alone."""
-        if self._of_threads is None:
+        """The file system. On the Hub each thread has its own.
+
+        Several threads cannot share one there, because its cache of listings may change in one thread only.
+        """
+        if self._thread_file_systems is None:
             return self._fs
         thread = threading.get_ident()
-        if thread not in self._of_threads:
+        if thread not in self._thread_file_systems:
             own = type(self._fs)(*self._fs.storage_args, **self._fs.storage_options, skip_instance_cache=True)
-            self._of_threads[thread] = own
-        return self._of_threads[thread]
+            self._thread_file_systems[thread] = own
+        return self._thread_file_systems[thread]
 
     def path(self, name: str) -> str:
         return checked_path(self.root, name)
@@ -77,7 +85,7 @@ class RemoteStorage:
         return re.sub("//[^/@]*@", "//", str(self.fs.unstrip_protocol(self.path(name))))
 
     def exists(self, name: str) -> bool:
-        self._look_again()
+        self._forget_listings()
         try:
             self._call(name, self.fs.info, self.path(name))
         except (FileNotFoundError, NotADirectoryError):
@@ -85,7 +93,7 @@ class RemoteStorage:
         return True
 
     def size(self, name: str) -> int:
-        self._look_again()
+        self._forget_listings()
         return int(self._call(name, self.fs.info, self.path(name))["size"])
 
     def names(self, folder: str) -> list[str]:
@@ -100,12 +108,13 @@ class RemoteStorage:
     def each(
         self, call: Callable[[Argument], Result], arguments: Iterable[Argument], *, also_on_disk: bool = False
     ) -> list[Result]:
-        def ask(argument: Argument) -> Result:
-            self._look_again()  # of each thread's own listings
+        def refreshed(argument: Argument) -> Result:
+            # Each thread has listings of its own.
+            self._forget_listings()
             return call(argument)
 
         with ThreadPoolExecutor(NUM_READERS) as pool:
-            return list(pool.map(ask, arguments))
+            return list(pool.map(refreshed, arguments))
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         content = self._read_at_least(name, start, end)
@@ -118,7 +127,8 @@ class RemoteStorage:
             return True
         try:
             return bool(fsspec.asyn.sync(self.fs.loop, _has_ranges, self.fs, self.path(name)))
-        except Exception:  # of any kind that the store has; whoever reads the file will say what is wrong
+        except Exception:
+            # Stores raise exceptions of any kind. Reading the file will report what is wrong.
             return False
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
@@ -146,7 +156,8 @@ class RemoteStorage:
                     content = self._read_at_least(name, offset, end)
                 except FileNotFoundError:
                     raise UserError(f"{self.url(name)} is not there; run 'fakeit-build verify'") from None
-                if len(content) > end - offset:  # a server that knows no ranges sent everything
+                # A server that does not support ranges has sent the whole file.
+                if len(content) > end - offset:
                     content = content[offset:num_bytes]
                 sha256.update(content)
                 offset += len(content)
@@ -162,12 +173,12 @@ class RemoteStorage:
         return sha256.hexdigest()
 
     def _read_at_least(self, name: str, start: int | None, end: int | None) -> bytes:
-        """The bytes [start, end), or all of the file where the server knows no ranges."""
+        """Returns the bytes [start, end), or the whole file if the server does not support ranges."""
 
         def read() -> bytes:
             content = bytes(self.fs.cat_file(self.path(name), start=start, end=end, **self._read_options))
             if start is not None and end is not None and len(content) < end - start:
-                raise EOFError(f"{len(content)} bytes came of {end - start}")
+                raise EOFError(f"received {len(content)} of {end - start} bytes")
             return content
 
         return self._call(name, read)
@@ -189,7 +200,7 @@ class RemoteStorage:
         return temporary_file(Path(folder or tempfile.gettempdir()) / PurePosixPath(name).name)
 
     def move(self, source: str, target: str) -> None:
-        # cp_file, for copy first asks whether the target is a folder, which costs requests, and fails where one appears
+        # Not `copy`, which first checks whether the target is a folder: that costs requests, and fails if one appears.
         self._call(source, self.fs.cp_file, self.path(source), self.path(target))
         self.remove(source)
 
@@ -199,7 +210,8 @@ class RemoteStorage:
 
     def remove_all(self, names: list[str]) -> None:
         if names and self.fs.async_impl:
-            with contextlib.suppress(FileNotFoundError):  # some went meanwhile, and the store may have stopped there
+            # If a file has vanished meanwhile, the store may have stopped there, and the loop below removes the rest.
+            with contextlib.suppress(FileNotFoundError):
                 self._call(names[0], self.fs.rm, [self.path(name) for name in names])
                 return
         for name in names:
@@ -213,10 +225,10 @@ class RemoteStorage:
         """Does nothing: an object store has no folders."""
 
     def remove_temporaries(self) -> None:
-        """Does nothing: a put is whole or absent."""
+        """Does nothing: an upload is whole or absent."""
 
     def _listed(self, folder: str) -> dict[str, dict[str, Any]]:
-        self._look_again()
+        self._forget_listings()
         with contextlib.suppress(FileNotFoundError):
             start = len(self.root.rstrip("/")) + 1
             found = self._call(folder, self.fs.find, self.path(folder).rstrip("/"), detail=True)
@@ -224,23 +236,25 @@ class RemoteStorage:
         return {}
 
     def _call(self, name: str, call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-        """call(*arguments, **options), tried again where the network is to blame."""
+        """Returns call(*arguments, **options), which is retried if the network is to blame."""
         try:
             return retry(call, *arguments, num_attempts=self._num_attempts, **options)
         except ReadableError:
             raise
-        except Exception as error:  # each store has exceptions of its own
+        except Exception as error:
+            # Each store has exceptions of its own.
             if http_status(error) == 404 or isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(name)) from None
             if not (isinstance(error, (OSError, NotImplementedError)) or is_of_the_network(error)):
-                raise  # a mistake of ours
+                # A mistake in this code.
+                raise
             if isinstance(error, NotImplementedError):
                 raise UserError(f"{self.url(name)}: this store cannot be written to; choose another one") from None
             kind = UnreachableError if is_transient(error) or is_offline(error) else UserError
             raise kind(f"{self.url(name)}: {advice(error)}") from None
 
-    def _look_again(self) -> None:
-        """Forgets listings, for others may write to the store, too."""
+    def _forget_listings(self) -> None:
+        """Forgets cached listings, since other processes may write to the store, too."""
         if not self._is_fixed:
             self.fs.invalidate_cache()
 

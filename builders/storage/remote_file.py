@@ -1,17 +1,17 @@
-"""A file of a remote store, read as a local one is, by ranges."""
+"""A file of a remote store as a file object, read by byte ranges."""
 
 import io
 from typing import Any, Protocol
 
 
 class Ranged(Protocol):
-    """A storage that reads ranges."""
+    """A storage that can read byte ranges."""
 
     def read(self, name: str, start: int, end: int) -> bytes: ...
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file as ranges of it, each tried again where the network breaks it."""
+    """A read-only file object over a remote file. It reads ranges, which are retried if the network breaks them."""
 
     def __init__(self, storage: Ranged, name: str, num_bytes: int) -> None:
         self._storage, self._name, self._num_bytes = storage, name, num_bytes

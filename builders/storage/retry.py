@@ -1,7 +1,7 @@
-"""Trying again what a network broke: statuses 408, 429 and 5xx, and connections that drop or stall. Anything else is final.
+"""Retries requests that a network broke: statuses 408, 429 and 5xx, and connections that drop or stall.
 
-Whose exceptions those are depends on the store; the libraries are told by the names of their packages, so that none is
-imported here.
+Any other error is final. The exceptions depend on the store. Libraries are recognized by the names of their packages,
+so that none is imported here.
 """
 
 import errno
@@ -13,9 +13,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 Result = TypeVar("Result")
 
 MAX_WAIT = 8.0
-"""Seconds; the waits grow up to it, each drawn at random so that the workers of a node do not come back together."""
+"""Upper limit of the growing pauses in seconds. They are random, so that a node's workers do not retry together."""
 MAX_RETRY_AFTER = 60.0
-"""Seconds that a server may ask for."""
+"""Upper limit in seconds for a pause that a server requests."""
 NETWORK_PACKAGES = {
     "aiohttp",
     "botocore",
@@ -30,19 +30,23 @@ NETWORK_PACKAGES = {
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG}
 OFFLINE = "OfflineModeIsEnabled"
-"""What huggingface_hub raises where HF_HUB_OFFLINE is set."""
+"""Name of the exception that huggingface_hub raises if HF_HUB_OFFLINE is set."""
 FINAL_NAMES = {
     OFFLINE, "InvalidURL", "NonHttpUrlClientError", "UnsupportedProtocol", "SSLCertVerificationError",
     "ClientConnectorCertificateError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound",
     "NoRegionError", "ParamValidationError", "InvalidEndpointConfigurationError",
 }  # fmt: skip
-"""Of errors that their libraries derive from those of the network."""
+"""Names of exceptions that are final, although their libraries derive them from network errors."""
 
 _wait = wait_random_exponential(multiplier=0.2, max=MAX_WAIT)
 
 
 def retry(call: Callable[..., Result], *arguments: Any, num_attempts: int, **options: Any) -> Result:
-    """call(*arguments, **options), tried again with growing pauses where the network is to blame; the last error otherwise."""
+    """Returns call(*arguments, **options), which is retried with growing pauses if the network is to blame.
+
+    Raises:
+        The last error, if it is final or no attempt is left.
+    """
     attempts = Retrying(
         stop=stop_after_attempt(num_attempts),
         wait=_pause,
@@ -66,23 +70,24 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_offline(error: BaseException) -> bool:
-    """Whether the user has switched the network off."""
+    """Whether the user has switched off the network."""
     return any(kind.__name__ == OFFLINE for kind in type(error).__mro__)
 
 
 def is_of_the_network(error: BaseException) -> bool:
-    """Whether an exception tells of a server or the way to it, rather than of a mistake in the code."""
+    """Whether an exception is about a server or the connection to it, rather than about a mistake in the code."""
     is_known = isinstance(error, (TimeoutError, EOFError)) or http_status(error) is not None
     return is_known or any(kind.__module__.partition(".")[0] in NETWORK_PACKAGES for kind in type(error).__mro__)
 
 
 def http_status(error: BaseException) -> int | None:
-    """The HTTP status that an exception of aiohttp, httpx, huggingface_hub or botocore stands for, if any."""
+    """Returns the HTTP status in an exception of aiohttp, httpx, huggingface_hub or botocore; None if it has none."""
     response = getattr(error, "response", None)
     found = getattr(error, "status", None) or getattr(response, "status_code", None)
     if isinstance(response, dict):
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    if found is None and isinstance(error.__cause__, Exception):  # s3fs hides botocore's behind an OSError
+    # s3fs wraps botocore's exception in an OSError.
+    if found is None and isinstance(error.__cause__, Exception):
         return http_status(error.__cause__)
     return found if isinstance(found, int) else None
 
@@ -92,6 +97,7 @@ def _pause(state: RetryCallState) -> float:
     headers = getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None) or {}
     try:
         requested = float(headers.get("Retry-After", 0))
-    except (AttributeError, TypeError, ValueError):  # a date, or no mapping
+    except (AttributeError, TypeError, ValueError):
+        # The header is a date, or the headers are not a mapping.
         requested = 0.0
     return max(_wait(state), min(requested, MAX_RETRY_AFTER))

@@ -1,4 +1,4 @@
-"""What differs from store to store: options of the clients, times in listings, and advice after an error."""
+"""The differences between stores: options of the clients, times in listings, and advice after an error."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,16 +8,17 @@ from builders.storage.retry import http_status, is_offline, is_transient
 
 NUM_ATTEMPTS = 12
 NUM_ATTEMPTS_OF_CLIENTS = {"hf": 3, "s3": 3}
-"""Fewer where the store's own client tries again, too."""
+"""Fewer attempts for stores whose own client retries, too."""
 SECONDS_TO_CONNECT, SECONDS_WITHOUT_BYTES = 15, 30
-"""After which a connection over http counts as stalled; the other clients have limits of their own."""
+"""Seconds after which a connection over HTTP counts as stalled; the other clients have limits of their own."""
 READ_OPTIONS: dict[str, dict[str, Any]] = {"hf": {"cache_type": "none"}}
-"""HfFileSystem's files read 5 MB ahead by default; every read here requests exactly the bytes it needs."""
+"""HfFileSystem reads 5 MB ahead by default; every read here requests exactly the bytes that it needs."""
 TIMES = ("uploaded_at", "LastModified", "last_modified", "updated", "mtime", "created")
-"""What stores call the time in a listing at which a file was last written."""
+"""Names that stores give to the time in a listing at which a file was last written."""
 
 
 def time_of(info: dict[str, Any]) -> datetime | None:
+    """Returns when a file was last written, from its entry in a listing; None if the entry does not say."""
     found = next((info[name] for name in TIMES if info.get(name)), None)
     if isinstance(found, int | float):
         return datetime.fromtimestamp(found, UTC)
@@ -25,7 +26,7 @@ def time_of(info: dict[str, Any]) -> datetime | None:
 
 
 def client_options(protocol: str) -> dict[str, Any]:
-    """Options of a file system beside those that the user's own configuration of fsspec gives."""
+    """Returns options for a file system, in addition to those of the user's own fsspec configuration."""
     if protocol not in ("http", "https"):
         return {}
     try:
@@ -37,13 +38,14 @@ def client_options(protocol: str) -> dict[str, Any]:
 
 
 def advice(error: Exception) -> str:
+    """Returns the end of a sentence that says what went wrong in a store and what the user can do."""
     status, kind = http_status(error), type(error).__name__
     if status == 401 or "Credentials" in kind:
-        return "the store does not know you; log in, or set its credentials"
+        return "the store needs valid credentials; log in, or set them"
     if status == 403 or isinstance(error, PermissionError):
-        return "the store does not let you (403); check the name and your rights"
+        return "the store denies access (403); check the name and your permissions"
     if is_offline(error):
         return "HF_HUB_OFFLINE is set; unset it"
     if is_transient(error):
-        return f"tried again and again, it failed with {kind}: {first_line(error)}; run again, which goes on where it stopped"
+        return f"every attempt failed, the last one with {kind}: {first_line(error)}; run the command again to continue"
     return f"{kind}: {first_line(error)}; check the URL"

@@ -1,7 +1,7 @@
-"""Making one image of a clone again from its own metadata, and comparing it with the one that the clone holds.
+"""Generates one image of a clone again from its own metadata, and compares it with the one in the clone.
 
-It is made in its slot of a batch of the recorded shape, filled with copies of it, for neighbors do not matter, and with the
-execution that its shard was made with.
+The image gets its recorded slot in a batch of the recorded size, and the execution of its shard. Copies of its sample
+fill the batch, because neighbors do not matter.
 """
 
 from dataclasses import dataclass, replace
@@ -22,17 +22,17 @@ SETTINGS = (
     "negative_prompt", "guidance_scale", "num_inference_steps", "width", "height", "model", "revision", "scheduler",
     "dtype",
 )  # fmt: skip
-"""Fields of a sample's json that are settings of the recipe, too."""
+"""Fields of a sample's json that are settings of the recipe as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Redone:
     image: bytes
-    """The new image's file."""
+    """Content of the new image's file."""
     is_identical: bool
-    """Whether its bytes are those in the clone."""
+    """Whether the new file has the same bytes as the one in the clone."""
     num_pixels: int
-    """Pixels that differ, once both are decoded."""
+    """Number of pixels that differ after decoding."""
     max_difference: int
     """Largest difference of a color value, 0 to 255."""
 
@@ -43,14 +43,14 @@ class Redone:
 
 
 def regenerate(clone: Clone, key: str, model: str | None = None) -> Redone:
-    """Makes the image with that key again; `model` says where its model lies on this machine.
+    """Generates the image with a key again; `model` is the directory of its model on this machine.
 
     Raises:
-        UserError: there is no such key, the images are real ones, or the model is another one or cannot be had.
+        UserError: there is no such key, the images are real, or the model is another one or cannot be loaded.
     """
     recipe, manifest = recipe_from_dict(clone.manifest.recipe), clone.manifest
     if not manifest.is_synthetic:
-        raise UserError(f"'{clone.root}' holds real images, which nobody made; redo is for synthetic clones")
+        raise UserError(f"'{clone.root}' holds real images; only images of synthetic clones can be generated again")
     number = clone.find(key)
     shard, row = clone.locate(number)
     fields = clone.metadata(shard).slice(row, 1).to_pylist()[0]
@@ -78,7 +78,7 @@ def _compare(recipe: Recipe, execution: Execution, sample: Sample, slot: int, ol
     new, _ = encode_sample(recipe, execution, made)
     before, after = (decode_sample(sample.key, content).astype(int) for content in (old, new))
     if before.shape != after.shape:
-        raise UserError(f"'{sample.key}' is {before.shape[1]}x{before.shape[0]} in the clone, its json says otherwise")
+        raise UserError(f"'{sample.key}' is {before.shape[1]}x{before.shape[0]} in the clone, but not in its json")
     differences = np.abs(before - after).max(axis=2)
     return Redone(
         image=new,

@@ -1,7 +1,7 @@
-"""Is a clone whole and true? Every shard is read once, several at a time; every fault is told with its shard and key.
+"""Verifies that a clone is complete and correct: reads every shard once, and reports each fault with its shard and key.
 
-Without `deep` it checks names, sizes, checksums, tar structure, keys, labels, json, the plan, picture headers and hashes,
-metadata, timm's index and the card; with it, every picture is decoded too.
+Without `deep` it checks names, sizes, checksums, tar structure, keys, labels, json, the plan, image headers and hashes,
+metadata, timm's index and the card. With `deep` it decodes every image as well. Several processes share the shards.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from builders.storage.base import Storage, open_storage
 from builders.verification.verify_shard import Fault, ShardVerifier
 
 BYTES_PER_WORKER = {False: 1 << 30, True: 1 << 27}
-"""Less, without and with decoding, is not worth the start of a process."""
+"""Bytes that make the start of a worker process worthwhile, by whether images are decoded."""
 
 _verifier: ShardVerifier
 
@@ -47,7 +47,7 @@ def verify_clone(
     num_workers: int = 1,
     on_samples: Callable[[int], object] = lambda num_samples: None,
 ) -> Iterator[Fault]:
-    """All faults of a finished clone, in the order of its shards; memory does not grow with its size.
+    """Yields all faults of a finished clone, in the order of its shards; memory does not grow with its size.
 
     Raises:
         UserError: there is no clone, it is unfinished, or its manifest cannot be read.
@@ -77,7 +77,7 @@ def verify_clone(
                 try:
                     yield from future.result()
                 except BrokenProcessPool:
-                    raise UserError("a worker process died, perhaps for want of memory; use fewer --workers") from None
+                    raise UserError("a worker process died, perhaps out of memory; use fewer --workers") from None
                 on_samples(manifest.shards[shard].num_samples)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -108,34 +108,34 @@ def _verify_files(manifest: Manifest, plan: Plan, storage: Storage) -> Iterator[
     for name in sorted(there - shards - metadata):
         yield Fault(name, "extra file that is not in clone.json")
     if [file.name for file in manifest.metadata] != sorted(metadata):
-        yield Fault("clone.json", "the metadata files that it lists are not those of its shards")
+        yield Fault("clone.json", "the metadata files that it lists do not belong to its shards")
     for file in manifest.metadata:
         if file.name in there and hashlib.sha256(storage.read(file.name)).hexdigest() != file.sha256:
-            yield Fault(file.name, "has another sha256 than clone.json says")
+            yield Fault(file.name, "its sha256 differs from the one in clone.json")
     for number in range(num_metadata):
         if (name := metadata_name(manifest.split, number)) in there:
             yield from _verify_metadata(manifest, storage, name, number)
     if storage.exists(FINALIZING):
-        yield Fault(FINALIZING, "left over from finalising; run 'fakeit-build make' again")
+        yield Fault(FINALIZING, "left over from finalizing; run 'fakeit-build make' again")
     yield from _verify_manifest(manifest, plan)
     if not storage.exists(TIMM_INDEX):
         yield Fault(TIMM_INDEX, "missing")
     elif storage.read(TIMM_INDEX) != timm_index(manifest):
-        yield Fault(TIMM_INDEX, "stale: it does not say what clone.json says")
+        yield Fault(TIMM_INDEX, "stale: it disagrees with clone.json")
     yield from _verify_card(manifest, storage)
 
 
 def _verify_metadata(manifest: Manifest, storage: Storage, name: str, number: int) -> Iterator[Fault]:
-    """Whether a metadata file has a row group for each of its shards, and no more."""
+    """Checks that a metadata file has exactly one row group for each of its shards."""
     first = number * SHARDS_PER_METADATA_FILE
     expected = [entry.num_samples for entry in manifest.shards[first : first + SHARDS_PER_METADATA_FILE]]
     try:
         with storage.open(name) as file:
             footer = pq.ParquetFile(file).metadata
     except (OSError, pa.ArrowException):
-        return  # told with its shards
+        return  # `ShardVerifier` reports it for each shard
     if [footer.row_group(row_group).num_rows for row_group in range(footer.num_row_groups)] != expected:
-        yield Fault(name, "stale: its row groups are not those of the shards that clone.json lists")
+        yield Fault(name, "stale: its row groups do not match the shards that clone.json lists")
 
 
 def _verify_manifest(manifest: Manifest, plan: Plan) -> Iterator[Fault]:
@@ -143,9 +143,9 @@ def _verify_manifest(manifest: Manifest, plan: Plan) -> Iterator[Fault]:
     if recipe.hash != manifest.recipe_hash:
         unknown = sorted(manifest.recipe.keys() - {f.name for f in dataclasses.fields(recipe)})
         newer = f"; it has fields of a newer fakeit ({', '.join(unknown)})" if unknown else ""
-        yield Fault("clone.json", f"the recipe is not the one whose hash is recorded{newer}")
+        yield Fault("clone.json", f"the recipe does not have the recorded hash{newer}")
     if manifest.is_synthetic != engine(recipe.engine).IS_SYNTHETIC:
-        yield Fault("clone.json", f"it says is_synthetic {manifest.is_synthetic}, which images of its engine are not")
+        yield Fault("clone.json", f"it says is_synthetic {manifest.is_synthetic}, its recipe's engine says otherwise")
     if recipe.label_names != manifest.label_names:
         yield Fault("clone.json", "label names differ from the recipe's classes")
     if (recipe.split, recipe.image_format) != (manifest.split, manifest.image_format):
@@ -165,7 +165,8 @@ def _verify_card(manifest: Manifest, storage: Storage) -> Iterator[Fault]:
         return
     try:
         stale = card_faults(storage, manifest)
-    except (IndexError, KeyError):  # of a manifest that does not fit its recipe, which is told above
+    except (IndexError, KeyError):
+        # The manifest does not fit its recipe; `_verify_manifest` reports that.
         return
     if stale:
-        yield Fault(CARD, f"stale: {', '.join(stale)} do not say what clone.json says; run 'fakeit-build card'")
+        yield Fault(CARD, f"stale: {', '.join(stale)} disagree with clone.json; run 'fakeit-build card'")

@@ -1,4 +1,4 @@
-"""Is one shard whole and true? It is read once, front to back, and every sample is held against json, metadata and plan."""
+"""Verifies one shard: reads it once, front to back, and compares every sample with json, metadata and plan."""
 
 import hashlib
 import io
@@ -23,14 +23,14 @@ from builders.recipes.sample import Sample
 from builders.storage.base import Storage
 
 Row = dict[str, Any]
-MOVED = "its members do not lie where the metadata says"
-"""Told of the first such sample of a shard; those after it are mostly moved along."""
+MOVED = "its members are not where the metadata says"
+"""Reported only for the first such sample of a shard, because the samples after it have usually moved as well."""
 
 
 @dataclass(frozen=True)
 class Fault:
     where: str
-    """Shard or file."""
+    """Shard or file that has the fault."""
     text: str
     key: str = ""
 
@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class ShardVerifier:
-    """Verifies shards of one clone; with `deep`, every picture is decoded."""
+    """Verifies shards of one clone; with `deep`, decodes every image."""
 
     manifest: Manifest
     plan: Plan
@@ -48,7 +48,7 @@ class ShardVerifier:
     deep: bool
 
     def verify(self, shard: int) -> Iterator[Fault]:
-        """All faults of a shard that is there."""
+        """Yields all faults of a shard that exists."""
         entry = self.manifest.shards[shard]
         rows, fault = self._metadata_rows(shard)
         if fault:
@@ -89,11 +89,11 @@ class ShardVerifier:
             yield Fault(entry.name, f"sha256 is {sha256}, clone.json says {entry.sha256}")
 
     def _metadata_rows(self, shard: int) -> tuple[dict[str, Row] | None, Fault | None]:
-        """Metadata rows by key; None where they cannot be had."""
+        """Returns a shard's metadata rows by key, or None and the fault that prevents reading them."""
         manifest, storage = self.manifest, self.storage
         name = metadata_name(manifest.split, shard // SHARDS_PER_METADATA_FILE)
         if not storage.exists(name):
-            return None, None  # told with the files
+            return None, None  # `verify_clone` reports the missing file
         try:
             with storage.open(name) as raw:
                 table = read_rows(raw, shard % SHARDS_PER_METADATA_FILE)
@@ -114,7 +114,7 @@ class ShardVerifier:
     def _sample_faults(
         self, shard: int, members: list[Member], fields: Row, planned: Sample | None, rows: dict[str, Row] | None
     ) -> Iterator[str]:
-        """What is wrong with a sample; fills in `fields` from its json."""
+        """Yields the faults of one sample, and fills in `fields` from its json."""
         manifest = self.manifest
         key = members[0].key
         if "." in key:
@@ -161,7 +161,7 @@ class ShardVerifier:
 
 
 def _setting_faults(recipe: Recipe, batch_size: Any, fields: Row) -> Iterator[str]:
-    """Values that no image of the recipe, in a shard that was made with such batches, can have."""
+    """Yields the settings in a sample's json that no image of the recipe can have in a shard with this batch size."""
     is_synthetic = engine(recipe.engine).IS_SYNTHETIC
     is_last = fields["attempt"] == MAX_ATTEMPTS - 1
     verdicts = {"off": (-1,), "flag": (-1, 0, 1), "drop": (0, 1) if is_last else (0,)}[recipe.safety]
@@ -181,7 +181,7 @@ def _setting_faults(recipe: Recipe, batch_size: Any, fields: Row) -> Iterator[st
 
 
 class _Hashing(io.RawIOBase):
-    """A file that hashes what is read from it; a tar is read in order, so the hash is the file's."""
+    """A file that hashes what is read from it; a tar is read in order, so this is the hash of the file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -198,14 +198,14 @@ class _Hashing(io.RawIOBase):
         return self._num_bytes
 
     def finish(self) -> tuple[str, int]:
-        """sha256 and length of the whole file."""
+        """Reads the rest, and returns the sha256 and the length of the whole file."""
         while self.read(1 << 20):
             pass
         return self.sha256.hexdigest(), self._num_bytes
 
 
 def _by_key(members: Iterable[Member]) -> Iterator[list[Member]]:
-    """Members grouped as readers group them: adjacent ones of the same key, a new sample where an extension recurs."""
+    """Groups members into samples as readers do: by adjacent equal keys; a recurring extension begins a new sample."""
     sample: list[Member] = []
     for member in members:
         if sample and (member.key != sample[0].key or member.extension in {m.extension for m in sample}):
@@ -225,7 +225,7 @@ def _agreement_faults(label_name: str, key: str, fields: Row) -> Iterator[str]:
 
 def _image_faults(image_format: str, image: bytes, fields: Row, deep: bool) -> Iterator[str]:
     if hashlib.sha256(image).hexdigest() != fields["sha256"]:
-        yield "the picture has another sha256 than its json says"
+        yield "the image has another sha256 than its json says"
     try:
         header = read_image_header(image)
         if deep:
@@ -234,9 +234,9 @@ def _image_faults(image_format: str, image: bytes, fields: Row, deep: bool) -> I
         yield str(error)
         return
     if header.image_format != image_format:
-        yield f"the picture is a {header.image_format}, not a {image_format}"
+        yield f"the image is a {header.image_format}, not a {image_format}"
     if (header.width, header.height) != (fields["width"], fields["height"]):
-        yield f"the picture is {header.width}x{header.height}, its json says {fields['width']}x{fields['height']}"
+        yield f"the image is {header.width}x{header.height}, its json says {fields['width']}x{fields['height']}"
 
 
 def _row_faults(row: Row | None, fields: Row, members: list[Member]) -> Iterator[str]:
@@ -247,6 +247,6 @@ def _row_faults(row: Row | None, fields: Row, members: list[Member]) -> Iterator
     for name, member in zip(MEMBERS, members, strict=True):
         offsets |= {f"{name}_offset": member.offset, f"{name}_size": len(member.content)}
     if any(row[name] != value for name, value in fields.items()):
-        yield "the metadata row says something else than the tar"
+        yield "the metadata row disagrees with the tar"
     elif any(row[name] != value for name, value in offsets.items()):
         yield MOVED

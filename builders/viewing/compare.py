@@ -1,6 +1,6 @@
-"""Two clones side by side: settings that differ, images that differ, and by how much.
+"""Compares two clones: which settings differ, which images differ, and by how much.
 
-Clones share the noise of a sample that has the same key and recipe seed, so images are joined by key.
+Samples with the same key and recipe seed start from the same noise in every clone, so images are matched by key.
 """
 
 import hashlib
@@ -15,42 +15,46 @@ from builders.errors import SampleNotFoundError
 from builders.format.open_clone import Clone, open_clone
 
 MAX_DECODED = 1000
-"""Pairs whose pixels are compared; of more, those whose keys come first by their hash."""
+"""Maximum number of pairs whose pixels are compared. If more pairs differ, the hash of their keys decides which."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     key: str
     rms: float
-    """Root mean squared difference of the pixels, in grey levels from 0 to 255; infinite where sizes differ."""
+    """Root mean squared difference of the pixels, in gray levels from 0 to 255; infinite if the sizes differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     settings: dict[str, tuple[Any, Any]]
-    """Fields of the recipes that differ, of the first and of the second; `classes` as ids that only one has."""
+    """Recipe fields that differ, as (value in the first clone, value in the second).
+
+    `classes` lists the ids that only one of the clones has.
+    """
     num_both: int
-    """Samples with the same key."""
+    """Number of samples whose key is in both clones."""
     num_first: int
+    """Number of samples whose key is only in the first clone."""
     num_second: int
-    """Samples whose key only one has."""
+    """Number of samples whose key is only in the second clone."""
     num_same_seed: int
-    """Of both, those that began at the same noise."""
+    """Number of samples in both clones that start from the same noise."""
     num_identical: int
-    """Of both, those with the same bytes."""
+    """Number of samples in both clones whose image files are identical."""
     differences: list[Difference]
-    """Of those that differ, or of `MAX_DECODED` of them, the largest first."""
+    """Pairs that differ, at most `max_decoded` of them, the largest difference first."""
 
     def rms(self, share: float) -> float:
-        """A quantile of the differences; 0 where there are none."""
+        """Returns the quantile `share` (0 to 1) of the differences; 0 if there are none."""
         return float(np.quantile([found.rms for found in self.differences], share)) if self.differences else 0.0
 
 
 def compare_clones(first: str, second: str, max_decoded: int = MAX_DECODED) -> Comparison:
-    """Compares two clones, on a disk or at URLs.
+    """Compares two clones, each on a disk or at a URL.
 
     Raises:
-        UserError: one is no clone, or is broken.
+        UserError: one of them is no clone, or is broken.
     """
     a, b = open_clone(first), open_clone(second)
     both = same_seed = identical = 0
@@ -81,7 +85,7 @@ def compare_clones(first: str, second: str, max_decoded: int = MAX_DECODED) -> C
 
 
 class _Hashes:
-    """sha256 and seed of a clone's samples, a shard at a time."""
+    """Looks up sha256 and seed of a clone's samples; holds the metadata of one shard at a time."""
 
     def __init__(self, clone: Clone) -> None:
         self.clone, self.shard = clone, -1
@@ -95,7 +99,7 @@ class _Hashes:
 
 
 def _rows(clone: Clone) -> Iterator[tuple[int, str, str, int]]:
-    """Number, key, sha256 and seed of every sample."""
+    """Yields number, key, sha256 and seed of every sample."""
     for shard, start in enumerate(clone.shard_starts[:-1]):
         columns = clone.metadata(shard, ["key", "sha256", "seed"]).to_pydict()
         for row, (key, digest, seed) in enumerate(zip(*columns.values(), strict=True)):
@@ -119,21 +123,23 @@ def _rms(a: Clone, one: int, b: Clone, other: int) -> float:
 
 
 def describe(comparison: Comparison, num_shown: int = 5) -> list[str]:
-    """The lines that people read."""
+    """Returns a comparison as the lines that the command prints."""
     found = comparison
     lines = [f"{name:<22}  {_short(one)}  |  {_short(other)}" for name, (one, other) in found.settings.items()]
     lines = lines or ["no setting differs"]
     lines += [
         "",
-        f"{found.num_both:,} images in both, {found.num_first:,} in the first alone, {found.num_second:,} in the second alone",
-        f"{found.num_same_seed:,} of both from the same noise, {found.num_identical:,} with the same bytes",
+        f"{found.num_both:,} images in both, {found.num_first:,} only in the first, "
+        f"{found.num_second:,} only in the second",
+        f"{found.num_same_seed:,} of those in both start from the same noise, "
+        f"{found.num_identical:,} are identical files",
     ]
     if found.differences:
         low, middle, high = (found.rms(share) for share in (0.1, 0.5, 0.9))
         lines += [
-            f"{len(found.differences):,} that differ: root mean squared difference {middle:.1f} of 255 "
+            f"{len(found.differences):,} differing pairs compared: root mean squared difference {middle:.1f} of 255 "
             f"(10 to 90 %: {low:.1f} to {high:.1f})",
-            "most: " + ", ".join(f"{one.key} {one.rms:.1f}" for one in found.differences[:num_shown]),
+            "largest: " + ", ".join(f"{one.key} {one.rms:.1f}" for one in found.differences[:num_shown]),
         ]
     return lines
 

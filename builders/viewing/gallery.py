@@ -1,17 +1,17 @@
-"""A clone to look at: a static site without a server and without requests to anywhere else (Figs 6-13 of the paper).
+"""Writes a static site that shows a clone: no server, no requests to other hosts (Figs 6-13 of the paper).
 
 fakeit-build gallery CLONE -o DIR          # then open DIR/index.html
 
-    index.html  assets/        one page, its script and its style
-    data/index.js              classes, settings, scenes
-    data/audit.js              what an audit says of classes and groups, fetched when its page is opened
-    data/classes/<class>.js    metadata of a class's images, fetched when the class is opened
-    sprites/<class>/list.webp  a few thumbnails of a class, for the list
-    sprites/<class>/…-<n>.webp all of them, 50 a file
-    images/…                   the pictures as they are in the clone
+    index.html  assets/        one page with its script and style sheet
+    data/index.js              list of classes, settings of the sources, layout of the sprites
+    data/audit.js              an audit's summary by class and by sibling classes; loaded when the audit page is opened
+    data/classes/<class>.js    metadata of a class's images; loaded when the class is opened
+    sprites/<class>/list.webp  the few thumbnails of a class that the list of classes shows
+    sprites/<class>/…-<n>.webp all thumbnails of a class, 50 per file
+    images/…                   the image files as they are in the clone
 
-Data are scripts, because a page that is opened from a disk may not fetch files. What a clone says is data, never markup: it is
-set as text.
+Data files are scripts, because a page that is opened from a disk may not fetch files. The page inserts the strings of
+a clone as text, never as markup.
 """
 
 import json
@@ -39,25 +39,27 @@ THUMBNAIL = 96
 """Side in pixels."""
 PER_SPRITE, COLUMNS = 50, 10
 IN_LIST = 6
-"""Images of a class in the list, of each source."""
+"""Number of images of a class that the list of classes shows, per source."""
 MAX_WORDS = 40
-"""Of a class's prompts that its entry in the search has."""
+"""Number of words from a class's prompts that the search in the list of classes finds."""
 
 
 def write_gallery(
     clone: str, out: Path, *, real: str = "", beside: str = "", audit: str = "", per_class: int = 60
 ) -> Path:
-    """Writes the site; its first page.
+    """Writes the site and returns the path of its index.html.
 
     Args:
         clone: Directory or URL of the clone.
-        real: Real images beside it: class folders or a clone.
-        beside: Another clone, joined on key, such as the same with another guidance.
-        audit: Folder of an audit of the clone; by default one that lies in the clone.
-        per_class: Images of a class on its page, chosen by the hash of their keys; an audit adds as many of its findings.
+        out: Folder of the site; it is new, empty, or an earlier gallery.
+        real: Real images to show beside the clone: class folders or a clone.
+        beside: Another clone to show beside it, matched by key, such as one with another guidance scale.
+        audit: Folder of an audit of the clone; by default the audit inside the clone.
+        per_class: Number of images on the page of a class, chosen by the hash of their keys. An audit adds up to as
+            many images with findings.
 
     Raises:
-        UserError: a clone cannot be opened, or `out` holds something else.
+        UserError: a clone cannot be opened, the audit belongs to another clone, or `out` holds something else.
     """
     if out.exists() and any(out.iterdir()) and not (out / "data" / "index.js").exists():
         raise UserError(f"'{out}' is not empty and is no gallery; give -o another folder")
@@ -91,7 +93,7 @@ def write_gallery(
 def _write_class(
     class_id: str, name: str, sources: Sequence[Source], out: Path, per_class: int, audited: "_Audited | None"
 ) -> dict[str, Any]:
-    """A class's sprites, pictures and metadata; its entry in the list."""
+    """Writes sprites, images and metadata of a class; returns its entry in the list of classes."""
     listed: list[Image.Image] = []
     blocks, words = [], dict[str, None]()
     for source in sources:
@@ -129,35 +131,40 @@ def _write_class(
 
 
 Finding = tuple[list[str], str]
-"""Kinds, and what is told of them."""
+"""Kinds of findings about an image, and the message that describes them."""
 NOTHING: Finding = ([], "")
 GRAY = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (128, 128, 128))
-"""Where there is no picture, or it does not decode."""
+"""Thumbnail of an image that does not decode, and of an empty cell."""
 
 
 @dataclass(frozen=True)
 class _Audited:
     summary: dict[str, Any]
     findings: dict[str, dict[str, Finding]]
-    """Class id to key to what was found."""
+    """Findings by class id, then by key."""
 
 
 def _read_audit(clone: Clone, folder: str) -> _Audited | None:
-    """An audit of the clone as it is; None where none is asked for, and the clone has none or one of an earlier state."""
+    """Reads the audit in `folder`, or else the audit inside the clone.
+
+    Returns None if no folder is given and the clone holds no audit, or only one of an earlier state of the clone.
+    """
     storage = open_storage(folder) if folder else clone.storage
     if not folder and not storage.exists(AUDIT):
         return None
     summary = read_audit(storage)
     if summary["digest"] != clone.manifest.digest:
         if folder:
-            raise UserError(f"the audit in '{folder}' is of another clone than '{clone.root}'; run the audit again")
+            raise UserError(
+                f"the audit in '{folder}' belongs to another clone than '{clone.root}'; run the audit again"
+            )
         return None
     with storage.open(AUDIT_PICTURES) as file:
         table = pq.read_table(file)
     table = table.filter(pc.greater(pc.list_value_length(table["findings"]), 0))
     names, findings = clone.manifest.label_names, dict[str, dict[str, Finding]]()
     for row in table.to_pylist():
-        details = {"label": f"taken for {names[row.get('predicted', -1)]}", "duplicate": f"of {row['duplicate_of']}"}
+        details = {"label": f"looks like {names[row.get('predicted', -1)]}", "duplicate": f"of {row['duplicate_of']}"}
         message = ", ".join(f"{kind} ({details[kind]})" if kind in details else kind for kind in row["findings"])
         findings.setdefault(names[row["label"]], {})[row["key"]] = (row["findings"], message)
     return _Audited(summary, findings)

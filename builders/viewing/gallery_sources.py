@@ -1,4 +1,4 @@
-"""The images that a gallery shows: of a clone, or of class folders of real images."""
+"""Reads the images that a gallery shows, from a clone or from class folders of real images."""
 
 import hashlib
 import os
@@ -16,8 +16,9 @@ from builders.images.encode import as_shown
 from builders.images.folders import list_class_folders, readable
 
 NUM_OPEN_SHARDS = 256
+"""Number of shards whose metadata stays in memory."""
 COLUMNS_SHOWN = ("prompt", "seed", "background", "guidance_scale", "num_inference_steps", "nsfw", "index", "attempt")
-"""Fields of an image's metadata that its page shows."""
+"""Metadata fields that the page shows for an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class GalleryImage:
 
 
 class Source:
-    """Pictures by class, a stable random choice of each: of a clone."""
+    """Images of a clone by class, in a random order that is the same every time."""
 
     def __init__(self, root: str, title: str) -> None:
         self.clone: Clone = open_clone(root)
@@ -43,7 +44,7 @@ class Source:
 
     @property
     def classes(self) -> dict[str, int]:
-        """Class ids with their number of images."""
+        """Number of images of each class id."""
         return {name: len(found) for name, found in self.numbers.items()}
 
     @property
@@ -55,7 +56,7 @@ class Source:
         return {name: recipe[name] for name in names if name in recipe}
 
     def images(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[GalleryImage]:
-        """A stable random choice of a class's images, and after them those with some keys."""
+        """Yields the first `count` images of a class in the random order, then the images with the given keys."""
         extension = str(self.clone.manifest.recipe.get("image_format", "jpg"))
         chosen = self.numbers.get(class_id, [])[:count]
         for number in dict.fromkeys([*chosen, *map(self.clone.find, keys)]):
@@ -66,7 +67,7 @@ class Source:
 
 
 class Folders(Source):
-    """The same of class folders of real images."""
+    """Images of class folders, with the interface of a clone's source."""
 
     def __init__(self, root: str, title: str) -> None:
         self.root, self.title, self.folders = root, title, list_class_folders(root)
@@ -94,19 +95,19 @@ class Folders(Source):
 
 
 def open_source(root: str, title: str) -> Source:
-    """A clone, or a directory of class folders.
+    """Opens a clone or a directory of class folders.
 
     Raises:
-        UserError: it is neither.
+        UserError: `root` is neither.
     """
     is_folders = Path(root).is_dir() and not (Path(root) / MANIFEST).exists()
     return Folders(root, title) if is_folders else Source(root, title)
 
 
 def _by_class(clone: Clone) -> dict[str, list[int]]:
-    """Numbers of each class's samples, in the order of the hashes of their shards and keys.
+    """Returns the sample numbers of each class, ordered by the hash of their shard, then of their key.
 
-    So all classes are read from the same few shards, which hold images of each.
+    Every shard holds images of each class, so this order reads all classes from the same few shards.
     """
     found: dict[str, list[tuple[bytes, bytes, int]]] = {name: [] for name in clone.manifest.label_names}
     for shard, start in enumerate(clone.shard_starts[:-1]):

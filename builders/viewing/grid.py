@@ -1,4 +1,4 @@
-"""One class and one seed over guidance scales and step counts, as one labelled picture: Fig. 5 of the paper."""
+"""Draws one class and one seed over guidance scales and step counts, as one labeled image: Fig. 5 of the paper."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,20 +14,20 @@ from builders.recipes.recipe import Recipe
 from builders.recipes.sample import Sample
 
 SEED = 1947262
-"""The paper's."""
+"""Seed of the paper's figure."""
 GAP = 12
 TILE = 160
-"""Largest width in pixels at which a picture is shown, and the smallest one for small pictures."""
+"""Width in pixels to which every image is resized."""
 FONT_SIZE = 16
 
 
 def draw_grid(
     recipe: Recipe, class_id: str, seed: int, guidance_scales: Sequence[float], step_counts: Sequence[int]
 ) -> Image.Image:
-    """A row per step count, a column per guidance scale; each image is made alone.
+    """Draws a row per step count and a column per guidance scale. Each image is generated in a batch of its own.
 
     Raises:
-        UserError: the recipe has no such class, or the model cannot paint so.
+        UserError: a list is empty, the recipe has no such class or real images, or the model refuses the settings.
     """
     if not guidance_scales or not step_counts:
         raise UserError("a grid needs a guidance scale and a step count; give --guidance and --steps at least one each")
@@ -44,7 +44,7 @@ def draw_grid(
 
 def _sample(recipe: Recipe, class_id: str, seed: int) -> Sample:
     if not engine(recipe.engine).IS_SYNTHETIC:
-        raise UserError(f"'{recipe.name}' has real images, which nobody made; a grid is for synthetic ones")
+        raise UserError(f"'{recipe.name}' holds real images; a grid needs a recipe that generates its images")
     ids = recipe.label_names
     if class_id not in ids:
         raise UserError(f"'{recipe.name}' has no class '{class_id}'; {suggest(class_id, ids)}")

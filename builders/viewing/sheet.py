@@ -1,4 +1,4 @@
-"""Contact sheets: a row per class, real images first, then a block per clone (Figs 6-13 of the paper)."""
+"""Draws contact sheets: a row per class; real images first, then a block per clone (Figs 6-13 of the paper)."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -13,17 +13,17 @@ from builders.images.folders import list_class_folders
 from builders.images.read import decode_sample, read_image
 
 ClassImages = dict[str, list[Image.Image]]
-"""Class id to its first pictures."""
+"""First images of each class id."""
 
 GAP = 12
 TILE = 48
-"""Smallest side, in pixels, at which a picture is shown."""
+"""Smallest side, in pixels, at which an image is shown."""
 MAX_TILE = 128
-"""Largest side."""
+"""Largest side, in pixels, at which an image is shown."""
 
 
 def read_clone_images(root: str, num_per_class: int, classes: Collection[str]) -> ClassImages:
-    """The first pictures of some classes of a clone; stops reading when all have enough."""
+    """Returns the first images of the given classes of a clone. Stops reading once every class has enough."""
     clone = open_clone(root)
     names = clone.manifest.label_names
     images: ClassImages = {name: [] for name in classes if name in names}
@@ -41,7 +41,7 @@ def read_clone_images(root: str, num_per_class: int, classes: Collection[str]) -
 
 
 def read_folder_images(root: str, num_per_class: int, classes: Collection[str]) -> ClassImages:
-    """The first pictures of some class folders."""
+    """Returns the first images of the given class folders."""
     folders = list_class_folders(root)
     return {
         identity: [_read_file(folders.path(path)) for path in folders.images[name][:num_per_class]]
@@ -58,17 +58,17 @@ def _read_file(path: str) -> Image.Image:
 
 
 def read_images(root: str, num_per_class: int, classes: Collection[str]) -> ClassImages:
-    """Pictures of a clone, or of a directory of class folders."""
+    """Returns the first images of the given classes, from a clone or from a directory of class folders."""
     if Path(root).is_dir() and not (Path(root) / MANIFEST).exists():
         return read_folder_images(root, num_per_class, classes)
     return read_clone_images(root, num_per_class, classes)
 
 
 def draw_sheet(clones: list[str], real: str | None, num_per_class: int, classes: list[str]) -> Image.Image:
-    """The sheet of the first clone's classes, or of some of them by id or first lemma.
+    """Draws the sheet for the classes of the first clone, or for those that `classes` names by id or first lemma.
 
     Raises:
-        UserError: no clone is given, one cannot be opened, or a class is not there.
+        UserError: no clone is given, one cannot be opened, or the first has no such class.
     """
     if not clones:
         raise UserError("no clone to draw; give at least one")
@@ -119,7 +119,7 @@ def _compose(
 
 
 def _fit(image: Image.Image, tile: int) -> Image.Image:
-    """Scaled to fill the tile with a pixel to spare, its middle kept."""
+    """Scales and center-crops an image to the tile less two pixels, which separate it from its neighbors."""
     from PIL import ImageOps
 
     return ImageOps.fit(image, (tile - 2, tile - 2), Image.Resampling.BICUBIC)

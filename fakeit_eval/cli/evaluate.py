@@ -16,8 +16,8 @@ def test(models: Models, /, data: Data, common: Common = CommonOptions()) -> Non
     """Test models with their own classifiers: top-1, top-5, per class, confusion; writes results/test-….json.
 
     Args:
-        data: Test sets by name (imagenet_val, …; digits or imagenet for all of them), NAME=PATH, or images: a clone, class
-            folders, an archive (.tar, .tar.gz, .zip), hub:user/name@split.
+        data: Test sets by name (imagenet_val, …; digits or imagenet for all of them), NAME=PATH, or images: a clone,
+            class folders, an archive (.tar, .tar.gz, .zip), hub:user/name@split.
     """
     from fakeit_eval.evaluate.classifier import test_classifier
     from fakeit_eval.open_test_sets import open_test_sets
@@ -47,8 +47,8 @@ def probe(
     Several processes with the same command share the work. A command that was killed continues when it is run again.
 
     Args:
-        data: Tasks by name (aircraft, …; small, inaturalist, cog or offline for a family), NAME=ROOT, a folder that holds
-            train and test, or hub:user/name.
+        data: Tasks by name (aircraft, …; small, inaturalist, cog or offline for a family), NAME=ROOT, a folder
+            that holds train and test, or hub:user/name.
         train: Training images on their own: a clone, class folders, an archive, hub:user/name@split.
         val: Images to tune on; by default a stratified fifth of --train.
         test: Test images.
@@ -86,9 +86,10 @@ def analyze(
 
     Args:
         data: Test sets or tasks by name (all images of a task are measured), or images, as for `test`.
-        features: Features from a file instead of a model: .npz or .safetensors with X and y, or with splits, as for `probe`.
-        normalization: text: all measures on l2-normalized features, as in the paper's section 3.3; caption: only the first two,
-            as in the caption of its Fig. 1.
+        features: Features from a file instead of a model: .npz or .safetensors with X and y, or with splits, as for
+            `probe`.
+        normalization: text: all measures on l2-normalized features, as in the paper's section 3.3; caption: only
+            the first two, as in the caption of its Fig. 1.
     """
     from fakeit_eval.analyze import check_normalization
     from fakeit_eval.evaluate.analysis import analyze_features, analyze_task, analyze_test_set

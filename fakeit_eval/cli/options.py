@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from fakeit_eval.features.extract import Loading
     from fakeit_eval.models import Model
 
-MODEL_HELP = "Run directories of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME[@WEIGHTS], or state dicts (.pth, .safetensors)."
+MODEL_HELP = (
+    "Run directories of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME[@WEIGHTS], "
+    "or state dicts (.pth, .safetensors)."
+)
 Models = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL", help=MODEL_HELP)]
 Data = Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA …")]
 
@@ -31,11 +34,11 @@ class CommonOptions:
     temperature: float = 0.1
     """Temperature of a cosine classifier; the cosine is divided by it."""
     as_published: bool = False
-    """Read all images as the benchmarks' authors do: ignore the EXIF rotation, decode cut files up to their end. This is the
-    default for datasets by name."""
+    """Read all images as the benchmarks' authors do: ignore the EXIF rotation, decode cut files up to their end. This
+    is the default for datasets by name."""
     as_seen: bool = False
-    """Read all images as a viewer shows them: rotated upright, transparent ones over white. This is the default for your own
-    images."""
+    """Read all images as a viewer shows them: rotated upright, transparent ones over white. This is the default for
+    your own images."""
     batch_size: int = 256
     """Images per forward."""
     workers: int = 0

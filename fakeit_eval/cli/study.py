@@ -25,7 +25,7 @@ def study(
     trials: int = 30,
     guidance: float = 0.0,
 ) -> None:
-    """Run one of the paper's studies: make, train and evaluate for every value, then write a table, a page and a figure.
+    """Run one of the paper's studies: make, train and evaluate for every value, then write table, page and figure.
 
     Finished clones, runs and results are used again; a study that was stopped continues when it is run again.
 

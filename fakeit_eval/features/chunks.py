@@ -1,4 +1,4 @@
-"""Features a part at a time: they may lie on a disk and be many times the memory."""
+"""Iterates over features in chunks of rows, since they may lie on disk and be much larger than memory."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,10 @@ Features = Rows
 Labels = NDArray[np.int64]
 """(n,)."""
 ROWS = 8192
+"""Rows of a chunk."""
 
 
 def chunks(features: Features, rows: int = ROWS) -> Iterator[NDArray[np.float64]]:
-    """Rows as float64, for sums that stay exact."""
+    """Yields chunks (at most `rows`, d) as float64, so that sums over them lose little precision."""
     for start in range(0, len(features), rows):
         yield np.asarray(features[start : start + rows], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Distances within classes, which both readings of the intra-class distance stand on."""
+"""Sums the distances within each class, for both variants of the intra-class distance."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,11 +6,14 @@ from numpy.typing import NDArray
 from fakeit_eval.features.chunks import Features, Labels
 
 ROWS = 1024
-"""Of a class at a time, against all of the class."""
+"""Rows of one class in a block; distances are computed block by block."""
 
 
 def distances_by_class(features: Features, labels: Labels) -> list[tuple[float, int]]:
-    """For each class with two samples or more, the sum of distances over ordered pairs of them, and the number of pairs.
+    """Sums the l2 distances within each class of features (n, d) with labels (n,).
+
+    Returns:
+        For each class with two samples or more, the sum over its ordered pairs of samples, and the number of pairs.
 
     Raises:
         ValueError: no class has two samples.
@@ -26,7 +29,7 @@ def distances_by_class(features: Features, labels: Labels) -> list[tuple[float, 
 
 
 def _sum_of_distances(features: Features, rows: NDArray[np.int64]) -> float:
-    """Over all ordered pairs of rows; squares of differences are taken in float64, where they may nearly cancel."""
+    """Sum of distances over all ordered pairs of rows, in float64, since squared differences may nearly cancel."""
     total = 0.0
     for start in range(0, len(rows), ROWS):
         some, squares = _block(features, rows[start : start + ROWS])
@@ -40,6 +43,6 @@ def _sum_of_distances(features: Features, rows: NDArray[np.int64]) -> float:
 
 
 def _block(features: Features, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Some rows, and the squares of their lengths."""
+    """Returns rows (n, d) as float64, and their squared lengths (n,)."""
     some = np.asarray(features[rows], dtype=np.float64)
     return some, np.einsum("nd,nd->n", some, some)

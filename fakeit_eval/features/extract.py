@@ -1,8 +1,7 @@
-"""What a backbone says of pictures: features after pooling, before the classifier; kept on disk, and never made twice.
+"""Extracts pooled features (n, d), the classifier's input, and caches them on disk.
 
-A cache's key is what the features depend on: weights, pictures and preprocessing. An extraction that was stopped goes on
-with the next batch.
-"""
+The cache's key is a digest of everything that features depend on: weights, images and preprocessing. An extraction
+that was stopped continues with the next batch."""
 
 import hashlib
 import json
@@ -25,17 +24,18 @@ from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.models import Model
 
 SECONDS_BETWEEN_NOTES = 5.0
+"""Time between two updates of the progress file."""
 FEATURES, PROGRESS = "features.npy", "progress.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
     batch_size: int = 256
-    """Pictures of a forward."""
+    """Images per forward pass."""
     workers: int = 0
-    """Loader processes."""
+    """Processes that load images; 0 loads them in the main process."""
     cache: Path = field(default_factory=cache_folder)
-    """Where features and studies are kept."""
+    """Folder of cached features and hyper-parameter searches."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0:
@@ -46,14 +46,14 @@ class Loading:
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """float32 features (n, d) in a file, read as they are asked for: by a slice or by row numbers."""
+    """float32 features (n, d) in a file; only the requested rows are read, by a slice or by row indices."""
 
     path: Path
     shape: tuple[int, int]
     offset: int
-    """Of the first row in the file."""
+    """Byte offset of the first row in the file."""
     num_cut: int = 0
-    """Files that ended early and were read as far as they go."""
+    """Number of truncated image files, decoded up to their end."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -75,16 +75,18 @@ class StoredFeatures:
         while done < len(content):
             got = os.preadv(descriptor, [view[done:]], self.offset + start * row_bytes + done)
             if not got:
-                raise UserError(f"'{self.path}' is cut; remove its folder, the features are made again")
+                raise UserError(
+                    f"'{self.path}' is truncated; remove its folder, and run the command again to extract the features"
+                )
             done += got
         return np.frombuffer(content, dtype="<f4").reshape(count, self.shape[1])
 
 
 def extract(model: Model, images: ImageSet, loading: Loading) -> StoredFeatures:
-    """Features (n, d) of all pictures in their order, from the cache as far as they are there.
+    """Extracts the features (n, d) of all images in their order; cached ones are not computed again.
 
     Raises:
-        UserError: a picture is broken, or the network gives no features.
+        UserError: an image is broken, or the network gives no features.
     """
     depends_on = [model.sha256, images.digest, images.state, images.policy, PREPROCESSING]
     key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()
@@ -102,7 +104,7 @@ def extract(model: Model, images: ImageSet, loading: Loading) -> StoredFeatures:
 
 
 def class_scores(model: Model, features: StoredFeatures) -> NDArray[np.float32]:
-    """What the network's own classifier makes of its features: logits (n, classes)."""
+    """Computes the logits (n, classes) of the model's own classifier from its features."""
     import torch
 
     from builders.networks.backbone import head_of
@@ -123,7 +125,7 @@ def _stored(folder: Path, shape: tuple[int, int]) -> StoredFeatures:
 
 
 def _progress(folder: Path, shape: tuple[int, int]) -> tuple[int, int]:
-    """How many rows are there, and how many of their files were cut; 0 where the files are not of this shape."""
+    """Numbers of extracted rows and of truncated files among them; (0, 0) if the cached files do not fit `shape`."""
     try:
         progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         with (folder / FEATURES).open("rb") as file:
@@ -144,7 +146,8 @@ def _fill(folder: Path, shape: tuple[int, int], model: Model, images: ImageSet, 
         (folder / PROGRESS).unlink(missing_ok=True)
     mode: Any = "r+" if num_done else "w+"
     rows = np.lib.format.open_memmap(folder / FEATURES, mode=mode, dtype=np.float32, shape=shape)
-    with (folder / FEATURES).open("r+b") as file:  # a disk that is full says so here, and not by a signal in the middle
+    # Allocating the file now reports a full disk as an error; a write into the memory map would end in SIGBUS.
+    with (folder / FEATURES).open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     noted = time.monotonic()
     with progress(shape[0], initial=num_done, desc=images.name, leave=False) as bar:
@@ -166,7 +169,7 @@ def _note(folder: Path, num_done: int, num_cut: int) -> None:
 
 
 def _batches(model: Model, images: ImageSet, loading: Loading, start: int) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Features of each batch, and how many of its files were cut."""
+    """Yields the features (b, d) of each batch, and how many of its image files are truncated."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -192,7 +195,7 @@ def _batches(model: Model, images: ImageSet, loading: Loading, start: int) -> It
 
 
 class _Forward:
-    """From pixels (n, side, side, 3) to features (n, d): what the classifier sees, in float32."""
+    """Maps pixels (n, side, side, 3) in 0 to 255 to float32 features (n, d), the classifier's input."""
 
     def __init__(self, model: Model, device: Any) -> None:
         import torch
@@ -212,7 +215,7 @@ class _Forward:
         hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             with torch.inference_mode():
-                # Contiguous, as ToTensor makes them: another memory format gives other last bits.
+                # Contiguous like ToTensor's output: results in another memory format differ in the last bits.
                 pixels = crops.permute(0, 3, 1, 2).contiguous().float() / 255
                 scores = self._scores((pixels - self.mean) / self.std)
                 features = seen[0] if seen else torch.empty(0)
@@ -234,12 +237,16 @@ class _Forward:
                 raise
             side = self.model.backbone.input_size
             raise UserError(
-                f"'{self.model.name}' cannot take pictures of {side}x{side} pixels ({first_line(error)}); choose another "
+                f"'{self.model.name}' cannot take images of {side}x{side} pixels ({first_line(error)}); choose another "
                 "network"
             ) from None
 
     def _check(self, features: Any, scores: Any) -> None:
-        """That the classifier alone makes the scores of the features: once, on the first batch."""
+        """Checks on the first batch that the scores are the classifier's output for these features.
+
+        Raises:
+            UserError: they are not, or features are not finite.
+        """
         import torch
 
         if self.is_checked:
@@ -248,12 +255,12 @@ class _Forward:
         if is_head and self.model.backbone.classes:
             is_head = torch.allclose(self.head(features).float(), scores.float(), rtol=1e-3, atol=1e-3)
         if features.dim() == 2 and not torch.isfinite(features).all():
-            raise UserError(f"'{self.model.name}' gives features that are no numbers (NaN or infinite); train it again")
+            raise UserError(f"'{self.model.name}' gives features that are NaN or infinite; train it again")
         if is_head and features.shape[1] != self.model.backbone.feature_size:
             is_head = False
         if not is_head:
             raise UserError(
-                f"'{self.model.name}' does not end in one linear classifier of pooled features, which is what is "
-                "evaluated; choose another network"
+                f"'{self.model.name}' does not end in one linear classifier of pooled features, which the "
+                "evaluation needs; choose another network"
             )
         self.is_checked = True

@@ -1,7 +1,7 @@
-"""Ready features, of any model: a .npz or .safetensors with X_train, y_train, X_test, y_test, and perhaps X_val, y_val.
+"""Reads features of any model from a .npz or .safetensors file.
 
-X is (n, d) of floats, y (n,) of class numbers. A file with X and y alone is drawn from (`probe`), or measured (`analyze`).
-"""
+The file has X_train, y_train, X_test, y_test, and perhaps X_val and y_val. X are floats (n, d), y class numbers (n,).
+From a file with only X and y, `probe` draws random splits; `analyze` measures it as a whole."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,14 +24,17 @@ class FeatureFile:
     sha256: str
     out: Path
     splits: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
-    """By part; "all" where the file has no parts."""
+    """Features (n, d) and labels (n,) of each split; the only key is "all" if the file has no splits."""
 
 
 def read_feature_file(path: Path, out: Path | None = None) -> FeatureFile:
-    """The features in a file; nothing in it can run.
+    """Reads the features in a file; no code in the file can run.
+
+    Args:
+        out: Folder in which `results` is written; by default `evaluations/<name>`.
 
     Raises:
-        UserError: it cannot be read, or its arrays are missing or do not fit.
+        UserError: the file cannot be read, an array is missing, or arrays do not fit each other.
     """
     arrays = _read(path)
     names = {split: (f"X_{split}", f"y_{split}") for split in SPLITS if f"X_{split}" in arrays} or {"all": ("X", "y")}
@@ -39,10 +42,10 @@ def read_feature_file(path: Path, out: Path | None = None) -> FeatureFile:
     splits = _numbered(splits)
     sizes = {features.shape[1] for features, _ in splits.values()}
     if len(sizes) > 1:
-        raise UserError(f"the parts in '{path}' have {sorted(sizes)} dimensions; make them with one network")
+        raise UserError(f"the splits in '{path}' have {sorted(sizes)} dimensions; extract them with one model")
     if "all" not in splits and not {"train", "test"} <= set(splits):
         raise UserError(
-            f"'{path}' has {', '.join(splits)} alone; it needs X_train, y_train, X_test and y_test, or X and y"
+            f"'{path}' has only {', '.join(splits)}; it needs X_train, y_train, X_test and y_test, or X and y"
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -51,7 +54,7 @@ def read_feature_file(path: Path, out: Path | None = None) -> FeatureFile:
 
 
 def _numbered(splits: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
-    """With labels from 0 on without gaps, whatever numbers they were."""
+    """Renumbers the labels of all splits from 0 without gaps, in the order of the original numbers."""
     known = np.unique(np.concatenate([labels for _, labels in splits.values()]))
     return {split: (features, np.searchsorted(known, labels)) for split, (features, labels) in splits.items()}
 
@@ -64,7 +67,7 @@ def _read(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
-    except Exception as error:  # zip, npy and safetensors have each their own kinds
+    except Exception as error:  # zip, npy and safetensors each raise errors of their own
         raise UserError(
             f"'{path}' cannot be read as plain arrays ({first_line(error)}); save X_train, y_train, X_test and y_test with "
             "numpy.savez or safetensors"

@@ -1,4 +1,4 @@
-"""Rows of features that may lie on a disk: one interface for arrays, files, and several of them one after another."""
+"""One interface for features (n, d) in memory, on disk, or in several blocks."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class Rows(Protocol):
-    """float32 features (n, d), read as they are asked for."""
+    """float32 features (n, d); only the requested rows are read."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -17,7 +17,7 @@ class Rows(Protocol):
 
 
 class Stacked:
-    """Several, in their order."""
+    """Concatenates several blocks of rows without copying them."""
 
     def __init__(self, blocks: Sequence[Rows]) -> None:
         self.blocks = blocks
@@ -48,7 +48,7 @@ class Stacked:
 
 
 class UnitRows:
-    """Rows scaled to length 1 as they are read; those of zeros stay."""
+    """Scales rows to length 1 when they are read; rows of zeros stay zero."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows

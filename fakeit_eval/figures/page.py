@@ -1,4 +1,4 @@
-"""What a study ends in: a table as CSV and JSON, a figure as PNG and SVG, and a Markdown page with both."""
+"""Writes the results of a study: a table as CSV and JSON, a figure as PNG and SVG, and a Markdown page with both."""
 
 import csv
 import io
@@ -7,19 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fakeit_eval.figures.draw import figure_style
 from fakeit_eval.figures.table import Cell, Row, Table
 from fakeit_eval.reporting.report import Table as Lines
 from fakeit_eval.reporting.report import paper_rows, render_markdown
 from fakeit_eval.studies.base import Base
 
 DOMAINS = ("near", "far", "transfer")
+"""Domains of the measures; a measure's metric ends in one of them."""
 
 
 def write_study(name: str, module: Any, base: Base, table: Table, out: Path) -> Path:
-    """Writes OUT/<study>-<base>.csv, .json, .png, .svg and .md; the page.
+    """Writes OUT/<study>-<base>.csv, .json, .png, .svg and .md, and returns the path of the last, the page.
 
     Args:
-        module: One of fakeit_eval/studies.
+        name: Name of the study.
+        module: The study's module in fakeit_eval/studies.
     """
     stem = out / f"{name}-{base.name}"
     text = io.StringIO()
@@ -29,9 +32,10 @@ def write_study(name: str, module: Any, base: Base, table: Table, out: Path) -> 
     stem.with_suffix(".csv").write_text(text.getvalue(), encoding="utf-8")
     content = {"study": name, "base": base.name, "rows": table.as_dicts()}
     stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    figure = module.draw(table, base)
-    for suffix in (".png", ".svg"):
-        figure.savefig(stem.with_suffix(suffix), metadata={"Date": None} if suffix == ".svg" else None)
+    with figure_style():
+        figure = module.draw(table, base)
+        for suffix in (".png", ".svg"):
+            figure.savefig(stem.with_suffix(suffix), metadata={"Date": None} if suffix == ".svg" else None)
     page = stem.with_suffix(".md")
     page.write_text("\n".join(_page(name, module, base, table, stem.name)) + "\n", encoding="utf-8")
     return page
@@ -69,7 +73,7 @@ def _label(table: Table, series: str, x: float | str) -> str:
 
 
 def _shown(table: Table, base: Base) -> list[str]:
-    """The study's own metrics first, then each set and task, then measures; top-5 and single groups are in the CSV."""
+    """The page's metrics: the main ones, then test sets, tasks and measures; only the CSV has the others."""
     first = [metric for metric in (base.main_set, "transfer, mean") if metric in table.metrics]
     others = [m for m in table.metrics if m not in first and not m.startswith("transfer, ") and ", top-5" not in m]
     return [*first, *others]

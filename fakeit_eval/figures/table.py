@@ -1,4 +1,4 @@
-"""A study's table: one row for each run and metric, and what follows from it: means and spreads over seeds."""
+"""The table of a study: a row for each run and metric, with means and standard deviations over seeds."""
 
 import statistics
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 from fakeit_eval.reporting.averages import family_means, mean_of_sets
 
 NOT_A_LEVEL = ("cog_in1k",)
-"""Of ImageNet-CoG's tasks, what is none of its five levels, whose mean the paper gives."""
+"""Tasks of ImageNet-CoG that are not one of its five levels; the paper's mean is over the levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,21 +17,22 @@ class Row:
     x: float | str
     seed: int
     metric: str
-    """A test set ("digits_clean"), one of its top-5 ("digits_clean, top-5"), a task ("probe: wine"), "transfer, mean" or
-    "transfer, GROUP", or a measure ("sparsity, far")."""
+    """Top-1 of a test set ("digits_clean") or its top-5 ("digits_clean, top-5"), a task ("probe: wine"), "transfer,
+    mean", "transfer, FAMILY", or a measure in a domain ("sparsity, far")."""
     value: float
+    """Percent for accuracies; the measure's own unit for measures."""
     low: float | None = None
     high: float | None = None
-    """95 % interval of one run, where there is one."""
+    """Bounds of the run's 95 % confidence interval; None if the result has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A metric at one place, over seeds."""
+    """A metric of one series at one x, over seeds."""
 
     mean: float
     spread: float
-    """Standard deviation over seeds; 0 for one."""
+    """Standard deviation over seeds; 0 for one seed."""
     num_seeds: int
 
 
@@ -41,7 +42,7 @@ class Table:
 
     @property
     def points(self) -> list[tuple[str, float | str]]:
-        """Series and x, in the order of the study."""
+        """All pairs of series and x, in the order of the study."""
         return list(dict.fromkeys((row.series, row.x) for row in self.rows))
 
     @property
@@ -53,7 +54,7 @@ class Table:
         return list(dict.fromkeys(row.metric for row in self.rows))
 
     def cell(self, series: str, x: float | str, metric: str) -> Cell | None:
-        """None where no run has that metric."""
+        """Mean and standard deviation of a metric over seeds; None if no run has it."""
         values = [row.value for row in self.rows if (row.series, row.x, row.metric) == (series, x, metric)]
         if not values:
             return None
@@ -61,7 +62,7 @@ class Table:
         return Cell(mean=statistics.mean(values), spread=spread, num_seeds=len(values))
 
     def curve(self, series: str, metric: str) -> list[tuple[float | str, Cell]]:
-        """x and cell of a series, in the order of the study."""
+        """x and cell of a series for a metric, in the order of the study."""
         found = [(x, self.cell(name, x, metric)) for name, x in self.points if name == series]
         return [(x, cell) for x, cell in found if cell is not None]
 
@@ -72,7 +73,7 @@ class Table:
 def rows_of_results(
     results: list[dict[str, Any]], *, series: str, x: float | str, seed: int, family_of: Callable[[str], str]
 ) -> list[Row]:
-    """The metrics of one run's results; `family_of` gives a task's or a test set's group."""
+    """Converts the results of one run to rows; `family_of` returns the family of a task by its name."""
 
     def row(metric: str, value: float, interval: list[float] | None = None) -> Row:
         low, high = interval or (None, None)
@@ -95,7 +96,8 @@ def rows_of_results(
                 measures.setdefault((measure, result["settings"]["group"]), []).append((name, value))
     first, five = (family_means((name, scores[column]) for name, *scores in tested) for column in (0, 1))
     for name in first:
-        if all(name != variant for variant, *_ in tested):  # of variants, such as v2's
+        # The mean over variants, such as those of v2, is a metric of its own.
+        if all(name != variant for variant, *_ in tested):
             rows += [row(name, first[name]), row(f"{name}, top-5", five[name])]
     rows += [row(f"transfer, {domain}", statistics.mean(values)) for domain, values in transfer.items()]
     if transfer:

@@ -1,4 +1,4 @@
-"""What tasks share that stand on torchvision's readers: paths and labels without a look at pictures, errors as sentences."""
+"""Reads the annotation files of published datasets by torchvision: paths and labels, without opening an image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ from fakeit_eval.image_sets.files import open_files
 
 @dataclass(frozen=True, kw_only=True)
 class DataRoot:
-    """Where data sets lie."""
+    """Where published datasets are."""
 
     root: str
+    """Directory of the datasets."""
     download: bool = False
-    """Whether what is missing may be downloaded into `root`, by torchvision."""
+    """Whether torchvision may download missing datasets into `root`."""
 
 
 def path_of(path: Any) -> str:
-    """In the role of torchvision's `loader`: the path instead of the picture."""
+    """Returns the path unread, as the `loader` of a torchvision dataset."""
     return str(path)
 
 
@@ -32,10 +33,14 @@ def read_listed(
     open_reader: Callable[[], Any],
     classes: Callable[[Any], list[str]] | None = None,
 ) -> ImageSet:
-    """The pictures that a reader of torchvision lists, opened with `loader=path_of`.
+    """Opens the images that a torchvision dataset lists.
+
+    Args:
+        open_reader: Opens the torchvision dataset with `loader=path_of`.
+        classes: Returns the class names of the dataset; by default its attribute `classes`.
 
     Raises:
-        UserError: the data set is not there, or a file of it is broken or missing.
+        UserError: the dataset is not there, or a file of it is broken or missing.
     """
     reader = guarded(task_name, data_root, open_reader)
     listed = sorted(
@@ -46,7 +51,7 @@ def read_listed(
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         raise UserError(
             f"'{task_name}' in '{data_root.root}' has labels {labels.min()} to {labels.max()} of {len(names)} classes; "
-            "unpack the data set again"
+            "unpack the dataset again"
         )
     return open_files([path for path, _ in listed], labels, tuple(names), root=data_root.root, name=task_name)
 
@@ -54,7 +59,7 @@ def read_listed(
 def read_splits(
     task_name: str, data_root: DataRoot, reader: Callable[..., Any], splits: Sequence[str]
 ) -> dict[str, ImageSet]:
-    """`read_listed` for each part of a reader that takes the part's name, `download` and `loader`."""
+    """Opens each split of a torchvision dataset that takes the split's name, `download` and `loader`."""
     return {
         split: read_listed(
             task_name, data_root, partial(reader, data_root.root, split, download=data_root.download, loader=path_of)
@@ -64,19 +69,19 @@ def read_splits(
 
 
 def guarded(task_name: str, data_root: DataRoot, read: Callable[[], Any]) -> Any:
-    """What a reader of published files gives, or the sentence that names what is wrong with them."""
+    """Calls a reader of published files, and turns its errors into one sentence.
+
+    Raises:
+        UserError: a file is broken or missing.
+    """
     try:
         return read()
     except ModuleNotFoundError:
         raise
     except UserError:
         raise
-    except Exception as error:  # readers fail on broken files in as many ways as there are formats
-        way_out = (
-            "unpack it again"
-            if data_root.download
-            else "see docs/evaluation.md for where it should lie, or add --download"
-        )
+    except Exception as error:  # each file format raises errors of its own
+        way_out = "unpack it again" if data_root.download else "see docs/evaluation.md for its path, or add --download"
         raise UserError(
             f"'{task_name}' cannot be read in '{data_root.root}' ({first_line(error)}); {way_out}"
         ) from None

@@ -1,8 +1,7 @@
-"""Pictures in an archive as it was published (.tar, .tar.gz, .zip): the class is the folder that holds the picture.
+"""Reads images from a published archive (.tar, .tar.gz, .zip); an image's class is the folder that holds it.
 
-Nothing is extracted: of a tar and a zip, members are read in place. A compressed tar cannot be read in place; it is
-decompressed once, into the cache.
-"""
+Members of a tar and of a zip are read in place; nothing is extracted. A compressed tar cannot be read in place, so it
+is decompressed once, into the cache."""
 
 import errno
 import gzip
@@ -32,19 +31,22 @@ TARS, COMPRESSED, ZIPS = (".tar",), (".tar.gz", ".tgz"), (".zip",)
 BROKEN = (
     OSError, KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What damaged archives make their readers raise."""
+"""Errors that readers raise on damaged archives."""
 
 
 def is_archive(path: str) -> bool:
-    """By its name."""
+    """Whether a path has the suffix of an archive."""
     return path.lower().endswith((*TARS, *COMPRESSED, *ZIPS))
 
 
 def open_archive(path: str, name: str = "") -> ImageSet:
-    """The pictures of an archive, ordered by class and name.
+    """Opens the images of an archive, ordered by class and name.
+
+    Args:
+        name: Name in tables of results; by default the file name without its suffixes.
 
     Raises:
-        UserError: it is missing or broken, or holds no pictures in class folders.
+        UserError: the archive is missing or broken, or has no images in class folders.
     """
     try:
         if path.lower().endswith(ZIPS):
@@ -58,7 +60,7 @@ def open_archive(path: str, name: str = "") -> ImageSet:
         raise UserError(f"archive '{path}' cannot be read ({error}); download it again") from None
     listed = sorted((_class_of(member.name), member) for member in members)
     if not listed or not all(class_name for class_name, _ in listed):
-        raise UserError(f"archive '{path}' has no pictures in class folders; give one that has a folder for each class")
+        raise UserError(f"archive '{path}' has no images in class folders; give one with a folder for each class")
     class_names = tuple(sorted({class_name for class_name, _ in listed}))
     numbers = {class_name: number for number, class_name in enumerate(class_names)}
     return ImageSet(
@@ -76,7 +78,7 @@ def open_archive(path: str, name: str = "") -> ImageSet:
 class _Member:
     name: str
     start: int
-    """Of a tar, its place in the file."""
+    """Byte offset of the content in a tar; 0 in a zip."""
     num_bytes: int
 
 
@@ -116,7 +118,10 @@ class _InZip:
 
 @lru_cache(maxsize=8)
 def _open_zip(path: str, process: int, time: int) -> zipfile.ZipFile:
-    """One for each process: its table of members is long, and its file's place belongs to whoever reads."""
+    """Opens a zip once per process and version of the file.
+
+    Parsing its long table of members each time would be slow, and forked processes that share an open file would move
+    each other's read position."""
     return zipfile.ZipFile(path)
 
 
@@ -143,7 +148,9 @@ def _is_image(name: str) -> bool:
 
 def _checked(member: _Member, end: int) -> _Member:
     if member.num_bytes > MAX_MEMBER_BYTES or member.start + member.num_bytes > end:
-        raise ValueError(f"'{member.name}' has {member.num_bytes} bytes, which is no picture, or is cut")
+        raise ValueError(
+            f"'{member.name}' has {member.num_bytes} bytes, more than an image may have or than the archive holds"
+        )
     return member
 
 
@@ -152,7 +159,7 @@ def _class_of(name: str) -> str:
 
 
 def _decompressed(path: str) -> str:
-    """The tar itself, in the cache; made once for each version of the file."""
+    """Path of the decompressed tar in the cache; each version of the file is decompressed once."""
     status = os.stat(path)
     stem = Path(path).name.partition(".")[0]
     out = cache_folder() / "archives" / f"{stem}-{status.st_size}-{status.st_mtime_ns}.tar"

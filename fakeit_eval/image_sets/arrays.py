@@ -1,4 +1,4 @@
-"""Pictures that are made in memory."""
+"""Images that are held in memory."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fakeit_eval.image_sets.base import ImageSet, Labels
 
 
 def open_arrays(images: NDArray[np.uint8], labels: Labels, class_names: tuple[str, ...], *, name: str) -> ImageSet:
-    """Pictures (n, height, width, 3) and labels (n,)."""
+    """Makes an image set of RGB images (n, height, width, 3) and labels (n,), indices into `class_names`."""
     content = hashlib.sha256(np.ascontiguousarray(images).tobytes() + labels.astype("<i8").tobytes()).hexdigest()
     return ImageSet(
         name=name,

@@ -1,6 +1,6 @@
-"""A set of labelled pictures, wherever it lies: what tasks hand to feature extraction.
+"""An image set: labeled images from any source, which is the input of feature extraction.
 
-Each module of this folder makes one: from class folders, archives, clones, the Hub, or arrays.
+The other modules of this folder make image sets from class folders, archives, clones, datasets of the Hub, and arrays.
 """
 
 import copy
@@ -15,31 +15,32 @@ from builders.images.read import AS_SEEN, Pixels, ReadImage
 
 Labels = NDArray[np.int64]
 Read = Callable[[int, str], ReadImage]
-"""From a picture's number and a policy (`AS_SEEN` or `AS_PUBLISHED`) to its pixels; a copy of it shares no open file with the
-original. It raises UserError where the picture is gone or broken."""
+"""Reads the pixels of an image, given its index and a policy (`AS_SEEN` or `AS_PUBLISHED`). It raises UserError if the
+image is missing or broken. A copy of the function shares no open file with the original."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
     name: str
-    """For tables."""
+    """Name in tables of results."""
     location: str
-    """Directory, archive or URL, for people."""
+    """Directory, archive or URL, for messages and results."""
     class_names: tuple[str, ...]
-    """Class ids wherever the set has them, else what its folders are called."""
+    """Class ids if the dataset has them, else the names of its class folders."""
     display_names: tuple[str, ...] = ()
-    """What people call the classes, where that is known beside their ids."""
+    """Readable names of the classes, in the order of `class_names`; () if only ids are known."""
     labels: Labels
-    """(n,), numbers into `class_names`."""
+    """Labels (n,), indices into `class_names`."""
     digest: str
-    """Which pictures these are: the same wherever they lie."""
+    """Identifies the images; it does not depend on where they are."""
     state: str = ""
-    """Tells pictures with the same digest apart that may have changed, such as files' times; for caches alone."""
+    """Changes when files with the same digest may have changed, such as modification times; only caches use it."""
     policy: str = AS_SEEN
-    """How files are read: `AS_SEEN`, or `AS_PUBLISHED` for sets whose numbers are compared with published ones."""
+    """How files are read: `AS_SEEN`, or `AS_PUBLISHED` for datasets whose results are compared with published ones."""
     read: Read
+    """Reads an image by its index and a policy."""
     note: str = ""
-    """A sentence about files that were left out; "" without any."""
+    """A sentence about files that are left out; "" if there are none."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,20 +49,20 @@ class ImageSet:
         return replace(self, read=copy.copy(self.read))
 
     def read_labeled(self, number: int) -> tuple[ReadImage, int]:
-        """A picture and its label.
+        """Reads an image and its label.
 
         Raises:
-            UserError: the picture is gone or broken.
+            UserError: the image is missing or broken.
         """
         return self.read(number, self.policy), int(self.labels[number])
 
     def decoded(self, number: int) -> tuple[Pixels, int]:
-        """`read_labeled` without what is known of the file: RGB pixels (height, width, 3) and label."""
+        """Reads an image as RGB pixels (height, width, 3), and its label."""
         image, label = self.read_labeled(number)
         return image.pixels, label
 
     def subset(self, rows: NDArray[np.int64]) -> "ImageSet":
-        """Some of the pictures, in the order of their numbers `rows`; classes and labels stay."""
+        """The images with the indices `rows`, in this order; classes and labels stay the same."""
         if np.array_equal(rows, np.arange(len(self))):
             return self
         digest = hashlib.sha256(self.digest.encode() + rows.astype("<i8").tobytes()).hexdigest()
@@ -81,5 +82,5 @@ class _ReadRows:
 
 
 def digest_of(lines: Sequence[str]) -> str:
-    """sha256 of a listing."""
+    """sha256 of the lines of a listing."""
     return "sha256:" + hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""Pictures of a clone, on a disk or at a URL."""
+"""Reads the images of a clone, on disk or at a URL."""
 
 import copy
 from dataclasses import dataclass
@@ -12,10 +12,13 @@ from fakeit_eval.image_sets.base import ImageSet
 
 
 def open_clone_images(root: str) -> ImageSet:
-    """All pictures of a clone, in its order.
+    """Opens all images of a clone, in the order of its samples.
+
+    Args:
+        root: Directory or URL of the clone.
 
     Raises:
-        UserError: there is no finished clone, or it is broken.
+        UserError: the clone is missing, unfinished or broken.
     """
     clone = open_clone(root, default_cache())
     manifest = clone.manifest

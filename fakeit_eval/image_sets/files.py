@@ -1,4 +1,4 @@
-"""Pictures in files: class folders (`<root>/<class>/…`), or any list of paths with labels that a task has read."""
+"""Reads images from files: class folders (`<root>/<class>/…`), or paths and labels that a task's annotations list."""
 
 import hashlib
 import os
@@ -15,10 +15,13 @@ from fakeit_eval.image_sets.base import ImageSet, Labels, digest_of
 
 
 def open_folder(root: str, name: str = "") -> ImageSet:
-    """Class folders; a class's pictures may lie in folders of its own.
+    """Opens class folders; a class folder may have subfolders with images.
+
+    Args:
+        name: Name in tables of results; by default the folder's name.
 
     Raises:
-        UserError: it is no directory, has no class folders, or one of them holds no picture.
+        UserError: the directory is missing, has no class folders, or a class folder has no image.
     """
     folders = list_class_folders(root)
     paths = [folders.path(path) for some in folders.images.values() for path in some]
@@ -28,20 +31,26 @@ def open_folder(root: str, name: str = "") -> ImageSet:
 
 
 def open_files(paths: Sequence[str], labels: Labels, class_names: tuple[str, ...], *, root: str, name: str) -> ImageSet:
-    """Named files with labels.
+    """Opens image files with labels.
+
+    Args:
+        paths: Paths of the n files.
+        labels: Labels (n,), indices into `class_names`.
+        root: Directory of the dataset; the digest depends on paths relative to it.
+        name: Name in tables of results.
 
     Raises:
-        UserError: one is missing, or there is none.
+        UserError: a file is missing, or the list is empty.
     """
     if not paths:
-        raise UserError(f"there is no picture of '{name}' in '{root}'; is it unpacked there?")
+        raise UserError(f"there is no image of '{name}' in '{root}'; unpack the dataset there")
     lines, times = [], hashlib.sha256()
     for path, label in zip(paths, labels, strict=True):
         try:
             status = os.stat(path)
         except OSError as error:
             raise UserError(
-                f"'{path}' of '{name}' cannot be found ({error.strerror}); unpack the data set again"
+                f"'{path}' of '{name}' cannot be found ({error.strerror}); unpack the dataset again"
             ) from None
         lines.append(f"{os.path.relpath(path, root)}\t{status.st_size}\t{class_names[label]}")
         times.update(status.st_mtime_ns.to_bytes(16, "little", signed=True))
@@ -65,4 +74,4 @@ class _ReadFiles:
         try:
             return read_image(Path(path).read_bytes(), policy)
         except (ValueError, OSError) as error:
-            raise UserError(f"'{path}' cannot be read ({error}); unpack the data set again") from None
+            raise UserError(f"'{path}' cannot be read ({error}); unpack the dataset again") from None

@@ -1,4 +1,4 @@
-"""Pictures of any data set of the Hub with an image and a class column, through stock `datasets`: hub:user/name@split."""
+"""Reads any dataset of the Hub that has an image and a class column, through stock `datasets`: hub:user/name@split."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,18 +13,20 @@ from fakeit_eval.image_sets.base import ImageSet
 
 PREFIX = "hub:"
 TEST_SPLITS = ("test", "validation", "val", "valid")
-"""What a split to test on is called, the first that there is."""
+"""Names of a split to test on; the first one that a dataset has is used."""
 
 
 class _UnlabeledError(UserError):
-    pass
+    """A split is published without labels."""
 
 
 def open_hub(spec: str) -> ImageSet:
-    """One split of a data set: `hub:user/name@split`, or `hub:user/name:config@split`.
+    """Opens one split of a dataset: `hub:user/name@split`, or `hub:user/name:config@split`.
+
+    Without a split it opens the split to test on.
 
     Raises:
-        UserError: it cannot be loaded, or has no such split, no image column or no class column.
+        UserError: the dataset cannot be loaded, or has no such split, no image column or no class column.
     """
     identifier, _, split = spec.removeprefix(PREFIX).partition("@")
     if split:
@@ -38,10 +40,10 @@ def open_hub(spec: str) -> ImageSet:
 
 
 def load_splits(identifier: str) -> dict[str, ImageSet]:
-    """All splits of a data set by name; those that keep their labels to themselves are left out.
+    """Opens all splits of a dataset, by name; splits without labels are left out.
 
     Raises:
-        UserError: it cannot be loaded, or has no image or class column.
+        UserError: the dataset cannot be loaded, or has no image column, no class column or no labels.
     """
     found = {}
     for name, rows in _load(identifier, None).items():
@@ -60,7 +62,7 @@ def _load(identifier: str, split: str | None) -> Any:
     path, _, config = identifier.partition(":")
     try:
         return datasets.load_dataset(path, config or None, split=split)
-    except Exception as error:  # the library and the network under it have many kinds
+    except Exception as error:  # the library and the network raise many kinds of errors
         name = f"{PREFIX}{identifier}" + (f"@{split}" if split else "")
         raise UserError(
             f"'{name}' cannot be loaded ({first_line(error)}); check its name, and that you are logged in"
@@ -81,7 +83,7 @@ def _as_image_set(rows: Any, identifier: str) -> ImageSet:
     labels = np.asarray(rows.with_format("numpy")[label], dtype=np.int64)
     if (labels < 0).any():
         raise _UnlabeledError(
-            f"'{PREFIX}{identifier}' keeps its labels to itself (some are -1); give a split with labels"
+            f"'{PREFIX}{identifier}' is published without labels (some are -1); give a split with labels"
         )
     files = "\n".join(f"{url} {found}" for url, found in sorted((rows.download_checksums or {}).items()))
     return ImageSet(
@@ -105,4 +107,4 @@ class _ReadRows:
         try:
             return read_image(image["bytes"] or Path(image["path"]).read_bytes(), policy)
         except (ValueError, OSError, TypeError) as error:
-            raise UserError(f"picture {number} of '{self.rows.info.dataset_name}' cannot be read ({error})") from None
+            raise UserError(f"image {number} of '{self.rows.info.dataset_name}' cannot be read ({error})") from None

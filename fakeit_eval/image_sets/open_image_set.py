@@ -1,4 +1,4 @@
-"""From what people write to a set of pictures: a clone or its URL, class folders, an archive, or hub:user/name@split."""
+"""Opens images of any kind: a clone or its URL, class folders, an archive, or hub:user/name@split."""
 
 from pathlib import Path
 
@@ -12,10 +12,13 @@ from fakeit_eval.image_sets.hub import PREFIX, open_hub
 
 
 def open_image_set(spec: str, name: str = "") -> ImageSet:
-    """The pictures at a place; `name` is for tables.
+    """Opens the images at a path or URL, or of a dataset of the Hub.
+
+    Args:
+        name: Name of an archive or of class folders in tables of results; by default the file's or the folder's name.
 
     Raises:
-        UserError: there is nothing of the kind.
+        UserError: there is nothing of these kinds, or it cannot be read.
     """
     path = Path(spec)
     if spec.startswith(PREFIX):
@@ -28,5 +31,5 @@ def open_image_set(spec: str, name: str = "") -> ImageSet:
         return open_folder(spec, name)
     raise UserError(
         f"there is no clone, no directory of class folders and no archive (.tar, .tar.gz, .zip) at '{spec}'; "
-        "check the name, or write hub:user/name@split for a data set of the Hub"
+        "check the name, or write hub:user/name@split for a dataset of the Hub"
     )

@@ -1,6 +1,7 @@
-"""Reading a pickle as plain data: lists, tuples, dicts, text, numbers, and numpy's arrays of text as lists. No code runs.
+"""Reads a pickle as plain data without running code: lists, dicts, text, numbers, and numpy's arrays of text as lists.
 
-A pickle is a program; this one may only build what is named above. Numpy itself is not called either.
+A pickle is a program that may call any function. This reader allows only what builds the data named above, and replaces
+numpy's classes by its own. Tuples become lists.
 """
 
 import pickle
@@ -12,14 +13,16 @@ import numpy as np
 from builders.errors import UserError, first_line
 
 MAX_BYTES = 2 * 2**30
+"""Largest file that is read."""
 MAX_DEPTH, MAX_ITEMS = 20, 20_000_000
+"""Depth and number of items at which data are refused, since a small pickle can stand for endless data."""
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """The data in a pickle.
+    """Reads the data of a pickle.
 
     Raises:
-        UserError: it is missing or broken, or asks for more than plain data.
+        UserError: the file is missing, broken or too large, or it needs more than plain data.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -34,16 +37,16 @@ def read_plain_pickle(path: Path) -> Any:
         raise
     except FileNotFoundError:
         raise UserError(f"'{path}' is missing; download it from the benchmark's authors") from None
-    except Exception as error:  # a broken pickle fails in any way
+    except Exception as error:  # a broken pickle may raise anything
         raise UserError(f"'{path}' cannot be read ({first_line(error)}); download it again") from None
 
 
 class _NotPlainError(Exception):
-    pass
+    """The pickle needs something else than plain data; the message names it."""
 
 
 class _Type:
-    """Numpy's dtype, as its pickles write it."""
+    """Stands for numpy's dtype; it keeps the type's code and byte order."""
 
     def __init__(self, code: str = "", *_: Any) -> None:
         self.code, self.order = str(code), "<"
@@ -53,7 +56,7 @@ class _Type:
 
 
 class _Array:
-    """Numpy's ndarray, as its pickles write it: shape, type, and text or a list."""
+    """Stands for numpy's ndarray; it accepts one-dimensional arrays of text or objects."""
 
     def __init__(self, *_: Any) -> None:
         self.values: list[Any] = []
@@ -86,7 +89,8 @@ class _PlainUnpickler(pickle.Unpickler):
             return known[name]
         if (module, name) == ("collections", "OrderedDict"):
             return dict
-        if (module, name) == ("_codecs", "encode"):  # how old protocols write bytes
+        # Old protocols write bytes as a call of this function.
+        if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: str(text).encode("latin-1")
         raise _NotPlainError(f"{module}.{name}")
 
@@ -95,7 +99,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _Plain:
-    """Data with arrays as lists; what holds itself is refused by its depth, what holds a thing many times by its size."""
+    """Converts unpickled data to plain data.
+
+    Data that contain themselves exceed `MAX_DEPTH`; data that repeat an item many times exceed `MAX_ITEMS`.
+    """
 
     def __init__(self) -> None:
         self.num_items = 0

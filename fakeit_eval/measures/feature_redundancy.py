@@ -6,9 +6,9 @@ from fakeit_eval.features.chunks import Features, Labels, chunks
 
 
 def measure(features: Features, labels: Labels) -> float:
-    """(1 / d²) Σᵢⱼ |ρ(X:,i, X:,j)| of features (n, d), the pairs i = j among them; labels are not looked at.
+    """(1 / d²) Σᵢⱼ |ρ(X:,i, X:,j)| of features (n, d), including the pairs i = j; labels are unused.
 
-    A dimension that is constant correlates with nothing, itself among it.
+    The correlation of a constant dimension counts as 0, also with itself.
     """
     mean = sum(chunk.sum(0) for chunk in chunks(features)) / len(features)
     covariance = sum((chunk - mean).T @ (chunk - mean) for chunk in chunks(features))

@@ -1,4 +1,4 @@
-"""Intra-class distance: the mean l2 distance over all pairs of samples of one class (supplementary, section 3.3, Fig. 1b)."""
+"""Intra-class distance: the mean l2 distance over pairs of samples of a class (supplementary, section 3.3, Fig. 1b)."""
 
 from fakeit_eval.features.chunks import Features, Labels
 from fakeit_eval.features.distances import distances_by_class

@@ -1,7 +1,7 @@
-"""Intra-class distance, averaged over classes: each class's mean distance counts once, however many images it has.
+"""Intra-class distance, averaged over classes: each class's mean distance has the same weight.
 
-`intra_class_distance` averages over all pairs instead, so that large classes weigh more; the paper does not say which it is.
-"""
+`intra_class_distance` averages over all pairs instead, which gives large classes more weight. The paper does not say
+which of both it uses."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""k nearest neighbours by cosine, each vote weighed by exp(similarity / 0.07), as DINO's (Caron et al., 2021); k is tuned.
+"""k nearest neighbors by cosine, with votes weighted by exp(similarity / 0.07) as in DINO (Caron et al., 2021).
 
-Nothing is fitted, so neighbours are looked for once, and every k reads its answer off them.
+k is tuned. Nothing is fitted. The neighbors are searched once, and all values of k use them.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,9 @@ from fakeit_eval.probes.base import LabeledFeatures, Labels, Parameters, ProbeDa
 CHOICES = (1, 5, 10, 20, 50, 100, 200)
 CANDIDATES = tuple({"k": k} for k in CHOICES)
 TEMPERATURE = 0.07
+"""Temperature of the votes' weights."""
 ROWS = 1024
+"""Queries of a block."""
 
 
 def suggest(trial: optuna.Trial) -> Parameters:
@@ -34,7 +36,7 @@ def open_final(data: ProbeData, seed: int) -> Callable[[Parameters], Labels]:
 
 @torch.inference_mode()
 def _neighbors(known: LabeledFeatures, queries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[type-arg]
-    """Similarities and labels (n, k) of the nearest known samples, the nearest first."""
+    """Cosine similarities and labels (n, max k) of the nearest known samples of each query, the nearest first."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = F.normalize(torch.from_numpy(known[0]).float().to(device))
     labels = torch.from_numpy(known[1])

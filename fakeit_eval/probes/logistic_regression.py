@@ -1,9 +1,9 @@
-"""Logistic regression by L-BFGS, scikit-learn's; its C is tuned (supplementary, section 2).
+"""Logistic regression by scikit-learn's L-BFGS; its C is tuned (supplementary, section 2).
 
-The range of C and the number of iterations are those of the authors' public code; the paper does not give them. Features are
-taken as they are, and stay on their device (scikit-learn's array API; float32). Every fit is a plain one, from zero: at large C
-the answer depends on where a fit begins, so one that begins at another's weights scores otherwise than the reported one.
-"""
+The range of C and the number of iterations are those of the authors' public code; the paper does not give them.
+Features are not normalized. They stay on their device as float32, through scikit-learn's array API. Every fit starts
+from zero: at large C the solution depends on the start, so a warm-started trial would score differently from the final
+classifier."""
 
 import os
 import warnings
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-os.environ.setdefault("SCIPY_ARRAY_API", "1")  # read when scipy is imported first
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # SciPy reads it at its first import
 
 import numpy as np
 import optuna
@@ -23,9 +23,11 @@ from sklearn.linear_model import LogisticRegression
 from fakeit_eval.probes.base import LabeledFeatures, Labels, Parameters, ProbeData, top1
 
 C_RANGE = (1e-5, 1e6)
+"""Range of the inverse regularization strength C, searched on a log scale."""
 MAX_ITERATIONS = 2000
+"""Iterations of L-BFGS."""
 TENSOR_SIZE = 1_000_000
-"""Entries of a part from which on tensors are quicker than numpy's arrays on a CPU."""
+"""Number of feature entries (n * d) from which tensors are faster than numpy arrays on a CPU."""
 
 
 def suggest(trial: optuna.Trial) -> Parameters:
@@ -43,7 +45,7 @@ def open_final(data: ProbeData, seed: int) -> Callable[[Parameters], Labels]:
 
 
 def _fit(c: float, train: tuple[Any, Any]) -> LogisticRegression:
-    """A plain fit from zero of features (n, d) and labels (n,)."""
+    """Fits features (n, d) and labels (n,), starting from zero."""
     model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS)
     with _array_api(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -52,7 +54,7 @@ def _fit(c: float, train: tuple[Any, Any]) -> LogisticRegression:
 
 
 def _on_device(fitted: LabeledFeatures, queries: LabeledFeatures) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Tensors, or numpy's arrays where they are so small that calls into torch would cost more than they save."""
+    """Converts both splits to tensors on the device, unless they are so small that numpy arrays are faster."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and fitted[0].size < TENSOR_SIZE:
         return fitted, queries

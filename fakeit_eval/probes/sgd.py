@@ -1,9 +1,9 @@
-"""A linear classifier by SGD in PyTorch, as for iNaturalist and the CoG levels; learning rate and weight decay are tuned.
+"""A linear classifier by SGD in PyTorch, the paper's probe for iNaturalist and the CoG levels.
 
-Ranges, momentum, epochs, batch and schedule are those of the authors' public code; the paper does not give them. The rate is
-set after each epoch with that epoch's number, so the first two run at the full rate. What counts is the last epoch; a fit whose
-loss is no longer finite ends there. Features are l2-normalised, and stay on their device.
-"""
+Learning rate and weight decay are tuned. Their ranges, momentum, epochs, batch size and schedule are those of the
+authors' public code; the paper does not give them. As in that code, the rate is set after each epoch from that epoch's
+number, so the first two epochs run at the full rate. The classifier after the last epoch counts; a fit stops once its
+loss is not finite. Features are l2-normalized, and stay on their device."""
 
 import math
 from collections.abc import Callable
@@ -17,11 +17,12 @@ from fakeit_eval.probes.base import LabeledFeatures, Labels, Parameters, ProbeDa
 
 LEARNING_RATES = (0.1, 100.0)
 WEIGHT_DECAYS = (1e-12, 1e-4)
+"""Ranges that are searched on a log scale."""
 MOMENTUM = 0.9
 NUM_EPOCHS = 100
 BATCH_SIZE = 1024
 SAMPLER = {"multivariate": True, "group": True}
-"""Options of TPE: rate and decay are drawn together."""
+"""Options of Optuna's TPESampler: learning rate and weight decay are sampled jointly."""
 
 
 def suggest(trial: optuna.Trial) -> Parameters:
@@ -45,7 +46,7 @@ def open_final(data: ProbeData, seed: int) -> Callable[[Parameters], Labels]:
 def _fit(
     train: tuple[torch.Tensor, torch.Tensor], num_classes: int, parameters: Parameters, seed: int
 ) -> torch.nn.Linear:
-    """The classifier after the last epoch, or where its loss was no longer finite."""
+    """The classifier after the last epoch, or before the first step whose loss is not finite."""
     features, labels = train
     torch.manual_seed(seed)
     network = torch.nn.Linear(features.shape[1], num_classes).to(features.device)
@@ -69,7 +70,7 @@ def _fit(
 
 
 def rate_after(epoch: int) -> float:
-    """The share of the full rate that is set after an epoch, counted from 1: 1 after the first, so that two run at it."""
+    """Fraction of the full learning rate that is set after an epoch, counted from 1: cosine decay from 1."""
     return 0.5 * (1 + math.cos(math.pi * (epoch - 1) / NUM_EPOCHS))
 
 

@@ -1,4 +1,4 @@
-"""One probe on one set of features: search, fit again, test once. What all probes have in common."""
+"""Runs a probe: searches its hyper-parameters, fits it again with the best ones, and tests it once."""
 
 import importlib
 from pathlib import Path
@@ -11,16 +11,16 @@ from fakeit_eval.probing.search import Search, described
 
 
 def run_probe(name: str, data: ProbeData, *, num_trials: int, seed: int, study: Path) -> ProbeScore:
-    """Tunes on train -> val, fits again on both, and looks at the test part once.
+    """Tunes a probe on train -> val, fits it again on both, and evaluates it once on the test split.
 
     Args:
         name: One of `probe_names()`.
-        num_trials: Of the search; a probe with only so many points to try tries those.
-        seed: Of the search and of whatever a probe draws.
-        study: Folder of the study; one that is there goes on.
+        num_trials: Trials of the search. A probe with a fixed list of candidates tries exactly those.
+        seed: Seed of the search, and of the probe's own random numbers.
+        study: Folder of the search; an existing search continues.
 
     Raises:
-        UserError: no such probe, or the parts do not fit each other.
+        UserError: the probe is unknown, or the splits do not fit each other.
     """
     if name not in probe_names():
         raise UserError(f"unknown probe '{name}'; {suggest(name, probe_names())}")
@@ -46,8 +46,8 @@ def run_probe(name: str, data: ProbeData, *, num_trials: int, seed: int, study: 
 def _check(data: ProbeData) -> None:
     sizes = {split[0].shape[1] for split in (data.train, data.val, data.test)}
     if len(sizes) > 1:
-        raise UserError(f"train, val and test have features of {sorted(sizes)} dimensions; make them with one network")
+        raise UserError(f"train, val and test have features of {sorted(sizes)} dimensions; extract them with one model")
     if not all(np.isfinite(split[0]).all() for split in (data.train, data.val, data.test)):
-        raise UserError("some features are no numbers (NaN or infinite); is the network broken?")
+        raise UserError("some features are NaN or infinite; check the model that they are extracted with")
     if len(np.unique(data.train[1])) < 2:
-        raise UserError("the training part has a single class; there is nothing to tell apart")
+        raise UserError("the train split has a single class; give one with two classes or more")

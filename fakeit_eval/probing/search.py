@@ -1,10 +1,9 @@
-"""The search for a probe's parameters: Optuna's TPE, in a journal file, so that a study that was stopped goes on, and that
-several workers, on one machine or many, share one.
+"""Searches a probe's hyper-parameters by Optuna's TPE.
 
-Every trial has a place in the study, and its random numbers follow from the study's seed and that place; so a study that is
-stopped and goes on tries what it would have tried, as far as its scores are the same. Whoever works holds a lock for as long
-as it lives: a trial whose worker is gone is marked as failed, and another one takes its place.
-"""
+A search can be resumed, and shared by workers on several machines. Optuna keeps the trials in a journal file. Trial i
+is sampled with a seed derived from (search seed, i), so a resumed search proposes the same trials as an uninterrupted
+one, given equal scores. Each worker holds a file lock as long as it runs: a trial whose worker is gone is marked as
+failed, and another trial gets its number i."""
 
 import contextlib
 import hashlib
@@ -29,25 +28,33 @@ from builders.errors import UserError
 from fakeit_eval.probes.base import Parameters
 
 WORKER, NUMBER_KEY = "worker", "place"
+"""Keys of a trial's attributes in the journal: the worker that runs it, and its number i."""
 SECONDS_BETWEEN_LOOKS = 0.2
 Objective = Callable[[Parameters], float]
 
 
 @dataclass(frozen=True)
 class Search:
-    """A study in a folder: `journal.log`, and locks beside it."""
+    """A search that is kept in a folder: `journal.log`, and the locks of its workers."""
 
     folder: Path
     num_trials: int
-    """Finished ones."""
+    """Number of trials to finish; failed ones do not count."""
     seed: int
     sampler: Mapping[str, bool] = field(default_factory=dict)
-    """Options of TPE."""
+    """Options of Optuna's TPESampler."""
     candidates: tuple[Parameters, ...] = ()
-    """What to try, one at each place, where there are only so many; () leaves it to TPE."""
+    """Hyper-parameters of trial i, for a probe with a fixed list of candidates; () lets TPE propose them."""
 
     def run(self, suggest: Callable[[optuna.Trial], Parameters], objective: Objective) -> list[FrozenTrial]:
-        """Tries until `num_trials` are finished, by whomever; all finished trials.
+        """Runs trials until `num_trials` are finished by this or other workers.
+
+        Args:
+            suggest: Proposes the hyper-parameters of a trial.
+            objective: Returns their score; higher is better.
+
+        Returns:
+            The finished trials, in the order of their numbers i.
 
         Raises:
             UserError: the journal is broken.
@@ -60,7 +67,7 @@ class Search:
                 while (trial := self._next(study, worker)) is not None:
                     if trial:
                         study.tell(trial, objective(suggest(trial)))
-                    else:  # others are at the last ones; should they die, somebody has to take over
+                    else:  # other workers run the last trials; if one dies, this worker repeats its trial
                         time.sleep(SECONDS_BETWEEN_LOOKS)
                     bar.update(sum(t.state == TrialState.COMPLETE for t in study.get_trials(deepcopy=False)) - bar.n)
         trials = sorted(
@@ -70,7 +77,8 @@ class Search:
         return trials[: self.num_trials]
 
     def _study(self) -> optuna.Study:
-        path = self.folder.resolve() / "journal.log"  # Optuna's lock is a link to it, which has to lead there
+        # Optuna's lock is a symbolic link to the journal; a relative path would be resolved in the wrong folder.
+        path = self.folder.resolve() / "journal.log"
         lock = JournalFileSymlinkLock(str(path))
         try:
             _drop_torn_line(path, lock)
@@ -84,19 +92,20 @@ class Search:
             )
         except (ValueError, KeyError, OSError) as error:
             raise UserError(
-                f"the study in '{self.folder}' cannot be read ({error}); remove it, and search again"
+                f"the search in '{self.folder}' cannot be read ({error}); remove the folder, and run the probe again"
             ) from None
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `multivariate` has been since 2020
+            # `multivariate` has been experimental since 2020.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.samplers.TPESampler(
                 seed=int.from_bytes(digest[:4], "little"), constant_liar=True, **self.sampler
             )
 
     def _next(self, study: optuna.Study, worker: str) -> "optuna.Trial | bool | None":
-        """A new trial; False where others work on the last ones; None where all are finished."""
+        """A new trial; False while other workers run the last ones; None once all are finished."""
         with filelock.FileLock(self.folder / "asking.lock"):
             trials = study.get_trials(deepcopy=False)
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
@@ -116,7 +125,8 @@ class Search:
         study.sampler = self._sampler(number)
         if self.candidates:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # has been since 2021
+                # PartialFixedSampler has been experimental since 2021.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.sampler = optuna.samplers.PartialFixedSampler(self.candidates[number], study.sampler)
         trial = study.ask()
         trial.set_user_attr(WORKER, worker)
@@ -125,7 +135,7 @@ class Search:
 
     @contextlib.contextmanager
     def _worker(self) -> Iterator[str]:
-        """A name with a lock, which the system lets go of when its holder dies."""
+        """Yields this worker's name, and holds its lock; the operating system releases the lock if the process dies."""
         name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         lock = filelock.FileLock(self._lock(name))
         with lock:
@@ -136,7 +146,7 @@ class Search:
         return self.folder / f"worker-{worker}.lock"
 
     def _is_alive(self, trial: FrozenTrial, ours: str) -> bool:
-        """Whether whoever began a trial still holds its lock; our own earlier trials are none that run."""
+        """Whether another worker still runs a trial and holds its lock; our own earlier trials do not run any more."""
         worker = str(trial.user_attrs.get(WORKER, ""))
         if worker == ours or not worker or not self._lock(worker).exists():
             return False
@@ -150,7 +160,7 @@ class Search:
 
 
 def _drop_torn_line(path: Path, lock: JournalFileSymlinkLock) -> None:
-    """Of a journal whose writer was killed in the middle of a line, which would make all that follows unreadable."""
+    """Drops the last line of the journal if its writer was killed within it; later lines would become unreadable."""
     if not path.exists():
         return
     lock.acquire()
@@ -163,7 +173,7 @@ def _drop_torn_line(path: Path, lock: JournalFileSymlinkLock) -> None:
 
 
 def described(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
-    """Of each trial its number, state, parameters and top-1 on val."""
+    """Number, state, hyper-parameters and top-1 on val, in percent, of each trial, for the result file."""
     return [
         {
             "number": trial.number,

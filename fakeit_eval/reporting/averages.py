@@ -1,6 +1,6 @@
-"""Means over the data sets of a group, the variants of one set averaged first: the one rule of reports, studies and figures.
+"""Means over datasets, where variants of one dataset are averaged first; reports, studies and figures share this rule.
 
-So ImageNet-v2, which is published in three variants, weighs as much as ImageNet-Val.
+ImageNet-v2, which is published in three variants, thus weighs as much as ImageNet-Val.
 """
 
 import statistics
@@ -10,13 +10,13 @@ from fakeit_eval.test_sets.base import read_test_sets
 
 
 def family(name: str) -> str:
-    """The data set that a test set is a variant of: itself for all but v2's."""
+    """The dataset that a test set is a variant of; only the variants of ImageNet-v2 differ from their dataset."""
     row = read_test_sets().get(name)
     return row.family if row else name
 
 
 def family_means(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The mean of each data set's variants; values come with their set's name."""
+    """The mean over the variants of each dataset; `values` are pairs of a test set's name and its value."""
     found: dict[str, list[float]] = {}
     for name, value in values:
         found.setdefault(family(name), []).append(value)
@@ -24,5 +24,5 @@ def family_means(values: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def mean_of_sets(values: Iterable[tuple[str, float]]) -> float:
-    """The mean over data sets, variants averaged first."""
+    """The mean over datasets, of which variants are averaged first."""
     return statistics.mean(family_means(values).values())

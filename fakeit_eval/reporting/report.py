@@ -1,8 +1,7 @@
-"""Results as tables: scores, with the paper's beside ours where they speak of the same thing, and measures of features.
+"""Renders results as tables of scores and of feature measures.
 
-Formats: terminal, markdown, csv, latex. Layouts of scores: long, a row for each result; wide, a row for each run and a column
-for each data set.
-"""
+Scores are next to the paper's numbers for the same dataset and class count. Formats: terminal, markdown, csv, latex.
+Layouts of scores: long, with a row for each result; wide, with a row for each run and a column for each dataset."""
 
 import csv
 import io
@@ -35,10 +34,10 @@ class Table:
 
 
 def render(results: list[dict[str, Any]], format_name: str = "markdown", layout: str = "long") -> str:
-    """A table for each kind of results that there are.
+    """Renders results as one table of scores, and tables of measures, as far as there are such results.
 
     Raises:
-        UserError: no such format or layout.
+        UserError: the format or the layout is unknown.
     """
     check_format(format_name)
     if layout not in LAYOUTS:
@@ -54,10 +53,10 @@ def render(results: list[dict[str, Any]], format_name: str = "markdown", layout:
 
 
 def check_format(name: str) -> None:
-    """Before anything is evaluated.
+    """Checks the name of a format, so that a mistake is reported before anything is evaluated.
 
     Raises:
-        UserError: there is no such format.
+        UserError: the format is unknown.
     """
     if name not in FORMATS:
         raise UserError(f"unknown format '{name}'; choose from {', '.join(FORMATS)}")
@@ -87,12 +86,13 @@ def _long_table(results: list[dict[str, Any]]) -> Table:
 
 
 def _wide_table(results: list[dict[str, Any]]) -> Table:
-    """Top-1, ± the spread over seeds where there are several."""
+    """A table of top-1, with ± the spread over seeds if there are several."""
     columns = list(dict.fromkeys(_column(result) for result in results))
     found: dict[Row, dict[str, str]] = {}
     for result in results:
         row = found.setdefault((result["run"], result["trained_on"]), {})
-        others = f"{row[_column(result)]} / " if _column(result) in row else ""  # of other settings or pictures
+        # A cell may hold several results, such as those of other settings or of changed images.
+        others = f"{row[_column(result)]} / " if _column(result) in row else ""
         row[_column(result)] = others + _value(result)
     for paper in _paper_rows(results):
         row = found.setdefault((f"{PAPER} ({paper['source']})", paper["trained_on"]), {})
@@ -127,7 +127,7 @@ def _features_table(results: list[dict[str, Any]]) -> Table:
 
 
 def _mean_tables(results: list[dict[str, Any]]) -> list[Table]:
-    """Averages over the data sets of a group, as the paper's Fig. 1; the variants of v2 count as one set."""
+    """A table of means over the datasets of each domain (the paper's Fig. 1); the variants of v2 count as one."""
     sums: dict[tuple[str, str, str, str], list[tuple[str, dict[str, float]]]] = {}
     for result in results:
         domain = result["settings"].get("group", "")
@@ -174,7 +174,7 @@ def _note(result: dict[str, Any]) -> str:
 
 
 def _paper_rows(results: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Of the data sets that there are results of, with as many classes."""
+    """The paper's numbers on the datasets of the results, for models with as many classes."""
     ours = {
         (result["task"], result["data"]["name"], str(result["data"]["num_classes"]))
         for result in results
@@ -189,7 +189,7 @@ def _is_the_papers_probe(result: dict[str, Any]) -> bool:
 
 
 def paper_rows(task: str, data: str, num_classes: int) -> list[dict[str, str]]:
-    """The paper's numbers of one data set, for models of so many classes: trained_on, top1, source (or second-hand)."""
+    """The paper's numbers on one dataset, for models of so many classes: trained_on, top1, source (or second-hand)."""
     wanted = (task, data, str(num_classes))
     return [row for row in _read_paper_numbers() if (row["task"], row["data"], row["classes"]) == wanted]
 
@@ -213,7 +213,7 @@ def _aligned(table: Table) -> list[list[str]]:
 
 
 def render_markdown(table: Table) -> str:
-    """Columns aligned, so that it reads well as it is, too."""
+    """Renders a Markdown table; its columns are aligned, so that the source is readable, too."""
     escaped = Table(table.title, table.header, [tuple(cell.replace("|", "\\|") for cell in row) for row in table.rows])
     head, *rows = ["| " + " | ".join(cells) + " |" for cells in _aligned(escaped)]
     rule = "|" + "|".join("-" * (len(cell) + 2) for cell in _aligned(escaped)[0]) + "|"
@@ -238,7 +238,7 @@ SPECIAL = str.maketrans(
 
 
 def render_latex(table: Table) -> str:
-    """A tabular of the booktabs package."""
+    """Renders a LaTeX tabular; it needs the booktabs package."""
     lines = [" & ".join(cell.translate(SPECIAL) for cell in row) + r" \\" for row in [table.header, *table.rows]]
     return "\n".join([
         f"% {table.title}",

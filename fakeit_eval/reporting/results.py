@@ -1,7 +1,7 @@
-"""Results as files: `<out>/results/<name>.json`, each with its value, unit, data, settings and versions.
+"""Writes and reads result files, `<out>/results/<name>.json`, each with its value, unit, data, settings and versions.
 
-A result is what its name's digest, the data's and the weights' say; evaluating the same again reads the file.
-"""
+The file's name holds a digest of data and settings, and the file the digest of the weights. If they are the same, an
+evaluation reads the file and computes nothing."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "
 
 
 class Evaluated(Protocol):
-    """What results are of: a backbone, or a file of features."""
+    """What a result belongs to: a model, or a file of features."""
 
     @property
     def name(self) -> str: ...
@@ -37,12 +37,15 @@ class Evaluated(Protocol):
 
 
 def as_file_name(name: str) -> str:
-    """Of anything that was named."""
+    """Turns any name into a file name of at most 100 characters."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[-100:]
 
 
 def describe_data(name: str, splits: Sequence[ImageSet], difference: str = "") -> dict[str, Any]:
-    """What was evaluated on, by name and content; `state` tells changed files and other preprocessing apart."""
+    """Describes the images of an evaluation by name and content.
+
+    `digest` identifies the images; `state` changes with their files, the read policy and the preprocessing.
+    """
     digests = [split.digest for split in splits]
     policies = sorted({split.policy for split in splits})
     states = [PREPROCESSING, *policies, *(split.state for split in splits)]
@@ -62,7 +65,7 @@ def describe_data(name: str, splits: Sequence[ImageSet], difference: str = "") -
 
 
 def describe_features(source: Evaluated, labels: Labels) -> dict[str, Any]:
-    """What was evaluated on, for features from a file."""
+    """Describes the data of an evaluation of features from a file."""
     return {
         "name": source.name,
         "path": source.name,
@@ -73,7 +76,7 @@ def describe_features(source: Evaluated, labels: Labels) -> dict[str, Any]:
 
 
 def result_path(model: Evaluated, task: str, data: dict[str, Any], settings: dict[str, Any]) -> Path:
-    """A file name that tells a task, its data and its settings apart from others."""
+    """Path of the result file of a task on some data with some settings."""
     digest = hashlib.sha256(
         json.dumps([data["digest"], data.get("read", ""), settings], sort_keys=True).encode()
     ).hexdigest()
@@ -81,7 +84,11 @@ def result_path(model: Evaluated, task: str, data: dict[str, Any], settings: dic
 
 
 def is_known(model: Evaluated, path: Path, data: dict[str, Any]) -> bool:
-    """Whether a result is there, of these weights and of these pictures as they are now."""
+    """Whether a result exists for these weights, and for the images as they are now.
+
+    Raises:
+        UserError: the file belongs to another model.
+    """
     try:
         found = read_result(path) if path.is_file() else {}
     except UserError:
@@ -106,7 +113,7 @@ def write_result(
     settings: dict[str, Any],
     **more: Any,
 ) -> None:
-    """Writes one result whole."""
+    """Writes a result file; a killed process leaves no partial file under its name."""
     content = {
         "task": task,
         "value": round(value, 4),
@@ -126,7 +133,9 @@ def write_result(
 
 
 def find_results(runs: Sequence[Path]) -> list[Path]:
-    """The result files of some runs, or of folders that hold results, run by run, sorted by name.
+    """Lists the result files of runs, or of folders of evaluations, run by run and sorted by name.
+
+    A result file among `runs` stands for itself.
 
     Raises:
         UserError: no run is given, or one has no results.
@@ -143,17 +152,17 @@ def find_results(runs: Sequence[Path]) -> list[Path]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """One result; of a run's, `run` is where it lies now.
+    """Reads a result file. If it lies in a run directory, `run` is that directory's current path.
 
     Raises:
-        UserError: the file is no result.
+        UserError: the file is not a result.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         names = {name: str(result[name]) for name in ("task", "trained_on", "run", "weights_sha256")}
         _check(result)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"'{path}' is no result ({error}); remove it and evaluate again") from None
+        raise UserError(f"'{path}' is not a result ({error}); remove it and evaluate again") from None
     out = path.parent.parent
     is_run = (out / "backbone.json").is_file()
     return {
@@ -166,10 +175,10 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def _check(result: dict[str, Any]) -> None:
-    """That a report can be made of it.
+    """Checks that a result has the fields that a report needs.
 
     Raises:
-        TypeError, KeyError, AttributeError: it cannot.
+        TypeError, KeyError, AttributeError: it does not.
     """
     data, settings = result["data"], result["settings"]
     counts = [data["num_samples"], data["num_classes"], *result.get("num_images", {"test": 0}).values()]
@@ -188,4 +197,4 @@ def _check(result: dict[str, Any]) -> None:
         and isinstance(settings.get("seeds", []), list)
         and ("measures" not in result or "reading" in settings)
     ):
-        raise TypeError("its fields are not of their types")
+        raise TypeError("a field has a wrong type")

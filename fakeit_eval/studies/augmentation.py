@@ -1,4 +1,4 @@
-"""Tab. 2: plain augmentation and DINO's crops, on real images and on synthetic ones ("c" at guidance 7.5); test top-1."""
+"""Tab. 2: test top-1 with plain augmentation and with DINO's crops, on real and synthetic images ("c", guidance 7.5)."""
 
 import math
 
@@ -29,12 +29,12 @@ def points(base: Base, values: list[float | str], options: Options) -> list[Poin
 
 
 def conclude(table: Table, base: Base) -> str:
-    """Whether the gain on synthetic images is larger than that on real ones, as the paper's is."""
+    """Says whether DINO's crops gain more on synthetic than on real images, as they do in the paper."""
     gains = {}
     for name in ("real", "synthetic"):
         plain, dino = (table.cell(AUGMENTATIONS[kind], name, base.main_set) for kind in ("plain", "dino"))
         if plain is None or dino is None:
-            return "Both augmentations are needed to say what is gained."
+            return "Both augmentations are needed to compute the gain."
         gains[name] = (dino.mean - plain.mean, math.hypot(dino.spread, plain.spread))
     (real, real_spread), (synthetic, synthetic_spread) = gains["real"], gains["synthetic"]
     more, spread = synthetic - real, math.hypot(real_spread, synthetic_spread)

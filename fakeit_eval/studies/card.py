@@ -1,7 +1,7 @@
-"""Fig. 4, the performance card: top-1 and top-5 on the test sets, and transfer by groups, of real against synthetic images.
+"""Fig. 4, the performance card of real and synthetic images: test top-1 and top-5, and transfer by task family.
 
-The synthetic ones are of the prompt "c, h_c inside b"; the caption does not say at which guidance, so it is an option.
-"""
+The synthetic images have the prompt "c, h_c inside b". The caption does not give their guidance scale, so it is an
+option."""
 
 from matplotlib.figure import Figure
 
@@ -15,7 +15,7 @@ EVALUATIONS = ("test", "probe")
 
 
 def suite(base: Base) -> str:
-    """The base's suite with the CoG levels, which are one of the card's three transfer groups."""
+    """The base's suite with the CoG levels, which are one of the card's three task families."""
     return base.card_suite or base.suite
 
 

@@ -1,4 +1,4 @@
-"""Fig. 2a: accuracy over the guidance scale of the training images, prompt "c, d_c"; test top-1 and mean transfer."""
+"""Fig. 2a: test top-1 and mean transfer over the guidance scale of the training images, prompt "c, d_c"."""
 
 from matplotlib.figure import Figure
 

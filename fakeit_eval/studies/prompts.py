@@ -1,4 +1,4 @@
-"""Tab. 4 and the main comparison: the paper's six prompts at guidance 2; test top-1 and the mean of the transfer tasks."""
+"""Tab. 4 and the main comparison: test top-1 and mean transfer of the paper's six prompts, at guidance 2."""
 
 from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Fig. 3: accuracy over data set size, 1/10x to 50x, prefixes of one clone ("c, d_c" at guidance 2); test and transfer."""
+"""Fig. 3: test top-1 and mean transfer over dataset size, 1/10x to 50x; prefixes of a clone ("c, d_c", guidance 2)."""
 
 from matplotlib.figure import Figure
 
@@ -6,7 +6,7 @@ from fakeit_eval.figures.draw import draw_curves
 from fakeit_eval.figures.table import Table
 from fakeit_eval.studies.base import Base, Options, Point
 
-TITLE = "Accuracy over data set size"
+TITLE = "Accuracy over dataset size"
 X_LABEL = "data set size (multiples of the real one)"
 EVALUATIONS = ("test", "probe")
 

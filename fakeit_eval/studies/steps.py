@@ -1,4 +1,4 @@
-"""Fig. 2b: accuracy over the number of diffusion steps, "c, d_c" at guidance 7.5; test top-1 and mean transfer."""
+"""Fig. 2b: test top-1 and mean transfer over the number of diffusion steps, prompt "c, d_c" at guidance 7.5."""
 
 from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
-"""ImageNet-100-SD: a clone of 130,000 images is a day of one GPU, a run of 100 epochs some hours of four.
+"""ImageNet-100-SD: a clone of 130,000 images takes one GPU a day, and a run of 100 epochs takes four GPUs some hours.
 
-Real images: --real DIR of class folders, or a clone's URL. Test sets and transfer tasks: --root, as docs/evaluation.md says.
-"""
+Real images: --real DIR of class folders, or a clone's URL. Test sets and transfer tasks: --root, as docs/evaluation.md
+says."""
 
 from fakeit_eval.studies.base import Base
 

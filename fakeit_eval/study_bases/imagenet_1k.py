@@ -1,7 +1,7 @@
-"""ImageNet-1K-SD: ten times ImageNet-100, with the CoG levels among its transfer tasks.
+"""ImageNet-1K-SD: ten times as large as ImageNet-100-SD, with the CoG levels among its transfer tasks.
 
-Real images: --real DIR of class folders, or a clone's URL. Test sets and transfer tasks: --root, as docs/evaluation.md says.
-"""
+Real images: --real DIR of class folders, or a clone's URL. Test sets and transfer tasks: --root, as docs/evaluation.md
+says."""
 
 from fakeit_eval.studies.base import Base
 

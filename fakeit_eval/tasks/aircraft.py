@@ -1,4 +1,4 @@
-"""FGVC-Aircraft, its 100 variants (Maji et al., 2013): ROOT/fgvc-aircraft-2013b; train, val and test are given."""
+"""FGVC-Aircraft, its 100 variants (Maji et al., 2013): ROOT/fgvc-aircraft-2013b; train, val and test are published."""
 
 from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
 from fakeit_eval.image_sets.base import ImageSet

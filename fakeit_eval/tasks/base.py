@@ -1,15 +1,15 @@
-"""The table of transfer tasks (`tasks.tsv`, the paper's Tab. 1), and the rule by which parts that are not given are drawn.
+"""The table of transfer tasks (`tasks.tsv`, the paper's Tab. 1), and the random splits of tasks without published ones.
 
-A task is a row of the table and a module of this folder with `open_parts(task, place)`: picture sets by the part that they
-are published as, "train" and "test" and perhaps "val", or "all" where nothing is split. What is not given is drawn by the
-row's rule:
+A task is a row of the table and a module of this folder with `open_splits(task, data_root)`. That function returns the
+image sets of the published splits: "train", "test" and perhaps "val", or "all" if there are none. A missing split is
+drawn by the rule in the row:
 
-    given               the part is published
-    class 540           so many images of every class
-    share 0.2           of every class this share, rounded down, and one at least
-    proportion          as many as the table says (of a user's own data a fifth), classes in proportion
+    given               the split is published, and nothing is drawn
+    class 540           540 images of every class
+    share 0.2           20 % of every class, rounded down, but at least one image
+    proportion          as many images as the table says, stratified by class; of user data, a fixed fraction
 
-A val of 0 says that the paper tells of none, and one is drawn to tune on.
+`val = 0`: the paper gives no validation size; a fifth of train is held out for tuning.
 """
 
 import csv
@@ -25,43 +25,48 @@ from fakeit_eval.image_sets.base import Labels
 
 SPLITS = ("train", "val", "test")
 TUNING_SHARE = 0.2
-"""Of the training part, drawn to tune on where the paper gives no size; ours, as it does not say."""
+"""Fraction of train that is held out for tuning if the paper gives no size; the fraction is our choice."""
 TEST_SHARE = 0.3
-"""Of a user's own images that come in one part."""
+"""Fraction of a user's own images that is held out for testing if they are not split."""
 RowIndices = NDArray[np.int64]
+"""Indices (n,) of images."""
 FAMILIES = {"small": "the eight small sets", "inaturalist": "iNaturalist", "cog": "ImageNet-CoG", "offline": "offline"}
+"""Families of tasks, and their names in text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     name: str
     family: str = ""
-    """One of `FAMILIES`; "" for data of one's own."""
+    """One of `FAMILIES`; "" for a user's own data."""
     probe: str = "logistic_regression"
-    """The paper's: logistic_regression for small sets, sgd for large ones."""
+    """The paper's probe: logistic_regression for small datasets, sgd for large ones."""
     module: str = ""
+    """Module of fakeit_eval/tasks that opens it; "" for a user's own data."""
     classes: int = 0
+    """Number of classes; 0 if any number is accepted."""
     train: int = 0
     val: int = 0
     test: int = 0
-    """Images (Tab. 1 of the supplementary); 0 where none are expected."""
+    """Numbers of images (Tab. 1 of the supplementary); 0 if any number is accepted, and see above for val."""
     val_rule: str = "proportion"
     test_rule: str = "proportion"
+    """How val and test are drawn if they are not published."""
 
     @property
     def val_share(self) -> float:
-        """Of train and val together, what is tuned on."""
+        """Fraction of train and val together that is val."""
         return self.val / (self.train + self.val) if self.val else TUNING_SHARE
 
     @property
     def test_share(self) -> float:
-        """Of all images, what is tested on where no part is given."""
+        """Fraction of all images that is test."""
         return self.test / (self.train + self.val + self.test) if self.test else TEST_SHARE
 
 
 @cache
 def read_tasks() -> dict[str, Task]:
-    """The table, by name."""
+    """Reads the table of tasks, by name."""
     with (files("fakeit_eval.tasks") / "tasks.tsv").open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t"))
     numbers = ("classes", *SPLITS)
@@ -72,10 +77,14 @@ def read_tasks() -> dict[str, Task]:
 
 
 def draw_splits(task: Task, given: dict[str, Labels], seed: int) -> dict[str, list[tuple[str, RowIndices]]]:
-    """For train, val and test: which rows of which given part. What is drawn is drawn by the task's rules and a seed.
+    """Makes train, val and test from the published splits, and draws the missing ones by the task's rules.
 
     Args:
-        given: Labels of the parts that are published: "all", or "train", "test" and perhaps "val".
+        given: Labels of the published splits: "all", or "train", "test" and perhaps "val".
+        seed: Seed of the random splits.
+
+    Returns:
+        For each of train, val and test, the published split that it is taken from, and the indices of its images there.
 
     Raises:
         UserError: a class has too few images to draw from.
@@ -97,7 +106,16 @@ def draw_splits(task: Task, given: dict[str, Labels], seed: int) -> dict[str, li
 
 
 def draw(rule: str, labels: Labels, rows: RowIndices, share: float, seed: int) -> tuple[RowIndices, RowIndices]:
-    """Rows that stay and rows that are drawn, by a rule of the table; `share` is of "proportion" alone.
+    """Draws some of `rows` by a rule of the table.
+
+    Args:
+        rule: One of the rules in the table, such as "class 540".
+        labels: Labels of all images.
+        rows: Indices of the images to draw from.
+        share: Fraction to draw by the rule "proportion"; other rules fall back to it if a class is too small.
+
+    Returns:
+        The sorted indices that stay, and those that are drawn.
 
     Raises:
         UserError: a class has too few images.
@@ -108,7 +126,7 @@ def draw(rule: str, labels: Labels, rows: RowIndices, share: float, seed: int) -
         counts = np.full(len(classes), int(number))
     elif name == "share":
         counts = np.maximum(1, (sizes * float(number)).astype(int))
-    # What is not the published set, and has fewer images of a class than are drawn of it, is drawn in proportion.
+    # A dataset that is not the published one may have too few images of a class for the rule.
     if name not in ("class", "share") or (counts >= sizes).any():
         return stratified(labels, rows, round(len(rows) * share), seed)
     shuffled = np.random.RandomState(seed).permutation(rows)
@@ -119,10 +137,13 @@ def draw(rule: str, labels: Labels, rows: RowIndices, share: float, seed: int) -
 
 
 def stratified(labels: Labels, rows: RowIndices, num_drawn: int, seed: int) -> tuple[RowIndices, RowIndices]:
-    """Rows that stay and rows that are drawn, classes in proportion; a class of one image stays whole.
+    """Draws `num_drawn` of `rows`, stratified by class; a class with a single image is not drawn from.
+
+    Returns:
+        The sorted indices that stay, and those that are drawn.
 
     Raises:
-        UserError: what is drawn could not hold one image of each class.
+        UserError: there are too few images for each class to be on both sides.
     """
     from sklearn.model_selection import train_test_split
 
@@ -132,8 +153,8 @@ def stratified(labels: Labels, rows: RowIndices, num_drawn: int, seed: int) -> t
         classes[counts > 1]
     ):
         raise UserError(
-            f"{num_drawn} of {len(rows)} images cannot be drawn with all of {len(classes)} classes on both sides; "
-            "give a val part, or more images"
+            f"{num_drawn} of {len(rows)} images cannot be drawn so that all {len(classes)} classes are on both sides; "
+            "give a val split, or more images"
         )
     some = rows[~is_single]
     stay, drawn = train_test_split(some, test_size=num_drawn, random_state=seed, stratify=labels[some])
@@ -141,9 +162,10 @@ def stratified(labels: Labels, rows: RowIndices, num_drawn: int, seed: int) -> t
 
 
 def check_counts(task: Task, sizes: dict[str, int], num_classes: int) -> str:
-    """How the parts differ from what Tab. 1 says, in words; "" where they do not, or nothing is expected."""
+    """How the sizes of the splits differ from Tab. 1, in words; "" if they do not, or for tasks that are not in it."""
     expected = {"train": task.train, "val": task.val, "test": task.test}
-    if not task.val:  # what was drawn to tune on belongs to train
+    # Tab. 1 counts images that we hold out for tuning as train.
+    if not task.val:
         sizes = {**sizes, "train": sizes["train"] + sizes["val"], "val": 0}
     found = [
         f"{sizes[split]:,} {split} images instead of {expected[split]:,}"

@@ -1,4 +1,7 @@
-"""Stanford Cars (Krause et al., 2013): ROOT/stanford_cars; val is drawn from train. Nobody serves it for download any more."""
+"""Stanford Cars (Krause et al., 2013): ROOT/stanford_cars; val is drawn from train.
+
+The dataset is no longer available for download.
+"""
 
 from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
 from fakeit_eval.image_sets.base import ImageSet

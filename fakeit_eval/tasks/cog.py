@@ -1,10 +1,9 @@
-"""ImageNet-CoG (Sariyildiz et al., 2021): IN1K and the five levels of 1,000 concepts each.
+"""ImageNet-CoG (Sariyildiz et al., 2021): IN1K, and five levels of 1,000 concepts each.
 
-The levels' pictures are those of ImageNet-21K, ROOT/imagenet_21k/<wnid>/…, and ROOT/cog holds the published lists
-cog_levels_mapping_file.pkl (a list of wnids for each level) and cog_concepts_split_file.pkl (for each wnid the files of
-train and test). Both are pickles; they are read as plain data, and no code in them can run. IN1K is ImageNet-1K itself,
-ROOT/imagenet/train and ROOT/imagenet/val; val is drawn from train everywhere.
-"""
+The images of the levels are those of ImageNet-21K, ROOT/imagenet_21k/<wnid>/…. ROOT/cog holds the published lists
+cog_levels_mapping_file.pkl (a list of wnids for each level) and cog_concepts_split_file.pkl (the files of train and
+test for each wnid). Both are pickles; they are read as plain data, and no code in them can run. IN1K is ImageNet-1K
+itself, in ROOT/imagenet/train and ROOT/imagenet/val. In all of them val is drawn from train."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from fakeit_eval.image_sets.plain_pickle import read_plain_pickle
 from fakeit_eval.tasks.base import Task
 
 LEVELS, SPLITS = "cog_levels_mapping_file.pkl", "cog_concepts_split_file.pkl"
-PICTURES = "imagenet_21k"
+IMAGES = "imagenet_21k"
+"""Folder of the levels' images, below ROOT."""
 
 
 def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
@@ -35,7 +35,7 @@ def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
 
 
 def _concepts(levels: Any, level: int) -> tuple[str, ...]:
-    """Sorted wnids of a level, which is a place in a list, or a key ("L1", 1) of a mapping."""
+    """Sorted wnids of a level; `levels` is a list in the order of the levels, or a dict with keys such as "L1" or 1."""
     if isinstance(levels, dict):
         keys = (f"L{level}", f"l{level}", level, str(level))
         found = next((levels[key] for key in keys if key in levels), None)
@@ -56,8 +56,8 @@ def _split(task: Task, data_root: DataRoot, wnids: tuple[str, ...], splits: Any,
             raise UserError(f"'{SPLITS}' has no {split} files of concept '{wnid}'; download it again") from None
         outside = next((name for name in names if ".." in Path(name).parts), None)
         if outside is not None:
-            raise UserError(f"'{SPLITS}' names '{outside}', which is outside of the pictures; download it again")
+            raise UserError(f"'{SPLITS}' names '{outside}', which is outside of the images' folder; download it again")
         files += names
         labels += [label] * len(names)
-    root = Path(data_root.root) / PICTURES
+    root = Path(data_root.root) / IMAGES
     return open_files([str(root / name) for name in files], np.array(labels), wnids, root=str(root), name=task.name)

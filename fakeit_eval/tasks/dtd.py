@@ -1,4 +1,4 @@
-"""Describable Textures (Cimpoi et al., 2014), partition 1: ROOT/dtd/dtd; train, val and test are given."""
+"""Describable Textures (Cimpoi et al., 2014), partition 1: ROOT/dtd/dtd; train, val and test are published."""
 
 from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
 from fakeit_eval.image_sets.base import ImageSet

@@ -1,5 +1,7 @@
-"""EuroSAT in RGB (Helber et al., 2019): ROOT/eurosat/2750; no part is given; 810 test and 540 val images of every class
-are drawn, as the sizes in the authors' public code are."""
+"""EuroSAT in RGB (Helber et al., 2019): ROOT/eurosat/2750; no split is published.
+
+810 test and 540 val images of every class are drawn; these sizes are those in the paper authors' public code.
+"""
 
 from fakeit_eval.image_sets.annotation_files import DataRoot, path_of, read_listed
 from fakeit_eval.image_sets.base import ImageSet

@@ -1,4 +1,4 @@
-"""Oxford Flowers 102 (Nilsback and Zisserman, 2008): ROOT/flowers-102; train, val and test are given."""
+"""Oxford Flowers 102 (Nilsback and Zisserman, 2008): ROOT/flowers-102; train, val and test are published."""
 
 from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
 from fakeit_eval.image_sets.base import ImageSet

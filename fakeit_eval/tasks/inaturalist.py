@@ -1,8 +1,8 @@
-"""iNaturalist 2018 and 2019 (Van Horn et al., 2018): ROOT/2018 or ROOT/2019 as torchvision unpacks them, with the published
-lists train2018.json and val2018.json (or …2019.json) there or in ROOT. Their val part is what is tested on.
+"""iNaturalist 2018 and 2019 (Van Horn et al., 2018): ROOT/2018 or ROOT/2019 as torchvision unpacks them.
 
-torchvision downloads the pictures (of both parts, unlabelled which is which); the lists come from the competition's page.
-"""
+The published lists train2018.json and val2018.json (or …2019.json) are expected there or in ROOT. The published val
+split is the test split; val is drawn from train. torchvision downloads the images without saying which split they
+belong to; the lists come from the competition's page."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
 
 
 def _listed(task: Task, data_root: DataRoot, year: str, name: str, class_names: tuple[str, ...]) -> ImageSet:
-    """The pictures of a list in COCO's form; "train_val2018/Plantae/7477/x.jpg" lies in ROOT/2018/Plantae/7477."""
+    """Opens the images of a COCO list; its "train_val2018/Plantae/7477/x.jpg" is ROOT/2018/Plantae/7477/x.jpg."""
     folder = Path(data_root.root) / year
     path = next((p / name for p in (folder, folder.parent) if (p / name).is_file()), None)
     if path is None:
@@ -49,7 +49,7 @@ def _listed(task: Task, data_root: DataRoot, year: str, name: str, class_names: 
 
 
 def _read(path: Path) -> tuple[dict[int, int], dict[int, str]]:
-    """Category and file name by the picture's number."""
+    """Reads a list in COCO format: category by image id, and file name by image id."""
     content = json.loads(path.read_text(encoding="utf-8"))
     categories = {int(row["image_id"]): int(row["category_id"]) for row in content["annotations"]}
     return categories, {int(row["id"]): str(row["file_name"]) for row in content["images"]}

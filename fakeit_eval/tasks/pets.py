@@ -11,7 +11,7 @@ def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
     from torchvision.datasets import OxfordIIITPet
 
     class Listed(OxfordIIITPet):  # type: ignore[misc]
-        """The one reader that takes no `loader`."""
+        """Returns paths instead of images; OxfordIIITPet has no argument `loader`."""
 
         def __getitem__(self, number: int) -> tuple[Path, int]:
             return self._images[number], self._labels[number]

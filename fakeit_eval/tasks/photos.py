@@ -1,7 +1,7 @@
-"""Patches of the two photographs that ship with scikit-learn (a temple in China, a flower): which block of which photograph?
+"""Patches of the two photographs that ship with scikit-learn, a temple in China and a flower.
 
-Each photograph, 427x640, is cut into six blocks, and each block into patches of 32x32 pixels, none overlapping: 12 classes.
-"""
+A patch's class is the block that it is from. Each photograph, 427x640 pixels, is divided into six blocks, which makes
+12 classes. Each block is divided into patches of 32x32 pixels that do not overlap."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from fakeit_eval.tasks.base import Task
 
 SIDE = 32
 BLOCKS = (2, 3)
-"""Down and across."""
+"""Blocks of a photograph, down and across."""
 
 
 def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:

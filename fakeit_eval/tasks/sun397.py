@@ -1,8 +1,8 @@
-"""SUN397 (Xiao et al., 2010): ROOT/SUN397, with the first published partition (Training_01.txt, Testing_01.txt) in it, in
-ROOT/SUN397/Partitions or in ROOT/Partitions; val is drawn from train.
+"""SUN397 (Xiao et al., 2010): ROOT/SUN397, with the first published partition; val is drawn from train.
 
-torchvision downloads the pictures and lists the classes; the partition's files come from the data set's page.
-"""
+The partition's files, Training_01.txt and Testing_01.txt, are expected in ROOT/SUN397, ROOT/SUN397/Partitions or
+ROOT/Partitions. torchvision downloads the images and lists the classes; the partition's files come from the dataset's
+page."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
 
 
 def _listed(task: Task, data_root: DataRoot, folder: Path, name: str, numbers: dict[str, int]) -> ImageSet:
-    """The files that a list names, such as "/a/abbey/sun_aaalbzqrimafwbiv.jpg"; the class is all between letter and file."""
+    """Opens the files of a list. In "/a/abbey/sun_aaalbzqrimafwbiv.jpg" the class is "abbey"; it may have slashes."""
     path = next(
         (p / name for p in (folder, folder / "Partitions", folder.parent / "Partitions") if (p / name).is_file()), None
     )
@@ -39,7 +39,7 @@ def _listed(task: Task, data_root: DataRoot, folder: Path, name: str, numbers: d
     unknown = next((found for found in classes if found not in numbers), None)
     if unknown is not None:
         raise UserError(
-            f"'{path}' names class '{unknown}', which ClassName.txt does not; put the published files there"
+            f"'{path}' names class '{unknown}', which ClassName.txt does not have; put the published files there"
         )
     labels = np.array([numbers[found] for found in classes], dtype=np.int64)
     paths = [str(folder / line.strip("/")) for line in lines]

@@ -1,6 +1,7 @@
-"""Two tables that ship with scikit-learn, each row drawn as a picture of 32x32: wines by 13 chemical measurements, tumours by
-30 of their cells (Wolberg et al., 1995). A bar for each measurement, as high as its rank among all rows.
-"""
+"""Two tables that ship with scikit-learn, with each row drawn as an image of 32x32 pixels.
+
+Their rows are wines with 13 chemical measurements, and tumors with 30 measurements of their cells (Wolberg et al.,
+1995). An image has a bar for each measurement, whose height is the rank of the row's value among all rows."""
 
 import numpy as np
 
@@ -17,8 +18,10 @@ def open_splits(task: Task, data_root: DataRoot) -> dict[str, ImageSet]:
 
     found = {"wine": load_wine, "breast_cancer": load_breast_cancer}[task.name]()
     ranks = found.data.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable") / (len(found.data) - 1)
-    columns = np.arange(SIDE) * ranks.shape[1] // SIDE  # which measurement a column of pixels belongs to
-    heights = np.rint(ranks[:, columns] * SIDE)  # (n, SIDE)
+    # The measurement that each column of pixels belongs to.
+    columns = np.arange(SIDE) * ranks.shape[1] // SIDE
+    # Bar heights (n, SIDE).
+    heights = np.rint(ranks[:, columns] * SIDE)
     from_below = np.arange(SIDE)[::-1][None, :, None]
     gray = np.where(from_below < heights[:, None, :], 245, 0).astype(np.uint8)
     images = np.repeat(gray[..., None], 3, axis=3)

@@ -1,15 +1,16 @@
-"""Five test sets of digits in place of ImageNet's five, so that evaluation runs anywhere: each a seeded transformation of
-the 597 real test digits, which no generator ever saw.
+"""Five test sets of digits that replace ImageNet's five, so that the evaluation runs without downloads.
 
-| set | stands for | what is done to a scan |
+Each is a seeded transformation of the 597 real test digits; no generator was trained on these.
+
+| test set | replaces | transformation of a scan |
 |---|---|---|
 | digits_clean | ImageNet-Val | enlarged to 32x32, light ink on black, as in training |
-| digits_rescanned | v2 | turned by up to 6 degrees, scaled by 0.92 to 1.08, shifted by up to 1.5 pixels, paler ink, grain |
-| digits_sketch | Sketch | the outline of the ink alone |
-| digits_restyled | R | ink of one random colour on a ground of another, lighter or darker; the digits 0 to 7 |
-| digits_hard | A | turned by up to 20 degrees, half the contrast, strong grain, a bar across; the digits 1, 3, 5, 7, 8, 9 |
+| digits_rescanned | v2 | rotated by up to 6 degrees, scaled by 0.92 to 1.08, shifted by up to 1.5 pixels, pale, grain |
+| digits_sketch | Sketch | only the outline of the ink |
+| digits_restyled | R | ink of one random color on a background of another, lighter or darker; the digits 0 to 7 |
+| digits_hard | A | rotated by up to 20 degrees, half contrast, strong grain, a bar; the digits 1, 3, 5, 7, 8, 9 |
 
-R and A have only some of the classes, and so have the two that stand for them.
+R and A have only some of the classes, and so have digits_restyled and digits_hard.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ Scan = NDArray[np.float32]
 
 
 def open_set(row: TestSet, location: str) -> ImageSet:
-    """One of the sets; `place` is not looked at."""
+    """Makes one of the five test sets; `location` is unused, since the scans ship with scikit-learn."""
     change, digits = CHANGES[row.name]
     scans, labels, numbers = load_digits_split("test")
     chosen = np.isin(labels, digits)
@@ -83,7 +84,7 @@ def hard(scan: Scan, rng: np.random.Generator) -> Pixels:
 
 
 def _grainy(pixels: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:
-    """One draw for each pixel's three channels, of grey values up to the ink's."""
+    """Adds normal noise, the same to the three channels of a pixel, and clips values to the ink's gray level."""
     grain = rng.normal(0, deviation, (SIZE, SIZE, 1))
     return np.clip(np.rint(pixels + grain), 0, INK).astype(np.uint8)
 

@@ -1,7 +1,7 @@
 """ImageNet-Val, v2, Sketch, R and A as published: wnid folders, v2's numbered folders, archives, or clones of them.
 
-Classes are told by wnid. v2 numbers its folders by the order of sorted wnids; data sets of the Hub name classes by lemmas.
-"""
+Classes are identified by wnid. v2 numbers its folders in the order of sorted wnids; datasets of the Hub name classes
+by lemmas."""
 
 import re
 from dataclasses import replace
@@ -20,20 +20,26 @@ NUM_CLASSES = 1000
 
 
 def open_set(row: TestSet, location: str) -> ImageSet:
-    """The set in a folder or an archive or at a URL; or, of a directory of data sets, the one below it with the set's name.
+    """Opens a test set.
+
+    Args:
+        row: The test set's row of the table.
+        location: Its folder, archive or URL, or a directory of datasets that has it under a name with `row.prefix`.
 
     Raises:
-        UserError: it is not there, or its classes are no classes of ImageNet.
+        UserError: the test set is not there, or a class is not a class of ImageNet.
     """
     found = open_image_set(_below(row, location), row.name)
     return replace(found, name=row.name, class_names=as_wnids(found.class_names, found.location))
 
 
 def as_wnids(names: tuple[str, ...], location: str) -> tuple[str, ...]:
-    """Wnids of classes that are told by wnid, by number in the order of sorted wnids, or by all their lemmas.
+    """Converts class names to wnids.
+
+    Names may be wnids, numbers in the order of sorted wnids, or all lemmas of a class.
 
     Raises:
-        UserError: some are none of these.
+        UserError: a name is none of these, or fits two classes.
     """
     wnids = list(read_parents())
     if set(names) <= set(wnids):
@@ -54,7 +60,7 @@ def as_wnids(names: tuple[str, ...], location: str) -> tuple[str, ...]:
 
 
 def _by_lemmas(wnids: list[str]) -> dict[str, list[str]]:
-    """Two pairs of classes have the same lemmas; in a list of all classes they come in the order of their wnids."""
+    """Wnids by lemmas, in sorted order; two pairs of classes have the same lemmas."""
     names, found = imagenet_names(), dict[str, list[str]]()
     for wnid in wnids:
         found.setdefault(names[wnid], []).append(wnid)
@@ -62,7 +68,11 @@ def _by_lemmas(wnids: list[str]) -> dict[str, list[str]]:
 
 
 def _below(row: TestSet, location: str) -> str:
-    """The place itself, or what lies in it under the set's name."""
+    """Finds a test set: its entry in a directory of datasets, or else `location` itself.
+
+    Raises:
+        UserError: the test set is not there.
+    """
     root = Path(location)
     _refuse_flat(root)
     if not root.is_dir():
@@ -81,13 +91,13 @@ def _below(row: TestSet, location: str) -> str:
 def _missing(row: TestSet, location: str) -> NoReturn:
     raise UserError(
         f"'{row.name}' is not in '{location}' (nothing there begins with '{row.prefix}'); "
-        f"download it there, or say where it is: --data {row.name}=PLACE"
+        f"download it there, or give its path: --data {row.name}=PATH"
     )
 
 
 def _refuse_flat(root: Path) -> None:
     if root.is_dir() and (next(root.glob("ILSVRC2012_val_*"), None) or (root / "ILSVRC2012_img_val.tar").exists()):
         raise UserError(
-            f"the pictures in '{root}' are not in folders of their classes; sort them with "
+            f"the images in '{root}' are not in class folders; sort them with "
             "torchvision.datasets.ImageNet(root, 'val'), which needs ILSVRC2012_devkit_t12.tar.gz beside them"
         )

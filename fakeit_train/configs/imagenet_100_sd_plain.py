@@ -1,9 +1,9 @@
-"""ResNet50 on ImageNet-100-SD with plain "PyTorch" augmentation, the comparison of the paper's Tab. 2: one crop an image.
+"""ResNet50 on ImageNet-100-SD with the plain "PyTorch" augmentation of the paper's Tab. 2: one crop per image.
 
     torchrun --nproc-per-node 4 -m fakeit_train imagenet_100_sd_plain --data hf://datasets/user/imagenet-100-sd --out run
 
-Paper, top-1 on ImageNet-100's validation images: 28.4 for "c" at guidance 7.5 (43.1 with DINO's crops). Not run here yet: it
-takes GPUs.
+Top-1 in the paper on ImageNet-100's validation images: 28.4 for "c" at guidance 7.5 (43.1 with DINO's crops). This
+config has not been run here yet, because it needs GPUs.
 """
 
 from dataclasses import replace

@@ -1,8 +1,9 @@
-"""ResNet50 on ImageNet-1K-SD, as the paper trains it: the recipe of `imagenet_100_sd`, ten times the iterations.
+"""ResNet50 on ImageNet-1K-SD, as the paper trains it: `imagenet_100_sd` with ten times the steps.
 
     torchrun --nproc-per-node 4 -m fakeit_train imagenet_1k_sd --data hf://datasets/user/imagenet-1k-sd --out run
 
-Real images: `imagenet_1k`. Plain augmentation: `imagenet_1k_sd_plain`. Not run here yet: it takes GPUs.
+Real images: `imagenet_1k`. Plain augmentation: `imagenet_1k_sd_plain`. This config has not been run here yet, because
+it needs GPUs.
 """
 
 from dataclasses import replace

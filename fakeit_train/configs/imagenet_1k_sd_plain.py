@@ -1,8 +1,8 @@
-"""ResNet50 on ImageNet-1K-SD with plain "PyTorch" augmentation: one crop an image.
+"""ResNet50 on ImageNet-1K-SD with plain "PyTorch" augmentation: one crop per image.
 
     torchrun --nproc-per-node 4 -m fakeit_train imagenet_1k_sd_plain --data hf://datasets/user/imagenet-1k-sd --out run
 
-Not run here yet: it takes GPUs.
+This config has not been run here yet, because it needs GPUs.
 """
 
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Crops of one decoded picture on the CPU, in uint8 with OpenCV and torch, as `parameters` drew them."""
+"""Generates the crops of one decoded image on the CPU, in uint8 with OpenCV and torch.
+
+The module `parameters` samples the parameters of the crops.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,20 +20,21 @@ Pixels = NDArray[np.uint8]
 def make_batch(
     parameters: Iterable[tuple[Pixels, list[list[CropParameters]]]], kinds: Sequence[CropKind], count: int
 ) -> list[Pixels]:
-    """The crops of `count` pictures, each with its draws by group: per group uint8 (count, num_crops, size, size, 3).
+    """Generates the crops of `count` images: one uint8 array (count, num_crops, size, size, 3) per kind.
 
-    Pictures are taken one by one, so that each may be decoded just before, and still lies in the processor's cache.
+    `parameters` yields each image with the parameters of its crops by kind. An iterator can decode each image just
+    before its crops are generated, while the pixels are still in the processor's cache.
     """
-    made = [np.empty((count, g.num_crops, g.size, g.size, 3), dtype=np.uint8) for g in kinds]
+    made = [np.empty((count, kind.num_crops, kind.size, kind.size, 3), dtype=np.uint8) for kind in kinds]
     for number, (image, by_kind) in enumerate(parameters):
-        for position, kind, crops in zip(made, kinds, by_kind, strict=True):
+        for array, kind, crops in zip(made, kinds, by_kind, strict=True):
             for which, crop in enumerate(crops):
-                position[number, which] = make_crop(image, crop, kind.size)
+                array[number, which] = make_crop(image, crop, kind.size)
     return made
 
 
 def make_crop(image: Pixels, parameters: CropParameters, size: int) -> Pixels:
-    """One augmented crop (size, size, 3)."""
+    """Generates one augmented crop (size, size, 3) of an image."""
     crop = resize(image, parameters.left, parameters.top, parameters.wide, parameters.high, size)
     if parameters.flip:
         crop = cv2.flip(crop, 1)
@@ -46,15 +50,16 @@ def make_crop(image: Pixels, parameters: CropParameters, size: int) -> Pixels:
 
 
 LUMA = (0.299, 0.587, 0.114)
-"""Of red, green and blue, ITU-R 601."""
+"""Weights of red, green and blue in the gray value (ITU-R 601)."""
 SOLARIZED = np.minimum(np.arange(256), 255 - np.arange(256)).astype(np.uint8)
-"""Values from 128 on are inverted."""
+"""Lookup table of uint8 values; inverts values from 128 on."""
 
 
 def resize(image: Pixels, left: int, top: int, wide: int, high: int, size: int) -> Pixels:
-    """Bicubic with a filter that widens as it shrinks, as Pillow's does (to one level); OpenCV has none such.
+    """Resizes a window of an image to (size, size, 3): bicubic with antialiasing, within one level of Pillow's result.
 
-    The window is a view whose strides, that of the single image among them, are those of channels last: the result's are too.
+    OpenCV has no such filter. All strides of the window's view are channels-last, also that of the batch dimension of
+    length 1, so torch returns a channels-last result.
     """
     height, width, _ = image.shape
     strides, start = (3 * height * width, 1, 3 * width, 3), 3 * (top * width + left)
@@ -64,12 +69,12 @@ def resize(image: Pixels, left: int, top: int, wide: int, high: int, size: int) 
 
 
 def luma(image: Pixels) -> Pixels:
-    """Grey values (height, width), ITU-R 601."""
+    """Returns the gray values (height, width) of an image (ITU-R 601)."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
 def jitter(image: Pixels, which: int, amount: float) -> Pixels:
-    """Brightness, contrast or saturation times `amount`, or the hue turned by it."""
+    """Multiplies brightness, contrast or saturation by `amount`, or shifts the hue by `amount` turns."""
     if which == BRIGHTNESS:
         return np.asarray(cv2.convertScaleAbs(image, alpha=amount))
     if which == CONTRAST:
@@ -85,7 +90,8 @@ def mean_luma(image: Pixels) -> float:
 
 
 def shift_hue(image: Pixels, turn: float) -> Pixels:
-    """Hue turned by a share of the circle."""
+    """Shifts the hue by `turn`, a fraction of the color circle."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(round(turn * 256) % 256)  # wraps, as hue does
+    # uint8 overflow wraps around, as hue does.
+    hsv[..., 0] += np.uint8(round(turn * 256) % 256)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))

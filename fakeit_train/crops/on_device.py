@@ -1,7 +1,8 @@
-"""Crops in batches on the training device, as `parameters` drew them: the same as on the CPU but for rounding.
+"""Generates crops in batches on the training device; they equal those of the CPU up to rounding.
 
-Workers only decode. Resizing and blurring are products with matrices, one per crop: of the bicubic filter that widens as it
-shrinks (Pillow's), flip included, and of the Gaussian with reflected borders (OpenCV's).
+The loader's workers then only decode. Resizing and blurring are products with one matrix per crop. The matrices are
+those of Pillow's antialiased bicubic filter, combined with the flip, and of OpenCV's Gaussian filter with reflected
+borders.
 """
 
 import itertools
@@ -17,21 +18,21 @@ from fakeit_train.crops.on_cpu import LUMA, Pixels
 from fakeit_train.crops.parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, CropKind, CropParameters
 
 PIXELS_AT_A_TIME = 32 * 512 * 512
-"""Of padded pictures, in float32; a larger picture comes alone."""
+"""Maximum number of pixels of the padded float32 images in a chunk; a larger image is a chunk of its own."""
 
 
 @dataclass
 class BatchParameters:
-    """The drawn crops of a group for a batch of images, as tensors (batch, num_crops, …)."""
+    """The parameters of one kind of crops for a batch of images, as tensors (batch, num_crops, …)."""
 
     window: Tensor
     """float32 (…, 4): left, top, width, height."""
     flip: Tensor
     """bool."""
     order: Tensor
-    """int64 (…, 4): which colour change is done first, second, third, fourth; -1 for none."""
+    """int64 (…, 4): color changes in their order of application; -1 for none."""
     amounts: Tensor
-    """float32 (…, 4), of each in that order."""
+    """float32 (…, 4): amount of each color change, in the same order."""
     grayscale: Tensor
     """bool."""
     sigma: Tensor
@@ -44,7 +45,7 @@ NOTHING = ((-1, 0.0),) * 4
 
 
 def collect(crops: Sequence[list[CropParameters]]) -> BatchParameters:
-    """From each image's crops of one group."""
+    """Converts the parameters of each image's crops of one kind to tensors."""
     jitter = np.array([[crop.jitter or NOTHING for crop in image] for image in crops])
     return BatchParameters(
         window=torch.tensor([[[c.left, c.top, c.wide, c.high] for c in image] for image in crops], dtype=torch.float32),
@@ -59,12 +60,12 @@ def collect(crops: Sequence[list[CropParameters]]) -> BatchParameters:
 
 @dataclass
 class PackedImages:
-    """Decoded pictures of any sizes, one after the other."""
+    """Decoded images of any sizes in one buffer."""
 
     pixels: Tensor
-    """uint8, flat: of each picture (height, width, 3)."""
+    """uint8, flat: the pixels (height, width, 3) of one image after another."""
     sizes: list[tuple[int, int]]
-    """Height and width of each."""
+    """(height, width) of each image."""
 
     def pin_memory(self) -> "PackedImages":
         return PackedImages(self.pixels.pin_memory(), self.sizes)
@@ -73,7 +74,10 @@ class PackedImages:
         return PackedImages(self.pixels.to(device, non_blocking=True), self.sizes)
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Runs of pictures, as many as `PIXELS_AT_A_TIME` hold, (count, height, width, 3): padded to the largest of the run."""
+        """Yields slices of the batch and their pixels (count, height, width, 3), padded to the slice's largest image.
+
+        A slice has at most `PIXELS_AT_A_TIME` padded pixels, or a single image.
+        """
         starts = [0, *itertools.accumulate(3 * height * width for height, width in self.sizes)]
         first = 0
         while first < len(self.sizes):
@@ -84,15 +88,15 @@ class PackedImages:
                     break
                 last, (height, width) = last + 1, larger
             padded = self.pixels.new_zeros((last - first, height, width, 3))
-            for position, number in zip(padded, range(first, last), strict=True):
+            for target, number in zip(padded, range(first, last), strict=True):
                 high, wide = self.sizes[number]
-                position[:high, :wide] = self.pixels[starts[number] : starts[number + 1]].view(high, wide, 3)
+                target[:high, :wide] = self.pixels[starts[number] : starts[number + 1]].view(high, wide, 3)
             yield slice(first, last), padded
             first = last
 
 
 def pack(images: Sequence[Pixels]) -> PackedImages:
-    """One buffer, for a batch that travels between processes."""
+    """Packs images into one buffer, which is cheap to send between processes."""
     flat = np.concatenate([image.reshape(-1) for image in images])
     return PackedImages(torch.from_numpy(flat), [(image.shape[0], image.shape[1]) for image in images])
 
@@ -101,7 +105,7 @@ def pack(images: Sequence[Pixels]) -> PackedImages:
 def make_on_device(
     images: PackedImages, parameters: list[BatchParameters], kinds: tuple[CropKind, ...]
 ) -> list[Tensor]:
-    """The crops of pictures that are on the device: uint8 (batch, num_crops, size, size, 3) per group."""
+    """Generates the crops of images on their device: one uint8 tensor (batch, num_crops, size, size, 3) per kind."""
     resized: list[list[Tensor]] = [[] for _ in kinds]
     for some, padded in images.chunks():
         pixels = padded.float()
@@ -112,8 +116,9 @@ def make_on_device(
 
 
 def _change_colors(resized: Tensor, parameters: BatchParameters) -> Tensor:
-    """float32 (batch, num_crops, size, size, 3) to uint8."""
-    crops = resized.flatten(0, 1)  # whole numbers 0 … 255
+    """Applies color changes, blur and solarization: float32 (batch, num_crops, size, size, 3) to uint8."""
+    # The values are whole numbers from 0 to 255.
+    crops = resized.flatten(0, 1)
     order, amounts, sigma = parameters.order.flatten(0, 1), parameters.amounts.flatten(0, 1), parameters.sigma.flatten()
     for turn in range(order.shape[1]):
         for which in (BRIGHTNESS, CONTRAST, SATURATION, HUE):
@@ -126,7 +131,7 @@ def _change_colors(resized: Tensor, parameters: BatchParameters) -> Tensor:
 
 
 def _change(crops: Tensor, is_chosen: Tensor, change: Callable[..., Tensor], *arguments: Tensor) -> None:
-    """Changes the chosen crops in place; what was drawn lies on the CPU, so that nobody waits for the device."""
+    """Changes the chosen crops in place; `is_chosen` is on the CPU, so choosing crops needs no device sync."""
     numbers = torch.nonzero(is_chosen).flatten()
     if len(numbers):
         own = [argument[numbers].to(crops.device, non_blocking=True) for argument in arguments]
@@ -135,7 +140,10 @@ def _change(crops: Tensor, is_chosen: Tensor, change: Callable[..., Tensor], *ar
 
 
 def resize(images: Tensor, window: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Windows of float32 pictures (batch, height, width, 3), resized: (batch, num_crops, size, size, 3), whole numbers."""
+    """Resizes windows of float32 images (batch, height, width, 3) to (batch, num_crops, size, size, 3).
+
+    The results are whole numbers.
+    """
     height, width = images.shape[1:3]
     left, top, wide, high = window.unbind(-1)
     rows = bicubic_matrix(top, high, height, size)  # (batch, num_crops, size, height)
@@ -147,7 +155,7 @@ def resize(images: Tensor, window: Tensor, flip: Tensor, size: int) -> Tensor:
 
 
 def bicubic_matrix(start: Tensor, length: Tensor, num_pixels: int, size: int) -> Tensor:
-    """Weights (…, size, num_pixels) that resize `length` pixels from `start` on to `size`, each row of sum 1."""
+    """Returns weights (…, size, num_pixels) that resize `length` pixels from `start` on to `size`; rows sum to 1."""
     start, length = start[..., None, None], length[..., None, None]
     scale = length / size
     pixel = torch.arange(num_pixels, device=start.device) - start
@@ -157,20 +165,23 @@ def bicubic_matrix(start: Tensor, length: Tensor, num_pixels: int, size: int) ->
 
 
 def _bicubic(x: Tensor, a: float = -0.5) -> Tensor:
-    """Keys' cubic convolution kernel."""
+    """Evaluates Keys' cubic convolution kernel."""
     x = x.abs()
-    suggest, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
-    return torch.where(x < 1, suggest, torch.where(x < 2, far, 0.0))
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
 def blur(crops: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of crops (n, size, size, 3) with their own sigma (n,)."""
+    """Blurs crops (n, size, size, 3) with a Gaussian filter, each with its own sigma (n,) in pixels."""
     matrix = gaussian_matrix(sigma, crops.shape[1])
     return _whole(torch.einsum("nij,njxk,nyx->niyk", matrix, crops, matrix))
 
 
 def gaussian_matrix(sigma: Tensor, size: int) -> Tensor:
-    """Weights (n, size, size); the border is reflected without its edge pixel, the radius is half of OpenCV's for bytes."""
+    """Returns the weights (n, size, size) of a Gaussian blur with sigma (n,).
+
+    The border is reflected without its edge pixel. The radius is half of OpenCV's kernel size for uint8.
+    """
     reach = (torch.round(sigma * 6 + 1).to(torch.int64) | 1) // 2
     position = torch.arange(size, device=sigma.device)
     here, other = position[:, None], position[None, :]
@@ -186,7 +197,7 @@ def gaussian_matrix(sigma: Tensor, size: int) -> Tensor:
 
 
 def _jitter(which: int, crops: Tensor, amount: Tensor) -> Tensor:
-    """One colour change of crops (n, size, size, 3) by their own amounts (n,)."""
+    """Applies one color change to crops (n, size, size, 3), each with its own amount (n,)."""
     amount = amount[:, None, None, None]
     if which == BRIGHTNESS:
         return _whole(crops * amount)
@@ -198,7 +209,7 @@ def _jitter(which: int, crops: Tensor, amount: Tensor) -> Tensor:
 
 
 def shift_hue(crops: Tensor, turn: Tensor) -> Tensor:
-    """Hue turned by shares of the circle; crops (n, size, size, 3)."""
+    """Shifts the hue of crops (n, size, size, 3) by `turn`, fractions of the color circle (n, 1, 1, 1)."""
     value, chroma = crops.amax(-1), crops.amax(-1) - crops.amin(-1)
     red, green, blue = crops.unbind(-1)
     divisor = chroma.clamp(min=1e-6)
@@ -213,10 +224,10 @@ def shift_hue(crops: Tensor, turn: Tensor) -> Tensor:
 
 
 def luma(crops: Tensor) -> Tensor:
-    """Grey values (…, 1) of (…, 3), whole numbers."""
+    """Returns gray values (…, 1) of RGB values (…, 3), rounded to whole numbers."""
     return (crops @ crops.new_tensor(LUMA)).round()[..., None]
 
 
 def _whole(values: Tensor) -> Tensor:
-    """As bytes would hold them."""
+    """Rounds and clamps values to those of uint8."""
     return values.round().clamp(0, 255)

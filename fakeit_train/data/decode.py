@@ -1,4 +1,4 @@
-"""Decoding for training: JPEGs with OpenCV, which takes two thirds of Pillow's time and gives the same pixels."""
+"""Decodes images for training: JPEGs with OpenCV, which takes two thirds of Pillow's time and gives the same pixels."""
 
 import cv2
 import numpy as np
@@ -11,13 +11,13 @@ FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def decode(key: str, content: Buffer) -> Pixels:
-    """A sample's picture as writable RGB pixels (height, width, 3).
+    """Decodes a sample's image to writable RGB pixels (height, width, 3).
 
-    What is no whole, upright JPEG of grey or RGB goes to Pillow, which turns it, or says what is wrong with it: OpenCV fills up
-    what is missing.
+    OpenCV decodes only complete, upright JPEGs in gray or RGB. Pillow decodes all others. It rotates images by their
+    EXIF orientation, and it reports truncated files, where OpenCV fills in the missing pixels.
 
     Raises:
-        UserError: it cannot be decoded.
+        UserError: the image cannot be decoded.
     """
     if bytes(content[-2:]) == END_OF_IMAGE and _is_plain_jpeg(content):
         found = cv2.imdecode(np.frombuffer(content, np.uint8), FLAGS)

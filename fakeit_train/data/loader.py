@@ -1,6 +1,6 @@
-"""From clones to batches: a stateless map-style dataset, a sampler that follows the order, and the loader over both.
+"""Loads batches from clones: a stateless map-style dataset, a sampler that follows the training order, and the loader.
 
-Resuming is a step number: nothing else is kept.
+A resumed run needs only its step number; the loader keeps no other state.
 """
 
 from collections.abc import Generator, Iterator
@@ -31,21 +31,21 @@ class Batch:
     """int64 (batch,)."""
     keys: list[str]
     crops: list[Tensor] = field(default_factory=list)
-    """Per group uint8 (batch, num_crops, size, size, 3); none where the device makes them."""
+    """uint8 (batch, num_crops, size, size, 3) per kind; empty if the device generates the crops."""
     images: PackedImages | None = None
-    """Where the device makes the crops, what they are made of."""
+    """Decoded images, if the device generates the crops."""
     parameters: list[BatchParameters] = field(default_factory=list)
-    """Where the device makes them, what to make, per group."""
+    """Parameters of the crops of each kind, if the device generates the crops."""
 
     def pin_memory(self) -> "Batch":
-        """For DataLoader, which calls it where a GPU waits."""
+        """Returns the batch in pinned memory; DataLoader calls this if there is a GPU."""
         images = self.images.pin_memory() if self.images else None
         crops = [crops_of_kind.pin_memory() for crops_of_kind in self.crops]
         return replace(self, labels=self.labels.pin_memory(), crops=crops, images=images)
 
 
 class CropDataset(Dataset[Batch | ReadableError]):
-    """Whole batches of crops; a sample's are a function of (seed, epoch, key)."""
+    """A dataset that returns whole batches; the crops of a sample depend only on (seed, epoch, key)."""
 
     def __init__(self, data: Mixture, config: TrainConfig) -> None:
         self.data = data
@@ -54,7 +54,7 @@ class CropDataset(Dataset[Batch | ReadableError]):
         self.is_for_device = config.data.crops_on_device
 
     def __getitems__(self, wanted: list[EpochSample]) -> Batch | ReadableError:
-        """A batch, or what is wrong with it: an exception would come out of a worker as a traceback."""
+        """Returns a batch, or the error as a value, because an exception would leave a worker as a traceback."""
         try:
             return self._batch(wanted)
         except ReadableError as error:
@@ -75,13 +75,13 @@ class CropDataset(Dataset[Batch | ReadableError]):
         )
 
     def _sample_crops(self, sample: SampleView, epoch: int) -> tuple[Pixels, list[list[CropParameters]]]:
-        """A sample's picture, and what its crops are."""
+        """Decodes a sample's image and samples the parameters of its crops."""
         image = decode(sample.key, sample.image)
         return image, sample_crops(image.shape[0], image.shape[1], self.crops, self.seed, epoch, sample.key)
 
 
 class OrderSampler(Sampler[list[EpochSample]]):
-    """This rank's part of every global batch from `start` to `stop`."""
+    """Yields this rank's slice of every global batch, from step `start` up to but not including `stop`."""
 
     def __init__(
         self, order: BatchOrder, start: int, stop: int, rank: int, world_size: int, prefetcher: Prefetcher | None = None
@@ -101,10 +101,12 @@ class OrderSampler(Sampler[list[EpochSample]]):
 
 
 def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Generator[Batch]:
-    """Batches of a sampler, made by `num_workers` processes ahead of their use; close it to end them.
+    """Yields the batches of a sampler, which `num_workers` processes prepare in advance.
+
+    Closing the generator ends these processes.
 
     Raises:
-        UserError: a shard or a picture is broken.
+        UserError: a shard or an image is broken.
     """
     loader: DataLoader[Batch | ReadableError] = DataLoader(
         CropDataset(data, config),
@@ -114,7 +116,8 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
     )
-    batches = iter(loader)  # which forks the workers
+    # This forks the workers, so the threads of the prefetcher start only afterwards.
+    batches = iter(loader)
     prefetcher = sampler.prefetcher
     if prefetcher:
         prefetcher.start()
@@ -126,7 +129,8 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
                 prefetcher.begin()
             yield batch
     finally:
-        del batches  # which ends the loader's processes, that no signal ends, also while a traceback keeps this frame
+        # Dropping the iterator ends the workers, which ignore stop signals. A traceback may keep this frame alive.
+        del batches
         if prefetcher:
             prefetcher.stop()
 
@@ -136,9 +140,11 @@ def _as_it_is(batch: Any) -> Batch | ReadableError:
 
 
 def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # the processes are the parallelism
+    # The workers already run in parallel.
+    cv2.setNumThreads(0)
     ignore_signals()
     info = get_worker_info()
     assert info is not None
     dataset = cast(CropDataset, info.dataset)
-    dataset.data = dataset.data.reopened()  # files and connections of the parent are not for a forked child
+    # A forked worker must not share open files and connections with its parent.
+    dataset.data = dataset.data.reopened()

@@ -1,6 +1,6 @@
-"""What a run trains on: one clone or several, whole or in part, with samples, shards and labels numbered on through all.
+"""The training data of a run: one or more clones, whole or in part, with one numbering of samples, shards and labels.
 
-Labels are those of the classes' ids: the first clone's in its order, then what later ones add.
+A label stands for a class id. The class ids of the first clone come first, then the new ones of each later clone.
 """
 
 import bisect
@@ -22,16 +22,17 @@ from fakeit_train.data.selection import Condition, Piece, digest_of_keys, find_e
 class Mixture:
     clones: tuple[Clone, ...]
     pieces: tuple[tuple[Piece, ...], ...]
-    """Of each clone."""
+    """Selected samples of each clone, by shard."""
     label_names: tuple[str, ...]
+    """Class id of each label."""
     excluded: str = ""
-    """Digest of the list of keys that were left out."""
+    """Digest of the list of excluded keys; "" without a list."""
     num_broken: int = 0
-    """Images of the clones that came out broken, and are left out."""
+    """Number of broken images in the clones, which are left out."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What people call the class of each label: as the first clone that has it says."""
+        """Returns the readable class name of each label, from the first clone that has the class."""
         found: dict[str, str] = {}
         for clone in self.clones:
             for identity, name in zip(clone.manifest.label_names, clone.class_names, strict=True):
@@ -48,7 +49,7 @@ class Mixture:
 
     @cached_property
     def _labels(self) -> list[list[int]]:
-        """Of each clone, the label here of each of its labels."""
+        """Maps, for each clone, the clone's labels to labels of the mixture."""
         known = {name: label for label, name in enumerate(self.label_names)}
         return [[known[name] for name in clone.manifest.label_names] for clone in self.clones]
 
@@ -56,12 +57,12 @@ class Mixture:
         return self._starts[-1]
 
     def view(self, number: int) -> SampleView:
-        """A sample with its label here; its key says the clone where there are several."""
+        """Returns a sample with its label in the mixture; with several clones, "<clone number>/" precedes its key."""
         which, local = self._locate(number)
         return self._here(which, self.clones[which].view(local))
 
     def views(self, numbers: Sequence[int]) -> list[SampleView]:
-        """The samples of a batch, those of each clone read together."""
+        """Returns the samples of a batch; samples of the same clone are read together."""
         located = [self._locate(number) for number in numbers]
         views: dict[tuple[int, int], SampleView] = {}
         for which, clone in enumerate(self.clones):
@@ -70,25 +71,25 @@ class Mixture:
         return [self._here(which, views[which, local]) for which, local in located]
 
     def _here(self, which: int, view: SampleView) -> SampleView:
-        """A clone's sample with its name and its label in the mixture."""
+        """Returns a clone's sample with its key and its label in the mixture."""
         return SampleView(self._name(which, view.key), self._labels[which][view.label], view.image)
 
     def key(self, number: int) -> str:
-        """The key of a sample, as `view` tells it; no picture is read."""
+        """Returns the key of a sample, as `view` does, without reading the image."""
         which, local = self._locate(number)
         return self._name(which, self.clones[which].key(local))
 
     def shard(self, number: int) -> tuple[Clone, ShardEntry]:
-        """A shard by its number through all clones."""
+        """Returns a shard and its clone, by the shard's number in the mixture."""
         which, piece = self._all[number]
         return self.clones[which], self.clones[which].manifest.shards[piece.shard]
 
     def shard_of(self, number: int) -> int:
-        """The number of a sample's shard."""
+        """Returns the number of the shard that holds a sample."""
         return bisect.bisect_right(self._starts, number) - 1
 
     def order(self, config: DataConfig) -> BatchOrder:
-        """The training order of these samples."""
+        """Returns the training order of the selected samples."""
         lengths = [tuple(piece.length for piece in pieces) for pieces in self.pieces]
         whole = Order(
             shard_lengths=tuple(itertools.chain.from_iterable(lengths)),
@@ -100,11 +101,11 @@ class Mixture:
         return weighted_order(lengths, config.weights, whole) if config.weights else whole
 
     def reopened(self) -> "Mixture":
-        """The same with files and connections of its own, for a forked process."""
+        """Returns a copy with its own files and connections, for a forked process."""
         return replace(self, clones=tuple(Clone(clone.root, clone.manifest, clone.cache) for clone in self.clones))
 
     def _locate(self, number: int) -> tuple[int, int]:
-        """Clone and sample number there."""
+        """Returns the number of a sample's clone, and the sample's number in that clone."""
         local = self.shard_of(number)
         which, piece = self._all[local]
         row = number - self._starts[local]
@@ -116,20 +117,20 @@ class Mixture:
 
 
 def whole(clone: Clone) -> Mixture:
-    """All of one clone."""
+    """Returns all samples of one clone as a mixture."""
     pieces = tuple(Piece(shard, entry.num_samples) for shard, entry in enumerate(clone.manifest.shards))
     return Mixture((clone,), (pieces,), tuple(clone.manifest.label_names))
 
 
 def open_mixture(roots: list[str], config: DataConfig) -> Mixture:
-    """Opens the clones and chooses their samples.
+    """Opens clones and selects their samples as configured.
 
     Raises:
-        UserError: a clone cannot be opened, or a choice does not fit them.
+        UserError: a clone cannot be opened, or a setting does not fit the clones.
     """
     if config.weights and len(config.weights) != len(roots):
         raise UserError(
-            f"data.weights has {len(config.weights)} numbers, but there are {len(roots)} clones; give one each"
+            f"data.weights has {len(config.weights)} numbers, but there are {len(roots)} clones; give one per clone"
         )
     clones = [open_clone(root, config.cache) for root in roots]
     keys = read_keys(config.exclude) if config.exclude else []

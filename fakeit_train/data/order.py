@@ -1,13 +1,14 @@
 """The training order: which samples make up global batch t of an epoch.
 
-Invariant: it is a function of (seed, epoch, global batch size, shard lengths, block size, number of groups) alone; not of
-world size, worker count, where the shards lie, or interruptions. In an epoch every sample comes at most once, and fewer than
-a global batch are left out, other ones each epoch.
+Invariant: the order depends only on seed, epoch, global batch size, shard lengths, block size and number of canonical
+nodes. It does not depend on world size, number of workers, location of the shards, or interruptions. Every sample
+occurs at most once per epoch. Fewer samples than a global batch are left out, different ones in each epoch.
 
 Shards are shuffled, then samples within blocks of shards, by sorting on keys from SHAKE128. The sequence is cut into
-`num_canonical_nodes` equal runs, and every global batch takes an equal part of each: on as many nodes, each reads its own run's shards.
+equal runs of samples, one per canonical node (as in MosaicML Streaming). Every global batch takes an equal share of
+each run. If there are as many nodes, each node therefore reads only the shards of its own run.
 
-A weighted mixture of clones has such an order for each; every global batch takes a fixed part of each.
+A weighted mixture of clones has one such order per clone. Every global batch takes a fixed share of each clone.
 """
 
 import hashlib
@@ -23,11 +24,11 @@ from numpy.typing import NDArray
 from builders.errors import UserError
 
 EpochSample = tuple[int, int]
-"""Sample number and epoch."""
+"""(sample number, epoch)."""
 
 
 class BatchOrder(Protocol):
-    """What loading asks of an order; shards and samples are numbered on through all clones."""
+    """The interface of a training order for the loader; shards and samples are numbered across all clones."""
 
     @property
     def global_batch_size(self) -> int: ...
@@ -37,37 +38,39 @@ class BatchOrder(Protocol):
     def num_canonical_nodes(self) -> int: ...
     @property
     def shards_at_once(self) -> int:
-        """How many shards of a group are shuffled together."""
+        """Number of shards of a canonical node whose samples are shuffled together."""
 
     def global_batch(self, step: int) -> list[tuple[int, int]]:
-        """(sample number, epoch) of each sample of the step-th global batch of the run, steps counted from 0."""
+        """Returns (sample number, epoch) of each sample in the global batch of a step; steps count from 0."""
 
     def shards_ahead(self, step: int, node: int, num_steps: int) -> Iterator[int]:
-        """The shards of a group's samples from the step-th global batch on, block after block to the run's end."""
+        """Yields the shards that a canonical node reads from step `step` to the end of the run, block by block."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Of one sequence of shards."""
+    """The training order of one sequence of shards."""
 
     shard_lengths: tuple[int, ...]
     global_batch_size: int
     seed: int | str = 0
     block_size: int = 8
-    """Shards whose samples are shuffled together."""
+    """Number of shards whose samples are shuffled together."""
     num_canonical_nodes: int = 1
-    """`num_canonical_nodes` of the run."""
+    """Number of disjoint shard streams per epoch."""
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 1 or self.block_size < 1 or self.num_canonical_nodes < 1:
-            raise UserError("batch_size, block_size and num_canonical_nodes must each be at least 1")
+            raise UserError("data.batch_size, data.block_size and data.num_canonical_nodes must each be at least 1")
         if self.global_batch_size % self.num_canonical_nodes:
             raise UserError(
-                f"batch size {self.global_batch_size} cannot be shared by {self.num_canonical_nodes} canonical nodes"
+                f"a batch of {self.global_batch_size} is not divisible by {self.num_canonical_nodes} canonical nodes; "
+                "change data.batch_size or data.num_canonical_nodes"
             )
         if self.num_samples < self.global_batch_size:
             raise UserError(
-                f"a batch of {self.global_batch_size} is more than the {self.num_samples} samples; lower data.batch_size"
+                f"a batch of {self.global_batch_size} is larger than the {self.num_samples} samples; "
+                "lower data.batch_size"
             )
 
     @cached_property
@@ -86,14 +89,15 @@ class Order:
         return [sample for node in range(self.num_canonical_nodes) for sample in self.node_batch(step, node)]
 
     def node_batch(self, step: int, node: int) -> list[tuple[int, int]]:
-        """A group's part of a global batch."""
+        """Returns a canonical node's share of the global batch of a step."""
         epoch, batch = divmod(step, self.batches_per_epoch)
         node_batch_size = self.global_batch_size // self.num_canonical_nodes
         run = node_batch_size * self.batches_per_epoch
         starts = _block_starts(self, epoch)
         samples: list[int] = []
         position, stop = node * run + batch * node_batch_size, node * run + (batch + 1) * node_batch_size
-        while position < stop:  # block by block, mostly one
+        # Most batches lie within one block.
+        while position < stop:
             block = int(np.searchsorted(starts, position, side="right")) - 1
             first = position - int(starts[block])
             taken = _block_samples(self, epoch, block)[first : first + stop - position]
@@ -115,13 +119,17 @@ class Order:
             yield from map(int, shards[first * self.block_size : (last + 1) * self.block_size])
             position = node * run
 
-    def __hash__(self) -> int:  # the generated one would hash every shard length at every look-up
+    def __hash__(self) -> int:
+        # The generated method would hash every shard length at every cache lookup.
         return hash((len(self.shard_lengths), self.num_samples, self.global_batch_size, self.seed, self.block_size))
 
 
 @dataclass(frozen=True)
 class WeightedOrder:
-    """Several sequences of shards, each in its own order and with its own epochs; an epoch of the run is one of their sum."""
+    """The training order of several sequences of shards, each with its own order and its own epochs.
+
+    An epoch of the run has as many samples as all sequences together.
+    """
 
     orders: tuple[Order, ...]
 
@@ -143,7 +151,7 @@ class WeightedOrder:
 
     @cached_property
     def _starts(self) -> list[tuple[int, int]]:
-        """The numbers of each sequence's first sample and first shard."""
+        """Returns the numbers of the first sample and the first shard of each sequence."""
         samples = itertools.accumulate((order.num_samples for order in self.orders), initial=0)
         shards = itertools.accumulate((len(order.shard_lengths) for order in self.orders), initial=0)
         return list(zip(samples, shards, strict=True))[:-1]
@@ -152,13 +160,16 @@ class WeightedOrder:
         return [sample for node in range(self.num_canonical_nodes) for sample in self._node_batch(step, node)]
 
     def _node_batch(self, step: int, node: int) -> list[EpochSample]:
-        """The clones' parts spread evenly, so that every slice of a batch has of each: ranks, and parts of a rank."""
+        """Returns a canonical node's share of the global batch of a step.
+
+        The samples of each clone are spread evenly, so that every rank and every micro-batch gets samples of each
+        clone.
+        """
         spread = []
         for which, (order, (start, _)) in enumerate(zip(self.orders, self._starts, strict=True)):
-            node_batch_size = order.node_batch(step, node)
+            node_batch = order.node_batch(step, node)
             spread += [
-                ((2 * i + 1) / len(node_batch_size), which, start + n, epoch)
-                for i, (n, epoch) in enumerate(node_batch_size)
+                ((2 * i + 1) / len(node_batch), which, start + n, epoch) for i, (n, epoch) in enumerate(node_batch)
             ]
         return [(number, epoch) for _, _, number, epoch in sorted(spread)]
 
@@ -172,17 +183,17 @@ class WeightedOrder:
 
 
 def weighted_order(lengths: list[tuple[int, ...]], weights: tuple[float, ...], whole: Order) -> WeightedOrder:
-    """The order of clones with these shard lengths whose shares of every batch are in proportion to `weights`.
+    """Returns an order in which the clones' shares of every batch are in proportion to `weights`.
 
-    `whole` is the order that they would have as one sequence.
+    `lengths` has the shard lengths of each clone. `whole` is the order of all clones as one sequence.
 
     Raises:
-        UserError: a share is less than one sample of each group, or more than its clone has.
+        UserError: a clone's share is less than one sample per canonical node, or more than all samples of the clone.
     """
     shares = _apportion(whole.global_batch_size // whole.num_canonical_nodes, weights)
     if 0 in shares:
         raise UserError(
-            f"weights {', '.join(f'{weight:g}' for weight in weights)} leave clone {shares.index(0) + 1} no sample of a "
+            f"weights {', '.join(f'{weight:g}' for weight in weights)} give clone {shares.index(0) + 1} no sample in a "
             f"batch of {whole.global_batch_size}; raise data.batch_size or that weight"
         )
     return WeightedOrder(
@@ -199,7 +210,7 @@ def weighted_order(lengths: list[tuple[int, ...]], weights: tuple[float, ...], w
 
 
 def _apportion(total: int, weights: tuple[float, ...]) -> list[int]:
-    """Whole numbers in proportion to the weights that add up to the total (largest remainders)."""
+    """Returns integers in proportion to the weights that add up to `total` (largest-remainder method)."""
     exact = [total * (weight / sum(weights)) for weight in weights]
     found = [int(share) for share in exact]
     by_remainder = sorted(range(len(weights)), key=lambda number: found[number] - exact[number])
@@ -209,12 +220,12 @@ def _apportion(total: int, weights: tuple[float, ...]) -> list[int]:
 
 
 def rank_slice(batch: list[EpochSample], rank: int, world_size: int) -> list[EpochSample]:
-    """The rank's slice of a global batch; slices differ by one sample at most."""
+    """Returns a rank's slice of a global batch; the slices' sizes differ by at most one sample."""
     return batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]
 
 
 def permutation(name: str, length: int) -> NDArray[np.int64]:
-    """A permutation of 0 … length - 1 that its name alone decides: indices sorted by 64-bit keys from SHAKE128."""
+    """Returns a permutation of 0 … length - 1 that depends only on `name`, by sorting on 64-bit keys from SHAKE128."""
     keys = np.frombuffer(hashlib.shake_128(name.encode()).digest(8 * length), dtype=">u8")
     return np.argsort(keys, kind="stable")
 
@@ -226,7 +237,7 @@ def _shard_order(order: Order, epoch: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=4)
 def _block_starts(order: Order, epoch: int) -> NDArray[np.int64]:
-    """Position in the epoch of each block's first sample."""
+    """Returns the position in the epoch of each block's first sample."""
     lengths = np.asarray(order.shard_lengths, dtype=np.int64)[_shard_order(order, epoch)]
     ends = np.concatenate([[0], np.cumsum(lengths)])
     return ends[: -1 : order.block_size]
@@ -234,7 +245,7 @@ def _block_starts(order: Order, epoch: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=256)
 def _block_samples(order: Order, epoch: int, block: int) -> NDArray[np.int64]:
-    """Sample numbers of a block in their shuffled order."""
+    """Returns the sample numbers of a block in shuffled order."""
     starts = np.concatenate([[0], np.cumsum(order.shard_lengths)])
     shards = _shard_order(order, epoch)[block * order.block_size : (block + 1) * order.block_size]
     numbers = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in shards])

@@ -1,8 +1,8 @@
-"""Fetching the shards of remote clones before they are needed, by threads of the training process.
+"""Downloads the shards of remote clones ahead of the loader, in threads of the training process.
 
-Threads go along the training order, no further than into the next block and than the cache has room for, and skip shards that
-another process is fetching. The first batch, which comes by ranges, has the network to itself. Errors are ignored here: the
-loader asks for the same shard, and raises them.
+Threads follow the training order, at most one block ahead and within the cache budget. They skip shards that another
+process is downloading. They wait for the first batch, which the loader reads by byte ranges, so that it has the full
+bandwidth. Errors are ignored here: the loader requests the same shard and raises.
 """
 
 import contextlib
@@ -19,14 +19,17 @@ from fakeit_train.distributed import World
 
 NUM_THREADS = 4
 SECONDS_ALONE = 1.0
-"""The longest that the first batch has the network to itself."""
+"""Maximum time in seconds that downloads wait for the first batch."""
 SECONDS_BETWEEN_LOOKS = 0.2
-"""At shards that another process was fetching."""
+"""Pause in seconds before checking again on shards that another process was downloading or that failed."""
 
 
 class Prefetcher:
-    """Tell it the step by `advance`; `start` its threads once the loader's processes have been forked, and say by `begin`
-    that the first batch is here."""
+    """Downloads the shards of the current and the next block in background threads.
+
+    Call `advance` before each step, `start` once the loader has forked its workers, and `begin` when the first batch is
+    here.
+    """
 
     def __init__(self, data: Mixture, order: BatchOrder, world: World, num_steps: int) -> None:
         self._data, self._order, self._num_steps = data, order, num_steps
@@ -40,7 +43,7 @@ class Prefetcher:
         self._is_stopped = False
 
     def advance(self, step: int) -> None:
-        """The loader is about to read the batch of this step."""
+        """Sets the step whose batch the loader reads next."""
         if not self._is_needed:
             return
         window = self._wanted(step)
@@ -55,7 +58,7 @@ class Prefetcher:
                 threading.Thread(target=self._run, daemon=True).start()
 
     def begin(self) -> None:
-        """The first batch is here; calls after the first do nothing."""
+        """Starts the downloads, because the first batch is here; further calls do nothing."""
         self._is_first_here.set()
 
     def stop(self) -> None:
@@ -78,7 +81,10 @@ class Prefetcher:
                     self._changed.wait(None if is_all_there else SECONDS_BETWEEN_LOOKS)
 
     def _wanted(self, step: int) -> list[tuple[Clone, ShardEntry]]:
-        """The remote shards of this block and of the next, as many as fit; those of the next batch first, as it needs them."""
+        """Returns the remote shards of this block and the next, as many as fit into the cache budget.
+
+        The shards of the next batch come first.
+        """
         batch = rank_slice(self._order.global_batch(step), self._rank, self._world_size)
         ahead = [
             itertools.islice(self._order.shards_ahead(step, node, self._num_steps), 2 * self._order.shards_at_once)
@@ -99,22 +105,24 @@ class Prefetcher:
 
 
 def _fetch(clone: Clone, shard: ShardEntry) -> bool:
-    """Whether the shard is there now, and not in another's hands."""
+    """Downloads a shard; returns false if another process is downloading it or the cache has no room."""
     assert clone.cache is not None
     return clone.cache.fetch(clone.storage, shard, wait=False)
 
 
 def nodes_of(order: BatchOrder, rank: int, world_size: int) -> range:
-    """The groups of shards that a rank's part of every batch comes from."""
+    """Returns the canonical nodes whose samples are in a rank's slice of every batch."""
     start = order.num_canonical_nodes * rank // world_size
     return range(start, max(start + 1, -(-order.num_canonical_nodes * (rank + 1) // world_size)))
 
 
 def check_cache(data: Mixture, order: BatchOrder, world: World) -> None:
-    """Whether the cache can hold what is shuffled together; with less, every sample would fetch its shard anew.
+    """Checks that the cache can hold all shards that are shuffled together.
+
+    In a smaller cache, every sample would download its shard again.
 
     Raises:
-        UserError: it cannot.
+        UserError: the cache is too small.
     """
     cache = _cache_of(data)
     if cache is None:
@@ -124,13 +132,17 @@ def check_cache(data: Mixture, order: BatchOrder, world: World) -> None:
     needed = sum(sizes[-num_shards:]) + _metadata_bytes(data)
     if needed > cache.max_bytes:
         raise UserError(
-            f"the cache may hold {cache.max_bytes / 2**30:.3g} GiB, but the {num_shards} shards that are shuffled "
-            f"together have up to {needed / 2**30:.3g} GiB with their metadata; raise data.cache_gib, or lower data.block_size"
+            f"the shard cache is limited to {cache.max_bytes / 2**30:.3g} GiB, but the {num_shards} shards that are "
+            f"shuffled together take up to {needed / 2**30:.3g} GiB with their metadata; "
+            "raise data.cache_gib, or lower data.block_size"
         )
 
 
 def _share(data: Mixture, order: BatchOrder, world: World) -> int:
-    """Bytes of the cache that this rank may fill: the ranks of a node read the same groups, or divide them."""
+    """Returns the bytes of the cache that this rank may fill.
+
+    The ranks of a machine read the same canonical nodes, or divide them.
+    """
     cache = _cache_of(data)
     if cache is None:
         return 0
@@ -144,12 +156,15 @@ def _remote(data: Mixture) -> list[Clone]:
 
 
 def _cache_of(data: Mixture) -> ShardCache | None:
-    """The one that all remote clones share, if any is remote."""
+    """Returns the cache that all remote clones share, or None if no clone is remote."""
     return next((clone.cache for clone in data.clones if clone.cache), None)
 
 
 def _metadata_bytes(data: Mixture) -> int:
-    """Of a metadata file of each clone, which lies in the cache beside the shards that it describes."""
+    """Returns the summed size of the largest metadata file of each remote clone.
+
+    The cache holds it next to the shards that it describes.
+    """
     return sum(max((file.num_bytes for file in clone.manifest.metadata), default=0) for clone in _remote(data))
 
 

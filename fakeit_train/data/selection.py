@@ -1,6 +1,6 @@
-"""Which samples of a clone a run trains on: those of a prefix, without a list of keys, with some values in their metadata.
+"""Selects the samples of a clone that a run trains on: a prefix, without excluded keys, filtered by metadata.
 
-A function of the clone and of these choices alone; the training order runs over what is left.
+The selection depends only on the clone and these settings. The training order covers the selected samples.
 """
 
 import hashlib
@@ -35,36 +35,43 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """
+        """Parses a condition such as `nsfw != 1`.
+
         Raises:
-            UserError: it is no comparison, of no field, or with a value of another type.
+            UserError: the text is not a comparison, or the field is unknown, or the value has the wrong type.
         """
         found = CONDITION.fullmatch(text)
         if not found:
-            raise UserError(f"'{text}' is no condition; write a field, a comparison and a value, such as 'nsfw != 1'")
+            raise UserError(
+                f"'{text}' is not a condition; write a field, a comparison and a value, such as 'nsfw != 1'"
+            )
         field, comparison, value = found.groups()
         if field not in JSON_FIELDS:
-            raise UserError(f"condition '{text}' asks for an unknown field; {suggest(field, list(JSON_FIELDS))}")
+            raise UserError(f"condition '{text}' has an unknown field; {suggest(field, list(JSON_FIELDS))}")
         kind = JSON_FIELDS[field]
         try:
             parsed = kind(value.strip("'\"") if kind is str else value)
         except ValueError:
-            raise UserError(f"'{value}' in condition '{text}' is not of type {kind.__name__}, as {field} is") from None
+            raise UserError(
+                f"'{value}' in condition '{text}' is not of type {kind.__name__}, the type of {field}"
+            ) from None
         return cls(field=field, comparison=comparison, value=parsed)
 
     def holds(self, values: list[Any]) -> NDArray[np.bool_]:
+        """Returns whether each value meets the condition, as a bool array (len(values),)."""
         compare = COMPARISONS[self.comparison]
         return np.fromiter((compare(value, self.value) for value in values), dtype=np.bool_, count=len(values))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The chosen samples of one shard."""
+    """The selected samples of one shard."""
 
     shard: int
     length: int
+    """Number of selected samples."""
     rows: Rows | None = None
-    """Their rows in the shard; None: the first `length`."""
+    """Rows of the selected samples in the shard; None for the first `length` rows."""
 
 
 NOT_BROKEN = Condition(field="broken", comparison="==", value=0)
@@ -73,17 +80,18 @@ NOT_BROKEN = Condition(field="broken", comparison="==", value=0)
 def select(
     clone: Clone, *, scale: float, conditions: list[Condition], excluded: frozenset[int], keeps_broken: bool = False
 ) -> list[Piece]:
-    """The chosen samples, shard by shard; shards without any are left out.
+    """Selects samples of a clone, and returns them by shard without shards that have none.
 
     Args:
-        clone: Where they are.
-        scale: A multiple of the 1x clone, 0 the whole clone: the prefix that `fakeit-build make --scale` would have made.
-        conditions: What their metadata have to meet.
-        excluded: Sample numbers.
-        keeps_broken: Whether images are taken that came out broken at every attempt.
+        clone: Clone to select from.
+        scale: Multiple of the 1x clone: selects the prefix that `fakeit-build make --scale` would have generated.
+            0 selects the whole clone.
+        conditions: Conditions that the samples' metadata must meet.
+        excluded: Numbers of samples to leave out.
+        keeps_broken: Whether to select images that were broken in every attempt.
 
     Raises:
-        UserError: the clone is smaller than `scale`, or nothing is left.
+        UserError: the clone is smaller than `scale`, or no sample is left.
     """
     num_samples = len(clone) if scale == 0 else _num_within(clone, scale)
     by_shard: dict[int, list[int]] = {}
@@ -93,7 +101,8 @@ def select(
     pieces = list(_pieces(clone, num_samples, conditions, by_shard, keeps_broken))
     if not pieces:
         raise UserError(
-            f"nothing is left of '{clone.root}'; loosen data.scale, data.where or data.exclude, or set data.keep_broken"
+            f"no sample of '{clone.root}' is left; loosen data.scale, data.where or data.exclude, "
+            "or set data.keep_broken"
         )
     return pieces
 
@@ -105,7 +114,7 @@ def _pieces(
         length = min(entry.num_samples, num_samples - clone.shard_starts[shard])
         if length <= 0:
             return
-        # Only the few shards that say so hold any, so that no other's metadata are read for it.
+        # The manifest says which few shards hold broken images, so the metadata of others need not be read for this.
         conditions = [*given, NOT_BROKEN] if entry.verdicts.broken and not keeps_broken else given
         if not conditions and shard not in excluded:
             yield Piece(shard, length)
@@ -123,7 +132,7 @@ def _pieces(
 
 
 def num_broken(clone: Clone, pieces: Sequence[Piece]) -> int:
-    """How many images came out broken of the shards up to the last of some pieces."""
+    """Returns the number of broken images in a clone's shards, up to the last selected shard."""
     shards = clone.manifest.shards[: pieces[-1].shard + 1]
     return sum(sum(shard.verdicts.broken.values()) for shard in shards)
 
@@ -136,40 +145,42 @@ def _num_within(clone: Clone, scale: float) -> int:
         raise UserError(f"data.scale {scale:g} leaves no sample of '{clone.root}'; raise it")
     if num_samples > len(clone):
         raise UserError(
-            f"data.scale {scale:g} is {num_samples:,} samples, but '{clone.root}' has {len(clone):,}, which is "
-            f"{len(clone) / rounds.num_samples_before(max(rounds.base_counts)):.3g}; take less, or grow the clone"
+            f"data.scale {scale:g} needs {num_samples:,} samples, but '{clone.root}' has {len(clone):,}, which is a "
+            f"scale of {len(clone) / rounds.num_samples_before(max(rounds.base_counts)):.3g}; "
+            "lower data.scale, or grow the clone"
         )
     return num_samples
 
 
 def read_keys(path: str) -> list[str]:
-    """The keys of a list, one a line; what follows `#` is left out.
+    """Reads a file with one key per line; text after `#` is a comment.
 
     Raises:
-        UserError: the file cannot be read, or has none.
+        UserError: the file cannot be read, or has no keys.
     """
-    return [line.text.partition("#")[0].strip() for line in read_list(path, "a key a line, or leave data.exclude out")]
+    return [line.text.partition("#")[0].strip() for line in read_list(path, "one key per line, or omit data.exclude")]
 
 
 def find_excluded(clones: list[Clone], keys: list[str]) -> list[frozenset[int]]:
-    """For each clone the numbers of the samples with these keys; "2/<key>" is of the second clone alone.
+    """Returns, for each clone, the numbers of the samples with these keys; "2/<key>" is a key of the second clone only.
 
     Raises:
-        UserError: a key is in no clone, or a clone cannot be read.
+        UserError: no clone has one of the keys, or a clone cannot be read.
     """
     found: list[set[int]] = [set() for _ in clones]
-    for key in sorted(keys, key=_index):  # samples of one index lie close together, whatever their class
+    # Samples with the same index are close together in a clone, whatever their class.
+    for key in sorted(keys, key=_index):
         prefix, slash, rest = key.rpartition("/")
-        asked = [number for number in range(len(clones)) if not slash or prefix == str(number + 1)]
-        if not asked:
-            raise UserError(f"'{key}' in the list of keys names no clone; there are {len(clones)}")
+        candidates = [number for number in range(len(clones)) if not slash or prefix == str(number + 1)]
+        if not candidates:
+            raise UserError(f"'{key}' in the list of keys names an unknown clone; there are {len(clones)} clones")
         reasons = []
-        for number in asked:
+        for number in candidates:
             try:
                 found[number].add(clones[number].find(rest))
             except SampleNotFoundError as error:
                 reasons.append(error)
-        if len(reasons) == len(asked):
+        if len(reasons) == len(candidates):
             raise reasons[-1]
     return [frozenset(numbers) for numbers in found]
 
@@ -180,5 +191,5 @@ def _index(key: str) -> tuple[int, str]:
 
 
 def digest_of_keys(keys: list[str]) -> str:
-    """What a list excludes, whatever the file is called and its lines' order."""
+    """Returns a digest of a list of keys that does not depend on the order of the lines; "" for an empty list."""
     return hashlib.sha256("\n".join(sorted(set(keys))).encode()).hexdigest() if keys else ""

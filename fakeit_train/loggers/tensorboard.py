@@ -1,4 +1,7 @@
-"""Metrics to TensorBoard: event files in the run's folder `tensorboard`; look at them with `tensorboard --logdir RUN`."""
+"""Sends metrics to TensorBoard, as event files in the subfolder `tensorboard` of the run.
+
+`tensorboard --logdir RUN` shows them.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +13,7 @@ from typing import Any
 def open_logger(
     out: Path, name: str, config: dict[str, Any], start: int
 ) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A function of step and metrics; what was logged after step `start` before is hidden."""
+    """Yields a function that logs the metrics of a step; TensorBoard hides older values of steps after `start`."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""Metrics to trackio, as its environment variables say; look at them with `trackio show`.
+"""Sends metrics to trackio, configured by its environment variables; `trackio show` shows them.
 
-The project is TRACKIO_PROJECT or "fakeit"; a resumed run has the name that it had, and goes on there.
+The project is TRACKIO_PROJECT or "fakeit". A resumed run keeps its name and continues the same trackio run.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any
 def open_logger(
     out: Path, name: str, config: dict[str, Any], start: int
 ) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A function of step and metrics."""
+    """Yields a function that logs the metrics of a step."""
     import trackio
 
     project = os.environ.get("TRACKIO_PROJECT", "fakeit")

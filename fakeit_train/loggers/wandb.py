@@ -1,6 +1,6 @@
-"""Metrics to Weights & Biases, as its environment variables say (WANDB_PROJECT, WANDB_MODE=offline, …).
+"""Sends metrics to Weights & Biases, configured by its environment variables (WANDB_PROJECT, WANDB_MODE=offline, …).
 
-The name is the run's id there, too, so that a resumed run goes on in the same place.
+The run's name is also its W&B id, so that a resumed run continues the same W&B run.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from typing import Any
 def open_logger(
     out: Path, name: str, config: dict[str, Any], start: int
 ) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A function of step and metrics."""
+    """Yields a function that logs the metrics of a step."""
     import wandb
 
     run = wandb.init(dir=out, name=name, id=name, resume="allow", config=config)

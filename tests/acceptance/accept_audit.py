@@ -1,4 +1,4 @@
-"""The audit against planted faults: 5 % of the labels swapped in a digits clone, 20 near copies, 5 blank images, and drawings.
+"""Measures which faults planted in a digits clone the audit finds: swapped labels, near copies, blank images, drawings.
 
 python tests/acceptance/accept_audit.py [SITE]      # about 10 minutes; SITE keeps the gallery
 """
@@ -26,7 +26,7 @@ Change = Callable[[Image.Image], Image.Image]
 COPIES: dict[str, Change] = {
     "the same": lambda image: image,
     "JPEG quality 60": lambda image: _as_jpeg(image, 60),
-    "6 grey levels brighter": lambda image: image.point([min(level + 6, 255) for level in range(256)] * 3),
+    "6 gray levels brighter": lambda image: image.point([min(level + 6, 255) for level in range(256)] * 3),
     "twice as large": lambda image: image.resize((64, 64), Image.Resampling.BICUBIC),
 }
 
@@ -38,7 +38,7 @@ def _as_jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 def write_folders(clone: Path, out: Path, rng: np.random.Generator) -> tuple[int, dict[str, set[str]]]:
-    """The clone's pictures as class folders with faults; how many pictures, and the names of each kind of fault."""
+    """Writes the images as class folders with faults; returns their number and the file names of each kind of fault."""
     opened = open_clone(clone)
     names = opened.manifest.label_names
     swapped = set(rng.permutation(len(opened))[: round(SHARE_SWAPPED * len(opened))].tolist())
@@ -62,13 +62,13 @@ def write_folders(clone: Path, out: Path, rng: np.random.Generator) -> tuple[int
             save(Image.fromarray(as_drawing(pixels)), label, f"a{number:05d}", "medium")
         else:
             save(Image.fromarray(pixels), label, f"a{number:05d}")
-    for where, number in enumerate(copied):
+    for position, number in enumerate(copied):
         pixels, label = opened.decoded(number)
-        change = list(COPIES.values())[where % len(COPIES)]
-        save(change(Image.fromarray(pixels)), label, f"b{where:05d}", "duplicate")
-    for where in range(NUM_BLANK):
-        gray = (60 * where,) * 3
-        save(_as_jpeg(Image.new("RGB", (32, 32), gray), 75), int(rng.integers(len(names))), f"c{where}", "blank")
+        change = list(COPIES.values())[position % len(COPIES)]
+        save(change(Image.fromarray(pixels)), label, f"b{position:05d}", "duplicate")
+    for position in range(NUM_BLANK):
+        gray = (60 * position,) * 3
+        save(_as_jpeg(Image.new("RGB", (32, 32), gray), 75), int(rng.integers(len(names))), f"c{position}", "blank")
     return len(opened) + NUM_COPIES + NUM_BLANK, planted
 
 
@@ -87,15 +87,15 @@ def main(work: Path, site: Path) -> None:
     steps = ["--step", 0, "--num-steps", (num_images - len(skipped)) // 64]
     seen = run("train", "keys", "digits", "--data", work / "clone", "--exclude", work / "skip.txt", *steps).split()
     assert len(skipped) and not skipped & set(seen)
-    record("audit", "Faults planted in a digits clone, and what the audit found", [
-        f"`python tests/acceptance/accept_audit.py`: {num_images:,} images of `digits_sd/c_cfg2` with swapped labels, near",
-        f"copies ({', '.join(COPIES)}; five of each), blank images of five greys, and drawings (dark on white)",
-        "planted; asked of a small CLIP that learned the 1,200 real training digits.",
+    record("audit", "Faults planted in a digits clone and found by the audit", [
+        f"`python tests/acceptance/accept_audit.py`: {num_images:,} images of `digits_sd/c_cfg2` with planted faults:",
+        f"swapped labels, near copies ({', '.join(COPIES)}; five of each), blank images in five grays,",
+        "and drawings (dark on white). The image-text model is a small CLIP trained on the 1,200 real training digits.",
         "",
         *_table(work / "clone", work / "folders", planted),
         "",
-        f"An epoch of training with the list of keys to skip ({len(skipped)}, of the kinds broken, blank, duplicate, nsfw and",
-        "label) had none of them in its batches.",
+        f"The list of keys to skip has {len(skipped)} keys, of the kinds broken, blank, duplicate, nsfw and label.",
+        "No batch in an epoch of training with this list contained one of them.",
         "",
         "```",
         *[line for line in message.splitlines() if str(work) not in line],
@@ -104,15 +104,15 @@ def main(work: Path, site: Path) -> None:
 
 
 def _table(clone: Path, folders: Path, planted: dict[str, set[str]]) -> list[str]:
-    """Precision and recall of each kind of finding."""
+    """Returns a table with precision and recall of each kind of finding."""
     rows = pq.read_table(clone / "audit.parquet").to_pylist()
     about = [row for path in sorted((clone / "metadata").iterdir()) for row in pq.read_table(path).to_pylist()]
     files = {folder.name: sorted(folder.iterdir()) for folder in folders.iterdir()}
     names = [f"{row['wnid']}/{files[row['wnid']][row['index']].stem}" for row in about]
-    lines = ["| fault | planted | found | of them planted | precision | recall |", "|---|---|---|---|---|---|"]
+    lines = ["| fault | planted | found | correctly found | precision | recall |", "|---|---|---|---|---|---|"]
     for kind, expected in planted.items():
         found = {name for name, row in zip(names, rows, strict=True) if kind in row["findings"]}
-        # A copy comes before its original where the plan's order says so: then the original is told to be the copy.
+        # If the order of the plan puts a copy before its original, the audit reports the original as the copy.
         if kind == "duplicate":
             pairs = {row["key"]: name for name, row in zip(names, rows, strict=True)}
             originals = {name: pairs.get(row["duplicate_of"], "") for name, row in zip(names, rows, strict=True)}

@@ -1,6 +1,6 @@
-"""DINO's crops against plain augmentation, on synthetic and on real digits, three seeds each, as the paper's Tab. 2.
+"""Compares DINO's crops with plain augmentation on synthetic and real digits, three seeds each, as Tab. 2 of the paper.
 
-python tests/acceptance/accept_augmentation.py [FOLDER]      # about 20 minutes on two cores; clones in FOLDER are used again
+python tests/acceptance/accept_augmentation.py [FOLDER]    # about 20 minutes on two cores; clones in FOLDER are reused
 """
 
 import json
@@ -22,15 +22,15 @@ AUGMENTATIONS = {"plain": "plain (one crop)", "dino": "DINO (1 + 8 crops)"}
 def clones(folder: Path) -> dict[str, Path]:
     if not (folder / "scans").exists():
         subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(folder / "scans")], check=True, cwd=ROOT)
-    for piece in ("train", "test"):
-        run("build", "make", f"real_images/{piece}", folder / f"real-{piece}", "--source", folder / "scans" / piece)
+    for split in ("train", "test"):
+        run("build", "make", f"real_images/{split}", folder / f"real-{split}", "--source", folder / "scans" / split)
     made = folder / "c_cfg2-200"
     run("build", "make", "digits_sd/c_cfg2", made, "--images-per-class", 200, "--workers", 2)
     return {"synthetic": made, "real": folder / "real-train", "test": folder / "real-test"}
 
 
 def top1(folder: Path, data: Path, test: Path, augmentation: str, seed: int) -> float:
-    """Of fakeit_train's digits network on the real test digits, in %."""
+    """Trains fakeit_train's digits network; returns its top-1 in % on the real test digits."""
     out = folder / f"run-{data.name}-{augmentation}-{seed}"
     settings = (f"augmentation={augmentation}", f"data.seed={seed}")
     run("train", "digits", "--data", data, "--out", out, "--resume", "--set", *settings)
@@ -47,7 +47,8 @@ def main(folder: Path) -> None:
     }
     lines = [
         "Top-1 in % on the 597 real test digits, which the generator never saw: mean and standard deviation of three",
-        "seeds, and each. `digits` as it stands (12 epochs); a plain step costs about a fifth of one with 1 + 8 crops.",
+        "seeds, then the value of each seed. Unchanged `digits` config (12 epochs). A plain step costs about a fifth of",
+        "a step with 1 + 8 crops.",
         "",
         f"| trained on | {' | '.join(AUGMENTATIONS.values())} |",
         "|---|---|---|",
@@ -55,7 +56,7 @@ def main(folder: Path) -> None:
     for data, label in DATA.items():
         cells = [cell(scores[data, augmentation]) for augmentation in AUGMENTATIONS]
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    record("augmentation", "DINO's crops against plain augmentation, on synthetic and on real digits", lines)
+    record("augmentation", "DINO's crops and plain augmentation, on synthetic and on real digits", lines)
     assert min(scores["synthetic", "dino"]) >= 96
 
 

@@ -1,6 +1,6 @@
-"""What the embedded model is worth: trained on its images alone, how many real test digits are told right; does it copy?
+"""Measures the embedded model: top-1 on real test digits after training on its images alone, and whether it copies.
 
-python tests/acceptance/accept_digits.py [FOLDER]      # about 25 minutes on two cores; clones in FOLDER are used again
+python tests/acceptance/accept_digits.py [FOLDER]      # about 25 minutes on two cores; clones in FOLDER are reused
 """
 
 import json
@@ -29,7 +29,7 @@ def real_split(split: str) -> tuple[Pixels, NDArray[np.int64]]:
 
 
 def synthetic(folder: Path, recipe: str, per_class: int, *options: object) -> tuple[Pixels, NDArray[np.int64]]:
-    """Grey values (n, 32, 32) in [0, 1] and labels of a clone, read through stock `load_dataset`."""
+    """Makes a clone; returns gray values (n, 32, 32) in [0, 1] and labels, read through stock `load_dataset`."""
     import datasets
 
     out = folder / "-".join([recipe.split("/")[1], str(per_class), *map(str, options)]).replace("--", "")
@@ -40,13 +40,13 @@ def synthetic(folder: Path, recipe: str, per_class: int, *options: object) -> tu
 
 
 def svc_accuracy(train: tuple[Pixels, NDArray[np.int64]], test: tuple[Pixels, NDArray[np.int64]]) -> float:
-    """Percent right, of scikit-learn's SVC (RBF, C 10) on grey values."""
+    """Returns top-1 in % of scikit-learn's SVC (RBF, C 10) on gray values."""
     model = SVC(C=10).fit(train[0].reshape(len(train[0]), -1), train[1])
     return 100 * float(model.score(test[0].reshape(len(test[0]), -1), test[1]))
 
 
 def nearest(samples: Pixels, training: Pixels) -> NDArray[np.float32]:
-    """Root mean squared difference of each sample to its nearest training image, shifted by up to one pixel or not."""
+    """Returns each sample's root mean squared difference to its nearest training image, shifted by up to one pixel."""
     shifted = np.concatenate([np.roll(training, (dy, dx), (1, 2)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
     flat, against = samples.reshape(len(samples), -1), shifted.reshape(len(shifted), -1)
     squares = (flat**2).sum(1)[:, None] - 2 * flat @ against.T + (against**2).sum(1)
@@ -58,7 +58,7 @@ def quantiles(distances: NDArray[np.float32]) -> str:
 
 
 def own_model(folder: Path, data: Path, name: str) -> dict[str, Any]:
-    """fakeit_train's digits network on a clone, tested on the real test digits."""
+    """Trains fakeit_train's digits network on a clone; returns its result on the real test digits."""
     run("train", "digits", "--data", data, "--out", folder / name, "--resume")
     run("eval", "test", folder / name, "--data", folder / "real-test")
     result: dict[str, Any] = json.loads(next((folder / name / "results").glob("test-*.json")).read_text())
@@ -94,17 +94,17 @@ def main(folder: Path) -> None:
         f'| 2,000 synthetic, "c", guidance 2 | {svc["2"]:.2f} | {own["synthetic"]["value"]:.2f} |',
         f'| 2,000 synthetic, "c", guidance 7.5 | {svc["7_5"]:.2f} | {own["7.5"]["value"]:.2f} |',
         "",
-        'Over guidance, 1,000 images of "c" (2,000 for 2 and 7.5), SVC: '
+        'SVC over guidance scales, 1,000 images of "c" (2,000 for 2 and 7.5): '
         + ", ".join(f"{g}: {v:.2f}" for g, v in sorted({**by_guidance, "2": svc["2"], "7.5": svc["7_5"]}.items())),
         "",
         "| prompt (guidance 2, 1,000 images) | SVC |",
         "|---|---|",
         *(f'| "{template}" | {value:.2f} |' for value, template in prompts.values()),
         "",
-        "Does it copy? Root mean squared difference (grey values 0 to 1) to the nearest of the 1,200 training images, each",
-        "also shifted by one pixel in every direction: lowest, 1st, 10th, 50th and 90th percentile.",
+        "Does the model copy? Root mean squared difference (gray values 0 to 1) to the nearest of the 1,200 training",
+        "images, each also shifted by one pixel in every direction: lowest value, 1st, 10th, 50th and 90th percentile.",
         "",
-        "| | lowest | 1 % | 10 % | 50 % | 90 % |",
+        "| images | lowest | 1 % | 10 % | 50 % | 90 % |",
         "|---|---|---|---|---|---|",
         f"| 597 real test digits | {quantiles(nearest(test[0], real[0]))} |",
         f"| 2,000 samples, guidance 2 | {quantiles(nearest(clones['2'][0], real[0]))} |",

@@ -1,6 +1,8 @@
-"""The offline evaluation of the digits backbone, timed twice; the four measures against slow references, and their memory.
+"""Times the offline evaluation of a digits backbone; checks the four measures against slow references.
 
-python tests/acceptance/accept_evaluation.py [RUN]      # about 15 minutes with a run at hand (make demo has one)
+python tests/acceptance/accept_evaluation.py [RUN]      # about 15 minutes with a finished run (make demo leaves one)
+
+It also records the peak memory of the four measures on a file of 4.1 GB.
 """
 
 import json
@@ -36,7 +38,7 @@ def timed_suite(backbone: Path, cache: Path) -> tuple[float, str]:
 
 
 def differences(backbone: Path, cache: Path) -> dict[str, float]:
-    """Largest relative difference of each measure from its float64 reference, over the five test sets."""
+    """Returns the largest relative difference of each measure from its float64 reference, over the five test sets."""
     model, found = open_model(str(backbone)), dict.fromkeys(MEASURES, 0.0)
     for opened in open_test_sets(["digits"], ""):
         features = extract(model, opened.images, Loading(cache=cache))
@@ -50,7 +52,7 @@ def differences(backbone: Path, cache: Path) -> dict[str, float]:
 
 
 def measure_big(folder: Path) -> dict[str, Any]:
-    """Of drawn features, half of them zeros, in a process of its own."""
+    """Measures random features, half of them zeros, in a process of its own."""
     path, rng = folder / "big.npy", np.random.default_rng(0)
     rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(NUM_ROWS, SIZE))
     for start in range(0, NUM_ROWS, 10_000):
@@ -82,15 +84,15 @@ def main(folder: Path, trained: Path | None) -> None:
     assert printed == same
     found, big = differences(backbone, folder / "cache"), measure_big(folder)
     lines = [
-        f"The suite of a digits backbone trained on synthetic digits alone: {first:.0f} s; the same again, from what it kept: "
-        f"{again:.1f} s. Two cores, no GPU.",
+        f"The suite takes {first:.0f} s for a digits backbone trained on synthetic digits alone, and {again:.1f} s when "
+        "it runs again with its cache. Two cores, no GPU.",
         "",
         printed.replace(str(folder) + "/", ""),
-        "Largest relative difference of a measure from its slow float64 reference, on its features of the five sets: "
+        "Largest relative difference of each measure from its slow float64 reference, over the five test sets: "
         + ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in found.items())
         + ".",
         "",
-        f"All four on {NUM_ROWS:,} x {SIZE:,} drawn features in a file of 4.1 GB, {NUM_CLASSES:,} classes: "
+        f"All four measures on {NUM_ROWS:,} x {SIZE:,} random features in a file of 4.1 GB, {NUM_CLASSES:,} classes: "
         f"{big['seconds']:.0f} s, peak memory of the process {big['peak_gib']:.2f} GiB.",
     ]
     record("evaluation", "The offline evaluation, and the four measures", lines)

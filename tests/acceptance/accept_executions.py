@@ -1,4 +1,4 @@
-"""What each way to compute does to bytes, and one clone in four parts of different batch sizes.
+"""Measures how each execution setting changes the images, and makes one clone with four different batch sizes.
 
 python tests/acceptance/accept_executions.py     # about ten minutes
 """
@@ -50,13 +50,13 @@ def images(plan: Plan, execution: Execution) -> NDArray[np.uint8]:
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Decibels of each image (n, height, width, 3) against the other; infinite where they are equal."""
+    """Returns the PSNR in decibels of each pair of images (n, height, width, 3); infinite for equal images."""
     error = ((a.astype(float) - b.astype(float)) ** 2).mean(axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
         return np.asarray(10 * np.log10(255**2 / error))
 
 
-def measured() -> list[str]:
+def measure_variants() -> list[str]:
     plan = Plan(pin_model(DigitsSD.recipe("c_cfg2")), 200)
     reference, rows = images(plan, REFERENCE), []
     for name, changes in VARIANTS.items():
@@ -80,8 +80,8 @@ def make(out: Path, *options: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def pieces(out: Path) -> list[str]:
-    """A clone of 600 images by batches of 50, 25 and auto, then grown by 200 with batches of 10."""
+def make_with_four_batch_sizes(out: Path) -> list[str]:
+    """Makes a clone of 600 images in batches of 50, 25 and auto, then grows it by 200 in batches of 10."""
     make(out, "--images-per-class", 60, "--batch-size", 50, "--shards", "0:2")
     make(out, "--images-per-class", 60, "--batch-size", 25, "--shards", "2:4")
     make(out, "--images-per-class", 60, "--batch-size", "auto")
@@ -98,9 +98,10 @@ def pieces(out: Path) -> list[str]:
         print(rows[-1], flush=True)
         assert found.is_identical
     return [
-        f"Batches of its shards: {', '.join(map(str, sizes))}. `verify --deep`: {verified.stdout.strip().rpartition(': ')[2]}.",
+        f"Batch sizes of the shards: {', '.join(map(str, sizes))}.",
+        f"`verify --deep`: {verified.stdout.strip().rpartition(': ')[2]}.",
         "",
-        "| shard | batch | key | `redo` |",
+        "| shard | batch size | key | `redo` |",
         "|---|---|---|---|",
         *rows,
     ]
@@ -109,24 +110,25 @@ def pieces(out: Path) -> list[str]:
 def main() -> None:
     folder = Path(tempfile.mkdtemp())
     try:
-        in_parts = pieces(folder / "parts")
+        mixed = make_with_four_batch_sizes(folder / "mixed")
     finally:
         shutil.rmtree(folder)
-    record("executions", "What each way to compute does to bytes", [
+    record("executions", "How execution settings change the images", [
         "`python tests/acceptance/accept_executions.py`.",
         "",
-        f"{NUM_IMAGES:,} images of `{RECIPE}` (float32, CPU) against batches of {REFERENCE.batch_size} and one thread:",
-        f"*exact* if all pixels are equal, *close* if {CLOSE_SHARE:.0%} are within {CLOSE_DB:.0f} dB, else *other*.",
+        f"{NUM_IMAGES:,} images of `{RECIPE}` (float32, CPU), compared with batches of {REFERENCE.batch_size} and one",
+        f"thread: *exact* if all pixels are equal, *close* if {CLOSE_SHARE:.0%} of the images have {CLOSE_DB:.0f} dB or more,",
+        "else *other*.",
         "",
-        "| execution | equal | 35 dB or more | least dB of those that differ | |",
+        "| execution | equal images | 35 dB or more | lowest dB of those that differ | verdict |",
         "|---|---|---|---|---|",
-        *measured(),
+        *measure_variants(),
         "",
-        "## One clone in four parts",
+        "## One clone with four batch sizes",
         "",
-        "`make --batch-size 50 --shards 0:2`, then 25 for two more, then auto for the rest of 600 images, then grown to 800",
-        "with 10.",
-        *in_parts,
+        "`make --batch-size 50 --shards 0:2`, then 25 for two more shards, then auto for the rest of 600 images.",
+        "Then the clone grows to 800 images with batches of 10.",
+        *mixed,
     ])  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What one bad image, one bad worker or one bad hour does to a clone: planted through `make`, in a table.
+"""Plants faults in images, workers and stores through `make`; tabulates how each ends and what the clone looks like.
 
 python tests/acceptance/accept_failures.py     # about ten minutes
 """
@@ -26,7 +26,7 @@ PLANTED = ROOT / "tests" / "planted"
 RECIPE = f"{PLANTED / 'planted_sd.py'}/noise"
 NUM_SHARDS = 12
 WAIT = "import builders.coordination.policy as p; p.MIN_SECONDS = 5.0; p.SECONDS_BEFORE_FIRST = 8.0\n"
-"""A hung worker is noticed after seconds and not after an hour: nothing else of `make` is changed."""
+"""Makes `make` notice a hung worker after seconds instead of an hour; changes nothing else."""
 MAIN = "from builders.cli.main import main; main()"
 OUTAGE = 120.0
 
@@ -73,9 +73,9 @@ class Table:
     def __init__(self) -> None:
         self.rows: list[str] = []
 
-    def add(self, what: str, code: int, out: Path, same: str, said: str, shown: object = None) -> None:
-        notes = [line.strip() for line in said.splitlines() if line.startswith("fakeit-build:")]
-        line = "; ".join(notes) or said.splitlines()[0]
+    def add(self, what: str, code: int, out: Path, same: str, printed: str, shown: object = None) -> None:
+        notes = [line.strip() for line in printed.splitlines() if line.startswith("fakeit-build:")]
+        line = "; ".join(notes) or printed.splitlines()[0]
         line = re.sub(r"/tmp/tmp\w+", "…", line.replace(str(out), "OUT").replace("|", "/"))
         message = re.sub(r"/tmp/tmp\w+", "…", status(shown or out).replace("|", "/"))
         self.rows.append(
@@ -90,9 +90,9 @@ def same_as(found: dict[str, bytes], expected: dict[str, bytes]) -> str:
 
 
 def images(folder: Path, table: Table, whole: Path, whole_dropped: Path) -> None:
-    """Images that are broken or flagged at every attempt, and a setting that breaks most."""
+    """Plants images that are broken or flagged at every attempt, and a setting that breaks every image."""
     key = open_clone(str(whole)).metadata(5)["key"][7].as_py()
-    code, said = ended(start(folder / "broken", faults={"broken": [key]}))
+    code, printed = ended(start(folder / "broken", faults={"broken": [key]}))
     found = open_clone(str(folder / "broken"))
     row = found.metadata(5).to_pylist()[7]
     assert code == 0 and (row["key"], row["broken"], row["attempt"], row["verdict"]) == (key, 1, 9, "broken")
@@ -101,45 +101,45 @@ def images(folder: Path, table: Table, whole: Path, whole_dropped: Path) -> None
         code,
         folder / "broken",
         same_as(shards(folder / "broken"), shards(whole)),
-        said,
+        printed,
     )
     assert sum(shards(folder / "broken")[n] == c for n, c in shards(whole).items()) == NUM_SHARDS - 1
-    code, said = ended(start(folder / "flagged", "--safety", "drop", faults={"flagged": [key]}))
+    code, printed = ended(start(folder / "flagged", "--safety", "drop", faults={"flagged": [key]}))
     row = open_clone(str(folder / "flagged")).metadata(5).to_pylist()[7]
     assert code == 0 and (row["nsfw"], row["attempt"], row["verdict"]) == (1, 9, "nsfw")
     same = same_as(shards(folder / "flagged"), shards(whole_dropped))
-    table.add("one image flagged at every attempt, `--safety drop`", code, folder / "flagged", same, said)
-    code, said = ended(start(folder / "all", "--shard-size", 240, faults={"all_broken": True}))
-    assert code == 2 and "of the first 200 images came out broken" in said
-    table.add("every image broken", code, folder / "all", "0", said)
+    table.add("one image flagged at every attempt, `--safety drop`", code, folder / "flagged", same, printed)
+    code, printed = ended(start(folder / "all", "--shard-size", 240, faults={"all_broken": True}))
+    assert code == 2 and "of the first 200 images came out broken" in printed
+    table.add("every image broken", code, folder / "all", "0", printed)
 
 
 def workers(folder: Path, table: Table, whole: Path) -> None:
-    """Three workers, one of which runs out of memory, hangs, or has no room."""
+    """Runs three workers, one of which runs out of memory, hangs, or has a full disk."""
     slow = {"seconds": 0.05, "worker": "1"}
     for name, what, faults, before, code_expected in (
-        ("memory", "one worker of three out of memory for ever, fixed batch size", {"fault": "memory for ever"}, "", 0),
+        ("memory", "one worker of three always out of memory, fixed batch size", {"fault": "memory for ever"}, "", 0),
         ("hung", "one worker of three hangs (noticed after 8 s here, not an hour)", {"fault": "hangs"}, WAIT, 0),
         ("full", "full scratch of one node (one worker's writes end in ENOSPC)", {"fault": "full"}, "", 0),
     ):
-        code, said = ended(start(folder / name, faults={**slow, **faults}, gpus="0,1,2", before=before))
-        assert code == code_expected and shards(folder / name) == shards(whole), said
-        table.add(what, code, folder / name, same_as(shards(folder / name), shards(whole)), said)
-    code, said = ended(start(folder / "none", faults={"fault": "memory for ever", "worker": "0"}, gpus="0"))
-    assert code == 1 and "out of memory with batches of 5" in said and "no worker is left" in said
-    table.add("the only worker out of memory for ever", code, folder / "none", "0", said)
+        code, printed = ended(start(folder / name, faults={**slow, **faults}, gpus="0,1,2", before=before))
+        assert code == code_expected and shards(folder / name) == shards(whole), printed
+        table.add(what, code, folder / name, same_as(shards(folder / name), shards(whole)), printed)
+    code, printed = ended(start(folder / "none", faults={"fault": "memory for ever", "worker": "0"}, gpus="0"))
+    assert code == 1 and "out of memory with batches of 5" in printed and "no worker is left" in printed
+    table.add("the only worker always out of memory", code, folder / "none", "0", printed)
     auto, longer = {"fault": "memory", "worker": "1", "seconds": 0.1, "delay": 4}, ("--images-per-class", 240)
     assert ended(start(folder / "long", *longer, faults={}))[0] == 0
-    code, said = ended(start(folder / "auto", *longer, "--batch-size", "auto", faults=auto, gpus="0,1,2"))
+    code, printed = ended(start(folder / "auto", *longer, "--batch-size", "auto", faults=auto, gpus="0,1,2"))
     sizes = {execution["batch_size"] for execution in open_clone(str(folder / "auto")).manifest.executions}
-    assert code == 0 and sizes == {1, 4}, (sizes, said)
+    assert code == 0 and sizes == {1, 4}, (sizes, printed)
     what = f"one worker of three with memory for one image, `--batch-size auto` (batches of {sorted(sizes)})"
-    same = f"{len(shards(folder / 'auto'))}, not compared: json says the batch"
-    table.add(what, code, folder / "auto", same, said)
+    same = f"{len(shards(folder / 'auto'))}, not compared: the json names the batch size"
+    table.add(what, code, folder / "auto", same, printed)
 
 
 def stores(folder: Path, table: Table, whole: Path) -> None:
-    """An S3 server that answers nothing for two minutes, and one that is gone for longer than the patience."""
+    """Uses an S3 server that fails every request for two minutes, and one that does so for longer than `--patience`."""
     server, environment = serve_s3(0.0, "outage")
     scratch = folder / "scratch"
     options = ("--scratch", scratch)
@@ -148,11 +148,11 @@ def stores(folder: Path, table: Table, whole: Path) -> None:
     time.sleep(12)
     server.share_failing = 1.0
     threading.Timer(OUTAGE, lambda: setattr(server, "share_failing", 0.0)).start()
-    code, said = ended(process)
+    code, printed = ended(process)
     fetch("s3://outage/clone", folder / "outage")
     assert code == 0 and shards(folder / "outage") == shards(whole) and time.monotonic() - begun > OUTAGE
     same = same_as(shards(folder / "outage"), shards(whole))
-    table.add(f"a store down for {OUTAGE:.0f} s", code, folder / "outage", same, said, "s3://outage/clone")
+    table.add(f"a store down for {OUTAGE:.0f} s", code, folder / "outage", same, printed, "s3://outage/clone")
     gone(folder, table, whole, server, environment)
 
 
@@ -160,40 +160,42 @@ def gone(folder: Path, table: Table, whole: Path, server: S3, environment: dict[
     scratch, log = folder / "kept", folder / "made.txt"
     options = ("--scratch", scratch, "--patience", 0.1)
     faults = {"seconds": 1.0, "log": str(log)}
-    environment = {**environment, "AWS_MAX_ATTEMPTS": "1"}  # the client's own patience is minutes a request
+    # By default the client itself retries each request for minutes.
+    environment = {**environment, "AWS_MAX_ATTEMPTS": "1"}
     process = start("s3://outage/gone", *options, faults=faults, environment=environment)
-    while not (log.exists() and len(log.read_text().split()) == 2 * 20 + 10):  # in the middle of the third shard
+    # Waits until the run is in the middle of the third shard.
+    while not (log.exists() and len(log.read_text().split()) == 2 * 20 + 10):
         time.sleep(0.05)
     server.share_failing = 1.0
-    code, said = ended(process)
+    code, printed = ended(process)
     kept = [path.name for path in scratch.rglob("*.tar")]
-    assert code == 75 and len(kept) == 1 and "Traceback" not in said, said
+    assert code == 75 and len(kept) == 1 and "Traceback" not in printed, printed
     server.share_failing = 0.0
     num_made = len(set(log.read_text().split()))
     table.add(
-        "a store down for longer than `--patience`", code, folder / "gone", f"its {len(kept)} finished tar kept", said,
+        "a store down for longer than `--patience`", code, folder / "gone", f"its {len(kept)} finished tar kept", printed,
         "s3://outage/gone",
     )  # fmt: skip
-    code, said = ended(start("s3://outage/gone", *options, faults=faults, environment=environment))
+    code, printed = ended(start("s3://outage/gone", *options, faults=faults, environment=environment))
     fetch("s3://outage/gone", folder / "gone")
     made = log.read_text().split()
     assert code == 0 and shards(folder / "gone") == shards(whole) and not list(scratch.rglob("*.tar"))
     again = len(made) - len(set(made))
     same = same_as(shards(folder / "gone"), shards(whole))
-    what = f"the same, run again ({num_made} images were made before, {again} of them once more)"
-    table.add(what, code, folder / "gone", same, said, "s3://outage/gone")
+    what = f"the same, run again ({num_made} images were generated before, {again} of them again)"
+    table.add(what, code, folder / "gone", same, printed, "s3://outage/gone")
     assert again == 0
 
 
 def pipelines(folder: Path, table: Table) -> None:
-    """The real pipeline in 16 bits, with an autoencoder that overflows; and one that is no model."""
+    """Runs the real pipeline in 16 bits with an autoencoder that overflows, and a run whose model does not exist."""
     write_tiny_pipeline(folder / "tiny")
     overflowing_vae(folder / "tiny", folder / "large")
     size = ("--width", 16, "--height", 16, "--num-inference-steps", 2, "--images-per-class", 4, "--shard-size", 20)
     for model, name in (("tiny", "whole"), ("large", "overflow")):
         options = (*size, "--dtype", "float16", "--model", folder / model)
-        code, said = ended(start(folder / f"sd-{name}", *options, faults={}, recipe="digits_sd/c_cfg2"))
-        assert code == 0, said
+        code, printed = ended(start(folder / f"sd-{name}", *options, faults={}, recipe="digits_sd/c_cfg2"))
+        assert code == 0, printed
     found = open_clone(str(folder / "sd-overflow"))
     rows = [row for shard in range(len(found.manifest.shards)) for row in found.metadata(shard).to_pylist()]
     assert {(row["vae_dtype"], row["broken"], row["attempt"]) for row in rows} == {("float32", 0, 0)}
@@ -203,28 +205,28 @@ def pipelines(folder: Path, table: Table) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     what = f"the real pipeline in float16, its autoencoder overflows ({len(rows)} images decoded in float32)"
-    table.add(what, code, folder / "sd-overflow", "2 of 2, `verify --deep`: no faults", said)
-    code, said = ended(start(folder / "config", "--model", folder / "no", faults={}, recipe="digits_sd/c_cfg2"))
+    table.add(what, code, folder / "sd-overflow", "2 of 2, `verify --deep`: no faults", printed)
+    code, printed = ended(start(folder / "config", "--model", folder / "no", faults={}, recipe="digits_sd/c_cfg2"))
     assert code == 2
-    table.add("a model that is not there", code, folder / "config", "0", said)
+    table.add("a model that does not exist", code, folder / "config", "0", printed)
 
 
 def source(folder: Path, table: Table) -> None:
-    """Real images, one of which breaks after the source was read."""
+    """Makes a clone of real images, one of which breaks after the source was read."""
     from builders.embedded.digits import write_class_folders
 
     write_class_folders(folder / "scans")
     options = ("--source", folder / "scans" / "test", "--shard-size", 60)
-    code, said = ended(start(folder / "real", *options, faults={}, recipe="real_images/test"))
+    code, printed = ended(start(folder / "real", *options, faults={}, recipe="real_images/test"))
     assert code == 0
     image = sorted((folder / "scans" / "test").rglob("*.png"))[7]
     slow = "import builders.runners.local as l; run = l.run\ndef late(job):\n"
     slow += f"    import pathlib; p = pathlib.Path({str(image)!r}); p.write_bytes(b'x' * p.stat().st_size); return run(job)\n"
     slow += "l.run = late\n"
-    code, said = ended(start(folder / "unreadable", *options, faults={}, recipe="real_images/test", before=slow))
-    assert code == 1 and str(image) in said, said
+    code, printed = ended(start(folder / "unreadable", *options, faults={}, recipe="real_images/test", before=slow))
+    assert code == 1 and str(image) in printed, printed
     made = len(list((folder / "unreadable").rglob("*.parquet")))
-    line = next(line for line in said.splitlines() if "failed:" in line)
+    line = next(line for line in printed.splitlines() if "failed:" in line)
     num_shards = len(shards(folder / "real"))
     table.add(
         "a source image that became unreadable", code, folder / "unreadable", f"{made} of {num_shards} made", line
@@ -245,11 +247,11 @@ def main() -> None:
         stores(folder, table, whole)
     finally:
         shutil.rmtree(folder)
-    record("failures", "What one bad image, one bad worker or one bad hour does to a clone", [
-        "`python tests/acceptance/accept_failures.py`: faults planted through `make`, by an engine and a builder of another",
-        f"package (`tests/planted`), 240 images in {NUM_SHARDS} shards; moto's S3 server answers 503 while it is down.",
+    record("failures", "What faults in images, workers and stores do to a clone", [
+        "`python tests/acceptance/accept_failures.py`: an engine and a builder of another package (`tests/planted`)",
+        f"plant faults in `make`; 240 images in {NUM_SHARDS} shards. moto's S3 server answers 503 while it is down.",
         "",
-        "| planted | exit status | shards, and equal to the undisturbed run's | `make` says | `status` says | the card says |",
+        "| fault | exit status | shards, and equal to an undisturbed run | `make` says | `status` says | card says |",
         "|---|---|---|---|---|---|",
         *table.rows,
     ])  # fmt: skip

@@ -1,4 +1,6 @@
-"""A full disk: one sentence, whole files only, and it goes on when there is room. Needs root, for a small tmpfs.
+"""Fills the disk during `make`: one error message, no torn files, and it continues when there is room.
+
+Needs root, for a small tmpfs.
 
 python tests/acceptance/accept_full_disk.py
 """
@@ -18,28 +20,28 @@ from tests.acceptance.accept_kill import digests, finished_shards
 from tests.acceptance.record import command, record, run
 
 NUM_SIZES = 10
-ASKED = ("make", "digits_sd/c_cfg2")
+MAKE = ("make", "digits_sd/c_cfg2")
 OPTIONS = ("--images-per-class", 40, "--shard-size", 40, "--num-inference-steps", 4, "--batch-size", 20, "--workers", 2)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a tar ends as a tar does and has all members of its samples."""
+    """Returns whether a tar ends with its marker and has all three members of each sample."""
     with tarfile.open(path) as tar:
         return len(tar.getnames()) % 3 == 0 and path.read_bytes().endswith(bytes(1024))
 
 
-def fill_and_go_on(disk: Path, size: int, expected: dict[str, str]) -> str:
+def fill_and_continue(disk: Path, size: int, expected: dict[str, str]) -> str:
     out = disk / "out"
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], check=True)
     try:
-        ended = subprocess.run(command("build", *ASKED, out, *OPTIONS), capture_output=True, text=True)
+        ended = subprocess.run(command("build", *MAKE, out, *OPTIONS), capture_output=True, text=True)
         message = ended.stderr.strip().splitlines()
         assert ended.returncode == 2 and len(message) == 1 and "No space left on device" in message[0], ended
         finished = finished_shards(out)
         assert all(is_whole(path) for path in out.rglob("*.tar") if not path.name.startswith("."))
         assert not (out / "clone.json").exists() and not list(out.rglob("*.tmp"))
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        run("build", *ASKED, out, *OPTIONS)
+        run("build", *MAKE, out, *OPTIONS)
         kept = sum(finished_shards(out).get(name) == stamp for name, stamp in finished.items())
         assert kept == len(finished) and digests(out) == expected
         return f"| {size} KiB | {len(finished)} of {len(open_clone(out).manifest.shards)} | {kept} | identical |"
@@ -52,23 +54,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         whole, disk = Path(name) / "whole", Path(name) / "disk"
         disk.mkdir()
-        run("build", *ASKED, whole, *OPTIONS)
+        run("build", *MAKE, whole, *OPTIONS)
         assert list(verify_clone(str(whole), deep=True)) == []
         expected = digests(whole)
         needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file()) // 1024
         sizes = sorted(rng.randrange(needed // 10, needed) for _ in range(NUM_SIZES))
-        rows = [fill_and_go_on(disk, size, expected) for size in sizes]
+        rows = [fill_and_continue(disk, size, expected) for size in sizes]
     lines = [
-        f"`{' '.join(map(str, (*ASKED, 'OUT', *OPTIONS)))}` on disks of {NUM_SIZES} random sizes;",
-        f"the clone needs {needed} KiB. Each time: exit status 2, one sentence (No space left on device), no temporary file",
-        "left behind, every tar there whole;",
-        "then more room, the same command again, and the sha256 of every file equal to an undisturbed run's.",
+        f"`{' '.join(map(str, (*MAKE, 'OUT', *OPTIONS)))}` on disks of {NUM_SIZES} random sizes;",
+        f"the clone needs {needed} KiB. Each time `make` ends with exit status 2 and one sentence (No space left on",
+        "device), leaves no temporary file, and every tar is whole. Then the disk grows, the same command runs again,",
+        "and the sha256 of every file equals that of an undisturbed run.",
         "",
-        "| disk | shards finished when it was full | of them kept (same inode and time) | files in the end |",
+        "| disk | shards finished when the disk was full | of these kept (same inode and time) | files at the end |",
         "|---|---|---|---|",
         *rows,
     ]
-    record("full-disk", "Made on a disk that was full", lines)
+    record("full-disk", "Making a clone on a full disk", lines)
 
 
 if __name__ == "__main__":

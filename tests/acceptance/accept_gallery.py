@@ -1,4 +1,4 @@
-"""The gallery of 1,000 classes with 50 images of noise each, and of digits: what the first view takes, and how quick it is.
+"""Measures the gallery of 1,000 classes with 50 noise images each, and of digits: bytes of the first view, and speed.
 
 python tests/acceptance/accept_gallery.py      # about 5 minutes
 """
@@ -19,7 +19,7 @@ CHROMIUM = "/usr/bin/chromium"
 
 
 def look(site: Path) -> dict[str, Any]:
-    """A first view, a search, and a class, in headless Chromium: bytes from the disk and milliseconds."""
+    """Opens the list, searches, and opens a class in headless Chromium; returns bytes read and milliseconds."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     noise = write_noise_clone(folder / "noise", num_classes=1000, per_class=50, shard_size=1000, side=64)
     run("build", "make", "digits_sd/c_cfg2", folder / "digits", "--images-per-class", 50, "--workers", 2)
     lines = [
-        "| clone | written in, s | first view, KB | files | ms | search, ms | class, ms |",
+        "| clone | writing, s | first view, KB | its files | its ms | search, ms | opening a class, ms |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, clone in (("1,000 classes x 50 images of noise", noise), ("digits, 10 classes x 50", folder / "digits")):
@@ -73,7 +73,7 @@ def main(folder: Path) -> None:
             f"{found['search']:.0f} | {found['open']:.0f} |"
         )
         assert found["bytes"] < 1_000_000
-    record("gallery", "The gallery in headless Chromium, from a disk", lines)
+    record("gallery", "The gallery in headless Chromium, opened from a disk", lines)
 
 
 if __name__ == "__main__":

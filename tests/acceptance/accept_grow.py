@@ -1,4 +1,4 @@
-"""A clone that grows from 1x to 2x keeps every whole shard, with equal and unequal counts, and stock readers see the new one.
+"""Grows clones from 1x to 2x: every whole shard stays as it is, and stock readers see the new images.
 
 python tests/acceptance/accept_grow.py
 """
@@ -50,7 +50,7 @@ def grow(folder: Path, title: str, options: tuple[object, ...]) -> str:
 
 
 def shared_seeds(folder: Path) -> str:
-    """Of two configs that differ in prompt and guidance: every image has the same seed, no picture is the same."""
+    """Compares two configs that differ in prompt and guidance: all seeds are equal, all images differ."""
     rows = []
     for config in ("c_cfg2", "c_h_inside_b_cfg7_5"):
         run("build", "make", f"digits_sd/{config}", folder / config, *OPTIONS, "--images-per-class", 20)
@@ -62,7 +62,7 @@ def shared_seeds(folder: Path) -> str:
     same_images = sum(first[key][1] == second[key][1] for key in first)
     assert first.keys() == second.keys() and same_seeds == len(first) and same_images == 0
     names = "`c_cfg2` and `c_h_inside_b_cfg7_5`"
-    return f"{names}: {same_seeds} of {len(first)} images share their seed, {same_images} their picture."
+    return f"{names}: {same_seeds} of {len(first)} images share their seed, {same_images} have equal bytes."
 
 
 def main() -> None:
@@ -75,14 +75,14 @@ def main() -> None:
         equal.write_text("".join(f"{wnid},{IMAGES_PER_CLASS}\n" for wnid in wnids))
         rows = [
             grow(folder, "equal counts", ("--counts", equal)),
-            grow(folder, "12 to 30 a class", ("--counts", counts)),
+            grow(folder, "12 to 30 per class", ("--counts", counts)),
         ]
         seeds = shared_seeds(folder)
     lines = [
-        "`make digits_sd/c_cfg2 OUT --scale 1`, `load_dataset(OUT)` prepared and streaming, then `--scale 2` into the same OUT",
-        "and `load_dataset(OUT)` again with the same cache.",
+        "`make digits_sd/c_cfg2 OUT --scale 1`, then `load_dataset(OUT)` prepared and streaming, then `--scale 2` into",
+        "the same OUT, then `load_dataset(OUT)` again with the same cache.",
         "",
-        "| classes | shards | whole shards of 1x unchanged in 2x (sha256) | images that load_dataset shows |",
+        "| images per class | shards | whole 1x shards unchanged in 2x (sha256) | images that load_dataset returns |",
         "|---|---|---|---|",
         *rows,
         "",

@@ -1,4 +1,4 @@
-"""`kill -9` at 20 random moments of `make`, run again each time: the same files as without, no finished shard made twice.
+"""Kills `make` (SIGKILL) at 20 random moments and runs it again: the same files, and no finished shard is made twice.
 
 python tests/acceptance/accept_kill.py
 """
@@ -23,22 +23,22 @@ from tests.acceptance.record import command, record, run
 from tests.tiny_pipeline import write_tiny_checker
 
 NUM_KILLS = 20
-ASKED = ("make", "digits_sd/c_cfg2")
+MAKE = ("make", "digits_sd/c_cfg2")
 OPTIONS: tuple[object, ...] = (
     "--images-per-class", 96, "--shard-size", 40, "--batch-size", 20, "--num-inference-steps", 8, "--safety", "drop",
 )  # fmt: skip
 MAX_FLAGGED = 0.5
-"""Of any class's images; ten attempts are enough for those."""
+"""Largest share of flagged images of any class; then ten attempts are enough for every image."""
 
 
 def write_checked_model(out: Path) -> None:
-    """The embedded model with a random safety checker that flags a quarter of its pictures, of no class nearly all."""
+    """Writes the embedded model with a random safety checker that flags a quarter of the images over all classes."""
     shutil.copytree(embedded_dir(), out)
     prompts = tuple(entry.name for entry in read_class_table("digits"))
     for seed in range(100):
         if write_tiny_checker(out, 0.25, prompts, 8, seed) < MAX_FLAGGED:
             return
-    raise AssertionError("no such checker found")
+    raise AssertionError("no checker found that flags few enough images of every class")
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -47,7 +47,7 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def finished_shards(out: Path) -> dict[str, tuple[int, int]]:
-    """Inode and modification time of every shard whose sidecar is there, or that lies in its final place."""
+    """Returns inode and modification time of every shard that has its sidecar or its final path."""
     sidecars = list((out / "_making").rglob("train-*.parquet"))
     made = [tar for sidecar in sidecars for tar in sidecar.parent.glob(f"{sidecar.stem}-*.tar")]
     found = [path for path in [*made, *(out / "data").rglob("*.tar")] if path.exists() and path.name[0] != "."]
@@ -55,19 +55,23 @@ def finished_shards(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def is_generating(out: Path, since: float) -> bool:
-    """Whether some shard is finished and another one is being written by a process that started after `since`."""
+    """Returns whether a shard is finished and a process started after `since` is writing another one."""
     try:
         times = [path.stat().st_mtime for path in (out / "_making").rglob(".*.tar.*.tmp")]
-    except FileNotFoundError:  # renamed between listing and looking
+    # A file can be renamed between the listing and its stat.
+    except FileNotFoundError:
         return False
     return bool(finished_shards(out)) and any(written > since for written in times)
 
 
 def kill_at(out: Path, options: tuple[object, ...], delay: float, *, from_start: bool) -> bool:
-    """Starts `make` and kills its whole process group, `delay` seconds after the start, or after a shard is finished and
-    it paints; whether it was still running."""
+    """Starts `make`, kills its whole process group, and returns whether it was still running.
+
+    The kill comes `delay` seconds after the start. Without `from_start` the delay begins once a shard is finished and
+    the run is generating the next one.
+    """
     process = subprocess.Popen(
-        command("build", *ASKED, out, *options, "--workers", 2), start_new_session=True, stdout=-3, stderr=-3
+        command("build", *MAKE, out, *options, "--workers", 2), start_new_session=True, stdout=-3, stderr=-3
     )
     started = time.time()
     while not from_start and process.poll() is None and not is_generating(out, started):
@@ -85,7 +89,7 @@ def main() -> None:
     rng = random.Random(0)
     rows: list[str] = []
 
-    def note(row: str) -> None:
+    def add_row(row: str) -> None:
         rows.append(row)
         print(row, flush=True)
 
@@ -93,7 +97,7 @@ def main() -> None:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
         write_checked_model(Path(folder) / "model")
         options = (*OPTIONS, "--model", Path(folder) / "model")
-        run("build", *ASKED, whole, *options)
+        run("build", *MAKE, whole, *options)
         dropped = open_clone(whole).manifest.verdict_totals().remade
         expected, kills, after_first, remade = digests(whole), 0, 0, 0
         num_shards = len(list((whole / "data").rglob("*.tar")))
@@ -108,31 +112,31 @@ def main() -> None:
             if was_running:
                 kills += 1
                 after_first += bool(now)
-                since = "the start" if from_start else "painting goes on"
-                note(f"| {kills} | {delay:.2f} s after {since} | {len(now)} of {num_shards} shards finished |")
+                since = "the start" if from_start else "generation continues"
+                add_row(f"| {kills} | {delay:.2f} s after {since} | {len(now)} of {num_shards} shards finished |")
             else:
                 same = digests(killed) == expected
-                note(f"| – | ended by itself before the kill | identical: {same} |")
+                add_row(f"| – | `make` ended before the kill | identical: {same} |")
                 assert same
                 killed, seen = Path(folder) / f"killed-{kills}", {}
-        run("build", *ASKED, killed, *options)
+        run("build", *MAKE, killed, *options)
         last = finished_shards(killed)
         remade += sum(last[name] != stamp for name, stamp in seen.items())
         same = digests(killed) == expected
         lines = [
-            f"`make {ASKED[1]} {' '.join(map(str, OPTIONS))}`, {num_shards} shards of 40 images; uninterrupted with one",
-            f"worker, killed with two (the whole process group, SIGKILL). {kills} kills at random moments, {after_first} of",
-            f"them after a shard was finished. The safety checker (random weights) had {sum(dropped.values())} attempts at",
-            f"images of {len(dropped)} classes made again.",
+            f"`make {MAKE[1]} {' '.join(map(str, OPTIONS))}`, {num_shards} shards of 40 images. The",
+            "uninterrupted run has one worker, the killed one has two (SIGKILL to the whole process group).",
+            f"{kills} kills at random moments, {after_first} of them after a shard was finished. The safety checker (random",
+            f"weights) rejected {sum(dropped.values())} attempts at images of {len(dropped)} classes.",
             "",
             f"- files: {len(expected)}, sha256 of every file equal to the uninterrupted run's: **{same}**",
             f"- finished shards that were made again (inode or modification time changed): **{remade}**",
             "",
-            "| kill | when | state |",
+            "| kill | time of the kill | state |",
             "|---|---|---|",
             *rows,
         ]
-        record("kill", "Killed and run again: the same bytes", lines)
+        record("kill", "`make` killed and run again: the same bytes", lines)
         assert same and remade == 0 and after_first >= 10 and dropped
 
 

@@ -1,4 +1,4 @@
-"""Bad input: each one sentence that names the value and the way out, exit status 2, nothing lost.
+"""Checks that bad input ends in one sentence with the value and the way out and exit status 2, and loses nothing.
 
 python tests/acceptance/accept_mistakes.py
 """
@@ -35,24 +35,22 @@ def digest(folder: Path) -> str:
 
 def main() -> None:
     rows, failures = [], 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        clone, cut, half, mislabelled, out = (
-            folder / piece for piece in ("clone", "cut", "half", "mislabelled", "out")
-        )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        clone, cut, half, mislabeled, out = (folder / name for name in ("clone", "cut", "half", "mislabeled", "out"))
         scans = folder / "scans"
         subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(scans)], check=True, cwd=ROOT)
         run("build", "make", "real_images/test", clone, "--source", scans / "test", "--shard-size", 100)
-        for copy in (cut, half, mislabelled):
+        for copy in (cut, half, mislabeled):
             shutil.copytree(clone, copy)
         shard = next((cut / "data/000").glob("*.tar"))
         shard.write_bytes(shard.read_bytes()[:5000])
         (half / "clone.json").unlink()
         (half / "_making").mkdir()
         (half / "_making" / "recipe.json").write_text("{}")
-        manifest = json.loads((mislabelled / "clone.json").read_text())
+        manifest = json.loads((mislabeled / "clone.json").read_text())
         manifest["label_names"] = manifest["label_names"][:5]
-        (mislabelled / "clone.json").write_text(json.dumps(manifest))
+        (mislabeled / "clone.json").write_text(json.dumps(manifest))
         (folder / "sitecustomize.py").write_text(MISSING)
         without = {"PYTHONPATH": str(folder)}
         train = ("train", "digits", "--out", out, "--data")
@@ -67,7 +65,7 @@ def main() -> None:
             ("truncated shard, training", (*train, cut), {}),
             ("half-written clone, verify", ("build", "verify", half), {}),
             ("half-written clone, training", (*train, half), {}),
-            ("label out of range, training", (*train, mislabelled), {}),
+            ("label out of range, training", (*train, mislabeled), {}),
             ("no clone", (*train, folder / "nothing"), {}),
             ("no backbone", ("eval", "test", folder / "nothing", "--data", clone), {}),
             ("missing extra", ("build", "make", "digits_sd/c_cfg2", out), without),
@@ -78,7 +76,7 @@ def main() -> None:
             ended = subprocess.run(
                 command(*arguments), capture_output=True, text=True, cwd=ROOT, env={**os.environ, **more}, check=False
             )
-            message = ended.stderr.strip().replace(name, "…")
+            message = ended.stderr.strip().replace(scratch, "…")
             good = ended.returncode == 2 and len(message.splitlines()) == 1 and message.startswith("fakeit-")
             failures += not good
             rows.append(
@@ -86,16 +84,16 @@ def main() -> None:
             )
         faults = subprocess.run(command("build", "verify", cut), capture_output=True, text=True, cwd=ROOT, check=False)
         lines = [
-            "| mistake | exit status | what is said |",
+            "| mistake | exit status | message |",
             "|---|---|---|",
             *rows,
             "",
-            f"`verify` of the clone with the truncated shard: exit status {faults.returncode}, its first line: "
+            f"`verify` of the clone with the truncated shard ends with exit status {faults.returncode}; its first line is "
             f"`{faults.stdout.splitlines()[0]}`",
             "",
-            f"The clone that these commands were pointed at is unchanged, byte for byte: **{digest(clone) == before}**",
+            f"The clone that these commands were given is unchanged, byte for byte: **{digest(clone) == before}**",
         ]
-        record("mistakes", "Bad input", lines)
+        record("mistakes", "Messages for bad input", lines)
         assert not failures and digest(clone) == before and faults.returncode == 1
 
 

@@ -1,4 +1,4 @@
-"""One training run killed in mid-epoch and resumed, one in two processes: the same global batches as without.
+"""Checks that a resumed run and a run in two processes see the global batches of an uninterrupted one.
 
 python tests/acceptance/accept_order.py
 """
@@ -21,7 +21,7 @@ SETTINGS = (f"num_epochs={EPOCHS}", f"data.batch_size={BATCH}", "log_keys=true",
 
 
 def batches(out: Path) -> dict[int, list[str]]:
-    """Step to keys: the ranks' parts in their order."""
+    """Returns the keys of the global batch of each step, joined over the ranks in their order."""
     ranks = [
         {line["step"]: line["keys"] for line in map(json.loads, path.read_text().splitlines())}
         for path in sorted(out.glob("keys-*.jsonl"))
@@ -57,22 +57,28 @@ def main() -> None:
         epochs = [
             [key for step in range(e * per_epoch + 1, (e + 1) * per_epoch + 1) for key in whole[step]] for e in range(3)
         ]
-        twice = sum(len(keys) - len(set(keys)) for keys in epochs)
+        num_repeated = sum(len(keys) - len(set(keys)) for keys in epochs)
         left_out = [1200 - len(keys) for keys in epochs]
-        others = len({frozenset(keys) for keys in epochs})
+        num_different = len({frozenset(keys) for keys in epochs})
         listed = run("train", "keys", "digits", "--data", clone, "--step", 30, "--set", *SETTINGS).split()[2:]
         lines = [
             f"1,200 real digits in 9 or 10 shards, global batch {BATCH}, {EPOCHS} epochs of {per_epoch} batches.",
             "",
-            f"- killed (SIGKILL) after step {killed_at} of {len(whole)} and resumed: same batches "
+            f"- killed (SIGKILL) after step {killed_at} of {len(whole)} and resumed, same batches: "
             f"**{batches(resumed) == whole}**",
-            f"- two gloo processes under torchrun: same batches **{batches(two) == whole}**",
-            f"- keys that came twice in an epoch: **{twice}**; left out per epoch: **{left_out}**, fewer than {BATCH}; "
-            f"different sets left out: {others} of {EPOCHS}",
+            f"- two gloo processes under torchrun, same batches: **{batches(two) == whole}**",
+            f"- keys that occurred twice in an epoch: **{num_repeated}**",
+            f"- keys left out per epoch (fewer than {BATCH}): **{left_out}**; "
+            f"different sets left out: {num_different} of {EPOCHS}",
             f"- `fakeit-train keys --step 30` prints the run's 31st batch: **{listed == whole[31]}**",
         ]
-        record("order", "One sequence of global batches", lines)
-        assert batches(resumed) == whole == batches(two) and not twice and max(left_out) < BATCH and listed == whole[31]
+        record("order", "The same global batches after a resume and over two processes", lines)
+        assert (
+            batches(resumed) == whole == batches(two)
+            and not num_repeated
+            and max(left_out) < BATCH
+            and listed == whole[31]
+        )
         assert killed_at % per_epoch
 
 

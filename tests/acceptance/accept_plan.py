@@ -1,4 +1,4 @@
-"""65 million planned images: first, last and any sample in seconds, with equal and with unequal class counts.
+"""Times `plan` for 65 million images: first, last and random samples, with equal and unequal class counts.
 
 python tests/acceptance/accept_plan.py
 """
@@ -22,7 +22,7 @@ REPEATS = 5
 
 
 def call(*options: object) -> tuple[float, float, str]:
-    """Seconds, peak MB and output of one `plan` in a fresh process, imports included."""
+    """Runs `plan` in a fresh process; returns its seconds (imports included), peak MB and output."""
     before = time.perf_counter()
     child = subprocess.Popen(command("build", "plan", RECIPE, *options), stdout=subprocess.PIPE, text=True, cwd=ROOT)
     output = child.stdout.read() if child.stdout else ""
@@ -42,10 +42,10 @@ def main() -> None:
         for title, options in (("equal", ()), ("732 to 1300", ("--counts", counts))):
             head = call("--scale", 50, *options, "--limit", 1)[2].splitlines()[0]
             total = int(head.split(": ")[1].split(" ")[0].replace(",", ""))
-            wheres = [0, total - 1, *(rng.randrange(total) for _ in range(8))]
-            runs = [call("--scale", 50, *options, "--at", *wheres) for _ in range(REPEATS)]
+            positions = [0, total - 1, *(rng.randrange(total) for _ in range(8))]
+            runs = [call("--scale", 50, *options, "--at", *positions) for _ in range(REPEATS)]
             assert len({run[2] for run in runs}) == 1
-            assert len(runs[0][2].splitlines()) == 1 + len(wheres)
+            assert len(runs[0][2].splitlines()) == 1 + len(positions)
             seconds, megabytes = [run[0] for run in runs], [run[1] for run in runs]
             rows.append(
                 f"| {title} | {total:,} | {statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}) | "
@@ -53,14 +53,14 @@ def main() -> None:
             )
             assert max(seconds) < 5 and max(megabytes) < 400, rows
     lines = [
-        f"`plan {RECIPE} --scale 50 --at 0 LAST …` (ten places, eight of them drawn at random),",
-        f"{REPEATS} fresh processes each.",
+        f"`plan {RECIPE} --scale 50 --at 0 LAST …` (ten positions, eight of them random),",
+        f"{REPEATS} fresh processes per row.",
         "",
-        "| class counts | images | seconds, imports included: median (range) | peak MB |",
+        "| images per class in the 1x clone | images | seconds, imports included: median (range) | peak MB |",
         "|---|---|---|---|",
         *rows,
     ]
-    record("plan", "Any of 65 million planned samples", lines)
+    record("plan", "Looking up any of 65 million planned samples", lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Test-time preprocessing beside torchvision's, to the pixel, at 60 sizes; and features of its ResNet50, to the bit.
+"""Compares test-time preprocessing with torchvision's: every pixel at 60 sizes, and every bit of ResNet50 features.
 
 python -m tests.acceptance.accept_preprocessing        # half a minute
 """
@@ -25,14 +25,14 @@ LONG = [(1000, 240), (240, 1000), (333, 80), (2000, 31)]
 
 
 def difference(size: tuple[int, int]) -> int:
-    """The largest difference in gray levels at an input size of 224."""
+    """Returns the largest difference from torchvision in gray levels, at an input size of 224."""
     pixels = photograph(*size)
     expected = np.asarray(reference(224)(Image.fromarray(pixels)), dtype=int)
     return int(np.abs(center_crop(pixels, 224) - expected).max())
 
 
 def num_different_features() -> tuple[int, int]:
-    """Values of features that are not plain torchvision's, and all values."""
+    """Returns the number of feature values that differ from plain torchvision's, and the number of all values."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = photographs(folder / "images")
@@ -53,21 +53,21 @@ def num_different_features() -> tuple[int, int]:
 
 
 def main() -> None:
-    sizes = sorted({turned for size in SIZES for turned in (size, size[::-1])})
+    sizes = sorted({oriented for size in SIZES for oriented in (size, size[::-1])})
     found = {size: difference(size) for size in sizes}
     lines = [
-        "Largest difference from torchvision's Resize(224, BICUBIC) and CenterCrop(224) on a photograph, in gray levels,",
-        f"at {len(sizes)} sizes (width x height): {max(found.values())} at worst.",
+        "Largest difference from torchvision's Resize(224, BICUBIC) and CenterCrop(224) on a photograph, in gray",
+        f"levels, at {len(sizes)} sizes (width x height): at most {max(found.values())}.",
         "",
         ", ".join(f"{width}x{height}: {value}" for (width, height), value in found.items()),
         "",
-        "Above an aspect of 4:1, where only the middle is resized: "
+        "Above an aspect ratio of 4:1, where only the middle is resized: "
         + ", ".join(f"{width}x{height}: {difference((width, height))}" for width, height in LONG),
         "",
-        "Features of a torchvision ResNet50 (random weights, seed 0) on eight photographs that scikit-image and scikit-learn "
-        "ship: {} of {:,} values differ from plain torchvision's.".format(*num_different_features()),
+        "Features of a torchvision ResNet50 (random weights, seed 0) on eight photographs of scikit-image and "
+        "scikit-learn: {} of {:,} values differ from plain torchvision's.".format(*num_different_features()),
     ]
-    record("preprocessing", "Test-time preprocessing beside torchvision's", lines)
+    record("preprocessing", "Test-time preprocessing compared with torchvision's", lines)
 
 
 if __name__ == "__main__":

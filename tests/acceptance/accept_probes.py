@@ -1,10 +1,13 @@
-"""Probes against plain ones: the last fit with the same C is scikit-learn's, and whole searches end as well.
+"""Compares probes with plain ones: final fits with scikit-learn's at the same C, and the scores of whole searches.
 
-python tests/acceptance/accept_probes.py [NUM_SEEDS]        # some 6 minutes on two cores for ten seeds
+python tests/acceptance/accept_probes.py [NUM_SEEDS]        # about 6 minutes on two cores for ten seeds
 
-Three sets of features, each with 5,000 rows to test on: crops of photographs through a ResNet18 with random weights (the class
-is the photograph), drawn features (a mixture through a ReLU), and the pixels of noisy digits. The plain search makes every fit
-by scikit-learn alone or a loop written apart, with the same sampler and seeds.
+There are three sets of features, each with 5,000 test rows:
+- features of a ResNet18 with random weights for crops of photographs, where the class is the photograph;
+- random features, a mixture through a ReLU;
+- the pixels of noisy digits.
+
+The plain search fits by scikit-learn alone or by an independent loop, with the same sampler and seeds.
 """
 
 import math
@@ -32,13 +35,13 @@ from tests.acceptance.record import record
 
 NUM_TRIALS = 30
 SIZES = (640, 160, 5000)
-"""Of train, val and test."""
+"""Number of rows in train, val and test."""
 SOME_C = (1e-4, 1e-2, 1.0, 1e2, 1e5)
 T_95 = {2: 12.71, 3: 4.303, 5: 2.776, 10: 2.262}
-"""Student's t for the 95 % interval of a mean over so many seeds."""
+"""Student's t for the 95 % confidence interval of a mean, by the number of seeds."""
 
 
-def _parts(features: NDArray[Any], labels: NDArray[Any]) -> ProbeData:
+def _split(features: NDArray[Any], labels: NDArray[Any]) -> ProbeData:
     first, second = SIZES[0], SIZES[0] + SIZES[1]
     cuts = (slice(first), slice(first, second), slice(second, second + SIZES[2]))
     return ProbeData(*((features[cut].astype(np.float32), labels[cut].astype(np.int64)) for cut in cuts))
@@ -68,7 +71,7 @@ def crops() -> ProbeData:
             network(torch.from_numpy(some).permute(0, 3, 1, 2).float() / 127.5 - 1)
             for some in np.array_split(pixels, 60)
         ]
-    return _parts(torch.cat(found).numpy(), labels)
+    return _split(torch.cat(found).numpy(), labels)
 
 
 def mixture() -> ProbeData:
@@ -76,7 +79,7 @@ def mixture() -> ProbeData:
     centers, mixing = draw.normal(size=(20, 32)), draw.normal(size=(32, 256)) / 32**0.5
     labels = draw.permutation(np.arange(sum(SIZES)) % 20)
     latent = centers[labels] + 1.6 * draw.normal(size=(len(labels), 32))
-    return _parts(np.maximum(0.5 * latent @ mixing + 0.1 * draw.normal(size=(len(labels), 256)) - 0.2, 0), labels)
+    return _split(np.maximum(0.5 * latent @ mixing + 0.1 * draw.normal(size=(len(labels), 256)) - 0.2, 0), labels)
 
 
 def digits() -> ProbeData:
@@ -84,7 +87,7 @@ def digits() -> ProbeData:
 
     found, draw = load_digits(), np.random.default_rng(2)
     rows = draw.integers(0, len(found.data), sum(SIZES))
-    return _parts(found.data[rows] / 16 + 0.25 * draw.normal(size=(len(rows), 64)), found.target[rows])
+    return _split(found.data[rows] / 16 + 0.25 * draw.normal(size=(len(rows), 64)), found.target[rows])
 
 
 SETS: dict[str, Callable[[], ProbeData]] = {"crops of photographs": crops, "mixture": mixture, "noisy digits": digits}
@@ -100,9 +103,9 @@ def plain_logistic_regression(
 
 
 def plain_sgd(train: LabeledFeatures, requested: NDArray[Any], parameters: Parameters, seed: int) -> Labels:
-    """The paper's authors' schedule, written apart: 100 epochs, the rate of epoch e set by that of e - 1.
+    """Fits by an independent loop with the schedule of the paper's authors: 100 epochs; epoch e uses the rate of e - 1.
 
-    It begins at our weights and takes our batches, so that what differs is how the search goes.
+    It starts from our initial weights and uses our batches, so only the search can differ.
     """
     torch.manual_seed(seed)
     features, labels = torch.nn.functional.normalize(torch.from_numpy(train[0])), torch.from_numpy(train[1])
@@ -119,8 +122,8 @@ def plain_sgd(train: LabeledFeatures, requested: NDArray[Any], parameters: Param
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        for group in optimizer.param_groups:
-            group["lr"] = parameters["learning_rate"] * 0.5 * (1 + math.cos(math.pi * epoch / 100))
+        for settings in optimizer.param_groups:
+            settings["lr"] = parameters["learning_rate"] * 0.5 * (1 + math.cos(math.pi * epoch / 100))
     with torch.inference_mode():
         return layer(torch.nn.functional.normalize(torch.from_numpy(requested))).argmax(1).numpy()
 
@@ -137,7 +140,7 @@ def data_of(name: str) -> ProbeData:
 
 
 def both(job: tuple[str, str, int]) -> tuple[float, float]:
-    """Top-1 on the test part of our search and of the plain one."""
+    """Returns top-1 on the test split for our search and for the plain one."""
     torch.set_num_threads(1)
     name, probe, seed = job
     data, (module, fit) = data_of(name), PROBES[probe]
@@ -153,7 +156,7 @@ def both(job: tuple[str, str, int]) -> tuple[float, float]:
 
 
 def num_different(name: str) -> int:
-    """Predictions of the last fit that are not plain scikit-learn's, over some C."""
+    """Counts predictions of the final fit that differ from plain scikit-learn's, over several C."""
     data = data_of(name)
     final = logistic_regression.open_final(data, seed=0)
     found = [final({"C": c}) != plain_logistic_regression(data.both, data.test[0], {"C": c}, 0) for c in SOME_C]
@@ -162,12 +165,12 @@ def num_different(name: str) -> int:
 
 def main(num_seeds: int) -> None:
     lines = [
-        f"{SIZES[0]} + {SIZES[1]} rows to fit on, {SIZES[2]:,} to test on; {NUM_TRIALS} trials, {num_seeds} seeds.",
+        f"{SIZES[0]} + {SIZES[1]} rows to fit on, {SIZES[2]:,} rows to test on; {NUM_TRIALS} trials, {num_seeds} seeds.",
         "",
-        f"Predictions of the last fit that differ from plain scikit-learn's, of {len(SOME_C) * SIZES[2]:,} at {len(SOME_C)} C: "
-        + ", ".join(f"{num_different(name)} ({name})" for name in SETS),
+        f"Predictions of the final fit that differ from plain scikit-learn's, of {len(SOME_C) * SIZES[2]:,} at "
+        f"{len(SOME_C)} values of C: " + ", ".join(f"{num_different(name)} ({name})" for name in SETS),
         "",
-        "| probe | features | top-1, ours | top-1, plain | difference, 95 % interval | largest |",
+        "| probe | features | top-1, ours | top-1, plain | difference (95 % interval) | largest difference |",
         "|---|---|---|---|---|---|",
     ]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -184,7 +187,7 @@ def main(num_seeds: int) -> None:
                     f"{max(differences, key=abs):+.2f} |"
                 )
                 print(lines[-1], flush=True)
-    record("probes-plain", "Probes against plain ones", lines)
+    record("probes-plain", "Probes compared with plain ones", lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`kill -9` at 10 random moments of a training run in two processes, resumed each time: the weights of the run without.
+"""Kills a training run in two processes (SIGKILL) ten times and resumes it: the weights equal an uninterrupted run's.
 
 python tests/acceptance/accept_resume.py
 """
@@ -25,7 +25,7 @@ NUM_KILLS = 10
 EPOCHS, BATCH = 12, 56
 SETTINGS = (f"num_epochs={EPOCHS}", f"data.batch_size={BATCH}", "log_keys=true", "checkpoint_every=5", "log_every=1")
 TOLERANCE = 1e-6
-"""Of any weight; sums over two processes are always taken in the same order, so none is expected."""
+"""Largest allowed difference of any weight. Sums over two processes have a fixed order, so 0 is expected."""
 
 
 def start(data: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -46,7 +46,7 @@ def start(data: Path, out: Path) -> subprocess.Popen[bytes]:
 
 
 def batches(out: Path) -> list[list[str]]:
-    """Keys of the global batches: the ranks' parts in their order."""
+    """Returns the keys of the global batches, joined over the ranks in their order."""
     ranks = [
         {line["step"]: line["keys"] for line in map(json.loads, path.read_text().splitlines())}
         for path in sorted(out.glob("keys-*.jsonl"))
@@ -64,11 +64,12 @@ def saved_step(out: Path) -> int:
 
 
 def kill_at(data: Path, out: Path, delay: float, *, from_start: bool) -> bool:
-    """Kills the whole process group `delay` seconds after the start, or after its first step; whether it was going on."""
+    """Kills the process group `delay` seconds after the start or the first step; returns whether it was running."""
     process, before = start(data, out), num_lines(out)
     while not from_start and process.poll() is None and num_lines(out) <= before:
         time.sleep(0.02)
-        before = min(before, num_lines(out))  # lines of steps that are taken again are dropped first
+        # A resumed run first drops the lines of the steps that it repeats.
+        before = min(before, num_lines(out))
     try:
         process.wait(delay)
         return False
@@ -101,9 +102,9 @@ def main() -> None:
             before, from_start = saved_step(killed), len(rows) % 5 == 4
             delay = dice.uniform(0, 12 if from_start else 2.5)
             assert kill_at(data, killed, delay, from_start=from_start), (
-                "it ended before the last kill; give it more epochs"
+                "the run ended before the last kill; increase EPOCHS"
             )
-            assert saved_step(killed) < len(losses(whole)), "it was finished before the last kill; give it more epochs"
+            assert saved_step(killed) < len(losses(whole)), "the run ended before the last kill; increase EPOCHS"
             since = "the start" if from_start else "its first step"
             rows.append(f"| {len(rows) + 1} | {delay:.1f} s after {since} | {before} | {saved_step(killed)} |")
             print(rows[-1], flush=True)
@@ -115,19 +116,19 @@ def main() -> None:
             Counter(key for batch in seen[e * per_epoch : (e + 1) * per_epoch] for key in batch) for e in range(EPOCHS)
         ]
         left_out = [frozenset(clone_keys(data)) - set(epoch) for epoch in epochs]
-        record("resume", "Two processes, killed and resumed", [
-            f"`digits` on {num_samples:,} images, batches of {BATCH}, {EPOCHS} epochs, two gloo processes; SIGKILL to the",
-            f"whole process group at {NUM_KILLS} random moments, the same command again each time. Checkpoints every five",
-            "steps.",
+        record("resume", "Training in two processes, killed and resumed", [
+            f"`digits` on {num_samples:,} images, batches of {BATCH}, {EPOCHS} epochs, two gloo processes. SIGKILL goes to the",
+            f"whole process group at {NUM_KILLS} random moments, and the same command runs again each time. Checkpoints are",
+            "written every five steps.",
             "",
             f"- largest difference of any weight from the uninterrupted run's: **{difference:.3g}** (bound {TOLERANCE:g})",
             f"- losses of all {len(losses(whole))} steps equal: **{losses(killed) == losses(whole)}**",
             f"- global batches equal: **{seen == batches(whole)}**",
-            f"- most often that a key came in an epoch: **{max(max(epoch.values()) for epoch in epochs)}**",
-            f"- left out of each epoch: {', '.join(str(len(keys)) for keys in left_out)} (fewer than {BATCH}); "
+            f"- largest number of times that a key occurs in an epoch: **{max(max(epoch.values()) for epoch in epochs)}**",
+            f"- keys left out of each epoch: {', '.join(str(len(keys)) for keys in left_out)} (fewer than {BATCH}); "
             f"different sets: **{len(set(left_out))} of {EPOCHS}**",
             "",
-            "| kill | when | last checkpoint before the start | at the kill |",
+            "| kill | time of the kill | last checkpoint at the start | last checkpoint at the kill |",
             "|---|---|---|---|",
             *rows,
         ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""The same digits clone by every runner, and through every fault: all files identical. Overheads of workers and of Ray.
+"""Makes the same digits clone with every runner and through every fault: all files are identical. Measures overheads.
 
 python tests/acceptance/accept_scale.py [FOLDER]     # about 20 minutes
 """
@@ -37,7 +37,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED":
 
 
 def start(out: object, *options: object, **environment: str) -> "subprocess.Popen[str]":
-    """Starts `make`, in the directory PWD where that is given."""
+    """Starts `make`, in the directory of the argument PWD if there is one."""
     return subprocess.Popen(
         command("build", "make", RECIPE, out, *OPTIONS, *options),
         text=True,
@@ -69,7 +69,7 @@ def wait_for(out: Path, num_shards: int, process: "subprocess.Popen[str]") -> No
 
 
 class Cluster:
-    """Nodes of one core each, every one a process tree of its own."""
+    """A Ray cluster of nodes with one core each; each node is a process tree of its own."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -88,7 +88,7 @@ class Cluster:
         self.nodes.append(self._start("--address", self.address))
 
     def lose(self, number: int) -> None:
-        """As a spot machine is lost: nothing of it says good-bye."""
+        """Kills a node without a warning, as a spot machine is lost."""
         os.killpg(self.nodes[number].pid, signal.SIGKILL)
 
     def end(self) -> None:
@@ -129,7 +129,7 @@ def local(workers: int) -> Callable[[Path], str]:
 
 
 def array(out: Path) -> str:
-    """Three tasks of a Slurm array at once."""
+    """Runs three tasks of a Slurm array at the same time."""
     tasks = [
         start(
             out,
@@ -150,14 +150,14 @@ def on_ray(out: Path) -> str:
 
 
 def on_ray_from_elsewhere(out: Path) -> str:
-    """A relative OUT: the nodes' working directories are others than the driver's."""
+    """Uses a relative OUT while the nodes have other working directories than the driver."""
     with ray_cluster(2) as cluster:
         finish(start(out.name, "--runner", "ray", "--address", cluster.address, PWD=str(out.parent)))
-    return "a relative OUT, from another directory than the nodes'"
+    return "OUT is relative, and the nodes have another working directory"
 
 
 def printed_script(out: Path) -> str:
-    """The script of a relative OUT, run by bash from the root directory, one task after the other."""
+    """Runs the printed script for a relative OUT by bash from the root directory, one task after the other."""
     shims = out.parent / "bin"
     shims.mkdir(exist_ok=True)
     (shims / "srun").write_text('#!/bin/bash\nexec "$@"\n')
@@ -171,14 +171,14 @@ def printed_script(out: Path) -> str:
             env={**ENVIRONMENT, "PATH": f"{shims}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": str(index),
                  "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "1"},
         )  # fmt: skip
-    return "a relative OUT and the model's revision in the script, which ran from /"
+    return "OUT is relative; the script names the model's revision and runs from /"
 
 
 # --- faults ---
 
 
 def killed_workers(out: Path) -> str:
-    """A worker killed every four seconds, at most twelve times."""
+    """Kills a worker every four seconds, at most twelve times."""
     process, kills = start(out, "--workers", 2), 0
     while process.poll() is None:
         time.sleep(4)
@@ -193,7 +193,7 @@ def killed_workers(out: Path) -> str:
 
 
 def start_on_ray(out: Path, cluster: Cluster) -> "subprocess.Popen[str]":
-    """A run that has made four shards."""
+    """Starts a run and returns it once it has made four shards."""
     process = start(out, "--runner", "ray", "--address", cluster.address)
     wait_for(out, 4, process)
     return process
@@ -223,11 +223,11 @@ def two_runs(out: Path) -> str:
     runs = [start(out, "--workers", 1) for _ in range(2)]
     for one in runs:
         assert "digest" in finish(one)
-    return "two whole runs at once"
+    return "two complete runs at the same time"
 
 
 class S3:
-    """An S3 server that counts its requests, of which a share fails."""
+    """An S3 server that counts its requests and lets a share of them fail."""
 
     def __init__(self, share_failing: float) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
@@ -253,7 +253,10 @@ class S3:
 
 
 def serve_s3(share_failing: float, bucket: str) -> tuple[S3, dict[str, str]]:
-    """A server with an empty bucket, and the environment in which it is reached. Servers of one process share their buckets."""
+    """Starts a server with an empty bucket; returns it and the environment that reaches it.
+
+    Servers of one process share their buckets.
+    """
     import logging
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -282,11 +285,11 @@ def on_s3(out: Path) -> str:
     finish(start("s3://clones/x", "--workers", 1, **settings))
     counts = sorted(server.counts.items())
     fetch("s3://clones/x", out)
-    return "requests a shard: " + ", ".join(f"{count / NUM_SHARDS:.1f} {kind}" for kind, count in counts)
+    return "requests per shard: " + ", ".join(f"{count / NUM_SHARDS:.1f} {kind}" for kind, count in counts)
 
 
 def on_faulty_s3(out: Path) -> str:
-    """Two runs at once, of which one begins later; the clone is fetched to `out`."""
+    """Starts a run and, ten seconds later, a second one; then downloads the clone to `out`."""
     server, settings = serve_s3(0.05, "faulty")
     first = start("s3://faulty/x", "--workers", 1, **settings)
     time.sleep(10)
@@ -294,14 +297,14 @@ def on_faulty_s3(out: Path) -> str:
     for one in (first, second):
         finish(one)
     fetch("s3://faulty/x", out)
-    return f"two runs at once, {server.num_failed} of {server.counts.total()} requests failed"
+    return f"two runs at the same time, {server.num_failed} of {server.counts.total()} requests failed"
 
 
 # --- overheads ---
 
 
 def rate(out: Path, *options: object, **environment: str) -> float:
-    """Images a second from the first shard that is finished to the last: start-up is left out."""
+    """Returns images per second from the first finished shard to the last one, so without start-up."""
     shutil.rmtree(out, ignore_errors=True)
     finish(start(out, "--shards", f"0:{NUM_SHARDS}", *options, **environment))
     times = sorted(path.stat().st_mtime for path in (out / "_making").rglob("train-*.parquet"))
@@ -318,13 +321,15 @@ def overheads(work: Path) -> list[str]:
     scaling = [b / a for a, b in zip(one, two, strict=True)]
     slower = [b / a for a, b in zip(two, ray, strict=True)]
 
-    def message(values: list[float]) -> str:
+    def summary(values: list[float]) -> str:
         return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
     return [
-        f"- two workers, of one worker's images a second (one thread each): **{message(scaling)}**",
-        f"- two actors of Ray on two nodes, of two local workers' images a second: **{message(slower)}**",
-        f"- images a second of one, two and Ray's two: {message(one)}, {message(two)}, {message(ray)}; {NUM_ROUNDS} rounds in turn",
+        f"- images/s of two workers / one worker (one thread each): **{summary(scaling)}**",
+        f"- images/s of two Ray actors on two nodes / two local workers: **{summary(slower)}**",
+        f"- images/s of one worker: {summary(one)}; of two workers: {summary(two)}; of two Ray actors: {summary(ray)}",
+        "",
+        f"Median (range) over {NUM_ROUNDS} rounds, in turns.",
     ]
 
 
@@ -335,14 +340,14 @@ def main(work: Path) -> None:
         ("local, 1 worker", local(1)),
         ("local, 2 workers", local(2)),
         ("local, 3 workers", local(3)),
-        ("Slurm array of 3 tasks at once", array),
+        ("Slurm array of 3 tasks", array),
         ("Ray, 2 nodes", on_ray),
         ("Ray from another directory", on_ray_from_elsewhere),
         ("the printed script from another directory", printed_script),
         ("a worker killed every four seconds", killed_workers),
-        ("a Ray node lost, one added", lost_node),
+        ("a Ray node lost, another added", lost_node),
         ("the Ray driver killed, started again", killed_driver),
-        ("two whole runs at once", two_runs),
+        ("two complete runs", two_runs),
         ("s3, one worker", on_s3),
         ("s3, 5 % failed requests", on_faulty_s3),
     ]
@@ -352,17 +357,17 @@ def main(work: Path) -> None:
         found = digests(out)
         expected = expected or found
         same = found == expected
-        what = "" if "digest" in message or "this part" in message else message
+        what = "" if "digest" in message or "this task's shards" in message else message
         rows.append(f"| {name} | {what} | {len(found)} | {'identical' if same else 'DIFFERS'} |")
         print(rows[-1], f"{time.perf_counter() - begin:.0f} s", flush=True)
         assert same, sorted(set(found.items()) ^ set(expected.items()))[:6]
         if name != cases[0][0]:
             shutil.rmtree(out)
-    record("scale-runners", "The same clone by every runner and through every fault", [
-        f"`make {RECIPE} {' '.join(map(str, OPTIONS))}`: {NUM_IMAGES} images, {NUM_SHARDS} shards;",
-        "sha256 of every file against one local worker's.",
+    record("scale-runners", "The same clone with every runner and through every fault", [
+        f"`make {RECIPE} {' '.join(map(str, OPTIONS))}`: {NUM_IMAGES} images, {NUM_SHARDS} shards.",
+        "The sha256 of every file is compared with the clone of one local worker.",
         "",
-        "| run | what happened | files | |",
+        "| run | what happened | files | compared with one worker |",
         "|---|---|---|---|",
         *rows,
         "",

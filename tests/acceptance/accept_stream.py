@@ -1,4 +1,4 @@
-"""Streaming a remote clone: through faults, and by four processes of two loader workers each that share a cache.
+"""Streams a remote clone through faults, and by four processes with two loader workers each that share a cache.
 
 python tests/acceptance/accept_stream.py
 """
@@ -19,11 +19,11 @@ from tests.noise import write_noise_clone
 
 NUM_SHARDS, NUM_RANKS, NUM_WORKERS, BATCH_SIZE = 50, 4, 2, 40
 CORRUPTED = 17
-"""Which request for a shard gets wrong bytes."""
+"""Number of the shard request whose answer is corrupted."""
 
 
 def stream(url: str, cache: Path, max_bytes: int, num_ranks: int) -> tuple[list[str], int]:
-    """The lines of all ranks, and the most bytes that the cache held at any look."""
+    """Runs all ranks; returns their lines, and the most bytes that the cache held when it was polled."""
     fixed = [sys.executable, "-m", "tests.acceptance.streaming", url, str(cache), str(max_bytes)]
     ranks = [
         subprocess.Popen(
@@ -49,17 +49,17 @@ def main() -> None:
         rows = [row for shard in range(NUM_SHARDS) for row in local.metadata(shard, ["key", "sha256"]).to_pylist()]
         expected = sorted(f"{row['key']} {row['sha256']}" for row in rows)
         lines = [
-            f"{len(local):,} samples in {NUM_SHARDS} shards, {manifest.num_bytes:,} bytes, over HTTP on 127.0.0.1; the loader,",
-            "the order and the prefetcher of training, each sample's bytes hashed in the place of its crops.",
+            f"{len(local):,} samples in {NUM_SHARDS} shards, {manifest.num_bytes:,} bytes, over HTTP on 127.0.0.1.",
+            "The loader, the order and the prefetcher are those of training; images are hashed, not cropped.",
             "",
-            "| | | asked |",
+            "| | measured | required |",
             "|---|---|---|",
         ]
         ok = []
         with running(FileServer(clone)) as server:
             choose, count = failing(0.05, seed=1), iter(range(10**6))
             num_faults: list[str] = []
-            corrupted = "; one download corrupted besides"
+            corrupted = "; in addition one corrupted download"
 
             def faults(method: str, path: str) -> Fault | None:
                 if method == "GET" and path.endswith(".tar") and next(count) == CORRUPTED:
@@ -78,11 +78,11 @@ def main() -> None:
                 lines += [
                     f"| {name}: requests that failed (status, or connection dropped){corrupted} | "
                     f"{len(num_faults)} of {num_requests} | 5 % |",
-                    f"| samples with their bytes right, each exactly once | {len(set(got) & set(expected))} of "
+                    f"| samples with correct bytes, each exactly once | {len(set(got) & set(expected))} of "
                     f"{len(expected)}, {len(got) - len(set(got))} twice | all, once |",
                 ]
                 corrupted = ""
-        for name, share, bound in (("above the clone's size", 1.1, 1), ("a quarter of it", 0.25, 0)):
+        for name, share, bound in (("larger than the clone", 1.1, 1), ("a quarter of the clone", 0.25, 0)):
             with running(FileServer(clone)) as server:
                 max_bytes = int(share * manifest.num_bytes)
                 got, most = stream(server.url, Path(folder) / f"shared-{share}", max_bytes, NUM_RANKS)
@@ -90,14 +90,14 @@ def main() -> None:
                 gets = [server.traffic.requests[f"GET /{shard.name}"] for shard in manifest.shards]
                 ok += [sorted(got) == expected, most <= max_bytes, not bound or set(gets) == {1}]
                 lines += [
-                    f"| {NUM_RANKS} × {NUM_WORKERS}, cache {name}: samples right, each once | "
+                    f"| {NUM_RANKS} × {NUM_WORKERS}, cache {name}: correct samples, each once | "
                     f"{len(set(got) & set(expected))} of {len(expected)} | all |",
-                    f"| requests for a shard, least to most | {min(gets)} to {max(gets)} | {'1' if bound else 'reported'} |",
+                    f"| requests per shard, range | {min(gets)} to {max(gets)} | {'1' if bound else 'reported'} |",
                     f"| bytes downloaded / bytes of the clone | {sum(sent.values()) / manifest.num_bytes:.2f} | "
                     f"{'1' if bound else 'reported'} |",
-                    f"| most that the cache held / its bound | {most / max_bytes:.2f} | at most 1 |",
+                    f"| largest size of the cache / its bound | {most / max_bytes:.2f} | at most 1 |",
                 ]
-    record("stream-faults", "Streaming through faults, and through a shared cache", lines)
+    record("stream-faults", "Streaming through faults and through a shared cache", lines)
     raise SystemExit(0 if all(ok) else 1)
 
 

@@ -1,7 +1,7 @@
-"""200 faults of 24 kinds at random places of small clones: `verify --deep` finds each, and none on intact clones.
+"""Plants 200 faults of 24 kinds in small clones: `verify --deep` finds each of them, and none in intact clones.
 
-Faults inside a shard are forged: checksums, totals, timm's index and the card are brought up to date afterwards, so that
-only the fault itself is left to be found.
+After a fault inside a shard, checksums, totals, timm's index and the card are updated, so that only the fault itself
+can be found.
 
 python tests/acceptance/accept_verify.py
 """
@@ -39,8 +39,8 @@ Members = list[tuple[str, bytes]]
 
 
 @dataclass
-class Place:
-    """A clone to be damaged, and where."""
+class Target:
+    """A clone to be damaged, with the shard and the sample that were chosen for it."""
 
     root: Path
     rng: random.Random
@@ -67,7 +67,7 @@ class Place:
         self.forge()
 
     def forge(self, **changes: object) -> None:
-        """Makes manifest, index and card agree with the shard as it is now."""
+        """Updates manifest, index and card to the current content of the shard."""
         content = self.shard.read_bytes()
         facts = {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **changes}
         shards = list(self.manifest.shards)
@@ -78,10 +78,10 @@ class Place:
         (self.root / "README.md").write_text(clone_card(open_storage(self.root), manifest).decode())
 
     def change(self, member: int, edit: Callable[[bytes], bytes]) -> None:
-        """Edits the cls (0), picture (1) or json (2) of the chosen sample."""
+        """Edits the cls (0), image (1) or json (2) of the chosen sample."""
         members = list(self.members)
-        where = 3 * self.row + member
-        members[where] = (members[where][0], edit(members[where][1]))
+        number = 3 * self.row + member
+        members[number] = (members[number][0], edit(members[number][1]))
         self.write(members)
 
     def set_fields(self, **fields: object) -> None:
@@ -92,7 +92,7 @@ class Place:
         return found
 
     def swap_image(self, edit: Callable[[bytes], bytes]) -> None:
-        """Another picture whose sha256 the json gives rightly."""
+        """Replaces the image and puts its sha256 into the json."""
         image = edit(self.members[3 * self.row + 1][1])
         fields = {**self.fields(), "sha256": hashlib.sha256(image).hexdigest()}
         name = self.members[3 * self.row + 1][0]
@@ -102,33 +102,33 @@ class Place:
 
 
 Expected = tuple[str, str, str]
-"""Shard or file, key ("" for any), and words of the fault that has to be found."""
+"""Shard or file, key ("" for any), and words of the fault that `verify` must report."""
 
 
-def missing_shard(p: Place) -> Expected:
+def missing_shard(p: Target) -> Expected:
     p.shard.unlink()
     return p.entry.name, "", "missing"
 
 
-def extra_shard(p: Place) -> Expected:
+def extra_shard(p: Target) -> Expected:
     other = p.shard.with_name(f"train-{p.rng.randrange(100, 999999):06d}.tar")
     shutil.copy(p.shard, other)
     return f"data/000/{other.name}", "", "extra"
 
 
-def renamed_shard(p: Place) -> Expected:
+def renamed_shard(p: Target) -> Expected:
     p.shard.rename(p.shard.with_name(f"train-{p.rng.randrange(100, 999999):06d}.tar"))
     return p.entry.name, "", "missing"
 
 
-def changed_byte(p: Place) -> Expected:
+def changed_byte(p: Target) -> Expected:
     content = bytearray(p.shard.read_bytes())
     content[p.rng.randrange(len(content))] ^= 1 << p.rng.randrange(8)
     p.shard.write_bytes(content)
     return p.entry.name, "", "sha256 is"
 
 
-def cut_in_a_member(p: Place) -> Expected:
+def cut_in_a_member(p: Target) -> Expected:
     with tarfile.open(p.shard) as tar:
         member = p.rng.choice([m for m in tar if m.size > 1])
     p.shard.write_bytes(p.shard.read_bytes()[: member.offset_data + p.rng.randrange(1, member.size)])
@@ -136,7 +136,7 @@ def cut_in_a_member(p: Place) -> Expected:
     return p.entry.name, "", "cut"
 
 
-def cut_between_members(p: Place) -> Expected:
+def cut_between_members(p: Target) -> Expected:
     with tarfile.open(p.shard) as tar:
         member = p.rng.choice(list(tar)[1:])
     p.shard.write_bytes(p.shard.read_bytes()[: member.offset])
@@ -144,42 +144,42 @@ def cut_between_members(p: Place) -> Expected:
     return p.entry.name, "", "cut"
 
 
-def sample_left_out(p: Place) -> Expected:
+def sample_left_out(p: Target) -> Expected:
     p.write(p.members[: 3 * p.row] + p.members[3 * p.row + 3 :])
     p.forge(num_samples=p.entry.num_samples - 1)
     return p.entry.name, p.key, "the sample is missing"
 
 
-def wrong_count(p: Place) -> Expected:
+def wrong_count(p: Target) -> Expected:
     p.forge(num_samples=p.entry.num_samples + p.rng.choice([-1, 1, 7]))
     return p.entry.name, "", "clone.json says"
 
 
-def duplicated_key(p: Place) -> Expected:
+def duplicated_key(p: Target) -> Expected:
     sample, where = p.members[3 * p.row : 3 * p.row + 3], 3 * p.rng.randrange(len(p.members) // 3)
     p.write(p.members[:where] + sample + p.members[where:])
     return p.entry.name, p.key, "the key occurs twice"
 
 
-def dot_in_key(p: Place) -> Expected:
+def dot_in_key(p: Target) -> Expected:
     members = [(n.replace("_", ".", 1) if i // 3 == p.row else n, c) for i, (n, c) in enumerate(p.members)]
     p.write(members)
     return p.entry.name, p.key.replace("_", ".", 1), "the key has a dot"
 
 
-def other_key(p: Place) -> Expected:
+def other_key(p: Target) -> Expected:
     key = f"{p.key[:-4]}9999"
     p.write([(n.replace(p.key, key) if i // 3 == p.row else n, c) for i, (n, c) in enumerate(p.members)])
     return p.entry.name, key, "the recipe has no such sample"
 
 
-def other_label(p: Place) -> Expected:
+def other_label(p: Target) -> Expected:
     label = int(p.members[3 * p.row][1])
     p.change(0, lambda content: str(p.rng.choice([n for n in range(10) if n != label])).encode())
     return p.entry.name, p.key, "the label says"
 
 
-def other_json(p: Place) -> Expected:
+def other_json(p: Target) -> Expected:
     name, value = p.rng.choice(
         [
             ("prompt", "a cat"),
@@ -194,58 +194,58 @@ def other_json(p: Place) -> Expected:
     return p.entry.name, p.key, "says"
 
 
-def label_out_of_range(p: Place) -> Expected:
+def label_out_of_range(p: Target) -> Expected:
     p.change(0, lambda content: str(p.rng.choice([-1, 10, 99999])).encode())
     return p.entry.name, p.key, "out of range"
 
 
-def missing_field(p: Place) -> Expected:
+def missing_field(p: Target) -> Expected:
     name = p.rng.choice(list(p.fields()))
     p.change(2, lambda content: json.dumps({k: v for k, v in json.loads(content).items() if k != name}).encode())
     return p.entry.name, p.key, f"lacks the field '{name}'"
 
 
-def extra_field(p: Place) -> Expected:
+def extra_field(p: Target) -> Expected:
     p.set_fields(extra=1)
     return p.entry.name, p.key, "unknown field 'extra'"
 
 
-def null_field(p: Place) -> Expected:
+def null_field(p: Target) -> Expected:
     name = p.rng.choice(list(p.fields()))
     p.set_fields(**{name: None})
     return p.entry.name, p.key, f"'{name}' is None"
 
 
-def retyped_field(p: Place) -> Expected:
+def retyped_field(p: Target) -> Expected:
     name, value = p.rng.choice(list(p.fields().items()))
     p.set_fields(**{name: [value] if isinstance(value, str) else str(value)})
     return p.entry.name, p.key, f"json field '{name}' is"
 
 
-def undecodable_image(p: Place) -> Expected:
+def undecodable_image(p: Target) -> Expected:
     p.swap_image(lambda image: image[: p.rng.randrange(len(image) // 3, len(image) * 2 // 3)])
     return p.entry.name, p.key, "picture"
 
 
-def image_of_other_size(p: Place) -> Expected:
+def image_of_other_size(p: Target) -> Expected:
     image_format = p.manifest.image_format
     p.swap_image(lambda image: encode_image(decode_image(image)[: p.rng.randrange(8, 31)], image_format, 95))
     return p.entry.name, p.key, "its json says 32x32"
 
 
-def image_of_other_sha256(p: Place) -> Expected:
+def image_of_other_sha256(p: Target) -> Expected:
     image_format = p.manifest.image_format
     p.change(1, lambda image: encode_image(decode_image(image)[::-1].copy(), image_format, 95))
     return p.entry.name, p.key, "another sha256"
 
 
-def stale_index(p: Place) -> Expected:
+def stale_index(p: Target) -> Expected:
     path = p.root / "_info.json"
     path.write_text(path.read_text().replace(str(p.entry.num_samples), str(p.entry.num_samples + 1), 1))
     return "_info.json", "", "stale"
 
 
-def stale_card(p: Place) -> Expected:
+def stale_card(p: Target) -> Expected:
     path = p.root / "README.md"
     lines = path.read_text().splitlines(keepends=True)
     first = lines.index("dataset_info:\n") + 1
@@ -254,21 +254,21 @@ def stale_card(p: Place) -> Expected:
     return "README.md", "", "stale"
 
 
-def stale_parquet(p: Place) -> Expected:
+def stale_parquet(p: Target) -> Expected:
     path = p.root / "metadata/train-00000.parquet"
     file = pq.ParquetFile(path)
-    groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
-    column = p.rng.choice([n for n in groups[0].schema.names if n not in ("key", "shard")])
-    members = groups[p.number]
+    tables = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    column = p.rng.choice([n for n in tables[0].schema.names if n not in ("key", "shard")])
+    members = tables[p.number]
     values = members[column].to_pylist()
     old = values[p.row]
     values[p.row] = old + "x" if isinstance(old, str) else old + 1
-    where, field = members.schema.get_field_index(column), members.schema.field(column)
-    groups[p.number] = members.set_column(where, field, pa.array(values, field.type))
-    with pq.ParquetWriter(path, groups[0].schema) as writer:
-        for members in groups:
+    index, field = members.schema.get_field_index(column), members.schema.field(column)
+    tables[p.number] = members.set_column(index, field, pa.array(values, field.type))
+    with pq.ParquetWriter(path, tables[0].schema) as writer:
+        for members in tables:
             writer.write_table(members)
-    assert pc.any(pc.equal(groups[p.number]["key"], p.key)).as_py()
+    assert pc.any(pc.equal(tables[p.number]["key"], p.key)).as_py()
     return p.entry.name, p.key, "metadata"
 
 
@@ -281,9 +281,9 @@ KINDS = (
 
 
 def is_found(root: Path, expected: Expected) -> bool:
-    where, key, words = expected
+    name, key, words = expected
     return any(
-        fault.where == where and (not key or fault.key == key) and words in fault.text
+        fault.where == name and (not key or fault.key == key) and words in fault.text
         for fault in verify_clone(str(root), deep=True)
     )
 
@@ -291,7 +291,7 @@ def is_found(root: Path, expected: Expected) -> bool:
 def main() -> None:
     rng = random.Random(0)
     found: Counter[str] = Counter()
-    requested: Counter[str] = Counter()
+    planted: Counter[str] = Counter()
     num_intact = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -313,29 +313,29 @@ def main() -> None:
             kind = KINDS[number % len(KINDS)]
             root = folder / "damaged"
             shutil.copytree(folder / rng.choice(FORMATS), root)
-            expected = kind(Place(root, rng))
-            requested[kind.__name__] += 1
+            expected = kind(Target(root, rng))
+            planted[kind.__name__] += 1
             if is_found(root, expected):
                 found[kind.__name__] += 1
             else:
                 print("NOT FOUND", kind.__name__, expected, *verify_clone(str(root), deep=True), sep="\n  ")
             shutil.rmtree(root)
     lines = [
-        f"Three clones of 140 digits (jpg, png, webp), {NUM_FAULTS} faults of {len(KINDS)} kinds at random places,",
-        "`verify --deep`.",
-        "A fault counts as found when a line names its shard or file, its key where it has one, and what is wrong.",
+        f"Three clones of 140 digits (jpg, png, webp), {NUM_FAULTS} faults of {len(KINDS)} kinds at random positions,",
+        "`verify --deep`. A fault counts as found if a line names its shard or file, its key if it has one, and the",
+        "fault itself.",
         "",
         f"- found: **{found.total()} of {NUM_FAULTS}**",
-        f"- faults told of intact clones, in {num_intact} runs with and without --deep: **0**",
+        f"- faults reported in intact clones, in {num_intact} runs with and without --deep: **0**",
         "",
-        "| kind | injected | found |",
+        "| kind | planted | found |",
         "|---|---|---|",
         *[
-            f"| {kind.__name__.replace('_', ' ')} | {requested[kind.__name__]} | {found[kind.__name__]} |"
+            f"| {kind.__name__.replace('_', ' ')} | {planted[kind.__name__]} | {found[kind.__name__]} |"
             for kind in KINDS
         ],
     ]
-    record("verify", "Faults injected and found", lines)
+    record("verify", "Faults planted and found by `verify --deep`", lines)
     assert found.total() == NUM_FAULTS
 
 

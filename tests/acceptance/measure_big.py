@@ -1,4 +1,4 @@
-"""The four measures on features that are many times their memory; prints seconds, peak memory and values as JSON.
+"""Computes the four measures on features much larger than memory; prints seconds, peak memory and values as JSON.
 
 python tests/acceptance/measure_big.py FILE.npy NUM_CLASSES
 """
@@ -25,7 +25,7 @@ def main(path: Path, num_classes: int) -> None:
 
 
 def peak_gib() -> float:
-    """Of this process since it was executed; getrusage's would be that of the process that forked it, if it had more."""
+    """Returns the peak memory of this process. getrusage would report that of its parent if the parent had more."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
 

@@ -1,4 +1,4 @@
-"""Dated result files in benchmarks/results, with the machine and the versions they were measured on."""
+"""Writes dated result files into benchmarks/results, with the machine and the versions of the measurement."""
 
 import datetime
 import os
@@ -13,7 +13,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "datasets", "webdataset", "tim
 
 
 def machine() -> str:
-    """Processor, cores, Python and library versions, in one paragraph."""
+    """Returns processor, cores, Python and library versions as one paragraph."""
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
@@ -33,11 +33,11 @@ def record(name: str, title: str, lines: list[str]) -> None:
 
 
 def command(*arguments: object) -> list[str]:
-    """One of our commands in this environment: command("build", "make", …)."""
+    """Returns the arguments that start one of our commands in this environment: command("build", "make", …)."""
     package = {"build": "builders", "train": "fakeit_train", "eval": "fakeit_eval"}[str(arguments[0])]
     return [sys.executable, "-m", package, *map(str, arguments[1:])]
 
 
 def run(*arguments: object) -> str:
-    """Runs one of our commands to its end; its output."""
+    """Runs one of our commands to its end and returns its output."""
     return subprocess.run(command(*arguments), check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout

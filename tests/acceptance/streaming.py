@@ -1,7 +1,10 @@
-"""One rank that streams a clone as training does: the order, the prefetcher and the loader's processes, with the bytes of
-each sample in the place of its crops. Prints a line per sample: key and sha256.
+"""Streams a clone on one rank with the order, the prefetcher and the loader's processes of training, but without crops.
 
-python -m tests.acceptance.streaming URL CACHE MAX_BYTES RANK WORLD_SIZE NUM_WORKERS BATCH_SIZE        MAX_BYTES 0: no cache
+Prints a line per sample: key and sha256.
+
+python -m tests.acceptance.streaming URL CACHE MAX_BYTES RANK WORLD_SIZE NUM_WORKERS BATCH_SIZE
+
+MAX_BYTES 0 streams without a cache.
 """
 
 import copy
@@ -28,8 +31,8 @@ class _Hashes(Dataset[list[tuple[str, str]]]):
     def __init__(self, clone: Clone) -> None:
         self.clone = clone
 
-    def __getitems__(self, wheres: list[EpochSample]) -> list[tuple[str, str]]:
-        samples = [self.clone[number] for number, _ in wheres]
+    def __getitems__(self, requested: list[EpochSample]) -> list[tuple[str, str]]:
+        samples = [self.clone[number] for number, _ in requested]
         return [(sample.key, hashlib.sha256(sample.image).hexdigest()) for sample in samples]
 
 

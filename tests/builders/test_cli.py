@@ -1,4 +1,4 @@
-"""The commands: what they print, and how they end; some of them in real processes."""
+"""Tests of what the commands print and how they exit. Some commands run in real processes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def call(*arguments: object) -> in_process.Ended:
 
 
 def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """The same in a process of its own."""
+    """Runs a command in its own process."""
     command = [sys.executable, "-m", "builders", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
 
@@ -49,7 +49,7 @@ def test_cli__make_verify_card_sheet(scans: Path, tmp_path: Path) -> None:
     )
 
 
-def test_cli__two_runs_at_once_on_one_output_end_well(scans: Path, tmp_path: Path) -> None:
+def test_cli__two_simultaneous_runs_finish_one_output(scans: Path, tmp_path: Path) -> None:
     requested = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 20)
     command = [sys.executable, "-m", "builders", *map(str, requested)]
     both = [subprocess.Popen(command) for _ in range(2)]
@@ -57,7 +57,7 @@ def test_cli__two_runs_at_once_on_one_output_end_well(scans: Path, tmp_path: Pat
     assert call("verify", tmp_path / "c").returncode == 0 and not (tmp_path / "c" / "_making").exists()
 
 
-def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path: Path) -> None:
+def test_cli__shards_are_made_separately_and_finalized_together(scans: Path, tmp_path: Path) -> None:
     requested = ("make", "real_images/test", tmp_path / "c", "--source", scans / "test", "--shard-size", 100)
     assert "run again without --shards" in call(*requested, "--shards", "0:2").stdout
     assert not (tmp_path / "c" / "clone.json").exists()
@@ -70,7 +70,7 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
     [
         (["make", "digit_sd/c_cfg2", "OUT"], "unknown builder 'digit_sd'; did you mean digits_sd?"),
         (["make", "digits_sd/c_cfg3", "OUT"], "unknown config 'c_cfg3' of 'digits_sd'; did you mean"),
-        (["make", "digits_sd", "OUT"], "'digits_sd' is no recipe; write builder/config"),
+        (["make", "digits_sd", "OUT"], "'digits_sd' is not a recipe; write builder/config"),
         (["make", "no.json", "OUT"], "recipe file 'no.json' cannot be read"),
         (["make", "digits_sd/c_cfg2", "OUT", "--prompt", "{x}"], "unknown prompt field {x}"),
         (["make", "digits_sd/c_cfg2", "OUT", "--dtype", "int8"], "unknown dtype 'int8'"),
@@ -79,23 +79,23 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
         (["make", "digits_sd/c_cfg2", "OUT", "--shards", "x"], "--shards is 'x'; write A:B"),
         (["make", "digits_sd/c_cfg2", "OUT", "--runner", "slurn"], "unknown runner 'slurn'"),
         (["make", "digits_sd/c_cfg2", "OUT", "--workers", "-1"], "--workers -1 --tasks 64 make nothing"),
-        (["make", "digits_sd/c_cfg2", "OUT", "--runner", "slurm"], "this is no task of a Slurm array"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--runner", "slurm"], "this is not a task of a Slurm array"),
         (
             ["make", "digits_sd/c_cfg2", "OUT", "--print"],
             "--print and --sbatch are options of --runner slurm, not of local",
         ),
         (["make", "digits_sd/c_cfg2", "OUT", "--address", "x"], "--address is an option of --runner ray, not of local"),
         (["status", "/nowhere"], "'/nowhere' holds no clone and none is being made there"),
-        (["make", "digits_sd/c_cfg2", "OUT", "--model", "/tmp"], "'/tmp' is no diffusers pipeline"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--model", "/tmp"], "'/tmp' is not a diffusers pipeline"),
         (["make", "digits_sd/c_cfg2", "OUT", "--scale", "2", "--images-per-class", "3"], "give one of them"),
         (["make", "real_images/test", "OUT"], "give --source DIR"),
-        (["make", "digits_sd/c_cfg2", "OUT", "--width", "30"], "the model cannot generate so"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--width", "30"], "the model refuses a setting"),
         (["make", "digits_sd/c_cfg2", "OUT", "--guidance-scale", "nan"], "guidance_scale is nan"),
         (["plan", "digits_sd/c_cfg2", "--scale", "nan"], "--scale is nan"),
         (["make", "digits_sd/c_cfg2", "OUT", "--images-per-class", "1000000000"], "too many"),
         (["sheet", "CLONE", "-o", "x.xyz"], "cannot be drawn"),
         (["sheet", "CLONE", "-o", "/nowhere/x.png"], "No such file or directory at '/nowhere/x.png'"),
-        (["make", "real_images/test", "OUT", "--source", "/nowhere"], "'/nowhere' is no directory"),
+        (["make", "real_images/test", "OUT", "--source", "/nowhere"], "'/nowhere' is not a directory"),
         (
             ["make", "digits_sd/c_cfg2", "/dev/null/x"],
             "cannot write to '/dev/null/x/_making/runs': Not a directory; choose",
@@ -117,9 +117,9 @@ def test_cli__shards_are_made_apart_and_finished_together(scans: Path, tmp_path:
         (["plan", "imagenet_1k_sd/c_cfg2", "--hypernym-lemmas", "x"], "choose from first, all"),
         (["plan", "imagenet_1k_sd/c_cfg2", "--safety", "maybe"], "unknown safety 'maybe'; choose from off, flag, drop"),
         (["plan", "digits_sd/c_cfg2", "--at", "2000"], "--at 2000 is not within"),
-        (["make", "digits_sd/c_cfg2", "OUT", "--safety", "drop"], "has no safety checker to drop images by"),
+        (["make", "digits_sd/c_cfg2", "OUT", "--safety", "drop"], "has no safety checker, which drop needs"),
         (["plan", "digits_sd/c_cfg2", "--limit", "-5"], "--limit is -5"),
-        (["plan", "digits_sd/c_cfg2", "--prompt", "caf\udce9 {c}"], "which is no text in UTF-8"),
+        (["plan", "digits_sd/c_cfg2", "--prompt", "caf\udce9 {c}"], "which is not valid UTF-8"),
         (
             ["make", "digits_sd/c_cfg2", "OUT", "--scheduler", "RePaintScheduler"],
             "unknown scheduler 'RePaintScheduler'",
@@ -143,7 +143,7 @@ def test_cli__mistakes_are_one_sentence_and_status_2(
     assert not (tmp_path / "out" / "clone.json").exists()
 
 
-def test_cli__wrong_types_are_status_2_and_near_options_are_named() -> None:
+def test_cli__wrong_types_are_status_2_and_similar_options_are_suggested() -> None:
     assert call("plan", "digits_sd/c_cfg2", "--seed", "x").returncode == 2
     ended = call("plan", "digits_sd/c_cfg2", "--guidence-scale", "3")
     assert ended.returncode == 2 and "--guidance-scale" in ended.stderr
@@ -183,7 +183,7 @@ def test_cli__an_interrupted_run_is_one_sentence(tmp_path: Path) -> None:
         "--images-per-class",
         "5000",
     ]
-    # A shell that started the tests in the background has them ignore interrupts, and children inherit that.
+    # Tests that a shell starts in the background ignore interrupts, and their children inherit that.
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     )
@@ -192,11 +192,11 @@ def test_cli__an_interrupted_run_is_one_sentence(tmp_path: Path) -> None:
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     message = process.communicate()[1].strip().splitlines()
-    sentence = "fakeit-build: interrupted; what is finished is kept, run the command again to go on"
+    sentence = "fakeit-build: interrupted; what is finished is kept, run the command again to continue"
     assert (process.returncode, message) == (130, [sentence])
 
 
-def test_cli__a_half_written_clone_is_told_apart(clone: Path) -> None:
+def test_cli__an_unfinished_clone_is_recognized(clone: Path) -> None:
     (clone / "clone.json").rename(clone / "clone.txt")
     assert "no clone at" in call("verify", clone).stderr
     (clone / "_making").mkdir()

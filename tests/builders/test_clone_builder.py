@@ -13,7 +13,7 @@ from builders.format.open_clone import open_clone
 from builders.recipes.prompts import TEMPLATES
 
 
-def test_clone_builder__digits_has_every_prompt_of_the_paper_at_both_guidances() -> None:
+def test_clone_builder__digits_has_every_prompt_of_the_paper_at_both_guidance_scales() -> None:
     recipes = list(DigitsSD.RECIPES.values())
     assert {(r.prompt, r.guidance_scale) for r in recipes} == {(t, g) for t in TEMPLATES.values() for g in (7.5, 2.0)}
     assert len({r.name for r in recipes}) == len(recipes) == 12
@@ -33,7 +33,7 @@ def test_clone_builder__cache_changes_with_recipe_and_length(tmp_path: Path) -> 
     assert len({builder.cache_dir for builder in builders}) == 3
 
 
-def test_clone_builder__embedded_digits_are_made_streamed_and_equal(tmp_path: Path) -> None:
+def test_clone_builder__materialized_and_streamed_digits_are_equal(tmp_path: Path) -> None:
     builder = DigitsSD(
         "c_h_inside_b_cfg2", images_per_class=2, num_inference_steps=2, batch_size=8, cache_dir=str(tmp_path)
     )
@@ -48,7 +48,7 @@ def test_clone_builder__embedded_digits_are_made_streamed_and_equal(tmp_path: Pa
     assert {row["scheduler"] for row in made} == {"DPMSolverMultistepScheduler"}
 
 
-def test_clone_builder__is_a_builder_of_datasets_and_prepared_by_two_processes(tmp_path: Path) -> None:
+def test_clone_builder__is_a_datasets_builder_that_two_processes_prepare(tmp_path: Path) -> None:
     import datasets
 
     builder = DigitsSD("c_cfg2", images_per_class=2, num_inference_steps=1, batch_size=5, cache_dir=str(tmp_path))
@@ -60,7 +60,7 @@ def test_clone_builder__is_a_builder_of_datasets_and_prepared_by_two_processes(t
     assert len(prepared) == 20 and {row["__key__"]: row["json"] for row in prepared} == streamed
 
 
-def test_clone_builder__and_its_streams_are_pickled(tmp_path: Path) -> None:
+def test_clone_builder__builders_and_streams_can_be_pickled(tmp_path: Path) -> None:
     builder = DigitsSD("c_cfg2", images_per_class=1, num_inference_steps=1, cache_dir=str(tmp_path))
     for again in (pickle.loads(pickle.dumps(builder)), copy.copy(builder)):
         assert type(again) is type(builder) and again.plan == builder.plan and again.cache_dir == builder.cache_dir
@@ -80,7 +80,7 @@ def test_clone_builder__recipes_are_read_without_datasets() -> None:
     assert done.stdout == "False\n"
 
 
-def test_clone_builder__a_clone_made_from_another_ones_manifest_is_the_same(tmp_path: Path) -> None:
+def test_clone_builder__a_clone_from_another_clones_manifest_is_equal(tmp_path: Path) -> None:
     from builders.engines.base import pin_model
     from builders.make_clone import make_clone
     from builders.planning.plan import Plan
@@ -105,7 +105,7 @@ class MyDigits(DigitsSD):
 """
 
 
-def test_clone_builder__may_be_any_file_and_build_on_another(tmp_path: Path) -> None:
+def test_clone_builder__any_file_may_define_one_and_subclass_another(tmp_path: Path) -> None:
     from builders.registry import find_execution, find_recipe
 
     (tmp_path / "my_digits.py").write_text(SUBCLASS)
@@ -124,17 +124,18 @@ def test_clone_builder__may_be_any_file_and_build_on_another(tmp_path: Path) -> 
         find_recipe(f"{tmp_path}/nope.py/c", {})
 
 
-def test_clone_builder__helper_files_beside_the_builders_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clone_builder__helper_files_are_not_listed_as_builders(monkeypatch: pytest.MonkeyPatch) -> None:
     from builders import registry
 
     names = registry.builder_names()
     assert set(names) == {"custom_sd", "digits_sd", "imagenet_100_sd", "imagenet_1k_sd", "real_images"}
-    monkeypatch.setitem(sys.modules, "builders.custom_sd", None)  # as a file that lacks a library
+    # The import fails as in a file that lacks a library.
+    monkeypatch.setitem(sys.modules, "builders.custom_sd", None)
     assert "custom_sd" not in registry.builder_names() and "digits_sd" in registry.builder_names()
 
 
 @pytest.mark.long
-def test_clone_builder__nothing_global_changes_in_the_users_process(tmp_path: Path) -> None:
+def test_clone_builder__global_settings_of_the_users_process_do_not_change(tmp_path: Path) -> None:
     code = f"""
 import torch, logging
 before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
@@ -143,12 +144,12 @@ import diffusers, transformers
 levels = diffusers.utils.logging.get_verbosity(), transformers.utils.logging.get_verbosity()
 from builders.digits_sd import DigitsSD
 from builders.format.open_clone import open_clone
-from builders.verification.regenerate import redo
+from builders.verification.regenerate import regenerate
 builder = DigitsSD("c_cfg2", images_per_class=1, num_inference_steps=1, batch_size=5, cache_dir={str(tmp_path)!r})
 builder.materialize({str(tmp_path / "clone")!r})
 assert len(list(builder.as_streaming_dataset(split="train"))) == 10
 clone = open_clone({str(tmp_path / "clone")!r})
-assert redo(clone, clone.key(0)).is_identical
+assert regenerate(clone, clone.key(0)).is_identical
 after = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
 assert after == (2, *before[1:]), (before, after)
 assert levels == (diffusers.utils.logging.get_verbosity(), transformers.utils.logging.get_verbosity())

@@ -1,4 +1,4 @@
-"""Errors of libraries, quoted within our sentences."""
+"""Tests of how errors of libraries are quoted in our messages."""
 
 import pytest
 
@@ -9,5 +9,5 @@ from builders.errors import first_line
     ("error", "line"),
     [(OSError(" no such file.\nand more"), "no such file"), (ValueError(), "ValueError"), (KeyError("a"), "'a'")],
 )
-def test_errors__a_quote_is_the_first_line_or_the_kind(error: Exception, line: str) -> None:
+def test_errors__a_quote_is_the_first_line_or_the_type(error: Exception, line: str) -> None:
     assert first_line(error) == line

@@ -1,4 +1,4 @@
-"""The builders that the project exists for, as far as they run without their model."""
+"""Tests of the ImageNet builders and `custom_sd`, as far as they run without their large model."""
 
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from tests.tiny_pipeline import write_tiny_pipeline
 
 
 @pytest.mark.parametrize("builder", [ImageNet100SD, ImageNet1KSD, CustomSD])
-def test_imagenet_sd__every_prompt_of_the_paper_at_both_guidances(builder: type[CloneBuilder]) -> None:
+def test_imagenet_sd__recipes_have_every_prompt_of_the_paper_at_both_guidance_scales(
+    builder: type[CloneBuilder],
+) -> None:
     recipes = list(builder.RECIPES.values())
     assert {(r.prompt, r.guidance_scale) for r in recipes} == {(t, g) for t in TEMPLATES.values() for g in (7.5, 2.0)}
     assert {(r.model, r.scheduler, r.num_inference_steps, r.width, r.height, r.image_quality) for r in recipes} == {
@@ -28,7 +30,7 @@ def test_imagenet_sd__labels_follow_the_sorted_wnids() -> None:
     assert ImageNet1KSD.recipe("c_cfg2").label_names == sorted(read_parents())
 
 
-def test_imagenet_sd__sizes(tmp_path: Path) -> None:
+def test_imagenet_sd__scales_give_the_sizes_of_the_paper(tmp_path: Path) -> None:
     recipe = ImageNet100SD.recipe("c_cfg2")
     assert [Plan(recipe, recipe.rounds(scale=scale)).num_samples for scale in (0.1, 1, 50)] == [
         13_000,
@@ -50,7 +52,7 @@ def test_imagenet_sd__prompts_are_those_of_the_paper() -> None:
     assert len({sample.seed for sample in prompts.values()}) == 1
 
 
-def test_imagenet_sd__a_tiny_model_takes_the_same_road(tmp_path: Path) -> None:
+def test_imagenet_sd__a_tiny_model_makes_a_clone(tmp_path: Path) -> None:
     import datasets
 
     write_tiny_pipeline(tmp_path / "sdxl", "sdxl")

@@ -20,14 +20,14 @@ def write(tmp_path: Path, recipe: Recipe, **changes: Any) -> str:
     return str(path)
 
 
-def test_registry__a_recipe_file_takes_its_model_wherever_it_lies(
+def test_registry__a_recipe_file_accepts_a_local_copy_of_its_model(
     generated: Recipe, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
     found = find_recipe(write(tmp_path, generated), {"model": str(tiny_pipeline)})
     assert pin_model(found) == generated
 
 
-def test_registry__another_local_model_is_taken_where_its_revision_is_given(
+def test_registry__another_local_model_needs_its_revision(
     generated: Recipe, checked_pipeline: Path, tmp_path: Path
 ) -> None:
     path = write(tmp_path, generated)
@@ -42,11 +42,11 @@ def test_registry__another_local_model_is_taken_where_its_revision_is_given(
     ("changes", "words"),
     [
         ({"engine": "difusion"}, "unknown engine 'difusion'"),
-        ({"scenes": "abc"}, "scenes are no list"),
+        ({"scenes": "abc"}, "scenes are not a list"),
         ({"width": None}, "a field is null"),
     ],
 )
-def test_registry__damaged_recipe_files_are_told(
+def test_registry__damaged_recipe_files_are_reported(
     changes: dict[str, Any], words: str, generated: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words):
@@ -71,12 +71,12 @@ def test_registry__a_builder_that_lacks_a_library_names_the_install_command(monk
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[]", "it holds no object, but list"),
+        ("[]", "it holds a list, not an object"),
         ('{"format": 1}', "clone format 1"),
         ('{"format": 3}', "install a newer one"),
     ],
 )
-def test_registry__what_is_no_recipe_file_is_told(text: str, words: str, tmp_path: Path) -> None:
+def test_registry__files_without_a_recipe_are_reported(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "clone.json").write_text(text)
     for find in (partial(find_recipe, overrides={}), find_execution):
         with pytest.raises(UserError, match=words):

@@ -1,4 +1,4 @@
-"""A finished clone in the readers that people already have, unchanged: `datasets`, `webdataset`, timm, tar."""
+"""Tests that unmodified libraries read a finished clone: `datasets`, `webdataset`, timm, tar."""
 
 import io
 import shutil
@@ -24,7 +24,7 @@ def samples(finished: tuple[Path, Manifest]) -> list[EncodedSample]:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_datasets__loads_every_sample_typed(
+def test_datasets__loads_every_sample_with_its_types(
     finished: tuple[Path, Manifest], samples: list[Any], streaming: bool
 ) -> None:
     import datasets
@@ -41,7 +41,7 @@ def test_datasets__loads_every_sample_typed(
 
 
 def keys_of(row: Any) -> list[str]:
-    """The key of a row in whatever container a format gives it."""
+    """Returns the keys of a row, from the container type of any format."""
     found = row["__key__"]
     found = found.to_pylist() if hasattr(found, "to_pylist") else found
     return [found] if isinstance(found, str) else list(found)
@@ -54,16 +54,17 @@ def labels_of(row: Any) -> list[int]:
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("form", ["python", "torch", "numpy", "arrow", "pandas", "polars"])
-def test_datasets__gives_every_sample_in_every_format(
+def test_datasets__returns_every_sample_in_every_format(
     form: str, streaming: bool, finished: tuple[Path, Manifest], samples: list[EncodedSample]
 ) -> None:
     import datasets
 
     loaded = datasets.load_dataset(str(finished[0]), split="test", streaming=streaming)
-    if form == "polars":  # `datasets` 5.2 cannot decode images into polars, of any data set
+    # `datasets` 5.2 cannot decode images of any dataset into polars.
+    if form == "polars":
         loaded = loaded.cast_column("jpg", datasets.Image(decode=False))
     loaded = loaded.with_format(None if form == "python" else form)
-    # Row by row: in tables of several rows `datasets` 5.2 mixes up columns at a tar's last sample, in any WebDataset.
+    # Read row by row: in tables of several rows, `datasets` 5.2 mixes up columns at a tar's last sample.
     rows = list(loaded)
     assert [key for row in rows for key in keys_of(row)] == [sample.key for sample in samples]
     assert [label for row in rows for label in labels_of(row)] == [sample.label for sample in samples]
@@ -89,7 +90,7 @@ def first_sixteen(dataset: Any) -> list[str]:
     ids=["cast_column", "filter", "select_columns", "interleave_datasets", "split_dataset_by_node"],
 )
 @pytest.mark.parametrize("streaming", [False, True])
-def test_datasets__what_people_do_with_it_works(
+def test_datasets__common_operations_work(
     change: Any, expected: Any, streaming: bool, finished: tuple[Path, Manifest], samples: list[EncodedSample]
 ) -> None:
     import datasets
@@ -110,7 +111,7 @@ def test_datasets__ranks_share_the_samples(finished: tuple[Path, Manifest], samp
     assert sorted(found) == sorted(sample.key for sample in samples)
 
 
-def test_datasets__a_stream_goes_on_in_the_middle(
+def test_datasets__a_stream_resumes_in_the_middle(
     finished: tuple[Path, Manifest], samples: list[EncodedSample]
 ) -> None:
     import datasets
@@ -153,7 +154,7 @@ def test_timm__wds_reader_reads_every_sample(finished: tuple[Path, Manifest], sa
     assert [label for _, label in dataset] == [sample.label for sample in samples]
 
 
-def test_tar__unpacks_pictures(finished: tuple[Path, Manifest], samples: list[EncodedSample], tmp_path: Path) -> None:
+def test_tar__unpacks_images(finished: tuple[Path, Manifest], samples: list[EncodedSample], tmp_path: Path) -> None:
     shutil.unpack_archive(finished[0] / finished[1].shards[0].name, tmp_path)
     for sample in samples[:5]:
         assert (tmp_path / f"{sample.key}.jpg").read_bytes() == sample.image

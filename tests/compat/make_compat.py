@@ -1,4 +1,4 @@
-"""What made `tests/compat/2`, once: clones, a network and results of format 2, which every later version has to read.
+"""Wrote `tests/compat/2`, once: clones, a network and results of format 2, which every later version must read.
 
 python -m tests.compat.make_compat OUT      # never into tests/compat/2 again
 """
@@ -20,7 +20,7 @@ PLANTED = ROOT / "tests" / "planted"
 CLASSES = "one, the number one\nseven, the number seven\nnine, the number nine\n"
 SIZE = ("--width", 16, "--height", 16, "--num-inference-steps", 2, "--dtype", "float32", "--shard-size", 6)
 NUM_SOURCE = 6
-"""Real images of each of three classes."""
+"""Number of real images of each of three classes."""
 CONFIG = '''"""A network of a few thousand numbers, for tests."""
 
 from builders.networks.backbone import Backbone
@@ -68,7 +68,7 @@ def write(out: Path) -> None:
     shutil.rmtree(out / "scans")
     make = ("make", "custom_sd/c_cfg2")
     model = ("--source", "classes.txt", "--model", "model", *SIZE)
-    # Three shards in two executions.
+    # A clone of three shards, made with two executions.
     run(
         "builders",
         *make,
@@ -83,7 +83,7 @@ def write(out: Path) -> None:
         folder=out,
     )
     run("builders", *make, "executions", *model, "--images-per-class", 5, "--batch-size", 3, folder=out)
-    # Two of three shards made.
+    # An unfinished clone with two of three shards.
     run(
         "builders",
         *make,

@@ -1,4 +1,7 @@
-"""What version 0.2 wrote (`tests/compat/2`) every later version opens, verifies, grows, redoes, publishes and evaluates."""
+"""Tests that files of version 0.2 (`tests/compat/2`) can be opened, verified, grown, published and evaluated.
+
+Their images can also be generated again.
+"""
 
 import hashlib
 import json
@@ -29,24 +32,24 @@ from tests.loopback.hub import Hub, hub_environment
 
 FOLDER = Path(__file__).parent / "2"
 CLONES = {"executions": 3, "dropped": 2, "broken": 3, "real": 3}
-"""Finished ones, with their numbers of shards."""
+"""Finished clones and their numbers of shards."""
 CLOSE_DB = 35.0
 
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy, and the engine of another package that made one of the clones."""
+    """Returns a copy of the files, with the engine of another package that made one of the clones."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "planted"))
     monkeypatch.setenv("PLANTED", json.dumps({"broken": ["n01_00000002"], "broken_once": ["n02_00000001"]}))
-    for cached in (plugins._added, plugins.plugin_names):
+    for cached in (plugins._external_plugins, plugins.plugin_names):
         cached.cache_clear()
     yield Path(shutil.copytree(FOLDER, tmp_path / "kept"))
-    for cached in (plugins._added, plugins.plugin_names):
+    for cached in (plugins._external_plugins, plugins.plugin_names):
         cached.cache_clear()
 
 
 def plan_of(kept: Path, file: str, num_rounds: int) -> Plan:
-    """The recipe of a file of the copy, with its model or source there, for so many rounds."""
+    """Returns a plan with the recipe of a file of the copy, which also has the model or the source."""
     options = ClassOptions(source=str(kept / "source")) if file.startswith("real") else ClassOptions()
     is_diffusion = not file.startswith(("real", "broken"))
     overrides = {"model": str(kept / "model")} if is_diffusion else {}
@@ -58,7 +61,7 @@ def tars(out: Path) -> dict[str, str]:
 
 
 def is_here(clone: Clone, plan: Plan, kept: Path) -> bool:
-    """Whether this machine has the versions and the device that a clone's first shard was made with."""
+    """Whether this machine has the versions and the device with which a clone's first shard was made."""
     generate = engine(plan.recipe.engine).load(plan.recipe, find_execution(str(kept)))
     return generate.environment == clone.manifest.environments[0]
 
@@ -68,7 +71,7 @@ def assert_close(one: bytes, other: bytes) -> None:
     assert 10 * np.log10(255**2 / max(((a - b) ** 2).mean(), 1e-9)) >= CLOSE_DB
 
 
-def test_compat__it_is_small_and_of_format_2() -> None:
+def test_compat__the_files_are_small_and_of_format_2() -> None:
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 3e6
     for name in CLONES:
         assert json.loads((FOLDER / name / "clone.json").read_text())["format"] == 2
@@ -81,7 +84,7 @@ def test_compat__clones_are_opened_and_verified(kept: Path, name: str) -> None:
     assert list(verify_clone(str(kept / name), deep=True)) == []
 
 
-def test_compat__what_is_in_them() -> None:
+def test_compat__executions_and_verdicts_are_read() -> None:
     executions = open_clone(str(FOLDER / "executions")).manifest
     assert [executions.executions[shard.execution]["batch_size"] for shard in executions.shards] == [4, 4, 3]
     broken = open_clone(str(FOLDER / "broken"))
@@ -93,7 +96,7 @@ def test_compat__what_is_in_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["executions", "dropped", "broken"])
-def test_compat__clones_grow_and_old_whole_shards_stay(kept: Path, name: str) -> None:
+def test_compat__clones_grow_and_keep_their_complete_shards(kept: Path, name: str) -> None:
     before, out = tars(kept / name), kept / name
     path = f"{name}/clone.json"
     old = open_clone(str(out)).manifest
@@ -110,17 +113,18 @@ def test_compat__an_unfinished_clone_is_finished(kept: Path) -> None:
     plan = plan_of(kept, "unfinished/_making/target.json", 5)
     made = make_clone(plan, str(out), execution=replace(find_execution(str(kept / "executions/clone.json"))))
     assert made is not None and list(verify_clone(str(out), deep=True)) == []
-    assert [*tars(out).items()][:2] == [*tars(FOLDER / "executions").items()][:2]  # made in the same way, before
+    # The first two shards were made in the same way as those of the other clone.
+    assert [*tars(out).items()][:2] == [*tars(FOLDER / "executions").items()][:2]
 
 
-def test_compat__real_images_are_made_again_the_same(kept: Path) -> None:
+def test_compat__real_images_are_copied_identically(kept: Path) -> None:
     plan = plan_of(kept, "real/clone.json", 6)
     made = make_clone(plan, str(kept / "again"), execution=find_execution(str(kept / "real/clone.json")))
     assert made is not None and tars(kept / "again") == tars(kept / "real")
 
 
 @pytest.mark.parametrize("name", ["executions", "dropped", "broken"])
-def test_compat__images_are_made_again(kept: Path, name: str) -> None:
+def test_compat__images_are_regenerated(kept: Path, name: str) -> None:
     clone = open_clone(str(kept / name))
     model = None if name == "broken" else str(kept / "model")
     plan = plan_of(kept, f"{name}/clone.json", clone.manifest.num_rounds)
@@ -132,7 +136,7 @@ def test_compat__images_are_made_again(kept: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLONES)
-def test_compat__clones_are_pushed_and_loaded_by_stock_datasets(kept: Path, name: str, tmp_path: Path) -> None:
+def test_compat__clones_are_pushed_and_loaded_by_datasets(kept: Path, name: str, tmp_path: Path) -> None:
     import datasets
 
     url = f"memory://compat-{name}"

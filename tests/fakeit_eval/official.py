@@ -1,4 +1,4 @@
-"""Small trees in the layouts that data sets are published in, with real pictures of a few pixels."""
+"""Writes small trees in the published layouts of datasets, with real image files of a few pixels."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def eurosat(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchvision knows the published files' md5, so here it is told ours."""
+    """Writes the dataset, and replaces the published files' md5 that torchvision checks."""
     from torchvision.datasets import Flowers102
 
     folder = root / "flowers-102"
@@ -92,9 +92,8 @@ def pets(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         names = [(f"{('Abyssinian', 'basset_hound')[i % 2]}_{split}{i}", i % 2 + 1) for i in range(count)]
         lines(folder / "annotations" / f"{split}.txt", *(f"{name} {label} {label} 1" for name, label in names))
         for i, (name, _) in enumerate(names):
-            image(
-                folder / "images" / f"{name}.jpg", i, "GIF" if i == 3 else "JPEG"
-            )  # as some of the published ones are
+            # Some of the published files are GIFs with the suffix .jpg.
+            image(folder / "images" / f"{name}.jpg", i, "GIF" if i == 3 else "JPEG")
 
 
 def food101(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +141,7 @@ def inaturalist_2019(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cog(root: Path) -> None:
-    """The pickles as numpy and Python write them."""
+    """Writes the lists as pickles of lists, dicts and numpy arrays."""
     import pickle
 
     levels = [[f"n{level}000000{i}" for i in range(2)] for level in range(1, 6)]

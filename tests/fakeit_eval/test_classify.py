@@ -18,20 +18,22 @@ def test_classify__top1_top5_and_per_class() -> None:
 
 
 def test_classify__labels_are_matched_by_id_and_only_the_sets_classes_compete() -> None:
-    logits = np.array([[9, 1, 3, 0, 0, 0, 0]], dtype=np.float32)  # the model says a; the set has only c and b
+    # The largest logit is that of class a, but the test set has only c and b.
+    logits = np.array([[9, 1, 3, 0, 0, 0, 0]], dtype=np.float32)
     assert classify(logits, np.array([0]), ["c", "b"], CLASSES).top1 == 100.0
     assert classify(logits, np.array([1]), ["c", "b"], CLASSES).top1 == 0.0
 
 
-def test_classify__images_of_classes_that_the_model_does_not_know_are_left_out() -> None:
+def test_classify__images_of_unknown_classes_are_left_out() -> None:
     labels = np.array([0, 1, 1, 2, 0])
     assert shared_rows(labels, ["a", "x", "b"], CLASSES).tolist() == [0, 3, 4]
-    logits = np.array([[1, 0, 9, 0, 0, 0, 0], [0, 1, 9, 0, 0, 0, 0]], dtype=np.float32)  # c is in neither
+    # The largest logit is that of class c, which the test set does not have.
+    logits = np.array([[1, 0, 9, 0, 0, 0, 0], [0, 1, 9, 0, 0, 0, 0]], dtype=np.float32)
     score = classify(logits, np.array([0, 2]), ["a", "x", "b"], CLASSES)
     assert score.top1 == 100.0 and score.per_class == {"a": 100.0, "b": 100.0}
 
 
-def test_classify__no_class_in_common_is_told() -> None:
+def test_classify__no_class_in_common_is_refused() -> None:
     with pytest.raises(UserError, match="knows none of the 2 classes of the test set, such as 'x'"):
         shared_rows(np.array([0, 1]), ["x", "y"], CLASSES)
 
@@ -44,7 +46,7 @@ def test_classify__confusion_is_scikit_learns() -> None:
     assert [[found[a].get(b, 0) for b in CLASSES] for a in CLASSES] == expected.tolist()
 
 
-def test_intervals__hold_the_value_and_shrink_with_images() -> None:
+def test_intervals__contain_the_value_and_shrink_with_images() -> None:
     low, high = interval(80, 100)
     assert low == pytest.approx(71.11, abs=0.01) and high == pytest.approx(86.66, abs=0.01)  # Wilson 1927
     few, many = interval(8, 10), interval(8000, 10000)

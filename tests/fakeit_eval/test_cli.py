@@ -57,7 +57,7 @@ def test_cli__test_writes_a_result_and_prints_a_table(
     assert f"{result['value']:.1f}" in capsys.readouterr().out
 
 
-def test_cli__the_same_again_reads_the_result(
+def test_cli__the_same_command_again_reads_the_result(
     run: Path, finished: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("test", run, "--data", finished[0])
@@ -115,7 +115,7 @@ def test_cli__other_probes(probe: str, run: Path, monkeypatch: pytest.MonkeyPatc
     assert result["settings"]["probe"] == probe and result["value"] > 40
 
 
-def test_cli__other_counts_than_the_papers_are_refused_or_said(
+def test_cli__other_counts_than_the_papers_are_refused_or_reported(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     food101(tmp_path / "sets", monkeypatch)
@@ -128,7 +128,7 @@ def test_cli__other_counts_than_the_papers_are_refused_or_said(
     assert "instead of" in capsys.readouterr().out
 
 
-def test_cli__probe_on_a_folder_with_parts(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli__probe_on_a_folder_with_splits(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for split in ("train", "val", "test"):
         class_folders(tmp_path / "mine" / split, ["cat", "dog"], count=4)
     assert call(monkeypatch, "probe", run, "--data", tmp_path / "mine", "--trials", 1) == 0
@@ -156,7 +156,7 @@ def test_cli__analyze_measures_features(
     assert f"{measures['coding_length']:.4g}" in printed and "feature redundancy" in printed
 
 
-def test_cli__ready_features_are_probed_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli__features_from_a_file_are_probed_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKEIT_CACHE", str(tmp_path / "cache"))
     rng, labels = np.random.default_rng(0), np.arange(120) % 3
     features = (np.eye(8)[labels] * 3 + rng.normal(size=(120, 8))).astype(np.float32)
@@ -171,10 +171,10 @@ def test_cli__ready_features_are_probed_and_measured(tmp_path: Path, monkeypatch
     assert measured["data"]["num_samples"] == 120
 
 
-def test_cli__pictures_that_changed_are_tested_again(
+def test_cli__changed_images_are_tested_again(
     run: Path, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where names, sizes and classes stay."""
+    """They are tested again although their names, sizes and classes stay the same."""
     from PIL import Image
 
     wnids = finished[1].label_names[:2]
@@ -192,7 +192,7 @@ def test_cli__pictures_that_changed_are_tested_again(
     assert after["data"]["digest"] == before["data"]["digest"] and after["data"]["state"] != before["data"]["state"]
 
 
-def test_cli__results_of_another_subject_are_not_overwritten(
+def test_cli__results_of_another_model_are_not_overwritten(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -219,7 +219,7 @@ def test_cli__a_run_that_was_moved_keeps_its_results(
     assert (moved / "results" / written.name).stat().st_mtime_ns == before
 
 
-def test_cli__a_folder_with_parts_is_measured_as_one(
+def test_cli__a_folder_with_splits_is_measured_as_one(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for split in ("train", "test"):
@@ -229,18 +229,18 @@ def test_cli__a_folder_with_parts_is_measured_as_one(
     assert result["data"]["num_classes"] == 2 and result["data"]["num_samples"] == 16
 
 
-def test_cli__features_that_are_no_numbers_are_told(
+def test_cli__features_that_are_not_finite_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.savez(tmp_path / "nan.npz", X=np.full((9, 4), np.nan, dtype=np.float32), y=np.arange(9) % 3)
     assert call(monkeypatch, "analyze", "--features", tmp_path / "nan.npz", "--out", tmp_path / "out") == 2
-    assert "features are no numbers" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "features are NaN or infinite" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     "wrong", [{"feature_size": "x"}, {"input_size": 0}, {"mean": ["a", "b", "c"]}, {"mean": [0.5]}, {"std": [0, 1, 1]}]
 )
-def test_cli__a_damaged_description_is_told(
+def test_cli__a_damaged_description_is_one_sentence(
     wrong: dict[str, Any], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = run / "backbone.json"
@@ -249,7 +249,7 @@ def test_cli__a_damaged_description_is_told(
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_cli__a_suite_is_everything_and_again_reads_it(
+def test_cli__a_suite_runs_everything_and_the_same_again_reads_it(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "suite", run, "--trials", 2) == 0
@@ -260,7 +260,7 @@ def test_cli__a_suite_is_everything_and_again_reads_it(
     assert {path: path.stat().st_mtime_ns for path in (run / "results").iterdir()} == files
 
 
-def test_cli__a_killed_probe_goes_on_with_its_finished_trials(run: Path, tmp_path: Path) -> None:
+def test_cli__a_killed_probe_continues_with_its_finished_trials(run: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fakeit_eval", "probe", str(run), "--data", "photos", "--trials", "16"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     log = wait_for_trials(tmp_path / "cache" / "studies", 4)
@@ -282,11 +282,11 @@ def wait_for_trials(studies: Path, count: int) -> Path:
             if len(finished_trials(log)) >= count:
                 return log
         time.sleep(0.05)
-    raise AssertionError("no trial was finished in time")
+    raise AssertionError("no trial is finished in time")
 
 
 def finished_trials(log: Path) -> list[int]:
-    """Numbers of the trials that the journal says are finished: Optuna writes operation 6 with state 1 or 2 for them."""
+    """Numbers of the finished trials in a journal, for which Optuna writes operation 6 with state 1 or 2."""
     lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     return [line["trial_id"] for line in lines if line["op_code"] == 6 and line["state"] in (1, 2)]
 
@@ -297,7 +297,7 @@ def finished_trials(log: Path) -> list[int]:
         (["test", "nowhere", "--data", "CLONE"], "no trained backbone in 'nowhere'"),
         (["test", "RUN", "--data", "nowhere"], "there is no clone, no directory of class folders and no archive"),
         (["test", "--data", "CLONE"], "no model to evaluate"),
-        (["test", "RUN", "--data", "imagenet_r"], "'imagenet_r' has to be somewhere"),
+        (["test", "RUN", "--data", "imagenet_r"], "'imagenet_r' needs the directory of its files"),
         (["test", "RUN", "--data", "CLONE", "--batch-size", "0"], "--batch-size 0 --workers 0 load nothing"),
         (["probe", "RUN", "--train", "CLONE", "--test", "CLONE", "--trials", "0"], "0 trials"),
         (["probe", "RUN", "--train", "CLONE"], "a probe needs --data TASK, or --train and --test"),
@@ -328,13 +328,13 @@ def test_cli__mistakes_are_one_sentence_and_status_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    wheres = {"RUN": run, "CLONE": finished[0]}
-    assert call(monkeypatch, *(wheres.get(argument, argument) for argument in arguments)) == 2
+    paths = {"RUN": run, "CLONE": finished[0]}
+    assert call(monkeypatch, *(paths.get(argument, argument) for argument in arguments)) == 2
     message = capsys.readouterr().err.strip().splitlines()
     assert len(message) == 1 and message[0].startswith("fakeit-eval: ") and words in message[0]
 
 
-def test_cli__damaged_weights_are_told(
+def test_cli__damaged_weights_are_refused(
     run: Path,
     finished: tuple[Path, Manifest],
     monkeypatch: pytest.MonkeyPatch,

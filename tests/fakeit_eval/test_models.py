@@ -1,4 +1,4 @@
-"""Whatever is evaluated by name: our runs, torchvision's and timm's networks, state dicts; hostile files run nothing."""
+"""Opens models of each kind: networks of torchvision and timm, and state dicts. Hostile files run no code."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def small_images() -> Any:
 
 
 def released(num_classes: int = 100) -> dict[str, torch.Tensor]:
-    """As the paper's checkpoints: a torchvision network whose classifier has no bias."""
+    """A state dict like those of the paper's checkpoints: of a torchvision network whose classifier has no bias."""
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=num_classes)
     network.fc = torch.nn.Linear(512, num_classes, bias=False)
@@ -51,8 +51,8 @@ def test_models__a_released_checkpoint_is_read(wrap: Any, tmp_path: Path) -> Non
     assert np.allclose(class_scores(model, features), expected, atol=1e-4)
 
 
-def test_models__features_are_torchvisions_own(tmp_path: Path) -> None:
-    """The paper's preprocessing and a plain forward, written by hand."""
+def test_models__features_are_those_of_plain_torchvision(tmp_path: Path) -> None:
+    """The reference is the paper's preprocessing and a forward pass, written by hand with torchvision."""
     weights = released()
     save_file(weights, tmp_path / "net.safetensors")
     model = open_model(str(tmp_path / "net.safetensors"), tmp_path, NETWORK)
@@ -76,8 +76,8 @@ def test_models__features_are_torchvisions_own(tmp_path: Path) -> None:
     assert np.allclose(found[:], expected.numpy(), atol=1e-4)
 
 
-def test_models__a_checkpoint_with_a_cosine_classifier(tmp_path: Path) -> None:
-    """As torch computes it: the cosine of feature and class vector, over the temperature."""
+def test_models__a_checkpoint_with_a_cosine_classifier_is_read(tmp_path: Path) -> None:
+    """Its logits are the cosine of feature and class vector by torch, divided by the temperature."""
     weights = released()
     torch.save(weights, tmp_path / "net.pth")
     network = FileNetwork(arch=ARCH, head="cosine", temperature=0.05)
@@ -94,7 +94,7 @@ def test_models__a_checkpoint_with_a_cosine_classifier(tmp_path: Path) -> None:
         open_model(str(tmp_path / "biased.pth"), tmp_path, network)
 
 
-def test_models__classes_go_by_the_number_of_outputs(tmp_path: Path) -> None:
+def test_models__classes_follow_from_the_number_of_outputs(tmp_path: Path) -> None:
     for num_classes, classes in ((1000, tuple(read_parents())), (7, tuple(f"output_{n}" for n in range(7)))):
         torch.save(released(num_classes), tmp_path / "net.pth")
         assert open_model(str(tmp_path / "net.pth"), tmp_path, NETWORK).backbone.classes == classes
@@ -110,7 +110,7 @@ def test_models__an_encoder_without_classifier_has_features(tmp_path: Path) -> N
 
 @pytest.fixture
 def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torchvision's download folder with weights in it, as if they had been fetched before."""
+    """Puts weights into torchvision's download folder, as if they had been downloaded before."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     torch.manual_seed(0)
     path = tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
@@ -153,7 +153,7 @@ def test_models__results_go_to_a_folder_of_their_own(downloaded: Path) -> None:
     assert open_model(f"{ARCH}@IMAGENET1K_V1").out == Path("evaluations/torchvision-resnet18-IMAGENET1K_V1")
 
 
-def test_models__weights_have_an_identity(tmp_path: Path) -> None:
+def test_models__the_digest_identifies_the_weights(tmp_path: Path) -> None:
     torch.save(released(), tmp_path / "a.pth")
     other = released()
     other["fc.weight"][0, 0] += 1
@@ -164,7 +164,7 @@ def test_models__weights_have_an_identity(tmp_path: Path) -> None:
     assert first == again != second and len(first) == len(hashlib.sha256().hexdigest())
 
 
-def test_models__torchvisions_pixels_are_those_of_the_weights() -> None:
+def test_models__torchvisions_normalization_is_that_of_the_weights() -> None:
     from builders.networks.backbone import _torchvision_pixels
 
     assert _torchvision_pixels("torchvision", "efficientnet_v2_l", "")["mean"] == [0.5, 0.5, 0.5]
@@ -229,12 +229,12 @@ def test_models__a_hostile_zip_checkpoint_runs_nothing(tmp_path: Path, monkeypat
         ("timm/nothing", "timm cannot build 'nothing'"),
     ],
 )
-def test_models__mistakes_are_told(spec: str, words: str) -> None:
+def test_models__mistakes_are_reported(spec: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         open_model(spec)
 
 
-def test_models__weights_of_another_network_are_told(tmp_path: Path) -> None:
+def test_models__weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(released(), tmp_path / "net.pth")
     with pytest.raises(UserError, match=r"net.pth' does not fit torchvision/resnet50: it lacks .*--arch"):
         open_model(str(tmp_path / "net.pth"), tmp_path)

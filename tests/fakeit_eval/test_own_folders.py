@@ -1,4 +1,4 @@
-"""A network trained on class folders, tested on those very folders, whatever they are called; and how its files are read."""
+"""Trains a network on class folders with unusual names and tests it on the same folders; checks how files are read."""
 
 import json
 import shutil
@@ -50,20 +50,20 @@ def score(run: Path, data: Path, out: Path, *options: str) -> dict[str, Any]:
     return {**json.loads(path.read_text()), "stderr": ended.stderr}
 
 
-def test_own_folders__names_are_the_class_names_everywhere(run: Path) -> None:
+def test_own_folders__folder_names_are_the_class_names(run: Path) -> None:
     backbone, _ = load_backbone(run)
     assert sorted(backbone.class_names) == sorted(NAMES) and len(set(backbone.classes)) == len(NAMES)
     assert "new_york" in backbone.classes and "orsted" in backbone.classes
 
 
-def test_own_folders__all_images_count(run: Path, source: Path, tmp_path: Path) -> None:
+def test_own_folders__all_images_are_tested(run: Path, source: Path, tmp_path: Path) -> None:
     found = score(run, source, tmp_path)
     assert found["data"]["num_samples"] == 4 * len(NAMES) and "unknown_classes" not in found["data"]
     clone = score(run, run.parent / "clone", tmp_path / "clone")
     assert clone["value"] == found["value"] and clone["per_class"] == found["per_class"]
 
 
-def test_own_folders__what_does_not_match_is_named(run: Path, source: Path, tmp_path: Path) -> None:
+def test_own_folders__classes_without_a_match_are_named(run: Path, source: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(source, tmp_path / "data"))
     (folder / "cat").rename(folder / "Oslo")
     (folder / "New York").rename(folder / "new-york")
@@ -72,14 +72,14 @@ def test_own_folders__what_does_not_match_is_named(run: Path, source: Path, tmp_
     assert "1 classes of" in found["stderr"] and "'Oslo'" in found["stderr"]
 
 
-def test_own_folders__two_classes_that_are_one_are_refused(run: Path, source: Path, tmp_path: Path) -> None:
+def test_own_folders__two_folders_of_one_class_are_refused(run: Path, source: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(source, tmp_path / "data"))
     (folder / "cat").rename(folder / "new york")
     ended = in_process.call(evaluate, "test", run, "--data", folder, "--out", tmp_path / "out")
     assert ended.returncode == 2 and "are both class 'new_york'" in ended.stderr
 
 
-def test_own_folders__are_read_as_seen_or_as_published(run: Path, tmp_path: Path) -> None:
+def test_own_folders__images_are_read_as_seen_or_as_published(run: Path, tmp_path: Path) -> None:
     folder = write(tmp_path / "data", ("cat", "C++"), seed=1)
     content = (folder / "cat" / "0.jpg").read_bytes()
     (folder / "cat" / "0.jpg").write_bytes(content[:-150])
@@ -92,7 +92,7 @@ def test_own_folders__are_read_as_seen_or_as_published(run: Path, tmp_path: Path
     assert both.returncode == 2 and "exclude each other" in both.stderr
 
 
-def test_own_folders__named_sets_are_read_as_published(run: Path, tmp_path: Path) -> None:
+def test_own_folders__datasets_by_name_are_read_as_published(run: Path, tmp_path: Path) -> None:
     ended = in_process.call(evaluate, "probe", run, "--data", "wine", "--trials", "1", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     (path,) = (tmp_path / "out" / "results").glob("probe-*.json")

@@ -1,4 +1,4 @@
-"""A study on a tiny base, for real: made, trained, evaluated, killed, divided, gathered."""
+"""Runs studies on a tiny base from the clone to the page, also killed and resumed, and divided into shares."""
 
 import importlib
 import os
@@ -58,7 +58,7 @@ def setting(out: Path, share: tuple[int, int] = (1, 1)) -> Setting:
 
 
 def call_in_process(module: str, arguments: list[str], out: Path, setting: Setting) -> None:
-    """In place of the study's `_call`: the same commands, without processes of their own."""
+    """Replaces the study's `_call`: runs the same commands within this process."""
     if module in ("builders", "fakeit_train", "fakeit_eval"):
         ended = in_process.call(
             importlib.import_module(f"{module}.cli" if module == "fakeit_train" else f"{module}.cli.main").main,
@@ -72,7 +72,7 @@ def call_in_process(module: str, arguments: list[str], out: Path, setting: Setti
 
 
 class InOrder(Executor):
-    """In place of the study's threads, for commands handle signals, which only the main thread may."""
+    """Replaces the study's threads: commands install signal handlers, which Python allows only in the main thread."""
 
     def submit(self, call: Any, /, *arguments: Any, **options: Any) -> "Future[Any]":
         future: Future[Any] = Future()
@@ -87,12 +87,12 @@ def stay_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of studies, which share their clones and runs."""
+    """Output folder of all studies; they share their clones and runs."""
     return tmp_path_factory.mktemp("studies")
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_study__each_ends_in_a_table_a_page_and_a_figure(
+def test_study__each_study_writes_a_table_a_page_and_a_figure(
     name: str, base: str, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stay_in_process(monkeypatch)
@@ -102,10 +102,10 @@ def test_study__each_ends_in_a_table_a_page_and_a_figure(
     assert name != "augmentation" or "DINO's crops gain" in page.read_text()
 
 
-def killed_once_there_is(pattern: str, name: str, base: str, out: Path) -> None:
-    """A study in a process of its own, killed with all its commands when a file is there."""
-    queries = ["study", name, "--base", base, "--seeds", "0", "--out", str(out), "--trials", "2"]
-    command = [sys.executable, "-m", "fakeit_eval", *queries, "--values", *VALUES[name]]
+def run_until_killed(pattern: str, name: str, base: str, out: Path) -> None:
+    """Runs a study in a process of its own, and kills it with all its commands once a file exists."""
+    arguments = ["study", name, "--base", base, "--seeds", "0", "--out", str(out), "--trials", "2"]
+    command = [sys.executable, "-m", "fakeit_eval", *arguments, "--values", *VALUES[name]]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 300
     while not list(out.glob(pattern)) and time.monotonic() < end and process.poll() is None:
@@ -114,23 +114,23 @@ def killed_once_there_is(pattern: str, name: str, base: str, out: Path) -> None:
     process.wait()
 
 
-def test_study__killed_goes_on(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study__a_killed_study_continues(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "studies"
-    killed_once_there_is("clones/*/clone.json", "guidance", base, out)
+    run_until_killed("clones/*/clone.json", "guidance", base, out)
     before = times(out)
     assert before and not list(out.glob("*.md"))
     stay_in_process(monkeypatch)
     page = run_study("guidance", base, VALUES["guidance"], setting(out))
-    assert page is not None and before.items() <= times(out).items()  # what was finished was not made again
+    assert page is not None and before.items() <= times(out).items()
 
 
 @pytest.mark.long
-def test_study__killed_between_runs_it_goes_on_and_is_divided_and_used_again(base: str, tmp_path: Path) -> None:
+def test_study__a_study_killed_between_runs_continues_in_shares_and_is_reused(base: str, tmp_path: Path) -> None:
     out = tmp_path / "studies"
-    killed_once_there_is("runs/*/backbone.json", "augmentation", base, out)
+    run_until_killed("runs/*/backbone.json", "augmentation", base, out)
     before = times(out)
     assert before and not list(out.glob("*.md"))
-    assert run_study("augmentation", base, [], setting(out, share=(1, 2))) is None  # the other part is missing
+    assert run_study("augmentation", base, [], setting(out, share=(1, 2))) is None  # the other share is unfinished
     page = run_study("augmentation", base, [], setting(out, share=(2, 2)))
     assert page is not None and "DINO's crops gain" in page.read_text()
     after = times(out)
@@ -139,7 +139,7 @@ def test_study__killed_between_runs_it_goes_on_and_is_divided_and_used_again(bas
     assert run_study("augmentation", base, [], setting(out)) == page and times(out) == after
 
 
-def test_study__a_command_that_fails_is_told(base: str, tmp_path: Path) -> None:
+def test_study__a_failed_command_is_reported(base: str, tmp_path: Path) -> None:
     Path(base).write_text(Path(base).read_text().replace('"--batch-size", "20"', '"--batch-size", "0"'))
     with pytest.raises(
         UserError, match=r"'builders make digits_sd/c_h_inside_b_cfg7_5 .*' ended with status 2 .*batch_size is 0"
@@ -152,18 +152,18 @@ def test_study__a_command_that_fails_is_told(base: str, tmp_path: Path) -> None:
     [
         ("colour", "digits", [], "unknown study 'colour'; choose from augmentation, card"),
         ("size", "cifar", [], "unknown base 'cifar'; choose from digits"),
-        ("guidance", "digits", ["high"], "'high' is no number; give --values such as 1 1.5 2"),
+        ("guidance", "digits", ["high"], "'high' is not a number; give --values such as 1 1.5 2"),
         ("prompts", "digits", ["c_x"], "unknown value 'c_x'; choose from 'c' 'c_h'"),
         ("card", "imagenet_100", [], "base 'imagenet_100' needs its real training images; give --real"),
     ],
 )
-def test_study__mistakes_are_told(name: str, base_name: str, values: list[str], words: str, tmp_path: Path) -> None:
+def test_study__mistakes_are_reported(name: str, base_name: str, values: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         run_study(name, base_name, values, Setting(out=tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/2/3"])
-def test_study__parts_are_checked(text: str) -> None:
+def test_study__shares_are_checked(text: str) -> None:
     with pytest.raises(UserError, match="cannot be read; write i/n"):
         parse_share(text)
 

@@ -33,7 +33,7 @@ def take_step(state: State, inputs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("config", [CONFIG, EVERYTHING], ids=["plain", "everything"])
-def test_checkpoint__a_restored_state_goes_on_as_the_saved_one(tmp_path: Path, config: TrainConfig) -> None:
+def test_checkpoint__a_restored_state_continues_like_the_saved_one(tmp_path: Path, config: TrainConfig) -> None:
     saved, other = trained(0, config), trained(1, config)
     save_checkpoint(tmp_path, 7, saved, num_kept=2)
     assert load_checkpoint(tmp_path, other) == 7
@@ -44,7 +44,7 @@ def test_checkpoint__a_restored_state_goes_on_as_the_saved_one(tmp_path: Path, c
     assert ("scaler" in before) == any(name.startswith("average.") for name in before) == (config is EVERYTHING)
 
 
-def test_checkpoint__what_is_exported_is_the_average_where_there_is_one() -> None:
+def test_checkpoint__exports_the_ema_if_there_is_one() -> None:
     plain, averaged = trained(3), trained(3, EVERYTHING)
     assert plain.learned is plain.network and averaged.average and averaged.learned is averaged.average.module
     assert not torch.equal(averaged.learned.state_dict()["0.weight"], averaged.network.state_dict()["0.weight"])
@@ -58,7 +58,7 @@ def test_checkpoint__keeps_the_newest_two(tmp_path: Path) -> None:
     ]
 
 
-def test_checkpoint__none_is_step_0_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+def test_checkpoint__a_missing_one_is_step_0_and_a_damaged_one_is_reported(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, trained(0)) == 0
     save_checkpoint(tmp_path, 1, trained(0), num_kept=2)
     path = next(tmp_path.glob("*.safetensors"))

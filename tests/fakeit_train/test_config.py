@@ -6,7 +6,7 @@ from builders.errors import UserError
 from fakeit_train.config import load_config
 
 
-def test_config__settings_reach_any_depth() -> None:
+def test_config__settings_apply_at_any_depth() -> None:
     config = load_config("digits", ["num_epochs=3", "optim.learning_rate=0.5", "crops.ratio=1,1", "log_keys=true"])
     assert (config.num_epochs, config.optim.learning_rate, config.crops.ratio, config.log_keys) == (
         3,
@@ -20,7 +20,7 @@ def test_config__digits_are_never_mirrored() -> None:
     assert load_config("digits", []).crops.flip == 0.0
 
 
-def test_config__a_file_is_a_config(tmp_path: Path) -> None:
+def test_config__loads_a_python_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from fakeit_train.config import TrainConfig\nCONFIG = TrainConfig(num_epochs=7)\n")
     assert load_config(str(path), []).num_epochs == 7
@@ -35,34 +35,34 @@ def test_config__a_file_is_a_config(tmp_path: Path) -> None:
         ("digits", ["num_epochs=many"], "'num_epochs' is 'many'.*int"),
         ("digits", ["num_epochs"], "has no value"),
         ("digits", ["num_epochs=0"], "num_epochs is 0"),
-        ("digits", ["num_epochs.x=0"], "has no parts"),
+        ("digits", ["num_epochs.x=0"], "has no fields"),
         ("digits", ["crops.ratio=1"], "must be of type"),
         ("digits", ["crops.ratio=0,1"], r"crops\.ratio is 0,1, but must be two numbers above 0"),
         ("digits", ["crops.flip=2"], "crops.flip is 2.0, but must be a probability"),
-        ("digits", ["validation.every=3"], "there is nothing to test on; add --val CLONE"),
-        ("digits", ["data.where=nsfw"], "'nsfw' is no condition"),
+        ("digits", ["validation.every=3"], "there is no validation clone; add --val CLONE"),
+        ("digits", ["data.where=nsfw"], "'nsfw' is not a condition"),
         ("digits", ["augmentation=mixup"], "unknown augmentation 'mixup'"),
         ("digits", ["precision=int8"], "unknown precision 'int8'"),
         ("digits", ["label_smoothing=1"], "label_smoothing is 1.0"),
-        ("digits", ["crop_weights=1"], "must be 2 numbers from 0 on"),
+        ("digits", ["crop_weights=1"], "must be 2 non-negative numbers"),
         ("digits", ["optim.accumulation=0"], "optim.accumulation is 0"),
         ("digits", ["optim.ema=1"], "optim.ema is 1.0"),
         ("imagenet_100_sd", ["data.cache_gib=0"], "data.cache_gib is 0.0"),
         ("digits", ["data.num_workers=-1"], "num_workers is -1"),
     ],
 )
-def test_config__mistakes_are_told(name: str, settings: list[str], words: str) -> None:
+def test_config__mistakes_are_reported(name: str, settings: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_config(name, settings)
 
 
-def test_config__commas_in_quotes_are_no_ends() -> None:
+def test_config__commas_in_quotes_do_not_separate() -> None:
     config = load_config("digits", ["data.where=class_name == 'tench, Tinca tinca', nsfw != 1"])
     assert config.data.where == ("class_name == 'tench, Tinca tinca'", "nsfw != 1")
 
 
-def test_config__a_file_that_is_wrong_is_told(tmp_path: Path) -> None:
+def test_config__an_invalid_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from fakeit_train.config import TrainConfig\nCONFIG = TrainConfig(num_epoch=7)\n")
-    with pytest.raises(UserError, match=r"mine.py' cannot be read \(TypeError: .*num_epoch.*; mend it"):
+    with pytest.raises(UserError, match=r"mine.py' cannot be read \(TypeError: .*num_epoch.*; fix it"):
         load_config(str(path), [])

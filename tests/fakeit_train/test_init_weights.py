@@ -1,4 +1,4 @@
-"""Weights from elsewhere, real files of every kind."""
+"""Initial weights from real files of every supported kind."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +35,7 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_init_weights__a_state_dict_in_a_file(wrapper: str, tmp_path: Path) -> None:
+def test_init_weights__loads_a_state_dict_from_a_file(wrapper: str, tmp_path: Path) -> None:
     state = fresh(1).state_dict()
     torch.save(WRAPPERS[wrapper](state), tmp_path / "weights.pth")
     network = fresh(2)
@@ -43,7 +43,7 @@ def test_init_weights__a_state_dict_in_a_file(wrapper: str, tmp_path: Path) -> N
     assert same(network.state_dict(), state)
 
 
-def test_init_weights__other_classes_get_a_fresh_classifier(tmp_path: Path) -> None:
+def test_init_weights__other_classes_get_a_random_classifier(tmp_path: Path) -> None:
     other = fresh(1, replace(BACKBONE, classes=tuple("abc"), head_bias=True)).state_dict()
     torch.save(other, tmp_path / "weights.pth")
     network = fresh(2)
@@ -53,7 +53,7 @@ def test_init_weights__other_classes_get_a_fresh_classifier(tmp_path: Path) -> N
     assert same(network.state_dict(), other, but=("fc.weight", "fc.bias"))
 
 
-def test_init_weights__a_runs_classifier_goes_by_class_ids(tmp_path: Path) -> None:
+def test_init_weights__the_classifier_of_a_run_follows_class_ids(tmp_path: Path) -> None:
     save_backbone(tmp_path, BACKBONE, fresh(1))
     network, turned = fresh(2), replace(BACKBONE, classes=tuple("edcba"))
     assert load_init_weights(network, turned, str(tmp_path)) == []
@@ -61,7 +61,7 @@ def test_init_weights__a_runs_classifier_goes_by_class_ids(tmp_path: Path) -> No
     assert load_init_weights(fresh(2), replace(BACKBONE, classes=tuple("vwxyz")), str(tmp_path)) == ["fc.weight"]
 
 
-def test_init_weights__a_bias_that_the_head_lacks_is_told(tmp_path: Path) -> None:
+def test_init_weights__a_bias_that_the_head_lacks_is_reported(tmp_path: Path) -> None:
     with_bias = replace(BACKBONE, head_bias=True)
     torch.save(fresh(1, with_bias).state_dict(), tmp_path / "weights.pth")
     with pytest.raises(UserError, match=r"has a classifier with a bias; add --set backbone\.head_bias=true"):
@@ -70,7 +70,7 @@ def test_init_weights__a_bias_that_the_head_lacks_is_told(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["checkpoint_path", "pretrained", "weights", "pretrained_cfg_overlay"])
-def test_init_weights__a_description_cannot_have_weights_read(name: str, tmp_path: Path) -> None:
+def test_init_weights__a_description_cannot_load_weights(name: str, tmp_path: Path) -> None:
     save_backbone(tmp_path, BACKBONE, fresh(1))
     text = (tmp_path / "backbone.json").read_text()
     (tmp_path / "backbone.json").write_text(
@@ -80,7 +80,7 @@ def test_init_weights__a_description_cannot_have_weights_read(name: str, tmp_pat
         load_backbone(tmp_path)
 
 
-def test_init_weights__a_run_of_ours(tmp_path: Path) -> None:
+def test_init_weights__loads_an_earlier_run(tmp_path: Path) -> None:
     save_backbone(tmp_path, BACKBONE, fresh(1))
     network = fresh(2)
     assert load_init_weights(network, BACKBONE, str(tmp_path)) == []
@@ -88,8 +88,10 @@ def test_init_weights__a_run_of_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_init_weights__what_a_library_publishes(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its weights cannot be downloaded here, so they lie where it would keep what it has downloaded."""
+def test_init_weights__loads_pretrained_weights_of_a_library(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test puts weights where the library keeps its downloads, because it cannot download them here."""
     import torchvision
 
     published = torchvision.models.resnet18(num_classes=1000).state_dict()
@@ -124,7 +126,7 @@ def test_init_weights__a_file_that_would_run_code_is_refused(tmp_path: Path, mon
 
 
 def ring() -> dict[str, Any]:
-    """Holds itself."""
+    """Returns a dictionary that contains itself."""
     found: dict[str, Any] = {}
     found["model"] = found
     return found
@@ -139,7 +141,7 @@ def _without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     [
         (lambda s: _without(s, "conv1.weight"), "does not fit torchvision's resnet18: it lacks conv1.weight;"),
         (lambda s: {**s, "extra.weight": torch.zeros(1)}, "it also has extra.weight"),
-        (lambda s: {**s, "conv1.weight": torch.zeros(1)}, "it has another shape of conv1.weight"),
+        (lambda s: {**s, "conv1.weight": torch.zeros(1)}, "it has another shape for conv1.weight"),
         (lambda s: {**s, "conv1.weight": s["conv1.weight"] * 1j}, "it has no plain numbers in conv1.weight"),
         (lambda s: {**s, "conv1.weight": s["conv1.weight"].to("meta")}, "it has no plain numbers in conv1.weight"),
         (lambda s: {"epoch": 3}, "holds no tensors"),
@@ -147,13 +149,13 @@ def _without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         (lambda s: [1], "holds no state dict"),
     ],
 )
-def test_init_weights__weights_that_do_not_fit_are_told(change: Any, words: str, tmp_path: Path) -> None:
+def test_init_weights__weights_that_do_not_fit_are_reported(change: Any, words: str, tmp_path: Path) -> None:
     torch.save(change(fresh(1).state_dict()), tmp_path / "weights.pth")
     with pytest.raises(UserError, match=words):
         load_init_weights(fresh(2), BACKBONE, str(tmp_path / "weights.pth"))
 
 
-def test_init_weights__nothing_there_is_told(tmp_path: Path) -> None:
+def test_init_weights__missing_weights_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"neither torchvision nor timm, nor a finished run, nor a file"):
         load_init_weights(fresh(2), BACKBONE, str(tmp_path / "nowhere"))
 
@@ -176,7 +178,7 @@ def test_init_weights__exports_load_in_timm_and_torchvision(tmp_path: Path) -> N
             assert torch.allclose(other.eval()(image), network(image), atol=1e-5)
 
 
-def test_init_weights__a_cosine_head_is_exported_and_read(tmp_path: Path) -> None:
+def test_init_weights__a_cosine_head_is_exported_and_loaded(tmp_path: Path) -> None:
     backbone = replace(BACKBONE, head="cosine", temperature=0.05)
     network = fresh(1, backbone).eval()
     save_backbone(tmp_path, backbone, network)

@@ -23,7 +23,7 @@ def test_losses__slices_add_up() -> None:
     assert torch.allclose(pieces, multi_crop_cross_entropy([logits], labels))
 
 
-def test_losses__groups_weigh_what_they_are_told() -> None:
+def test_losses__kinds_have_the_configured_weights() -> None:
     torch.manual_seed(0)
     logits, labels = [torch.randn(5, 1, 7), torch.randn(5, 8, 7)], torch.tensor([0, 3, 6, 2, 1])
     alone = [multi_crop_cross_entropy([crops_of_kind], labels) for crops_of_kind in logits]

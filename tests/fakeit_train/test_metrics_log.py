@@ -1,4 +1,4 @@
-"""Metrics where they are asked for, read back with the tools that show them."""
+"""Tests that metrics reach the configured loggers, by reading them back with the loggers' own tools."""
 
 import json
 import sqlite3
@@ -22,13 +22,13 @@ def lines(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_metrics_log__always_lines_of_json(tmp_path: Path) -> None:
+def test_metrics_log__always_writes_json_lines(tmp_path: Path) -> None:
     write(tmp_path, (), 0, 1, 2)
     write(tmp_path, (), 2, 4)
     assert lines(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 4, "loss": 0.25}]
 
 
-def test_metrics_log__what_will_come_again_is_forgotten(tmp_path: Path) -> None:
+def test_metrics_log__lines_of_repeated_steps_are_deleted(tmp_path: Path) -> None:
     write(tmp_path, (), 0, 1, 2, 3)
     (tmp_path / "keys-1.jsonl").write_text('{"step": 2, "keys": []}\n{"step": 3, "keys": []}\n{"step"')
     forget_after(2, tmp_path)
@@ -36,7 +36,7 @@ def test_metrics_log__what_will_come_again_is_forgotten(tmp_path: Path) -> None:
     assert (tmp_path / "keys-1.jsonl").read_text() == '{"step": 2, "keys": []}\n'
 
 
-def test_metrics_log__tensorboard(tmp_path: Path) -> None:
+def test_metrics_log__writes_to_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     write(tmp_path, ("tensorboard",), 0, 1, 2, 4)
@@ -48,20 +48,21 @@ def test_metrics_log__tensorboard(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_metrics_log__wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_log__writes_to_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     write(tmp_path, ("wandb",), 0, 1, 2)
     (run,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     end = time.monotonic() + 30
-    while not run.stat().st_size:  # wandb's own process may write on after the run is finished (seen with 0.20)
+    # wandb's own process may still write after the run has finished (seen with 0.20).
+    while not run.stat().st_size:
         assert time.monotonic() < end
         time.sleep(0.05)
     write(tmp_path, ("wandb",), 2, 3)
     assert len({path.name for path in tmp_path.glob("wandb/offline-run-*/run-*.wandb")}) == 1  # the same id
 
 
-def test_metrics_log__trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_log__writes_to_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
     import sys
 
@@ -80,6 +81,6 @@ def test_metrics_log__trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert name.startswith("my-run-") and (name, 1) in [row[:2] for row in rows]
 
 
-def test_metrics_log__an_unknown_logger_is_told() -> None:
+def test_metrics_log__an_unknown_logger_is_reported() -> None:
     with pytest.raises(UserError, match="unknown logger 'tensorbord' in log_to; did you mean tensorboard"):
         load_config("digits", ["log_to=tensorbord"])

@@ -7,7 +7,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 
 @pytest.mark.parametrize(("is_native", "expected"), [(True, "bfloat16"), (False, "float16")])
-def test_precision__auto_asks_the_card(is_native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision__auto_follows_the_gpu(is_native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def is_supported(including_emulation: bool = True) -> bool:
         return is_native or including_emulation
 

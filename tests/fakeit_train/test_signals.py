@@ -1,4 +1,4 @@
-"""Signals in real processes."""
+"""Stop signals, tested in real processes."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ with stop.received():
             print("ready", flush=True)
             lock = threading.Lock()
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
-            lock.acquire(); lock.acquire()  # for ever, as in a collective whose other end is gone
+            lock.acquire(); lock.acquire()  # blocks forever, as a collective whose other rank has died
     print("ready", flush=True)
     time.sleep(0.2)
     for _ in range(4):
@@ -39,15 +39,15 @@ def started(where: str) -> subprocess.Popen[str]:
     return process
 
 
-def test_signals__a_step_that_never_ends_is_ended() -> None:
+def test_signals__a_blocked_rank_is_ended() -> None:
     process = started("inside")
     process.send_signal(signal.SIGTERM)
     _, message = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert "waits in vain for another process" in message and message.count("\n") == 1
+    assert "is blocked by another rank" in message and message.count("\n") == 1
 
 
-def test_signals__steps_that_end_are_left_alone() -> None:
+def test_signals__slow_steps_are_not_ended() -> None:
     process = started("outside")
     process.send_signal(signal.SIGTERM)
     out, message = process.communicate(timeout=10)
@@ -55,7 +55,7 @@ def test_signals__steps_that_end_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_signals__signals_are_noted_and_handlers_put_back(number: signal.Signals) -> None:
+def test_signals__signals_are_recorded_and_handlers_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopSignals().received() as stop:
         os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""Runs of a few steps on real digits, in real processes where that is the point."""
+"""Training runs of a few steps on real digits, in separate processes where a test needs them."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def wait_for_a_checkpoint(out: Path) -> None:
 
 
 def seen_batches(out: Path) -> list[list[str]]:
-    """Keys of every global batch: the ranks' parts, in the order of ranks."""
+    """Returns the keys of every global batch: the slices of all ranks, in the order of ranks."""
     ranks = [
         {line["step"]: line["keys"] for line in map(json.loads, path.read_text().splitlines())}
         for path in sorted(out.glob("keys-*.jsonl"))
@@ -81,27 +81,27 @@ def seen_batches(out: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def whole(finished: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted, in one process."""
+    """Returns the folder of an uninterrupted run in one process."""
     out = tmp_path_factory.mktemp("run") / "whole"
     train(load_config("digits", SETTINGS), [str(finished[0])], out)
     return out
 
 
-def test_trainer__sees_the_batches_of_the_order(whole: Path, finished: tuple[Path, Manifest]) -> None:
+def test_trainer__reads_the_batches_of_the_training_order(whole: Path, finished: tuple[Path, Manifest]) -> None:
     clone = open_clone(finished[0])
     order = whole_clone(clone).order(load_config("digits", SETTINGS).data)
     num_steps = 3 * order.batches_per_epoch
     assert seen_batches(whole) == [[clone.key(n) for n, _ in order.global_batch(step)] for step in range(num_steps)]
 
 
-def test_trainer__exports_a_network_that_the_format_loads(whole: Path, finished: tuple[Path, Manifest]) -> None:
+def test_trainer__exports_a_network_that_can_be_loaded(whole: Path, finished: tuple[Path, Manifest]) -> None:
     backbone, network = load_backbone(whole)
     assert list(backbone.classes) == finished[1].label_names
     assert backbone.feature_size == 192 and backbone.trained_on == "real_images/test"
     assert sum(p.numel() for p in network.parameters()) > 100_000
 
 
-def test_trainer__killed_and_resumed_it_ends_the_same(
+def test_trainer__a_killed_and_resumed_run_ends_with_the_same_weights(
     whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
@@ -120,28 +120,30 @@ def test_trainer__killed_and_resumed_it_ends_the_same(
 
 
 @pytest.mark.parametrize("when", ["training", pytest.param("testing", marks=pytest.mark.long)])
-def test_trainer__a_signal_to_stop_saves_and_ends_well(
+def test_trainer__a_stop_signal_saves_a_checkpoint_and_exits_with_0(
     when: str, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped"
     settings = ["num_epochs=60", "checkpoint_every=100000"]
-    if when == "testing":  # with pauses, so that it is met
+    if when == "testing":
+        # Frequent and slow validation makes it likely that the signal arrives during validation.
         settings += [f"validation.data={finished[0]}", "validation.every=2", "validation.batch_size=1"]
     process = run(out, finished[0], *settings)
     deadline = time.monotonic() + 120
     while not ((out / "metrics.jsonl").exists() and losses(out)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGTERM)  # as clusters do: loader workers get it, too
+    # Clusters signal the whole process group, including the loader's workers.
+    os.killpg(process.pid, signal.SIGTERM)
     assert process.wait() == 0
     assert not (out / "backbone.json").exists()
     assert json.loads((out / "checkpoint" / "latest.json").read_text())["step"] == len(losses(out))
 
 
 LAYER_NORM = 'backbone.arch_options={"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "norm_layer": "layernorm2d"}'
-"""Batch norm would see half of the batch each; it is synchronised on GPUs only."""
+"""Layer norm, because batch norm is synchronized on GPUs only: on a CPU, each rank would see half of the batch."""
 
 
-def test_trainer__two_processes_see_and_learn_what_one_does(
+def test_trainer__two_ranks_read_and_learn_the_same_as_one(
     whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     settings = (LAYER_NORM, "optim.learning_rate=0.02")
@@ -157,7 +159,7 @@ def test_trainer__another_run_is_not_overwritten(whole: Path, finished: tuple[Pa
     config = load_config("digits", SETTINGS)
     with pytest.raises(UserError, match="already holds a run"):
         train(config, [str(finished[0])], whole)
-    with pytest.raises(UserError, match=r"other num_epochs, optim\.momentum;"):
+    with pytest.raises(UserError, match=r"different num_epochs, optim\.momentum;"):
         train(
             load_config("digits", [*SETTINGS, "num_epochs=4", "optim.momentum=0"]),
             [str(finished[0])],
@@ -170,7 +172,7 @@ def test_trainer__another_run_is_not_overwritten(whole: Path, finished: tuple[Pa
     assert again.is_finished
 
 
-def test_trainer__a_first_start_that_failed_leaves_the_folder_free(
+def test_trainer__a_failed_first_start_does_not_block_the_folder(
     finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     out, short = tmp_path / "run", [*SETTINGS, "num_epochs=1", "data.num_workers=0"]
@@ -179,28 +181,30 @@ def test_trainer__a_first_start_that_failed_leaves_the_folder_free(
     assert train(load_config("digits", [*short, "data.seed=20261123"]), [str(finished[0])], out).is_finished
 
 
-def test_trainer__a_setting_that_is_left_out_is_another_run(
+def test_trainer__a_run_with_a_removed_setting_is_another_run(
     whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     config = load_config("digits", SETTINGS)
     config = replace(config, backbone=replace(config.backbone, arch_options={"layers": [1, 1, 1, 1]}))
-    with pytest.raises(UserError, match=r"other backbone\.arch_options\.channels, backbone\.arch_options\.stem_width;"):
+    with pytest.raises(
+        UserError, match=r"different backbone\.arch_options\.channels, backbone\.arch_options\.stem_width;"
+    ):
         train(config, [str(finished[0])], out, resume=True)
 
 
-def test_trainer__without_momentum_it_still_saves(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_trainer__saves_without_momentum(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     config = load_config("digits", [*SETTINGS, "optim.momentum=0", "num_epochs=1", "data.num_workers=0"])
     assert train(config, [str(finished[0])], tmp_path / "run").is_finished
     assert train(config, [str(finished[0])], tmp_path / "run", resume=True).is_finished
 
 
-def test_trainer__a_batch_too_small_for_the_processes_is_told(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a batch of 1 is too small"):
+def test_trainer__a_batch_too_small_for_the_ranks_is_reported(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.batch_size 1 is too small"):
         train(load_config("digits", [*SETTINGS, "data.batch_size=1"]), [str(finished[0])], tmp_path / "run")
 
 
-def test_trainer__a_loss_that_is_not_finite_stops_with_the_keys(
+def test_trainer__a_non_finite_loss_ends_the_run_and_saves_the_keys(
     finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     rates = ("optim.learning_rate=1e30", "log_every=2", "checkpoint_every=50", "data.num_workers=0")
@@ -214,7 +218,7 @@ def test_trainer__a_loss_that_is_not_finite_stops_with_the_keys(
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize(("damage", "words"), [("cut", "is cut"), ("label", r"label \d of .* is out of range 0 to 3")])
-def test_trainer__a_damaged_clone_is_told_in_one_sentence(
+def test_trainer__a_damaged_clone_is_reported_in_one_sentence(
     clone: Path, tmp_path: Path, num_workers: int, damage: str, words: str
 ) -> None:
     if damage == "cut":
@@ -235,10 +239,13 @@ def losses(out: Path) -> list[float]:
     return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
-def gradients(num_shares: int, tmp_path: Path) -> list[torch.Tensor]:
-    """Of one batch of random crops, taken in parts; batch norm would see the parts one by one, so it is group norm."""
+def gradients(num_micro_batches: int, tmp_path: Path) -> list[torch.Tensor]:
+    """Returns the gradients of one batch of random crops, split into micro-batches.
+
+    The network has layer norm, because the result of batch norm depends on the micro-batches.
+    """
     options = {"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "stem_width": 32, "norm_layer": "layernorm2d"}
-    config = load_config("digits", ["data.batch_size=20", f"optim.accumulation={num_shares}"])
+    config = load_config("digits", ["data.batch_size=20", f"optim.accumulation={num_micro_batches}"])
     config = replace(config, backbone=replace(config.backbone, arch_options=options, classes=tuple("abcd")))
     torch.manual_seed(0)
     crops = [torch.randint(0, 256, (20, n, side, side, 3), dtype=torch.uint8) for n, side in ((1, 32), (8, 16))]
@@ -249,13 +256,13 @@ def gradients(num_shares: int, tmp_path: Path) -> list[torch.Tensor]:
     return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
 
 
-def test_trainer__a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path) -> None:
-    for whole, pieces in zip(gradients(1, tmp_path), gradients(3, tmp_path), strict=True):
-        assert torch.allclose(whole, pieces, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
+def test_trainer__micro_batches_have_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+    for whole, split in zip(gradients(1, tmp_path), gradients(3, tmp_path), strict=True):
+        assert torch.allclose(whole, split, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("settings", [["precision=float16"], ["precision=bfloat16"], ["label_smoothing=0.1"]])
-def test_trainer__options_change_the_loss_and_resume_with_it(
+def test_trainer__options_change_the_loss_and_survive_a_resume(
     settings: list[str], finished: tuple[Path, Manifest], whole: Path, tmp_path: Path
 ) -> None:
     short = ["num_epochs=1", "checkpoint_every=1", "data.num_workers=0"]
@@ -269,7 +276,7 @@ def test_trainer__options_change_the_loss_and_resume_with_it(
             train(config, [str(finished[0])], cut)
     train(config, [str(finished[0])], cut, resume=True)
     assert len(losses(cut)) == len(losses(tmp_path / "run"))
-    # In float16, oneDNN sums in another order from run to run.
+    # In float16, the order of oneDNN's sums differs from run to run.
     assert losses(cut) == pytest.approx(
         losses(tmp_path / "run"), rel=1e-2 if "float16" in settings[0] and "bfloat" not in settings[0] else 0
     )
@@ -296,18 +303,22 @@ def test_trainer__a_rank_that_dies_ends_the_run_in_seconds(finished: tuple[Path,
     died = time.monotonic()
     _, message = process.communicate(timeout=60)
     assert process.returncode not in (None, 0) and time.monotonic() - died < 30
-    assert b"another process of the run has ended" in message or b"waits in vain for another process" in message
+    assert b"another rank of the run has ended" in message or b"is blocked by another rank" in message
     assert b"in _allreduce" not in message and (out / "checkpoint" / "latest.json").exists()
 
 
-def test_trainer__crops_may_be_made_on_the_device(whole: Path, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_trainer__crops_can_be_generated_on_the_device(
+    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
     settings = ["data.crops_on_device=true", "num_epochs=1", "optim.accumulation=2", "deterministic=true"]
     config = load_config("digits", [*SETTINGS, *settings])
     assert train(config, [str(finished[0])], tmp_path / "run").is_finished
     assert losses(tmp_path / "run") == pytest.approx(losses(whole)[: len(losses(tmp_path / "run"))], rel=0.05)
 
 
-def test_trainer__trains_on_what_is_chosen_of_several_clones(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_trainer__trains_on_the_selected_samples_of_several_clones(
+    finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
     settings = [
         "num_epochs=1",
         "data.num_workers=0",
@@ -322,15 +333,16 @@ def test_trainer__trains_on_what_is_chosen_of_several_clones(finished: tuple[Pat
     assert all(int(key.rpartition("_")[2]) < 4 for batch in batches for key in batch)
     described = json.loads((tmp_path / "run" / "config.json").read_text())
     assert described["data_urls"] == [str(finished[0])] * 2 and len(described["clone_digests"]) == 2
-    with pytest.raises(UserError, match=r"holds a run with other .*data\.weights, clone_digests;"):
+    with pytest.raises(UserError, match=r"holds a run with different .*data\.weights, clone_digests;"):
         train(replace(config, data=replace(config.data, weights=())), [str(finished[0])], tmp_path / "run", resume=True)
 
 
-def test_trainer__begins_with_the_weights_of_another_run(
+def test_trainer__starts_from_the_weights_of_another_run(
     whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     settings = [*SETTINGS, "num_epochs=1", "data.num_workers=0", f"init={whole}", "optim.learning_rate=0"]
-    (tmp_path / "run" / "checkpoint").mkdir(parents=True)  # killed while it wrote its first one
+    # The folder is that of a run that was killed while it wrote its first checkpoint.
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
     train(load_config("digits", settings), [str(finished[0])], tmp_path / "run", resume=True)
     before, after = (load_file(out / "backbone.safetensors") for out in (whole, tmp_path / "run"))
     assert all(
@@ -338,13 +350,16 @@ def test_trainer__begins_with_the_weights_of_another_run(
     )
 
 
-GOLDEN = Path(__file__).parent / "golden_run.json"  # python -m tests.fakeit_train.test_trainer writes it anew
+GOLDEN = Path(__file__).parent / "golden_run.json"
+"""`python -m tests.fakeit_train.test_trainer` regenerates this file."""
 NUM_GOLDEN = 50
 
 
 def golden_run(clone: Path, out: Path) -> dict[str, Any]:
-    """Of each of 50 steps on one CPU process the keys, the learning rate, the crops' mean levels, and the loss; and what was
-    drawn for the crops of the first batch."""
+    """Returns keys, learning rate, mean levels of the crops, and loss of each of 50 steps in one CPU process.
+
+    The result also has a digest of the crop parameters of the first batch.
+    """
     settings = ["num_epochs=100", "data.batch_size=20", "data.num_workers=0", "log_every=1", "optim.learning_rate=0.02"]
     config = load_config("digits", settings)
     steps: list[tuple[list[str], float, list[float], float]] = []
@@ -365,8 +380,8 @@ def golden_run(clone: Path, out: Path) -> dict[str, Any]:
             train(config, [str(clone)], out)
     torch.set_num_threads(num_threads)
     keys, rates, levels, losses = zip(*steps, strict=True)
-    drawn = [sample_crops(32, 32, config.crops, config.data.seed, 0, key) for key in keys[0]]
-    numbers = [[round(value, 9) for value in flat(asdict(crop))] for groups in drawn for crop in chain(*groups)]
+    parameters = [sample_crops(32, 32, config.crops, config.data.seed, 0, key) for key in keys[0]]
+    numbers = [[round(value, 9) for value in flat(asdict(crop))] for kinds in parameters for crop in chain(*kinds)]
     return {
         "keys": hashlib.sha256(json.dumps(keys).encode()).hexdigest(),
         "draws": hashlib.sha256(json.dumps(numbers).encode()).hexdigest(),
@@ -377,22 +392,25 @@ def golden_run(clone: Path, out: Path) -> dict[str, Any]:
 
 
 def flat(value: Any) -> list[float]:
-    """All numbers in it, in their order."""
+    """Returns all numbers in a nested value, in order."""
     if isinstance(value, dict):
         value = list(value.values())
     return [number for one in value for number in flat(one)] if isinstance(value, list | tuple) else [float(value)]
 
 
 def test_trainer__golden_run(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
-    """What is ours is exact. Kernels differ from processor to processor in the last bits, which training amplifies: the first
-    losses are the golden ones, later ones on average."""
+    """Batches, crop parameters and learning rates are exactly the golden ones.
+
+    Kernels differ between processors in the last bits, and training amplifies these differences. So the first losses
+    must be close to the golden ones, and later losses on average.
+    """
     found, golden = golden_run(finished[0], tmp_path / "run"), json.loads(GOLDEN.read_text())
     assert (found["keys"], found["draws"]) == (golden["keys"], golden["draws"])
     assert found["rates"] == pytest.approx(golden["rates"], rel=1e-12)
     assert np.abs(np.subtract(found["levels"], golden["levels"])).max() < 0.5  # of 255
     assert found["losses"][:5] == pytest.approx(golden["losses"][:5], rel=1e-5)
-    for piece in (slice(5, 20), slice(20, 50)):
-        assert np.mean(found["losses"][piece]) == pytest.approx(np.mean(golden["losses"][piece]), rel=0.02)
+    for steps in (slice(5, 20), slice(20, 50)):
+        assert np.mean(found["losses"][steps]) == pytest.approx(np.mean(golden["losses"][steps]), rel=0.02)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tests during training, and what they say against fakeit_eval's own."""
+"""Validation during training, compared with the results of fakeit_eval."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def config_on(root: Path, *settings: str) -> TrainConfig:
     return load_config("digits", [*SETTINGS, "data.num_workers=0", f"validation.data={root}", *settings])
 
 
-def test_validation__says_at_the_end_what_evaluation_says(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_validation__agrees_with_evaluation_at_the_end(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(config_on(finished[0], "num_epochs=2", "optim.ema=0.5"), [str(finished[0])], out)
     found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -42,7 +42,7 @@ def test_validation__says_at_the_end_what_evaluation_says(finished: tuple[Path, 
     assert tests[-1]["val_top1"] <= tests[-1]["val_top5"] <= 100 and tests[-1]["val_loss"] > 0
 
 
-def test_validation__changes_nothing_of_what_is_learned(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_validation__does_not_change_training(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     plain = load_config("digits", [*SETTINGS, "data.num_workers=0", "num_epochs=1"])
     train(plain, [str(finished[0])], tmp_path / "plain")
     train(config_on(finished[0], "num_epochs=1", "validation.every=1"), [str(finished[0])], tmp_path / "tested")
@@ -50,7 +50,7 @@ def test_validation__changes_nothing_of_what_is_learned(finished: tuple[Path, Ma
     assert weights[0] == weights[1]
 
 
-def test_validation__processes_share_the_images(finished: tuple[Path, Manifest]) -> None:
+def test_validation__ranks_share_the_images(finished: tuple[Path, Manifest]) -> None:
     clone = open_clone(finished[0])
     config = config_on(finished[0], "validation.batch_size=3")
     config = replace(config, backbone=replace(config.backbone, classes=tuple(clone.manifest.label_names)))
@@ -59,7 +59,7 @@ def test_validation__processes_share_the_images(finished: tuple[Path, Manifest])
     assert sorted(seen) == sorted(sample.label for sample in clone)
 
 
-def test_validation__labels_go_by_class_ids(finished: tuple[Path, Manifest]) -> None:
+def test_validation__labels_follow_class_ids(finished: tuple[Path, Manifest]) -> None:
     clone = open_clone(finished[0])
     names = tuple(reversed(clone.manifest.label_names))
     config = config_on(finished[0])
@@ -72,9 +72,11 @@ def test_validation__labels_go_by_class_ids(finished: tuple[Path, Manifest]) -> 
     assert Validation(clone, config, WORLD).scores(network) == pytest.approx(flipped, rel=1e-5)
 
 
-def test_validation__classes_that_are_not_trained_are_told(finished: tuple[Path, Manifest]) -> None:
+def test_validation__unknown_classes_are_reported(finished: tuple[Path, Manifest]) -> None:
     config = config_on(finished[0])
     config = replace(config, backbone=replace(config.backbone, classes=("n02084071",)))
-    with pytest.raises(UserError, match=r"class '.*' of the validation clone '.*' is none of the 1 that are trained"):
+    with pytest.raises(
+        UserError, match=r"class '.*' of the validation clone '.*' is not among the 1 classes in training"
+    ):
         open_validation(config, WORLD)
     assert open_validation(replace(config, validation=ValidationConfig()), WORLD) is None

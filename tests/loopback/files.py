@@ -1,4 +1,4 @@
-"""A directory over HTTP with ranges, as an object store or a plain web server gives it.
+"""Serves a directory over HTTP with ranges, as an object store or a plain web server does.
 
 python -m tests.loopback.files DIR PORT
 """

@@ -1,5 +1,5 @@
-"""A Hub on 127.0.0.1 that speaks to the real clients: data set repos with commits, pull requests, tags, LFS (single and
-multipart), xet through hf_xet's local store, and buckets.
+"""Imitates the Hub on 127.0.0.1 for the real clients: dataset repos with commits, pull requests, tags, LFS (single and
+multipart uploads), xet through hf_xet's local store, and buckets.
 
 hub = Hub(folder); with running(hub): ... HF_ENDPOINT=hub.url
 """
@@ -33,7 +33,7 @@ class Blob:
     sha256: str
     size: int
     oid: str
-    """git's name of a regular file, the sha256 of one in LFS."""
+    """Git's object id for a regular file, the sha256 for a file in LFS."""
     is_lfs: bool
 
 
@@ -82,17 +82,17 @@ class HubError(Exception):
 
 
 class Hub(Server):
-    def __init__(self, folder: Path, port: int = 0, *, part_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, *, chunk_bytes: int = 0) -> None:
         super().__init__(_Hub, port)
         self.objects, self.xet = folder / "objects", folder / "xet"
-        self.pieces, self.part_bytes = folder / "parts", part_bytes
+        self.pieces, self.chunk_bytes = folder / "parts", chunk_bytes
         for path in (self.objects, self.xet, self.pieces):
             path.mkdir(parents=True, exist_ok=True)
         self.repos: dict[str, Repo] = {}
         self.buckets: dict[str, dict[str, XetFile]] = {}
         self.lock = threading.RLock()
         self.forbidden: set[str] = set()
-        """Repos that the token may read and not write."""
+        """Repos that the token may read but not write."""
 
     def put(self, content: bytes) -> str:
         sha256 = hashlib.sha256(content).hexdigest()
@@ -109,18 +109,18 @@ class Hub(Server):
         return (self.objects / sha256).exists() or sha256 in self.xet_files()
 
     def xet_files(self) -> dict[str, XetFile]:
-        """By sha256 and by xet hash."""
+        """Returns the files of the xet store, by sha256 and by xet hash."""
         files = known_files(self.xet)
         return {file.xet_hash: file for file in files} | {file.sha256: file for file in files if file.sha256}
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        """A revision's files, for the tests to look at."""
+        """Returns the files of a revision, for assertions of tests."""
         found = self.repos[repo]
         return {path: self.get(blob.sha256) for path, blob in found.commits[found.find(revision) or ""].tree.items()}
 
 
 def hub_environment(hub: Hub, home: Path, *, token: str = TOKEN, xet: bool = False) -> dict[str, str]:
-    """The environment in which the clients of Hugging Face speak to this Hub."""
+    """Returns the environment variables that direct the clients of Hugging Face to this Hub."""
     return {
         **os.environ,
         "HF_ENDPOINT": hub.url,
@@ -163,7 +163,7 @@ class _Hub(Handler):
             headers = {"X-Error-Code": error.code, "X-Error-Message": error.message}
             self.send(json.dumps({"error": error.message, **error.fields}).encode(), error.status, headers)
 
-    # --- what all need ---
+    # --- shared by all routes ---
 
     def json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.send(json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})})
@@ -297,7 +297,8 @@ class _Hub(Handler):
         elif key == "lfsFile":
             if not self.server.has(value["oid"]):
                 raise HubError(400, "", f"LFS object {value['oid']} was not uploaded")
-            size = value["size"] if "size" in value else len(self.server.get(value["oid"]))  # a copy has none
+            # A copied file comes without its size.
+            size = value["size"] if "size" in value else len(self.server.get(value["oid"]))
             tree[path] = Blob(value["oid"], size, hashlib.sha1(value["oid"].encode()).hexdigest(), True)
         elif key == "deletedFile":
             if tree.pop(path, None) is None:
@@ -416,12 +417,12 @@ class _Hub(Handler):
             if not self.server.has(oid):
                 url = f"{self.server.url}/lfs/{oid}"
                 upload: dict[str, Any] = {"href": url}
-                if 0 < self.server.part_bytes < size:
-                    count = -(-size // self.server.part_bytes)
+                if 0 < self.server.chunk_bytes < size:
+                    count = -(-size // self.server.chunk_bytes)
                     pieces = {str(number): f"{url}/{number}" for number in range(1, count + 1)}
                     upload = {
                         "href": f"{url}/complete",
-                        "header": {"chunk_size": str(self.server.part_bytes), **pieces},
+                        "header": {"chunk_size": str(self.server.chunk_bytes), **pieces},
                     }
                 found["actions"] = {"upload": upload, "verify": {"href": f"{url}/verify"}}
             objects.append(found)
@@ -436,7 +437,7 @@ class _Hub(Handler):
         self.send(b"")
 
     @route("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})/(?P<piece>\d+)")
-    def lfs_part(self, oid: str, piece: str) -> None:
+    def lfs_piece(self, oid: str, piece: str) -> None:
         content = self.body()
         (self.server.pieces / f"{oid}.{piece}").write_bytes(content)
         self.send(b"", headers={"ETag": hashlib.md5(content).hexdigest()})
@@ -524,7 +525,7 @@ def blob_of(content: bytes, sha256: str) -> Blob:
 
 
 def listing(files: dict[str, Any], folder: str, recursive: bool) -> list[tuple[str, Any]]:
-    """Files and folders (None) below a folder, as git lists them."""
+    """Returns files and folders (None) below a folder, as git lists them."""
     prefix = folder.rstrip("/") + "/" if folder else ""
     found: dict[str, Any] = {}
     for path, file in files.items():

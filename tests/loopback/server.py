@@ -1,4 +1,4 @@
-"""What the loopback servers share: an HTTP server on 127.0.0.1 with ranges, faults, a throttle, and a count of what went by."""
+"""Base of the loopback servers: HTTP on 127.0.0.1 with ranges, planted faults, a throttle, and traffic counters."""
 
 import contextlib
 import random
@@ -16,28 +16,31 @@ PIECE = 64 * 1024
 
 @dataclass(frozen=True)
 class Fault:
+    """A fault planted in one answer."""
+
     status: int = 0
-    """Answers with this status; 0 answers as usual."""
+    """Status of the answer; 0 answers as usual."""
     drop_after: int = -1
-    """Closes the connection after so many bytes of the answer."""
+    """Closes the connection after this many bytes of the answer; -1 never does."""
     stall: float = 0.0
-    """Seconds without a byte, in the middle of the answer."""
+    """Seconds to wait between the headers and the body."""
     corrupt: bool = False
-    """Turns over a bit of the answer."""
+    """Flips a bit in the middle of the answer."""
     retry_after: str = ""
+    """Value of the Retry-After header; empty sends none."""
 
 
 @dataclass
 class Traffic:
-    """What went by; `choose` may pick a fault for a request (method, path)."""
+    """Counts requests and bytes. `choose` may return a fault for a request (method, path)."""
 
     choose: Callable[[str, str], Fault | None] = lambda method, path: None
     bytes_per_second: float = 0.0
-    """Of uploads and downloads together; 0 is as fast as it goes."""
+    """Rate of uploads and downloads, per connection; 0 does not limit it."""
     received: int = 0
     sent: int = 0
     requests: Counter[str] = field(default_factory=Counter)
-    """By "METHOD path"."""
+    """Number of requests by "METHOD path"."""
     sent_by_path: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -47,18 +50,18 @@ class Traffic:
 
 
 def failing(share: float, seed: int = 0, *, only: str = "") -> Callable[[str, str], Fault | None]:
-    """Lets a share of requests fail, in all the ways that networks know."""
-    ways = [Fault(status=503), Fault(status=429), Fault(status=500), Fault(drop_after=0), Fault(drop_after=1000)]
+    """Returns a `choose` that lets a share of the requests fail, by status 429, 500 or 503 or a dropped connection."""
+    faults = [Fault(status=503), Fault(status=429), Fault(status=500), Fault(drop_after=0), Fault(drop_after=1000)]
     dice = random.Random(seed)
 
     def choose(method: str, path: str) -> Fault | None:
-        return dice.choice(ways) if only in path and dice.random() < share else None
+        return dice.choice(faults) if only in path and dice.random() < share else None
 
     return choose
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Subclasses write `answer`, and answer by `send`."""
+    """Base of the handlers; a subclass implements `answer`, which calls `send`."""
 
     protocol_version = "HTTP/1.1"
     server: "Server"
@@ -84,12 +87,13 @@ class Handler(BaseHTTPRequestHandler):
                 )
                 return
             self.answer()
-            self.body()  # whatever was not read
+            # Reads what `answer` left of the request, so that the next request starts at its beginning.
+            self.body()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
 
     def pieces(self) -> Iterator[bytes]:
-        """The request's body."""
+        """Yields the body of the request."""
         while self.unread > 0:
             piece = self.rfile.read(min(PIECE, self.unread))
             if not piece:
@@ -104,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         return b"".join(self.pieces())
 
     def send(self, content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        """The whole content, or the range that was asked for."""
+        """Sends the whole content, or the requested range of it."""
         headers = dict(headers or {})
         size, fault = len(content), self.fault or Fault()
         requested = self.headers.get("Range", "")

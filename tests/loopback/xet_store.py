@@ -1,7 +1,10 @@
-"""hf_xet's local store, which clients fill where the Hub names it ("local:///dir"): its files, and their bytes.
+"""Lists and reads the files of hf_xet's local store, which clients fill if the Hub names one ("local:///dir").
 
-A shard of the store lists files in records of 48 bytes: a header with the file's hash, flags and number of segments; the
-segments, each with its length; as many verification records, if the flags say so; and the file's sha256, if they say so.
+A shard of the store lists its files in records of 48 bytes:
+- a header with hash, flags and number of segments of the file;
+- the segments, each with its length;
+- as many verification records, if the flags say so;
+- the sha256 of the file, if the flags say so.
 """
 
 import struct
@@ -39,20 +42,21 @@ def read_file(store: Path, file: XetFile) -> bytes:
 
 
 def _read_shard(content: bytes) -> list[XetFile]:
-    found, where = [], RECORD  # the shard's own header
-    while content[where : where + 32] != END:
-        file_hash, flags, num_segments = struct.unpack_from("<32sII", content, where)
-        where += RECORD
-        sizes = [struct.unpack_from("<I", content, where + RECORD * n + 36)[0] for n in range(num_segments)]
-        where += RECORD * num_segments * (2 if flags & HAS_VERIFICATION else 1)
+    # The first record is the header of the shard.
+    found, offset = [], RECORD
+    while content[offset : offset + 32] != END:
+        file_hash, flags, num_segments = struct.unpack_from("<32sII", content, offset)
+        offset += RECORD
+        sizes = [struct.unpack_from("<I", content, offset + RECORD * n + 36)[0] for n in range(num_segments)]
+        offset += RECORD * num_segments * (2 if flags & HAS_VERIFICATION else 1)
         sha256 = None
         if flags & HAS_SHA256:
-            sha256 = _hex(content[where : where + 32])
-            where += RECORD
+            sha256 = _hex(content[offset : offset + 32])
+            offset += RECORD
         found.append(XetFile(_hex(file_hash), sum(sizes), sha256))
     return found
 
 
 def _hex(raw: bytes) -> str:
-    """Hashes are four little-endian words, each written as a number."""
+    """Formats a hash as hf_xet does: four little-endian words of 64 bits, each as a hexadecimal number."""
     return "".join(f"{word:016x}" for word in struct.unpack("<4Q", raw))

@@ -1,8 +1,8 @@
-"""An engine of another package whose images and workers fail as the environment says; images are noise from their seeds.
+"""A test engine of another package, whose images are noise. An environment variable makes images and workers fail.
 
 PLANTED is JSON: {"broken": [keys], "broken_once": [keys], "flagged": [keys], "all_broken": true, "seconds": 0.01,
-"worker": "1", "fault": …, "delay": 4}. The fault befalls the worker that sees that GPU alone: "memory" (more than one image
-at a time), "memory for ever", "hangs", "full".
+"worker": "1", "fault": …, "delay": 4}. Only the worker that sees GPU "worker" has the fault: "memory" (more than one
+image at a time), "memory for ever", "hangs", "full".
 """
 
 import errno
@@ -28,12 +28,12 @@ HAS_TOKENIZERS = False
 PACKAGES = ("numpy",)
 
 SATURATED = 4
-"""Images that such a batch makes in the time of one."""
-_load_engine: list[Execution] = []
+"""Batch size up to which a batch takes as long as one image."""
+_loaded: list[Execution] = []
 
 
 def check(recipe: Recipe, num_rounds: int) -> None:
-    """Any settings do."""
+    """Accepts any settings."""
 
 
 def pin(recipe: Recipe) -> Recipe:
@@ -59,9 +59,10 @@ class Noise:
         self.recipe, self.execution, self.faults = recipe, execution, faults
         is_here = os.environ.get("CUDA_VISIBLE_DEVICES") == faults.get("worker", "none")
         self.fault = faults.get("fault", "") if is_here else ""
-        if self.fault == "memory" and not _load_engine:
-            time.sleep(self.faults.get("delay", 0))  # so that another worker measures the batch size
-        _load_engine.append(execution)
+        if self.fault == "memory" and not _loaded:
+            # Another worker measures the batch size meanwhile.
+            time.sleep(self.faults.get("delay", 0))
+        _loaded.append(execution)
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
         time.sleep(self.faults.get("seconds", 0.0) * max(1.0, len(samples) / SATURATED))
@@ -78,7 +79,7 @@ class Noise:
 
     def _image(self, sample: Sample) -> GeneratedImage:
         shape = (self.recipe.height, self.recipe.width, 3)
-        # A hash and no stream of numpy's, which may change between versions.
+        # A hash function, because numpy's random streams may change between versions.
         content = hashlib.shake_128(str(sample.seed).encode()).digest(math.prod(shape))
         pixels = np.frombuffer(content, np.uint8).reshape(shape)
         is_broken = sample.key in self.faults.get("broken", []) or bool(self.faults.get("all_broken"))
@@ -87,7 +88,7 @@ class Noise:
         return GeneratedImage(np.zeros(shape, np.uint8) if is_broken else pixels, nsfw, is_broken=is_broken)
 
     def _fill_the_disk(self) -> None:
-        """What the system says of a full disk, from a device that is one."""
+        """Raises the system's error for a full disk, by writing to a device that is always full."""
         with open("/dev/full", "wb") as file:
             try:
                 file.write(bytes(1 << 16))

@@ -1,4 +1,4 @@
-"""A builder in a file of its own, whose images the planted engine makes.
+"""A test builder in its own file, whose images the planted engine generates.
 
 PYTHONPATH=tests/planted fakeit-build make tests/planted/planted_sd.py/noise OUT
 """

@@ -1,4 +1,5 @@
-// The gallery's page. Data come as scripts that call gallery.index and gallery.receive; all of it is set as text, never as markup.
+// Script of the gallery's page. Data files are scripts that call gallery.index, gallery.audit and gallery.receive.
+// All data is inserted as text, never as markup.
 "use strict";
 
 const gallery = (() => {
@@ -10,12 +11,12 @@ const gallery = (() => {
   };
   const classes = new Map(); // data of opened classes
   const waiting = new Map(); // class id -> callback
-  let all, audit, opened, shown = [], place = -1;
+  let all, audit, opened, shown = [], position = -1;
 
   // --- sprites ---
 
   function tile(element, sprite, number, columns, rows) {
-    // Percentages, so that a tile may have any size.
+    // Percentages work for a tile of any size.
     const [across, down] = [number % columns, Math.floor(number / columns)];
     element.style.backgroundImage = `url("${sprite}")`;
     element.style.backgroundSize = `${columns * 100}% ${rows * 100}%`;
@@ -74,9 +75,9 @@ const gallery = (() => {
   }
 
   function rowsOf(data) {
-    return data.parts.flatMap((part, which) => part.rows.map((row, number) => {
+    return data.parts.flatMap((block, which) => block.rows.map((row, number) => {
       const about = Object.fromEntries(data.columns.map((name, column) => [name, row[column + 2]]));
-      return { ...about, key: row[0], extension: row[1], source: part.title, which, number, total: part.rows.length };
+      return { ...about, key: row[0], extension: row[1], source: block.title, which, number, total: block.rows.length };
     }));
   }
 
@@ -138,20 +139,20 @@ const gallery = (() => {
 
   function showAudit() {
     if (location.hash !== "#/audit") return;
-    const said = all.audit, total = audit.classes.reduce((sum, entry) => sum + entry.num_images, 0);
-    const kinds = table(["finding", "images", "share"], Object.entries(said.found).map(([kind, count]) => [kind, count.toLocaleString(), percent(count / total)]), "findings");
+    const summary = all.audit, total = audit.classes.reduce((sum, entry) => sum + entry.num_images, 0);
+    const kinds = table(["finding", "images", "share"], Object.entries(summary.found).map(([kind, count]) => [kind, count.toLocaleString(), percent(count / total)]), "findings");
     const others = (entries, text) => (entries ?? []).flatMap((entry, number) => [number ? ", " : "", ...text(entry), ` ${percent(entry.share)}`]);
     const classes = [...audit.classes].sort((a, b) => (a.share ?? 2) - (b.share ?? 2)).map((entry) => [
       [linked(entry.wnid)], entry.num_images.toLocaleString(), entry.share === undefined ? "" : percent(entry.share),
       others(entry.runner_ups, (other) => [linked(other.wnid)]), others(entry.senses, (sense) => [make("span", { title: sense.definition }, `${sense.lemma} (${sense.wnid})`)]),
       entry.diversity?.toFixed(3) ?? "", Object.entries(entry.found).map(([kind, count]) => `${kind} ${count}`).join(", ")]);
-    const groups = audit.groups.flatMap((group) => [
-      make("h3", {}, group.parent, " ", make("small", {}, `${percent(group.accuracy)} of the images look most like their own class among these`)),
-      table(["labelled as", ...group.classes.map((id) => linked(id))], group.classes.map((id, row) => [[linked(id)], ...group.confusion[row].map(String)]), `confusion within ${group.parent}`)]);
+    const siblings = audit.groups.flatMap((family) => [
+      make("h3", {}, family.parent, " ", make("small", {}, `${percent(family.accuracy)} of the images look most like their own class among these`)),
+      table(["labeled as", ...family.classes.map((id) => linked(id))], family.classes.map((id, row) => [[linked(id)], ...family.confusion[row].map(String)]), `confusion within ${family.parent}`)]);
     $("main").replaceChildren(make("h2", {}, "Audit"),
-      make("p", {}, said.scorer ? `Asked of ${said.scorer.model}. ${said.note}` : "No image-text model was asked."), kinds,
-      make("h3", {}, "Classes, the least recognised first"),
-      table(["class", "images", "recognised", "taken for", "other senses of its name", "diversity", "findings"], classes, "classes"), ...groups);
+      make("p", {}, summary.scorer ? `Checked with ${summary.scorer.model}. ${summary.note}` : "Checked without an image-text model."), kinds,
+      make("h3", {}, "Classes, the least recognized first"),
+      table(["class", "images", "recognized", "mistaken for", "other senses of its name", "diversity", "findings"], classes, "classes"), ...siblings);
   }
 
   // --- one image ---
@@ -163,19 +164,19 @@ const gallery = (() => {
   }
 
   function view(number) {
-    place = (number + shown.length) % shown.length;
-    const row = shown[place];
+    position = (number + shown.length) % shown.length;
+    const row = shown[position];
     const twins = opened.rows.filter((other) => other.key === row.key && other.source !== row.source && other.source !== "real" && row.source !== "real");
     $("pictures").replaceChildren(...[row, ...twins].sort((a, b) => a.which - b.which).map(figure));
     const flags = { "-1": "not checked", 0: "not flagged", 1: "flagged" };
     const facts = [["key", row.key], ["prompt", row.prompt], ["seed", row.seed], ["background", row.background], ["guidance", row.guidance_scale],
-      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["audit", row.audit], ["made again", row.attempt ? `${row.attempt} times` : ""]];
+      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["audit", row.audit], ["generated again", row.attempt ? `${row.attempt} times` : ""]];
     twins.forEach((twin) => facts.push([`${twin.source}: prompt`, twin.prompt === row.prompt ? "the same" : twin.prompt],
       [`${twin.source}: guidance`, twin.guidance_scale], [`${twin.source}: steps`, twin.num_inference_steps]));
     $("about").replaceChildren(...facts.filter(([, value]) => value !== undefined && value !== null && value !== "")
       .flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
     if (row.seed !== undefined && row.seed !== null) {
-      $("about").append(make("dt", {}, "again"), make("dd", {}, make("code", {}, `fakeit-build redo ${quoted(all.sources[row.which].root)} ${row.key}`)));
+      $("about").append(make("dt", {}, "generate again"), make("dd", {}, make("code", {}, `fakeit-build redo ${quoted(all.sources[row.which].root)} ${row.key}`)));
     }
     if (!$("viewer").open) $("viewer").showModal();
   }
@@ -195,8 +196,8 @@ const gallery = (() => {
 
   function start() {
     for (const entry of all.classes) entry.text = `${entry.id} ${entry.name} ${entry.words}`.toLowerCase();
-    const said = { prompt: (value) => `prompt “${value}”`, guidance_scale: (value) => `guidance ${value}`, num_inference_steps: (value) => `${value} steps` };
-    const settings = (source) => Object.entries(source.settings).map(([name, value]) => said[name]?.(value) ?? value).join(" · ");
+    const formats = { prompt: (value) => `prompt “${value}”`, guidance_scale: (value) => `guidance ${value}`, num_inference_steps: (value) => `${value} steps` };
+    const settings = (source) => Object.entries(source.settings).map(([name, value]) => formats[name]?.(value) ?? value).join(" · ");
     $("settings").textContent = all.sources.map((source) => `${source.title}: ${settings(source)}`).join("  |  ");
     $("audit").hidden = !all.audit;
     $("search").addEventListener("input", () => {
@@ -208,7 +209,7 @@ const gallery = (() => {
     addEventListener("keydown", (event) => {
       if ($("viewer").open) {
         const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-        if (step) view(place + step);
+        if (step) view(position + step);
       } else if (event.key === "/" && document.activeElement !== $("search") && document.activeElement !== $("words")) {
         event.preventDefault();
         $("search").focus();
@@ -216,7 +217,7 @@ const gallery = (() => {
         location.hash = "";
       }
     });
-    $("viewer").addEventListener("close", () => document.querySelectorAll(".grid .tile")[place]?.focus());
+    $("viewer").addEventListener("close", () => document.querySelectorAll(".grid .tile")[position]?.focus());
     route();
   }
 

@@ -1,4 +1,4 @@
-"""Scorers that need no learning, behind the same call."""
+"""Image-text models for tests: they need no training and have the interface of `builders.audit.embedder.Embedder`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from builders.classes.class_list import ClassEntry
 SIDE = 12
 
 
-class WordScorer:
-    """Texts as vectors of their own; pictures as noise."""
+class WordEmbedder:
+    """Embeds each text as a random vector of its own, and each image as noise."""
 
     name, revision, logit_scale = "words", "1", 10.0
 
@@ -26,8 +26,8 @@ class WordScorer:
         return np.stack([_unit(np.random.default_rng(seed).normal(size=16)) for seed in seeds])
 
 
-class PrototypeScorer:
-    """A class's text is the mean of examples of it; as a drawing, the same with dark and light exchanged."""
+class PrototypeEmbedder:
+    """Embeds the text of a class as the mean of example images; the text of its drawing is the negative."""
 
     name, revision, logit_scale = "prototypes", "1", 30.0
 
@@ -48,7 +48,7 @@ class PrototypeScorer:
 
 
 def _small(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Grey, small, and as far above as below zero."""
+    """Returns a small gray version of an image, flattened, with mean zero."""
     small = np.asarray(Image.fromarray(image).convert("L").resize((SIDE, SIDE)), np.float32).ravel()
     return small - small.mean()
 

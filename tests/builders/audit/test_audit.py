@@ -1,4 +1,4 @@
-"""Faults planted in a clone of real digits are found, told in JSON, Parquet, card and gallery, and nothing is deleted."""
+"""Tests that an audit finds the faults planted in a clone of real digits, reports all of them, and deletes nothing."""
 
 import json
 from pathlib import Path
@@ -27,14 +27,14 @@ from builders.storage.base import open_storage
 from builders.verification.verify_clone import verify_clone
 from builders.viewing.gallery import write_gallery
 from tests import in_process
-from tests.builders.audit.embedders import PrototypeScorer, WordScorer
+from tests.builders.audit.embedders import PrototypeEmbedder, WordEmbedder
 
 PER_CLASS = 12
 
 
 @pytest.fixture(scope="module")
 def planted(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
-    """A clone of digits 0, 1 and 4 with a fault of each kind, and the file names of the faults."""
+    """A clone of the digits 0, 1 and 4 with a fault of each kind, and the file names of the faults."""
     root = tmp_path_factory.mktemp("planted")
     names = {"blank": {"blank"}, "duplicate": {"~copy"}, "label": {"swapped"}, "medium": {"drawn"}}
     for wnid in ("n13742358", "n13742573", "n13744304"):
@@ -54,13 +54,13 @@ def planted(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 @pytest.fixture(scope="module")
-def embedder(scans: Path, planted: tuple[Path, dict[str, set[str]]]) -> PrototypeScorer:
+def embedder(scans: Path, planted: tuple[Path, dict[str, set[str]]]) -> PrototypeEmbedder:
     classes = recipe_from_dict(read_manifest(open_storage(planted[0])).recipe).classes
     examples = {
         entry.wnid: [np.asarray(Image.open(path).convert("RGB")) for path in (scans / "train" / entry.wnid).iterdir()]
         for entry in classes
     }
-    return PrototypeScorer(with_parents(classes), examples)
+    return PrototypeEmbedder(with_parents(classes), examples)
 
 
 def audited(clone: Path, embedder: Any, cache: Path) -> Audit:
@@ -68,32 +68,32 @@ def audited(clone: Path, embedder: Any, cache: Path) -> Audit:
 
 
 def test_audit__finds_what_was_planted(
-    planted: tuple[Path, dict[str, set[str]]], embedder: PrototypeScorer, tmp_path: Path
+    planted: tuple[Path, dict[str, set[str]]], embedder: PrototypeEmbedder, tmp_path: Path
 ) -> None:
     clone, names = planted
     found = audited(clone, embedder, tmp_path)
-    backgrounds = dict(zip(found.findings.keys, _sources(clone), strict=True))
+    names_by_key = dict(zip(found.findings.keys, _sources(clone), strict=True))
     for kind, expected in names.items():
         keys = found.keys([kind])
-        assert {backgrounds[key] for key in keys} >= expected, kind
+        assert {names_by_key[key] for key in keys} >= expected, kind
         assert len(keys) <= len(expected) + (3 if kind in ("label", "medium") else 0), kind
     assert found.keys(["broken", "nsfw"]) == []
     rows = {row["key"]: row for row in found.images().to_pylist()}
     copy = next(row for row in rows.values() if "duplicate" in row["findings"])
-    assert backgrounds[copy["duplicate_of"]] < "~" and rows[copy["duplicate_of"]]["label"] == copy["label"]
-    assert next(row for row in rows.values() if backgrounds[row["key"]] == "drawn")["medium"] == "drawing"
+    assert names_by_key[copy["duplicate_of"]] < "~" and rows[copy["duplicate_of"]]["label"] == copy["label"]
+    assert next(row for row in rows.values() if names_by_key[row["key"]] == "drawn")["medium"] == "drawing"
 
 
 def _sources(clone: Path) -> list[str]:
-    """The file name of each sample, found by its picture's bytes: class folders are read in the order of their names."""
+    """Returns the file name of each sample; class folders are read in the order of their file names."""
     recipe = recipe_from_dict(read_manifest(open_storage(clone)).recipe)
     opened = pq.read_table(clone / "metadata" / "test-00000.parquet").to_pylist()
     files = {entry.wnid: sorted((clone.parent / "folders" / entry.wnid).iterdir()) for entry in recipe.classes}
     return [files[row["wnid"]][row["index"]].stem for row in opened]
 
 
-def test_audit__says_what_classes_are_taken_for(
-    planted: tuple[Path, dict[str, set[str]]], embedder: PrototypeScorer, tmp_path: Path
+def test_audit__lists_runner_up_classes(
+    planted: tuple[Path, dict[str, set[str]]], embedder: PrototypeEmbedder, tmp_path: Path
 ) -> None:
     summary = audited(planted[0], embedder, tmp_path).summary()
     assert summary["num_samples"] == 3 * PER_CLASS + 3
@@ -105,18 +105,18 @@ def test_audit__says_what_classes_are_taken_for(
     assert by_id["n13742573"]["share"] + sum(shares) == pytest.approx(1, abs=1e-3)
 
 
-def test_audit__goes_on_where_it_was_stopped(
+def test_audit__continues_where_it_was_stopped(
     planted: tuple[Path, dict[str, set[str]]],
-    embedder: PrototypeScorer,
+    embedder: PrototypeEmbedder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked: list[int] = []
+    checked: list[int] = []
     look = Reader._look
 
     def stopping(self: Reader, shard: int, on_images: Any) -> Any:
-        looked.append(shard)
-        if len(looked) == 3:
+        checked.append(shard)
+        if len(checked) == 3:
             raise KeyboardInterrupt
         return look(self, shard, on_images)
 
@@ -124,14 +124,14 @@ def test_audit__goes_on_where_it_was_stopped(
     with pytest.raises(KeyboardInterrupt):
         audited(planted[0], embedder, tmp_path)
     once = audited(planted[0], embedder, tmp_path)
-    assert looked[:4] == [0, 1, 2, 2] and len(looked) == 1 + len(read_manifest(open_storage(planted[0])).shards)
+    assert checked[:4] == [0, 1, 2, 2] and len(checked) == 1 + len(read_manifest(open_storage(planted[0])).shards)
     again = audited(planted[0], embedder, tmp_path)
-    assert again.images().equals(once.images()) and len(looked) == len(set(looked)) + 1
+    assert again.images().equals(once.images()) and len(checked) == len(set(checked)) + 1
     assert audited(planted[0], embedder, tmp_path / "fresh").images().equals(once.images())
 
 
 def test_audit__diversity_is_the_mean_over_pairs(
-    planted: tuple[Path, dict[str, set[str]]], embedder: PrototypeScorer, tmp_path: Path
+    planted: tuple[Path, dict[str, set[str]]], embedder: PrototypeEmbedder, tmp_path: Path
 ) -> None:
     found = audited(planted[0], embedder, tmp_path)
     shards = range(len(found.manifest.shards))
@@ -149,7 +149,7 @@ def _reader(clone: Path, embedder: Any, cache: Path) -> Any:
     return open_clone(clone), embedder, cache / "audit", 5, 1
 
 
-def test_audit__without_a_scorer_looks_at_pictures_alone(
+def test_audit__without_a_model_checks_only_the_images(
     planted: tuple[Path, dict[str, set[str]]], tmp_path: Path
 ) -> None:
     found = audited(planted[0], None, tmp_path)
@@ -159,23 +159,23 @@ def test_audit__without_a_scorer_looks_at_pictures_alone(
         found.keys(["label"])
 
 
-def test_audit__of_a_broken_picture(finished: tuple[Path, Manifest], clone: Path, tmp_path: Path) -> None:
+def test_audit__finds_a_broken_image(finished: tuple[Path, Manifest], clone: Path, tmp_path: Path) -> None:
     shard = clone / finished[1].shards[0].name
     content = shard.read_bytes()
     start = content.index(b"\xff\xd8\xff")
     shard.write_bytes(content[:start] + bytes(60) + content[start + 60 :])
-    found = audited(clone, WordScorer(), tmp_path)
+    found = audited(clone, WordEmbedder(), tmp_path)
     assert len(found.keys(["broken"])) == 1 and found.summary()["found"]["nsfw"] == 0
     broken = next(row for row in found.images().to_pylist() if row["findings"] == ["broken"])
     assert broken["predicted"] == -1 and broken["duplicate_of"] == ""
 
 
-def test_audit__of_a_shard_in_which_all_is_broken_and_its_gallery(
+def test_audit__of_a_shard_without_valid_images_fits_the_gallery(
     finished: tuple[Path, Manifest], clone: Path, tmp_path: Path
 ) -> None:
     shard = clone / finished[1].shards[0].name
     shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff", b"\0\0\0"))
-    found = audited(clone, WordScorer(), tmp_path)
+    found = audited(clone, WordEmbedder(), tmp_path)
     assert len(found.keys(["broken"])) == finished[1].shards[0].num_samples
     found.write(open_storage(tmp_path / "audit"))
     site = write_gallery(str(clone), tmp_path / "site", audit=str(tmp_path / "audit"), per_class=60).parent
@@ -210,9 +210,7 @@ def test_audit_command__writes_card_gallery_and_list_of_keys(
     assert all(key in zeros for key in keys) and '["blank"],"blank"' in zeros and '"duplicate (of ' in zeros
 
 
-def test_audit__of_an_earlier_state_is_no_longer_in_the_card(
-    planted: tuple[Path, dict[str, set[str]]], tmp_path: Path
-) -> None:
+def test_audit__of_an_earlier_state_leaves_the_card(planted: tuple[Path, dict[str, set[str]]], tmp_path: Path) -> None:
     import shutil
 
     clone = Path(shutil.copytree(planted[0], tmp_path / "clone"))
@@ -221,7 +219,7 @@ def test_audit__of_an_earlier_state_is_no_longer_in_the_card(
     assert b"What an audit found" in clone_card(open_storage(clone), read_manifest(open_storage(clone)))
     (clone / "audit.json").write_text(json.dumps({**summary, "digest": "0" * 64}))
     assert b"What an audit found" not in clone_card(open_storage(clone), read_manifest(open_storage(clone)))
-    with pytest.raises(UserError, match="is of another clone"):
+    with pytest.raises(UserError, match="belongs to another clone"):
         write_gallery(str(clone), tmp_path / "site", audit=str(clone))
 
 
@@ -234,9 +232,11 @@ def test_audit__of_an_earlier_state_is_no_longer_in_the_card(
         (("--revision", "main"), "--revision main belongs to a model; give --clip one"),
         (("--batch-size", "0"), "--batch-size 0 --workers"),
     ],
-    ids=["kind", "kind-of-scorer", "model", "revision", "batch"],
+    ids=["kind", "kind-without-model", "model", "revision", "batch"],
 )
-def test_audit_command__mistakes(finished: tuple[Path, Manifest], options: tuple[str, ...], sentence: str) -> None:
+def test_audit_command__mistakes_are_reported(
+    finished: tuple[Path, Manifest], options: tuple[str, ...], sentence: str
+) -> None:
     done = command("audit", finished[0], *options)
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
     assert not (finished[0] / "audit.json").exists()

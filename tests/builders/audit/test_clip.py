@@ -1,4 +1,4 @@
-"""Image-text models of transformers by directory: CLIP and SigLIP with random weights, in their real layouts."""
+"""Tests image-text models of transformers from directories: CLIP and SigLIP with random weights in real layouts."""
 
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,16 @@ def test_clip__gives_unit_vectors_that_depend_on_the_input_alone(family: str, tm
     found = embedder.embed_images(images)
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert np.allclose(found[1], embedder.embed_images(images[1:2])[0], atol=1e-5)
-    texts = ["a photo of a zero, digit.", "a painting of a one.", "a " * 99]
-    requested = embedder.embed_texts(texts)
-    assert requested.shape == (3, found.shape[1]) and np.allclose(np.linalg.norm(requested, axis=1), 1, atol=1e-5)
-    assert np.allclose(requested[:1], embedder.embed_texts(texts[:1]), atol=1e-5)
+    texts = ["a photo of a zero, digit.", "a drawing of a one.", "a " * 99]
+    embedded = embedder.embed_texts(texts)
+    assert embedded.shape == (3, found.shape[1]) and np.allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-5)
+    assert np.allclose(embedded[:1], embedder.embed_texts(texts[:1]), atol=1e-5)
     assert embedder.name == family and embedder.revision.startswith("sha256:") and embedder.logit_scale > 0
 
 
-def test_clip__refuses_what_is_no_such_model(tmp_path: Path) -> None:
+def test_clip__refuses_other_models(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded as a CLIP"):
         ClipEmbedder(str(tmp_path / "nothing"))
     write_tiny_pipeline(tmp_path / "pipeline")
-    with pytest.raises(UserError, match=r"cannot be loaded as a CLIP|no vectors of both"):
+    with pytest.raises(UserError, match=r"cannot be loaded as a CLIP|does not embed both"):
         ClipEmbedder(str(tmp_path / "pipeline" / "text_encoder"))

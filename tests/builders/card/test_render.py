@@ -21,7 +21,7 @@ def read_yaml(clone: Path) -> dict[str, object]:
     return fields
 
 
-def test_render__yaml_names_files_features_splits_and_digest(finished: tuple[Path, Manifest], real_plan: Plan) -> None:
+def test_render__yaml_lists_files_features_splits_and_digest(finished: tuple[Path, Manifest], real_plan: Plan) -> None:
     out, manifest = finished
     fields = read_yaml(out)
     assert fields == card_metadata(real_plan.recipe, manifest)
@@ -67,12 +67,12 @@ def test_render__failures_name_classes_of_imagenet() -> None:
     assert "have the same prompt 'crane'" in render_recipe_card(find_recipe("imagenet_1k_sd/c_cfg2", {}))
 
 
-def test_render__licence_follows_the_model() -> None:
+def test_render__license_follows_the_model() -> None:
     assert model_license("CompVis/stable-diffusion-v1-4") == "creativeml-openrail-m"
     assert model_license("nobody/knows") == "other"
 
 
-def test_render__what_the_checker_said_is_counted_by_class(generated: Recipe) -> None:
+def test_render__verdicts_of_the_checker_are_counted_by_class(generated: Recipe) -> None:
     shard = ShardEntry(
         name="a", num_samples=9, num_bytes=1, sha256="x", environment=0,
         verdicts=Verdicts(num_unchecked=2, flagged={"n02": 3}, broken={"n02": 1}, remade={"n01": 4}),
@@ -82,6 +82,9 @@ def test_render__what_the_checker_said_is_counted_by_class(generated: Recipe) ->
         is_synthetic=True, environments=[{"torch": "2"}], executions=[asdict(Execution())], shards=[shard, shard], metadata=[],
     )  # fmt: skip
     page = render_card(manifest, generated, CardAssets())
-    assert "Of 14 images checked, 6 were flagged and kept" in page and "8 attempts were broken, and made again" in page
+    assert (
+        "Of 14 images checked, 6 were flagged and kept" in page
+        and "8 attempts were broken, and generated again" in page
+    )
     assert "2 images are broken" in page and "| n03 | three, 3 | 0" not in page
     assert "| n02 | two, 2 | 6 | 2 | 0 |" in page and "| n01 | one, 1 | 0 | 0 | 8 |" in page

@@ -1,4 +1,4 @@
-"""What people write into a card stays; what machines read follows the manifest."""
+"""Tests that a user's edits in a card stay, and that the generated content follows the manifest."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ two
 FRESH = CARD.format(one="1")
 
 
-def test_sections__what_is_the_users_stays() -> None:
+def test_sections__edits_of_the_user_stay() -> None:
     edited = (
         FRESH.replace("mit", "cc-by-4.0")
         .replace("# Title", "# My own\n\nA paragraph.")
@@ -48,7 +48,7 @@ def test_sections__what_is_the_users_stays() -> None:
     assert merge_card(found, CARD.format(one="changed"), "README.md") == found
 
 
-def test_sections__sections_come_and_go_in_their_places() -> None:
+def test_sections__sections_are_added_in_order_and_removed() -> None:
     without = FRESH.replace("<!-- fakeit:one -->\n1\n<!-- /fakeit:one -->\n", "mine\n")
     body = split_card(merge_card(without, FRESH, ""), "")[1]
     assert body.count("<!-- fakeit:one -->") == 1 and "mine" in body
@@ -62,7 +62,7 @@ def test_sections__only_generated_keys_can_be_stale() -> None:
     assert stale_keys("no yaml", FRESH, "") == ["configs"]
 
 
-def test_sections__yaml_that_cannot_be_read_is_told_with_its_line() -> None:
+def test_sections__yaml_that_cannot_be_read_is_reported_with_its_line() -> None:
     with pytest.raises(UserError, match=r"the YAML of 'README.md', line 4 cannot be read"):
         split_card(FRESH.replace("extra: {", "extra: }"), "README.md")
 
@@ -72,19 +72,19 @@ def test_sections__yaml_that_cannot_be_read_is_told_with_its_line() -> None:
     [FRESH.rstrip(), FRESH.replace("one -->\n", "one -->  \n"), "\n\n" + FRESH, FRESH.replace("---\n", "--- \n"),
      "\ufeff" + FRESH.replace("\n", "\r\n")],
 )  # fmt: skip
-def test_sections__what_editors_leave_changes_nothing(edited: str) -> None:
+def test_sections__whitespace_that_editors_change_does_not_matter(edited: str) -> None:
     assert stale_keys(edited, FRESH, "") == []
     assert split_card(merge_card(edited, FRESH, ""), "") == split_card(FRESH, "")
 
 
 @pytest.mark.parametrize("mark", ["<!-- /fakeit:one -->\n", "<!-- fakeit:two -->\n"])
-def test_sections__a_lost_mark_is_told_and_nothing_is_lost(mark: str) -> None:
+def test_sections__a_lost_mark_is_reported_and_no_text_is_lost(mark: str) -> None:
     edited = FRESH.replace(mark, "my own warning\n")
-    with pytest.raises(UserError, match="without the other one of its section"):
+    with pytest.raises(UserError, match="without the other mark of its section"):
         merge_card(edited, FRESH, "README.md")
 
 
-def test_sections__what_is_no_date_or_not_utf8_is_told() -> None:
+def test_sections__an_impossible_date_or_other_encoding_is_reported() -> None:
     with pytest.raises(UserError, match="month must be in"):
         split_card(FRESH.replace("license: mit", "date: 2024-13-45"), "README.md")
     with pytest.raises(UserError, match="line 3, is not UTF-8"):
@@ -103,7 +103,7 @@ def holds(path: Path) -> bool:
     return metadata["license"] == "cc-by-4.0" and metadata["contact"] == "me@example.org" and "Scanned by hand." in body
 
 
-def test_sections__survive_growing_audit_sheet_verify_and_push(real_plan: Plan, tmp_path: Path) -> None:
+def test_sections__edits_survive_growing_audit_sheet_verify_and_push(real_plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "clone"
     make_clone(Plan(real_plan.recipe, 2), str(out))
     card = out / "README.md"
@@ -124,7 +124,7 @@ def test_sections__survive_growing_audit_sheet_verify_and_push(real_plan: Plan, 
     )
     assert in_process.call(main, "push", out, f"file://{tmp_path}/pushed").returncode == 0
     assert (tmp_path / "pushed" / "README.md").read_bytes() == card.read_bytes()
-    card.write_text(card.read_text().replace("Scanned by hand.", "Scanned by hamd."))  # as long as before
+    card.write_text(card.read_text().replace("Scanned by hand.", "Scanned by hamd."))  # of the same length
     assert in_process.call(main, "push", out, f"file://{tmp_path}/pushed").returncode == 0
     assert (tmp_path / "pushed" / "README.md").read_bytes() == card.read_bytes()
 
@@ -141,7 +141,7 @@ def test_sections__a_changed_digest_is_a_fault(real_plan: Plan, tmp_path: Path) 
     assert card_faults(storage, manifest) == []
 
 
-def test_sections__a_licence_and_a_description_are_given_when_it_is_made(real_plan: Plan, tmp_path: Path) -> None:
+def test_sections__license_and_description_can_be_given_when_a_clone_is_made(real_plan: Plan, tmp_path: Path) -> None:
     text = CardText(license="cc0-1.0", description="Scans of digits.")
     make_clone(Plan(real_plan.recipe, 2), str(tmp_path / "c"), text=text)
     card = (tmp_path / "c" / "README.md").read_text()

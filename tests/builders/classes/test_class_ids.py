@@ -57,7 +57,7 @@ def test_class_ids__different_names_have_different_ids() -> None:
     assert found["cat"] == "cat" and found["C"] != found["C++"]
 
 
-def test_class_ids__two_spellings_of_one_name_are_refused() -> None:
+def test_class_ids__two_spellings_of_one_name_are_rejected() -> None:
     for names in (["e\u0301", "\u00e9"], ["cat", "Cat", f"cat_{digest('Cat')}"]):
         with pytest.raises(UserError, match="are both class"):
             class_ids(names)
@@ -67,7 +67,8 @@ def test_class_ids__two_spellings_of_one_name_are_refused() -> None:
 def test_class_ids__fit_into_keys_and_are_distinct(names: list[str]) -> None:
     try:
         found = class_ids(names)
-    except UserError:  # a synset, or two spellings of one name that Unicode takes for the same
+    except UserError:
+        # A name is a synset, or two names are spellings that Unicode considers equal.
         return
     assert len(set(found.values())) == len(names)
     assert all(re.fullmatch(f"[a-z0-9_]{{1,{MAX_CLASS_ID}}}", identity) for identity in found.values())

@@ -8,7 +8,7 @@ WORDNET = Path("/usr/share/wordnet/data.noun")
 
 
 def read_synset(wnid: str) -> tuple[str, str]:
-    """Lemmas joined by ", " and the first lemma of the first hypernym, from WordNet 3.0's own file."""
+    """Reads the lemmas, joined by ", ", and the first hypernym's first lemma from WordNet 3.0's own file."""
     with WORDNET.open("rb") as file:
 
         def fields(offset: int) -> list[str]:

@@ -19,7 +19,7 @@ def test_class_options__counts_are_read_with_comma_tab_or_space(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,3", "says nothing of class 'b'"),
+        ("a,3", "has no count for class 'b'"),
         ("a,3\nb,5\nc,1", "counts class 'c'"),
         ("a,3\na,5", "line 2: class 'a' is counted twice"),
         ("a,x", "'a,x' is not"),
@@ -29,7 +29,7 @@ def test_class_options__counts_are_read_with_comma_tab_or_space(tmp_path: Path) 
         ("", "is empty"),
     ],
 )
-def test_class_options__counts_that_do_not_fit_are_told(tmp_path: Path, text: str, words: str) -> None:
+def test_class_options__counts_that_do_not_fit_are_reported(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "counts.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=words):

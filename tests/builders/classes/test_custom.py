@@ -24,7 +24,7 @@ def test_custom__real_images_of_a_synset_have_the_id_of_their_clone(nltk_data: P
         class_id("run.v.01")
 
 
-def test_custom__names_synsets_and_wnids_side_by_side(tmp_path: Path, nltk_data: Path) -> None:
+def test_custom__a_file_may_mix_names_synsets_and_wnids(tmp_path: Path, nltk_data: Path) -> None:
     path = write(tmp_path, "# vehicles and animals\nR.V.\ncat.n.01\nn02084071\nkei car\tcar\ta small car\n")
     assert read(path) == [
         ("kei_car", "kei car", "car"),
@@ -38,7 +38,7 @@ def test_custom__a_proper_name_has_the_class_it_is_an_instance_of(tmp_path: Path
     assert read(write(tmp_path, "einstein.n.01"))[0][2] == "physicist"
 
 
-def test_custom__class_folders(tmp_path: Path, nltk_data: Path) -> None:
+def test_custom__class_folders_may_be_names_and_wnids(tmp_path: Path, nltk_data: Path) -> None:
     for name in ("golden_retriever", "n02121620"):
         (tmp_path / name).mkdir()
     assert read(tmp_path) == [("golden_retriever", "golden retriever", ""), ("n02121620", "cat, true cat", "feline")]
@@ -58,12 +58,12 @@ def test_custom__class_folders(tmp_path: Path, nltk_data: Path) -> None:
         ("", "is empty"),
     ],
 )
-def test_custom__mistakes_are_told(tmp_path: Path, nltk_data: Path, text: str, words: str) -> None:
+def test_custom__mistakes_are_reported(tmp_path: Path, nltk_data: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         read(write(tmp_path, text))
 
 
-def test_custom__a_source_is_needed(tmp_path: Path) -> None:
+def test_custom__a_source_is_required(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --source"):
         custom_classes(ClassOptions())
     with pytest.raises(UserError, match="cannot be read"):

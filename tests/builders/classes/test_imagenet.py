@@ -26,14 +26,14 @@ def test_imagenet__names_and_hypernyms_are_those_of_the_paper() -> None:
     assert find("n02859443") == ("boathouse", "shed")
 
 
-def test_imagenet__other_lemmas_and_other_parents_by_option() -> None:
+def test_imagenet__options_choose_other_lemmas_and_parents() -> None:
     assert find("n02086240", hypernym_lemmas="all") == ("Shih-Tzu", "toy dog, toy")
     assert find("n04389033", hypernym_parent=3)[1] == "tracked vehicle"
     assert find("n02776631", hypernym_parent=9, hypernym_lemmas="all")[1] == "shop, store"
     assert find("n02859443", hypernym_parent=2)[1] == "shed"
 
 
-def test_imagenet__classes_are_in_sorted_order_whatever_the_file_says() -> None:
+def test_imagenet__classes_are_sorted_whatever_the_order_of_the_file() -> None:
     entries = imagenet_classes(read_imagenet100_wnids(), ClassOptions())
     assert [entry.wnid for entry in entries] == sorted(read_imagenet100_wnids()) != read_imagenet100_wnids()
     assert all(entry.definition and entry.base_count == 1300 for entry in entries)
@@ -47,7 +47,7 @@ def test_imagenet__committed_table_and_page_are_what_the_script_writes(nltk_data
     assert page == write_imagenet_parents.DOCS.read_text(encoding="utf-8") and "These 38 of" in page
 
 
-def test_imagenet__timms_lemmas_and_definitions_are_wordnets(nltk_data: Path) -> None:
+def test_imagenet__lemmas_and_definitions_of_timm_equal_wordnet(nltk_data: Path) -> None:
     for entry in imagenet_classes(list(read_parents()), ClassOptions()):
         synset = read_synset(entry.wnid)
         assert (", ".join(synset.lemmas), synset.definition) == (entry.name, entry.definition)

@@ -7,7 +7,7 @@ def test_scenes__there_are_365() -> None:
     assert sum("/" in scene for scene in scenes) == 75
 
 
-def test_scenes__qualifier_comes_first() -> None:
+def test_scenes__the_qualifier_comes_first() -> None:
     assert scene_phrase("apartment_building/outdoor") == "outdoor apartment building"
     assert scene_phrase("sky") == "sky"
 

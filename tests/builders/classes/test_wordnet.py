@@ -9,12 +9,12 @@ from builders.classes.wordnet import is_synset, parent_lemmas, read_synset
 
 
 @pytest.mark.parametrize("text", ["n02084071", "dog.n.01", "toy_dog.n.01", "9/11.n.01"])
-def test_wordnet__synsets_are_told_from_names(text: str) -> None:
+def test_wordnet__synsets_are_recognized(text: str) -> None:
     assert is_synset(text)
 
 
 @pytest.mark.parametrize("text", ["dog", "n2084071", "R.V.", "a n.01", "n020840711"])
-def test_wordnet__names_are_told_from_synsets(text: str) -> None:
+def test_wordnet__names_are_not_synsets(text: str) -> None:
     assert not is_synset(text)
 
 
@@ -24,7 +24,7 @@ def test_wordnet__a_synset_by_name_and_by_wnid_is_the_same(nltk_data: Path) -> N
     assert read_synset("entity.n.01").parents == []
 
 
-def test_wordnet__where_its_data_are_missing_the_command_is_named(tmp_path: Path) -> None:
+def test_wordnet__missing_data_are_reported_with_the_download_command(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("dog.n.01\n")
     command = [sys.executable, "-m", "builders", "plan", "custom_sd/c_cfg2", "--source", str(tmp_path / "classes.txt")]
     clean = {**os.environ, "NLTK_DATA": str(tmp_path), "HOME": str(tmp_path)}

@@ -27,7 +27,9 @@ with report_errors("program", ""):
 
 
 @pytest.mark.parametrize(("name", "status", "message"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 0, "")])
-def test_interrupts__wait_for_an_import(tmp_path: Path, name: str, status: int, message: str) -> None:
+def test_interrupts__are_delayed_until_an_import_has_ended(
+    tmp_path: Path, name: str, status: int, message: str
+) -> None:
     (tmp_path / "slow.py").write_text(MODULE.format(name=name))
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
@@ -51,7 +53,7 @@ with report_errors("program", ""):
 """
 
 
-def test_interrupts__are_told_whatever_a_library_makes_of_them() -> None:
+def test_interrupts__are_reported_even_if_a_library_converts_them() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", SWALLOWED],
         capture_output=True,

@@ -1,4 +1,7 @@
-"""Making, stopping anywhere, going on, growing: the same bytes in the end. Real processes are killed in tests/acceptance."""
+"""Tests that a clone has the same bytes however often it was stopped, continued and grown.
+
+Real processes are killed in tests/acceptance.
+"""
 
 import contextlib
 import hashlib
@@ -32,7 +35,7 @@ from builders.verification.verify_clone import verify_clone
 
 
 class Stop(BaseException):
-    """What a kill is to the code: nothing it could catch."""
+    """Simulates a kill: the code under test cannot catch it."""
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -44,7 +47,7 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Lets the number-th change to the disk be the last one."""
+    """Stops the code after its first `number` changes to the disk."""
     left = [number]
 
     def counted(change: Any) -> Any:
@@ -60,7 +63,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         monkeypatch.setattr(LocalStorage, name, counted(getattr(LocalStorage, name)))
 
 
-def test_finalise__stopped_at_every_change_it_ends_the_same(
+def test_finalize__a_clone_stopped_at_any_change_ends_the_same(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = digests(finished[0])
@@ -79,7 +82,7 @@ def test_finalise__stopped_at_every_change_it_ends_the_same(
 
 
 @pytest.mark.long
-def test_finalise__growing_stopped_at_every_change_equals_making_it_long(
+def test_finalize__growth_stopped_at_any_change_equals_a_long_clone(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short, long = Plan(real_plan.recipe, 5), Plan(real_plan.recipe, 11)
@@ -105,10 +108,10 @@ def test_finalise__growing_stopped_at_every_change_equals_making_it_long(
 
 
 @pytest.mark.parametrize("final", [5, *(pytest.param(final, marks=pytest.mark.long) for final in (8, 11, 13))])
-def test_finalise__asked_for_another_number_after_a_stop_it_is_whole(
+def test_finalize__another_length_after_a_stop_gives_a_complete_clone(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final: int
 ) -> None:
-    """From 5 rounds, stopped while growing to 11, asked for another number: whole, or refused with nothing lost."""
+    """A clone of 5 rounds, stopped while it grows to 11, is completed with another length, or refused and kept intact."""
     recipe = replace(real_plan.recipe, shard_size=40)
     make_clone(Plan(recipe, final), str(tmp_path / "expected"))
     for number in range(16):
@@ -127,8 +130,8 @@ def test_finalise__asked_for_another_number_after_a_stop_it_is_whole(
         assert list(verify_clone(str(out), deep=True)) == []
 
 
-def test_finalise__a_tar_without_its_own_sidecar_does_not_count(real_plan: Plan, tmp_path: Path) -> None:
-    """The last shard of 5 rounds, overwritten by that of 8 rounds, whose sidecar never came."""
+def test_finalize__a_tar_without_its_own_sidecar_does_not_count(real_plan: Plan, tmp_path: Path) -> None:
+    """The last shard of 5 rounds is overwritten by that of 8 rounds, whose sidecar is never written."""
     out, last = tmp_path / "out", Plan(real_plan.recipe, 5).num_shards - 1
     make_clone(Plan(real_plan.recipe, 5), str(out), shards=range(last, last + 1))
     with pytest.MonkeyPatch.context() as patch:
@@ -144,7 +147,7 @@ def test_finalise__a_tar_without_its_own_sidecar_does_not_count(real_plan: Plan,
     assert list(verify_clone(str(out), deep=True)) == []
 
 
-def test_finalise__what_a_killed_writer_left_is_swept_away(
+def test_finalize__temporary_files_of_a_killed_writer_are_deleted(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -156,7 +159,7 @@ def test_finalise__what_a_killed_writer_left_is_swept_away(
     assert digests(out) == digests(finished[0])
 
 
-def test_finalise__growing_without_the_old_metadata_is_refused_and_nothing_lost(
+def test_finalize__growing_without_the_old_metadata_is_refused_and_nothing_lost(
     real_plan: Plan, tmp_path: Path
 ) -> None:
     make_clone(Plan(real_plan.recipe, 5), str(tmp_path))
@@ -167,13 +170,13 @@ def test_finalise__growing_without_the_old_metadata_is_refused_and_nothing_lost(
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
-def test_finalise__a_broken_target_is_told(real_plan: Plan, tmp_path: Path, content: str) -> None:
+def test_finalize__a_broken_target_is_reported(real_plan: Plan, tmp_path: Path, content: str) -> None:
     open_storage(tmp_path).write(TARGET, content.encode())
     with pytest.raises(UserError, match=r"target\.json' cannot be read"):
         make_clone(real_plan, str(tmp_path))
 
 
-def test_finalise__a_damaged_sidecar_has_its_shard_made_again(
+def test_finalize__the_shard_of_a_damaged_sidecar_is_made_again(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(2))
@@ -182,7 +185,7 @@ def test_finalise__a_damaged_sidecar_has_its_shard_made_again(
     assert digests(tmp_path) == digests(finished[0])
 
 
-def test_finalise__finished_shards_are_not_made_again(real_plan: Plan, tmp_path: Path) -> None:
+def test_finalize__finished_shards_are_not_made_again(real_plan: Plan, tmp_path: Path) -> None:
     counts: list[int] = []
     make_clone(real_plan, str(tmp_path), shards=range(1, 3), on_images=counts.append)
     assert sum(counts) == 40 and not (tmp_path / "data").exists()
@@ -194,7 +197,7 @@ def test_finalise__finished_shards_are_not_made_again(real_plan: Plan, tmp_path:
     assert sum(counts) == real_plan.num_samples
 
 
-def test_finalise__two_workers_make_the_same_bytes(
+def test_finalize__two_workers_make_the_same_bytes(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     counts: list[int] = []
@@ -203,7 +206,7 @@ def test_finalise__two_workers_make_the_same_bytes(
     assert sum(counts) == real_plan.num_samples
 
 
-def test_finalise__a_store_that_is_no_disk_gets_the_same_bytes(
+def test_finalize__a_remote_store_gets_the_same_bytes(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     make_clone(real_plan, "memory://made")
@@ -211,7 +214,7 @@ def test_finalise__a_store_that_is_no_disk_gets_the_same_bytes(
     assert digests(tmp_path / "made") == digests(finished[0])
 
 
-def test_finalise__an_output_keeps_what_it_holds(real_plan: Plan, clone: Path, tmp_path: Path) -> None:
+def test_finalize__existing_files_are_not_overwritten(real_plan: Plan, clone: Path, tmp_path: Path) -> None:
     before = digests(clone)
     with pytest.raises(UserError, match=r"different recipe.*seed 0, not 1"):
         make_clone(Plan(replace(real_plan.recipe, seed=1), 8), str(clone))
@@ -224,7 +227,7 @@ def test_finalise__an_output_keeps_what_it_holds(real_plan: Plan, clone: Path, t
         make_clone(real_plan, str(tmp_path / "other"))
 
 
-def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_path: Path) -> None:
+def test_finalize__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_path: Path) -> None:
     plan = Plan(replace(real_plan.recipe, shard_size=1), 21)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builders.format.manifest.SHARDS_PER_METADATA_FILE", 8)
@@ -236,7 +239,7 @@ def test_finalise__many_shards_fill_several_metadata_files(real_plan: Plan, tmp_
         assert list(verify_clone(str(tmp_path / "a"))) == []
 
 
-def test_output__another_recipe_takes_over_where_nothing_was_finished(real_plan: Plan, tmp_path: Path) -> None:
+def test_output__another_recipe_replaces_one_without_a_finished_shard(real_plan: Plan, tmp_path: Path) -> None:
     write_target(real_plan, read_state(open_storage(tmp_path)))
     other = Plan(replace(real_plan.recipe, seed=1), real_plan.num_rounds)
     manifest = make_clone(other, str(tmp_path))
@@ -249,8 +252,8 @@ def test_output__another_recipe_is_refused_once_a_shard_is_finished(real_plan: P
         make_clone(Plan(replace(real_plan.recipe, seed=1), real_plan.num_rounds), str(tmp_path))
 
 
-def test_output__a_clone_goes_on_and_grows_with_other_executions(generated: Recipe, tmp_path: Path) -> None:
-    """Each shard says how it was made, and verify and redo go by that."""
+def test_output__a_clone_continues_and_grows_with_other_executions(generated: Recipe, tmp_path: Path) -> None:
+    """Each shard records its execution, and `verify` and `redo` use that."""
     small, large = Plan(generated, 4), Plan(generated, 5)
     make_clone(small, str(tmp_path), shards=range(1), execution=Execution(batch_size=4))
     make_clone(small, str(tmp_path), execution=Execution(batch_size=2))
@@ -265,7 +268,7 @@ def test_output__a_clone_goes_on_and_grows_with_other_executions(generated: Reci
         assert regenerate(clone, key, generated.model_dir).is_identical
 
 
-def test_output__of_fakeit_0_1_is_refused_in_a_sentence(real_plan: Plan, clone: Path, tmp_path: Path) -> None:
+def test_output__an_output_of_fakeit_0_1_is_refused(real_plan: Plan, clone: Path, tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "begun")
     storage.write("_making/recipe.json", b"{}")
     with pytest.raises(UserError, match=r"begun by fakeit 0\.1"):
@@ -286,7 +289,7 @@ def test_output__a_recipe_of_a_newer_version_is_read_but_not_grown(real_plan: Pl
     assert any("a newer fakeit (adapter)" in str(fault) for fault in verify_clone(str(clone)))
 
 
-def test_finalise__a_smaller_clone_leaves_what_is_made_for_a_larger_one(real_plan: Plan, tmp_path: Path) -> None:
+def test_finalize__a_smaller_clone_keeps_the_shards_of_a_larger_one(real_plan: Plan, tmp_path: Path) -> None:
     small, large, counts = Plan(real_plan.recipe, 5), Plan(real_plan.recipe, 11), list[int]()
     make_clone(large, str(tmp_path / "expected"))
     make_clone(large, str(tmp_path / "out"), shards=range(4, 6))
@@ -298,31 +301,31 @@ def test_finalise__a_smaller_clone_leaves_what_is_made_for_a_larger_one(real_pla
     assert digests(tmp_path / "out") == digests(tmp_path / "expected")
 
 
-def test_finalise__the_mark_says_what_is_put_in_place_whatever_is_the_target_since(
-    real_plan: Plan, tmp_path: Path
-) -> None:
+def test_finalize__an_interrupted_length_is_completed_before_a_new_target(real_plan: Plan, tmp_path: Path) -> None:
     small, large = Plan(real_plan.recipe, 5), Plan(real_plan.recipe, 11)
     make_clone(large, str(tmp_path / "expected"))
     out, storage = tmp_path / "out", open_storage(tmp_path / "out")
     make_clone(small, str(out), shards=range(small.num_shards))
     storage.write(FINALIZING, b'{"num_rounds": 5}')
-    write_target(large, read_state(storage))  # another run, of a longer clone
+    # Another run, of a longer clone, sets the target.
+    write_target(large, read_state(storage))
     assert read_state(storage).finalizing == 5
     make_clone(large, str(out))
     assert digests(out) == digests(tmp_path / "expected")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "another"}', '{"format": "fakeit-audit-1"}'])
-def test_finalise__a_clone_with_a_strange_audit_grows(real_plan: Plan, tmp_path: Path, content: str) -> None:
+def test_finalize__a_clone_with_a_strange_audit_grows(real_plan: Plan, tmp_path: Path, content: str) -> None:
     make_clone(Plan(real_plan.recipe, 5), str(tmp_path))
     (tmp_path / "audit.json").write_text(content)
     assert make_clone(real_plan, str(tmp_path)) is not None
     assert list(verify_clone(str(tmp_path))) == []
 
 
-def test_clean_up__the_target_goes_before_sidecars_so_that_no_waiting_run_makes_a_shard_again(
+def test_clean_up__the_target_is_deleted_before_the_sidecars(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Otherwise a waiting run would make the shards again."""
     seen: list[bool] = []
     remove_all = LocalStorage.remove_all
 
@@ -336,7 +339,7 @@ def test_clean_up__the_target_goes_before_sidecars_so_that_no_waiting_run_makes_
 
 
 @pytest.mark.parametrize("content", [None, b""])
-def test_finalise__a_tar_that_is_gone_or_empty_is_made_again_before_anything_is_moved(
+def test_finalize__a_missing_or_empty_tar_is_made_again(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path, content: bytes | None
 ) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(4))
@@ -348,7 +351,7 @@ def test_finalise__a_tar_that_is_gone_or_empty_is_made_again_before_anything_is_
     assert digests(tmp_path) == digests(finished[0])
 
 
-def test_output__a_shorter_run_leaves_the_longer_ones_shards(real_plan: Plan, tmp_path: Path) -> None:
+def test_output__a_shorter_run_keeps_the_shards_of_a_longer_one(real_plan: Plan, tmp_path: Path) -> None:
     small, large = Plan(real_plan.recipe, 5), Plan(real_plan.recipe, 11)
     make_clone(large, str(tmp_path), shards=range(3, 6))
     make_clone(small, str(tmp_path), shards=range(1))
@@ -360,14 +363,14 @@ def test_output__a_shorter_run_leaves_the_longer_ones_shards(real_plan: Plan, tm
     assert list(verify_clone(str(tmp_path), deep=True)) == []
 
 
-def test_output__what_later_versions_add_is_passed_over_or_refused(real_plan: Plan, tmp_path: Path) -> None:
+def test_output__fields_of_later_versions_are_ignored_or_refused(real_plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "clone"
     make_clone(Plan(real_plan.recipe, 5), str(out))
     path = out / "metadata/test-00000.parquet"
     file = pq.ParquetFile(path)
-    groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
-    with pq.ParquetWriter(path, groups[0].append_column("later", pa.array(["x"] * len(groups[0]))).schema) as writer:
-        for batch in groups:
+    tables = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    with pq.ParquetWriter(path, tables[0].append_column("later", pa.array(["x"] * len(tables[0]))).schema) as writer:
+        for batch in tables:
             writer.write_table(batch.append_column("later", pa.array(["x"] * batch.num_rows)))
     open_storage(out).write(
         "_making/failures/000005.json",
@@ -384,7 +387,7 @@ def test_output__what_later_versions_add_is_passed_over_or_refused(real_plan: Pl
         make_clone(real_plan, str(newer))
 
 
-def test_finalise__a_run_that_waits_for_another_ends_when_asked(real_plan: Plan, tmp_path: Path) -> None:
+def test_finalize__a_run_that_waits_for_another_can_be_stopped(real_plan: Plan, tmp_path: Path) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(real_plan.num_shards))
     with Heartbeat(open_storage(tmp_path), real_plan.recipe.hash) as other:
         assert other.may_finalize()

@@ -1,4 +1,4 @@
-"""What runs are at, by names: seen in one listing, gone when the run is, whatever clocks say."""
+"""Tests of heartbeat files: runs see each other's shards in one listing until they end, whatever the clocks are."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from builders.coordination import heartbeat as heartbeat_module
 from builders.coordination.heartbeat import (
     LEASE,
-    MAX_PIECES,
+    MAX_RANGES,
     RUNS,
     Heartbeat,
     RunFile,
@@ -30,15 +30,15 @@ from tests.loopback.hub import Hub, hub_environment
     ("shards", "text"),
     [((), ""), ((3,), "3"), ((12, 13, 14, 15, 18), "12-15+18"), ((5, 3, 4), "3-5"), ((0, 2), "0+2")],
 )
-def test_heartbeat__shards_are_ranges_in_a_name(shards: tuple[int, ...], text: str) -> None:
+def test_heartbeat__shards_are_written_as_ranges_in_a_name(shards: tuple[int, ...], text: str) -> None:
     assert ranges(shards) == text
     assert RunFile(f"{RUNS}/x-1-y.{text}.json", None).shards == set(shards)
 
 
-def test_heartbeat__a_name_stays_short_and_covers_all_that_it_stands_for() -> None:
+def test_heartbeat__a_name_stays_short_and_covers_all_shards() -> None:
     shards = set(range(0, 9000, 7)) | {64_999}
     text = ranges(shards)
-    assert len(text) < 200 and text.count("+") < MAX_PIECES
+    assert len(text) < 200 and text.count("+") < MAX_RANGES
     assert shards <= RunFile(f"{RUNS}/x.{text}.json", None).shards
 
 
@@ -53,14 +53,15 @@ def test_heartbeat__runs_see_each_other_until_they_end(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_heartbeat__a_run_elsewhere_is_dead_once_its_file_is_older_than_a_lease_by_the_stores_clock(
+def test_heartbeat__a_remote_run_is_dead_after_its_lease_by_the_stores_clock(
     tmp_path: Path,
 ) -> None:
     storage = open_storage(tmp_path)
     with Heartbeat(storage) as ours:
         storage.write(f"{RUNS}/beef-1-a.7.json", b"{}")
         file, own = tmp_path / f"{RUNS}/beef-1-a.7.json", tmp_path / next(iter(ours.files()))
-        for offset in (0, 10**8):  # the store's clock may be years off this machine's
+        # The store's clock may differ from this machine's by years.
+        for offset in (0, 10**8):
             now = os.stat(own).st_mtime + offset
             os.utime(own, (now, now))
             os.utime(file, (now - LEASE + 2, now - LEASE + 2))
@@ -69,7 +70,7 @@ def test_heartbeat__a_run_elsewhere_is_dead_once_its_file_is_older_than_a_lease_
             assert ours.others() == []
 
 
-def test_heartbeat__a_process_of_this_machine_that_is_gone_is_dead_at_once(tmp_path: Path) -> None:
+def test_heartbeat__a_killed_process_of_this_machine_is_dead_at_once(tmp_path: Path) -> None:
     code = (
         "import os; from builders.coordination.heartbeat import Heartbeat; from builders.storage.base import open_storage\n"
         f"heartbeat = Heartbeat(open_storage({str(tmp_path)!r})).__enter__(); heartbeat.show([4]); os.kill(os.getpid(), 9)"
@@ -79,7 +80,7 @@ def test_heartbeat__a_process_of_this_machine_that_is_gone_is_dead_at_once(tmp_p
         assert len(open_storage(tmp_path).names(RUNS)) == 2 and ours.others() == []
 
 
-def test_heartbeat__one_of_several_finalises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat__one_of_several_runs_finalizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat_module, "SECONDS_TO_SETTLE", 0.0)
     storage = open_storage(tmp_path)
     with Heartbeat(storage) as first, Heartbeat(storage) as second:
@@ -90,7 +91,9 @@ def test_heartbeat__one_of_several_finalises(tmp_path: Path, monkeypatch: pytest
         assert third.may_finalize()
 
 
-def test_heartbeat__of_two_that_show_it_at_once_one_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat__of_two_simultaneous_finalizers_one_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(heartbeat_module, "SECONDS_TO_SETTLE", 0.0)
     storage = open_storage(tmp_path)
     with Heartbeat(storage) as first, Heartbeat(storage) as second:
@@ -99,7 +102,7 @@ def test_heartbeat__of_two_that_show_it_at_once_one_leads(tmp_path: Path, monkey
         assert sorted([first.may_finalize(), second.may_finalize()]) == [False, True]
 
 
-def test_heartbeat__who_only_looks_on_compares_with_its_own_clock(tmp_path: Path) -> None:
+def test_heartbeat__an_observer_compares_with_its_own_clock(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     storage.write(f"{RUNS}/beef-1-a.7.json", b"{}")
     now = datetime.now(UTC)
@@ -127,8 +130,8 @@ with Heartbeat(storage) as living, Heartbeat(storage) as ours:
 """
 
 
-def test_heartbeat__in_a_bucket_runs_are_seen_as_they_are_now(hub: Hub, tmp_path: Path) -> None:
-    """Each thread's client keeps listings of its own, which know nothing of later files."""
+def test_heartbeat__runs_in_a_bucket_are_listed_without_a_cache(hub: Hub, tmp_path: Path) -> None:
+    """Each thread's client caches its own listings, which lack later files."""
     hub.buckets["user/clones"] = {}
     environment = hub_environment(hub, tmp_path / "home", xet=True)
     done = subprocess.run(
@@ -137,7 +140,7 @@ def test_heartbeat__in_a_bucket_runs_are_seen_as_they_are_now(hub: Hub, tmp_path
     assert done.stdout == "[1, 2] 1\n[3] 1\n[] 1\n", done.stderr
 
 
-def test_heartbeat__keeps_beating_and_says_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat__the_file_is_rewritten_with_the_new_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat_module, "BEAT", 0.02)
     storage = open_storage(tmp_path)
     with Heartbeat(storage) as ours:
@@ -150,16 +153,17 @@ def test_heartbeat__keeps_beating_and_says_what_is_new(tmp_path: Path, monkeypat
         assert read_summary(storage, seen)["num_images"] == 7 and read_summary(storage, seen)["pid"] == os.getpid()
 
 
-def test_heartbeat__torn_and_strange_files_are_no_runs(tmp_path: Path) -> None:
+def test_heartbeat__damaged_and_foreign_files_have_no_summary(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     for name in ("x.json", "beef-x-1.3.json", "beef-99999999999999999999-1.4.json", ".json", "a.b.c"):
         storage.write(f"{RUNS}/{name}", b'{"run"')
     with Heartbeat(storage) as ours:
-        assert shards_of(ours.others()) == {3, 4}  # until a lease is over
+        # They count as alive until their lease has ended.
+        assert shards_of(ours.others()) == {3, 4}
         assert all(read_summary(storage, seen) == {} for seen in ours.others())
 
 
-def test_heartbeat__a_run_of_another_recipe_is_told(tmp_path: Path) -> None:
+def test_heartbeat__a_run_of_another_recipe_is_reported(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     with Heartbeat(storage, "a" * 64) as first, Heartbeat(storage, "a" * 64) as same:
         first.check_recipe()

@@ -1,4 +1,4 @@
-"""Images and workers that fail, through `make`: an engine and a builder of another package, found by its entry point."""
+"""Tests of `make` with failing images and workers: the engine and the builder belong to another package."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_planted__a_broken_image_is_kept_told_and_left_out_of_training(
+def test_planted__a_broken_image_is_kept_reported_and_skipped_in_training(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = open_clone(str(whole)).metadata(2)["key"][7].as_py()
@@ -67,15 +67,15 @@ def test_planted__a_broken_image_is_kept_told_and_left_out_of_training(
     assert len(open_mixture([str(tmp_path / "out")], DataConfig(where=("broken == 1",), keep_broken=True))) == 1
 
 
-def test_planted__a_worker_out_of_memory_leaves_its_shards_to_the_others(whole: Path, tmp_path: Path) -> None:
+def test_planted__other_workers_make_the_shards_of_one_out_of_memory(whole: Path, tmp_path: Path) -> None:
     done = make(tmp_path / "out", gpus="0,1", worker="1", fault="memory for ever", seconds=0.05)
-    assert done.returncode == 0 and "worker 1 gets nothing more: out of memory with batches of 5" in done.stderr
+    assert done.returncode == 0 and "worker 1 is retired: out of memory with batches of 5" in done.stderr
     assert tars(tmp_path / "out") == tars(whole)
 
 
-def test_planted__a_full_scratch_leaves_its_shards_to_the_others(whole: Path, tmp_path: Path) -> None:
+def test_planted__other_workers_make_the_shards_of_one_with_a_full_scratch(whole: Path, tmp_path: Path) -> None:
     done = make(tmp_path / "out", gpus="0,1", worker="1", fault="full", seconds=0.05)
-    assert done.returncode == 0 and "worker 1 gets nothing more: No space left on device" in done.stderr
+    assert done.returncode == 0 and "worker 1 is retired: No space left on device" in done.stderr
     assert tars(tmp_path / "out") == tars(whole)
 
 
@@ -86,7 +86,7 @@ def test_planted__a_hung_worker_is_killed_and_replaced(whole: Path, tmp_path: Pa
     assert tars(tmp_path / "out") == tars(whole)
 
 
-def test_planted__without_a_worker_left_the_run_says_why(tmp_path: Path) -> None:
+def test_planted__a_run_without_workers_names_the_cause(tmp_path: Path) -> None:
     done = make(tmp_path / "out", gpus="0", worker="0", fault="memory for ever")
     assert done.returncode == 1 and "worker 0: out of memory with batches of 5" in done.stderr
     assert "no worker is left for the rest; run again to continue" in done.stderr and "Traceback" not in done.stderr
@@ -98,14 +98,14 @@ def test_planted__a_setting_that_breaks_most_images_ends_the_run(tmp_path: Path)
     assert f"of the first {policy.NUM_FIRST_IMAGES} images came out broken" in done.stderr
 
 
-def test_planted__auto_halves_where_memory_ends(whole: Path, tmp_path: Path) -> None:
+def test_planted__auto_halves_the_batch_when_memory_runs_out(whole: Path, tmp_path: Path) -> None:
     done = make(tmp_path / "out", "--batch-size", "auto", gpus="0", worker="0", fault="memory")
     assert done.returncode == 0, done.stderr
     executions = open_clone(str(tmp_path / "out")).manifest.executions
     assert [execution["batch_size"] for execution in executions] == [1]
 
 
-def test_planted__a_preview_writes_a_sheet_and_costs_and_no_clone(tmp_path: Path) -> None:
+def test_planted__a_preview_writes_a_sheet_and_a_summary_but_no_clone(tmp_path: Path) -> None:
     done = make(tmp_path / "out", "--preview", 6)
     assert done.returncode == 0 and "6 images" in done.stdout and not (tmp_path / "out").exists()
     summary = json.loads((tmp_path / "preview.json").read_text())
@@ -123,5 +123,7 @@ def test_planted__a_preview_writes_a_sheet_and_costs_and_no_clone(tmp_path: Path
         ({1: 1.0, 2: 2.0, 4: 4.0, 8: 3.0}, 4),
     ],
 )
-def test_tuning__the_smallest_batch_within_three_percent_of_the_best(rates: dict[int, float], size: int) -> None:
+def test_tuning__the_smallest_batch_within_three_percent_of_the_best_is_chosen(
+    rates: dict[int, float], size: int
+) -> None:
     assert choose(rates) == size

@@ -1,4 +1,4 @@
-"""Each failure ends what it concerns, and no more: events in, decisions out."""
+"""Tests of the policy: each failure affects only what it concerns. Events go in, decisions come out."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ def end(this: Policy, worker: str, shard: int, problem: Problem | None) -> list[
     return this.on_end(worker, shard, problem)
 
 
-def test_policy__a_config_ends_the_run_only_before_anything_was_made() -> None:
+def test_policy__a_config_error_ends_the_run_only_before_the_first_shard() -> None:
     this = policy()
     assert end(this, "a", 0, REFUSED) == [End(REFUSED.error, REFUSED.cause)]
     assert end(policy(is_begun=True), "a", 0, REFUSED)[-1] == Retire("a", REFUSED.cause)
@@ -49,13 +49,13 @@ def test_policy__a_config_ends_the_run_only_before_anything_was_made() -> None:
     assert end(this, "b", 1, REFUSED) == [Requeue(1, is_next=True), Retire("b", REFUSED.cause)]
 
 
-def test_policy__a_shard_whose_images_cannot_be_read_is_given_up_at_once() -> None:
+def test_policy__an_unreadable_shard_fails_at_once() -> None:
     this = policy()
     for shard in range(20):
         assert end(this, "a", shard, UNREADABLE) == [GiveUp(shard, UNREADABLE, 1)]
 
 
-def test_policy__an_unexpected_error_replaces_the_process_and_in_the_end_retires_the_worker() -> None:
+def test_policy__unexpected_errors_replace_the_process_then_retire_the_worker() -> None:
     this = policy()
     for shard in range(MAX_FAILED_IN_A_ROW - 1):
         assert end(this, "a", shard, UNEXPECTED) == [Requeue(shard, is_next=False), Replace("a", UNEXPECTED.cause)]
@@ -70,7 +70,7 @@ def test_policy__a_success_in_between_keeps_the_worker() -> None:
         assert end(this, "a", shard, None) == []
 
 
-def test_policy__a_shard_that_fails_everywhere_is_given_up_after_three_attempts() -> None:
+def test_policy__a_shard_fails_permanently_after_three_attempts() -> None:
     this = policy()
     for number, worker in enumerate("abc"):
         found = end(this, worker, 5, UNEXPECTED)
@@ -78,7 +78,7 @@ def test_policy__a_shard_that_fails_everywhere_is_given_up_after_three_attempts(
     assert found[0] == GiveUp(5, UNEXPECTED, MAX_ATTEMPTS)
 
 
-def test_policy__deaths_count_only_while_nothing_else_is_made_in_between() -> None:
+def test_policy__deaths_count_only_without_a_success_in_between() -> None:
     this = policy()
     for _ in range(10):
         assert end(this, "a", 0, DEATH) == [Requeue(0, is_next=False), Replace("a", DEATH.cause)]
@@ -88,18 +88,18 @@ def test_policy__deaths_count_only_while_nothing_else_is_made_in_between() -> No
     assert end(this, "a", 0, DEATH)[0] == GiveUp(0, DEATH, MAX_ATTEMPTS)
 
 
-def test_policy__where_all_workers_die_the_run_ends() -> None:
+def test_policy__many_deaths_in_a_row_end_the_run() -> None:
     this = policy()
     found = [end(this, "a", shard, DEATH) for shard in range(MAX_DEATHS)]
     end_of_run = End(None, DEATH.cause)
     assert end_of_run in found[-1] and not any(end_of_run in decisions for decisions in found[:-1])
 
 
-def test_policy__a_full_scratch_retires_its_worker_alone() -> None:
+def test_policy__a_full_scratch_retires_only_its_worker() -> None:
     assert end(policy(), "a", 3, FULL) == [Requeue(3, is_next=True), Retire("a", FULL.cause)]
 
 
-def test_policy__a_lost_node_counts_for_nothing() -> None:
+def test_policy__a_lost_node_does_not_count_as_a_failure() -> None:
     this = policy()
     assert all(end(this, "a", 3, LOST) == [Requeue(3, is_next=True)] for _ in range(100))
 
@@ -123,25 +123,27 @@ def test_policy__out_of_memory_halves_the_batch_of_that_worker_under_auto() -> N
     assert this.on_end("a", 3, replace(problem, batch_size=1))[-1] == Retire("a", "out of memory")
 
 
-def test_policy__a_worker_without_an_image_for_long_is_hung() -> None:
+def test_policy__a_worker_without_a_new_image_for_long_is_hung() -> None:
     this = policy()
     this.on_start("a", 3, 0.0)
     assert this.on_tick(SECONDS_BEFORE_FIRST) == []
     [(worker, problem)] = this.on_tick(SECONDS_BEFORE_FIRST + 1)
     assert worker == "a" and problem.scope == "worker" and "60 minutes" in problem.cause
     this.on_images("a", 8, 0, 100.0)
-    assert this.on_tick(100.0 + 10 * 100.0) == [] and this.on_tick(100.0 + 10 * 100.0 + 1)  # ten times the median
+    # Ten times the median batch time.
+    assert this.on_tick(100.0 + 10 * 100.0) == [] and this.on_tick(100.0 + 10 * 100.0 + 1)
     for when in range(101, 200):
         this.on_images("a", 8, 0, float(when))
     assert this.on_tick(199.0 + MIN_SECONDS) == [] and this.on_tick(200.0 + MIN_SECONDS)
-    this.on_images("a", 0, 0, 900.0)  # it waits for a store, and lives
+    # A sign of life while the worker waits for a store.
+    this.on_images("a", 0, 0, 900.0)
     assert this.on_tick(1000.0) == []
     this.on_end("a", 3, None)
     assert this.on_tick(1e9) == []
 
 
 @pytest.mark.parametrize(("num_broken", "ends"), [(100, False), (101, True), (200, True)])
-def test_policy__more_than_half_broken_at_the_beginning_is_a_setting(num_broken: int, ends: bool) -> None:
+def test_policy__more_than_half_broken_at_first_ends_the_run(num_broken: int, ends: bool) -> None:
     this = policy()
     this.on_start("a", 0, 0.0)
     assert this.on_images("a", 100, min(num_broken, 100), 1.0) == []
@@ -156,7 +158,7 @@ def test_policy__more_than_half_broken_at_the_beginning_is_a_setting(num_broken:
     assert this.on_images("a", 1000, 1000, 3.0) == []
 
 
-def test_policy__once_a_shard_of_the_clone_is_finished_broken_images_end_nothing() -> None:
+def test_policy__broken_images_do_not_end_a_run_with_a_finished_shard() -> None:
     for this in (policy(is_begun=True), policy()):
         end(this, "a", 0, None) if not this.is_proven else None
         this.on_start("a", 1, 0.0)

@@ -1,4 +1,4 @@
-"""A run carries out what the policy decides, and minds what other runs are at."""
+"""Tests that a run applies the decisions of the policy, and skips the shards of other runs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,12 +27,12 @@ DEATH = Problem(scope="worker", cause="the worker died", is_death=True)
 UNEXPECTED = Problem(scope="worker", cause="RuntimeError: CUDA error", details="Traceback …")
 UNREADABLE = Problem(scope="shard", cause="an image cannot be read")
 Ends = Callable[[str, int, int], Problem | None]
-"""Worker, shard and which attempt at it this is, to how it ends; None makes the shard for real."""
+"""Maps worker, shard and number of the attempt to the problem that it ends with; None makes the real shard."""
 
 
 @dataclass
 class Scripted:
-    """Workers that end as a function says."""
+    """Workers whose attempts end as a function decides."""
 
     job: Job
     ends: Ends
@@ -83,7 +83,7 @@ class Scripted:
 
 
 def job_of(plan: Plan, out: Path, heartbeat: Heartbeat) -> Job:
-    """A run that helps and does not wait."""
+    """Returns the job of a run that does not wait for other runs."""
     state = read_state(heartbeat.storage)
     write_target(plan, state)
     return Job(
@@ -96,7 +96,7 @@ def job_of(plan: Plan, out: Path, heartbeat: Heartbeat) -> Job:
 
 
 def run(plan: Plan, out: Path, ends: Ends, workers: str = "ab") -> tuple[Scripted, Report]:
-    """A run by itself."""
+    """Runs a job without any other run."""
     with Heartbeat(open_storage(out)) as heartbeat:
         job = job_of(plan, out, heartbeat)
         scripted = Scripted(job, ends, [*workers])
@@ -109,7 +109,7 @@ def made_at(plan: Plan, out: Path) -> set[int]:
 
 @contextmanager
 def other_run(out: Path, shards: range) -> Iterator[Heartbeat]:
-    """A run that is alive and at some shards."""
+    """Another run that is alive and works on some shards."""
     with Heartbeat(open_storage(out)) as heartbeat:
         heartbeat.show(shards)
         yield heartbeat
@@ -122,7 +122,7 @@ def twenty(real_plan: Plan) -> Plan:
     return plan
 
 
-def test_scheduler__deaths_send_a_shard_behind_the_others_and_end_it_at_last(real_plan: Plan, tmp_path: Path) -> None:
+def test_scheduler__a_shard_that_kills_workers_is_tried_last_and_fails(real_plan: Plan, tmp_path: Path) -> None:
     scripted, report = run(real_plan, tmp_path, lambda _, shard, n: DEATH if shard == 1 else None)
     assert scripted.tried == [0, 1, 2, 3, 1, 1, 1]
     [failure] = report.failures
@@ -132,20 +132,20 @@ def test_scheduler__deaths_send_a_shard_behind_the_others_and_end_it_at_last(rea
     assert read_failures(open_storage(tmp_path)) == [] and report.is_all_made
 
 
-def test_scheduler__a_worker_whose_attempts_all_fail_gets_nothing_more(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__a_worker_whose_attempts_all_fail_is_retired(twenty: Plan, tmp_path: Path) -> None:
     scripted, report = run(twenty, tmp_path, lambda worker, *_: UNEXPECTED if worker == "b" else None)
     assert scripted.retired == ["b"] and not report.failures and report.is_all_made
     assert made_at(twenty, tmp_path) == set(range(20)) and len(scripted.tried) == 20 + MAX_FAILED_IN_A_ROW
     assert report.causes == ["worker b: RuntimeError: CUDA error"]
 
 
-def test_scheduler__without_a_worker_left_the_run_ends_and_says_why(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__a_run_without_workers_ends_and_names_the_cause(twenty: Plan, tmp_path: Path) -> None:
     scripted, report = run(twenty, tmp_path, lambda _, shard, n: UNEXPECTED if shard > 4 else None, workers="a")
     assert report.has_given_up and made_at(twenty, tmp_path) == set(range(5)) and len(scripted.tried) == 8
     assert report.failures == [] and report.causes == ["worker a: RuntimeError: CUDA error"]
 
 
-def test_scheduler__images_that_cannot_be_read_end_their_shards_alone(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__unreadable_images_fail_only_their_own_shards(twenty: Plan, tmp_path: Path) -> None:
     _, report = run(twenty, tmp_path, lambda _, shard, n: UNREADABLE if shard in range(11) else None)
     assert sorted(failure.shard for failure in report.failures) == [*range(11)] and not report.has_given_up
     assert made_at(twenty, tmp_path) == set(range(11, 20))
@@ -165,13 +165,13 @@ def test_scheduler__a_hung_worker_is_replaced_and_its_shard_made_by_others(twent
     assert "b" in scripted.replaced and report.is_all_made and made_at(twenty, tmp_path) == set(range(20))
 
 
-def test_scheduler__a_config_ends_the_run_with_its_error(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__a_config_error_ends_the_run(twenty: Plan, tmp_path: Path) -> None:
     refused = Problem(scope="config", cause="no such model", error=UserError("no such model"))
     scripted, report = run(twenty, tmp_path, lambda *_: refused)
     assert report.error is refused.error and len(scripted.tried) <= 2 and read_failures(open_storage(tmp_path)) == []
 
 
-def test_scheduler__stopped_it_finishes_what_is_being_made(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__a_stopped_run_finishes_the_shards_in_progress(twenty: Plan, tmp_path: Path) -> None:
     with Heartbeat(open_storage(tmp_path)) as heartbeat:
         job = job_of(twenty, tmp_path, heartbeat)
 
@@ -182,7 +182,7 @@ def test_scheduler__stopped_it_finishes_what_is_being_made(twenty: Plan, tmp_pat
     assert report.is_stopped and made_at(twenty, tmp_path) == set(range(5))
 
 
-def test_scheduler__what_others_are_at_is_left_to_them(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__shards_of_other_runs_are_skipped(twenty: Plan, tmp_path: Path) -> None:
     with other_run(tmp_path, range(17)), Heartbeat(open_storage(tmp_path)) as heartbeat:
         job = job_of(twenty, tmp_path, heartbeat)
         scripted = Scripted(job, lambda *_: None)
@@ -190,7 +190,7 @@ def test_scheduler__what_others_are_at_is_left_to_them(twenty: Plan, tmp_path: P
     assert scripted.tried == [17, 18, 19] and not report.is_all_made and not report.has_given_up
 
 
-def test_scheduler__what_a_dead_run_was_at_is_taken_up(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__shards_of_a_dead_run_are_made(twenty: Plan, tmp_path: Path) -> None:
     with (
         other_run(tmp_path, range(3)),
         other_run(tmp_path, range(3, 15)) as dying,
@@ -198,14 +198,14 @@ def test_scheduler__what_a_dead_run_was_at_is_taken_up(twenty: Plan, tmp_path: P
     ):
 
         def die(*_: object) -> None:
-            heartbeat_module._OPEN.discard(dying.run)
+            heartbeat_module._ACTIVE.discard(dying.run)
 
         job = job_of(twenty, tmp_path, heartbeat)
         run_shards(job, Scripted(job, die))
         assert made_at(twenty, tmp_path) == set(range(3, 20))
 
 
-def test_scheduler__waits_for_others_and_makes_what_they_leave(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__a_run_waits_for_others_and_makes_their_remaining_shards(twenty: Plan, tmp_path: Path) -> None:
     with other_run(tmp_path, range(2)) as other, Heartbeat(open_storage(tmp_path)) as heartbeat:
         now = [0.0]
 
@@ -219,7 +219,7 @@ def test_scheduler__waits_for_others_and_makes_what_they_leave(twenty: Plan, tmp
         assert run_shards(job, Scripted(job, lambda *_: None), clock).is_all_made
 
 
-def test_scheduler__counts_in_what_others_have_made(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__images_of_other_runs_are_counted(twenty: Plan, tmp_path: Path) -> None:
     with Heartbeat(open_storage(tmp_path)) as heartbeat:
         seen: list[int] = []
         job = replace(job_of(twenty, tmp_path, heartbeat), on_images=seen.append)
@@ -230,14 +230,15 @@ def test_scheduler__counts_in_what_others_have_made(twenty: Plan, tmp_path: Path
     assert scripted.tried == [*range(14, 20)] and sum(seen) == twenty.num_samples
 
 
-def test_scheduler__what_another_run_has_just_given_up_is_named_and_not_tried(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__a_shard_that_just_failed_elsewhere_is_reported_and_not_tried(twenty: Plan, tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     with other_run(tmp_path, range(12)) as other, Heartbeat(storage) as heartbeat:
         job = job_of(twenty, tmp_path, heartbeat)
         earlier = write_failure(storage, twenty, 15, UNREADABLE, 1)
 
         def ends(_: str, shard: int, n: int) -> None:
-            if shard == 12:  # meanwhile the other run gives up one of its own
+            # Meanwhile a shard of the other run fails permanently.
+            if shard == 12:
                 write_failure(storage, twenty, 3, UNREADABLE, 1)
                 other.show(range(12))
 
@@ -246,7 +247,7 @@ def test_scheduler__what_another_run_has_just_given_up_is_named_and_not_tried(tw
     assert [failure.shard for failure in report.failures] == [3] and earlier.shard in scripted.tried
 
 
-def test_scheduler__a_store_that_is_down_for_a_while_is_asked_again(
+def test_scheduler__calls_are_retried_while_the_store_is_down(
     twenty: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builders.coordination.patience.FIRST_WAIT", 0.001)
@@ -269,15 +270,15 @@ def test_scheduler__a_store_that_is_down_for_a_while_is_asked_again(
             run_shards(job, Scripted(job, lambda *_: None))
 
 
-def test_scheduler__an_idle_run_is_at_nothing(twenty: Plan, tmp_path: Path) -> None:
-    """Else another run that has to make its last shard again would wait for it."""
+def test_scheduler__an_idle_run_shows_no_shards(twenty: Plan, tmp_path: Path) -> None:
+    """Otherwise another run that has to make this run's last shard again would wait for it."""
     with other_run(tmp_path, range(17)) as other, Heartbeat(open_storage(tmp_path)) as heartbeat:
         job = job_of(twenty, tmp_path, heartbeat)
         run_shards(job, Scripted(job, lambda *_: None))
         assert shards_of(other.others()) == set()
 
 
-def test_scheduler__a_shorter_clone_that_is_put_together_meanwhile_is_counted_in(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__shards_of_a_shorter_clone_finalized_meanwhile_are_kept(twenty: Plan, tmp_path: Path) -> None:
     short = Plan(twenty.recipe, 10)
     with Heartbeat(open_storage(tmp_path), twenty.recipe.hash) as heartbeat:
         job = job_of(twenty, tmp_path, heartbeat)
@@ -294,7 +295,7 @@ def test_scheduler__a_shorter_clone_that_is_put_together_meanwhile_is_counted_in
     assert make_clone(twenty, str(tmp_path)) is not None
 
 
-def test_scheduler__a_setting_that_breaks_images_ends_the_run_in_mid_shard(recipe: Recipe, tmp_path: Path) -> None:
+def test_scheduler__a_setting_that_breaks_images_ends_the_run_at_once(recipe: Recipe, tmp_path: Path) -> None:
     plan = Plan(replace(recipe, engine="folder", safety="off", shard_size=10_000), 6)
     with Heartbeat(open_storage(tmp_path)) as heartbeat:
         job = job_of(plan, tmp_path, heartbeat)
@@ -310,7 +311,7 @@ def test_scheduler__a_setting_that_breaks_images_ends_the_run_in_mid_shard(recip
     assert len(scripted.tried) == 4 and isinstance(report.error, UserError) and not report.is_all_made
 
 
-def test_scheduler__thirty_deaths_end_the_run_and_say_why(twenty: Plan, tmp_path: Path) -> None:
+def test_scheduler__thirty_deaths_end_the_run_and_name_the_cause(twenty: Plan, tmp_path: Path) -> None:
     plan, notes = Plan(twenty.recipe, 62), list[str]()
     with Heartbeat(open_storage(tmp_path)) as heartbeat:
         job = replace(job_of(plan, tmp_path, heartbeat), on_warning=notes.append)
@@ -318,12 +319,12 @@ def test_scheduler__thirty_deaths_end_the_run_and_say_why(twenty: Plan, tmp_path
     assert report.has_given_up and "the worker died" in report.causes and len(notes) >= 30
 
 
-def test_scheduler__a_finished_shards_images_are_no_longer_told_as_being_made(twenty: Plan, tmp_path: Path) -> None:
-    message: list[int] = []
+def test_scheduler__images_of_a_finished_shard_are_not_in_progress(twenty: Plan, tmp_path: Path) -> None:
+    counts: list[int] = []
     with Heartbeat(open_storage(tmp_path)) as heartbeat:
         job = replace(
             job_of(twenty, tmp_path, heartbeat),
-            on_images=lambda _: message.append(heartbeat.summary.get("num_images", 0)),
+            on_images=lambda _: counts.append(heartbeat.summary.get("num_images", 0)),
         )
         run_shards(job, Scripted(job, lambda *_: None, ["a"]))
-        assert max(message) > 0 and heartbeat.summary["num_images"] == 0
+        assert max(counts) > 0 and heartbeat.summary["num_images"] == 0

@@ -1,4 +1,4 @@
-"""How far an output is, from its files alone, on a disk and in a store."""
+"""Tests of `status`: progress is read from the files of an output, on a disk and in a remote store."""
 
 import os
 import subprocess
@@ -17,12 +17,12 @@ from builders.recipes.recipe import Recipe
 from builders.storage.base import open_storage
 
 
-def test_status__of_nothing_is_a_sentence(tmp_path: Path) -> None:
+def test_status__an_empty_output_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no clone and none is being made there"):
         read_status(str(tmp_path))
 
 
-def test_status__done_running_and_lost(real_plan: Plan, tmp_path: Path) -> None:
+def test_status__shows_done_running_and_lost_shards(real_plan: Plan, tmp_path: Path) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(2))
     storage = open_storage(tmp_path)
     with Heartbeat(storage, runner="slurm") as ours, Heartbeat(storage) as others:
@@ -35,13 +35,13 @@ def test_status__done_running_and_lost(real_plan: Plan, tmp_path: Path) -> None:
         status = read_status(str(tmp_path))
         assert (status.num_shards_done, status.num_samples_done) == (2, 31)
         assert [run.shards for run in status.runs if run.runner == "slurm"] == [[2]] and status.lost == [3]
-        said = "\n".join(describe(status))
-        assert "31 of 70 images (44.3%), 2 of 4 shards" in said and "lost: shards 3" in said
-        assert "running: slurm on" in said and "1 shards in the making" in said
+        text = "\n".join(describe(status))
+        assert "31 of 70 images (44.3%), 2 of 4 shards" in text and "lost: shards 3" in text
+        assert "running: slurm on" in text and "1 shards in progress" in text
     assert not read_status(str(tmp_path)).runs
 
 
-def test_status__images_and_rate_are_what_the_runs_say(real_plan: Plan, tmp_path: Path) -> None:
+def test_status__images_and_rate_are_sums_over_the_runs(real_plan: Plan, tmp_path: Path) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(1))
     with Heartbeat(open_storage(tmp_path)) as first, Heartbeat(open_storage(tmp_path)) as second:
         for heartbeat, num_images in ((first, 4), (second, 6)):
@@ -66,7 +66,7 @@ def test_status__broken_and_flagged_images_are_counted(recipe: Recipe, tmp_path:
     ]
 
 
-def test_status__of_a_finished_clone_and_of_one_that_grows(
+def test_status__shows_a_finished_and_a_growing_clone(
     finished: tuple[Path, Manifest], clone: Path, real_plan: Plan
 ) -> None:
     status = read_status(str(finished[0]))
@@ -76,20 +76,20 @@ def test_status__of_a_finished_clone_and_of_one_that_grows(
     assert not status.is_complete and status.num_shards == 6 and status.num_shards_done == 5
 
 
-def test_status__on_s3(real_plan: Plan, s3: str) -> None:
+def test_status__works_on_s3(real_plan: Plan, s3: str) -> None:
     make_clone(real_plan, f"{s3}/status", shards=range(1, 3))
     status = read_status(f"{s3}/status")
     assert status.num_shards_done == 2 and not status.runs and not status.failures
 
 
-def test_status_command__exits_1_where_a_shard_failed(real_plan: Plan, tmp_path: Path) -> None:
+def test_status_command__exits_1_if_a_shard_failed(real_plan: Plan, tmp_path: Path) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(1))
     command = [sys.executable, "-m", "builders", "status", str(tmp_path)]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     from builders.coordination.failures import write_failure
     from builders.coordination.policy import Problem
 
-    failure = write_failure(open_storage(tmp_path), real_plan, 3, Problem(scope="shard", cause="the model said no"), 3)
+    failure = write_failure(open_storage(tmp_path), real_plan, 3, Problem(scope="shard", cause="the model text no"), 3)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1 and f"failed: {failure}" in done.stdout
-    assert failure.first_key in done.stdout and "failed 3 times: the model said no" in done.stdout
+    assert failure.first_key in done.stdout and "failed 3 times: the model text no" in done.stdout

@@ -25,7 +25,7 @@ def test_loading__all_modules_have_the_dtype(recipe: Recipe, tmp_path: Path, fam
     )
     modules = [module for module in pipeline.components.values() if hasattr(module, "parameters")]
     others = {n for module in modules for n, p in module.named_parameters() if str(p.dtype) != f"torch.{dtype}"}
-    assert all(".wo." in name for name in others)  # T5 keeps these in 32 bits, for they overflow
+    assert all(".wo." in name for name in others)  # T5 keeps these in 32 bits, because they overflow
     assert pipeline.vae.use_slicing
 
 
@@ -48,7 +48,7 @@ def test_loading__pickled_weights_are_refused(generated: Recipe, tiny_pipeline: 
         load_pipeline(replace(generated, model_dir=str(tmp_path / "model")), EXECUTION)
 
 
-def test_loading__a_pipeline_that_paints_from_no_text_is_refused(generated: Recipe, tmp_path: Path) -> None:
+def test_loading__a_pipeline_without_text_input_is_refused(generated: Recipe, tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(
         json.dumps({"_class_name": "DDPMPipeline", "_diffusers_version": "0.42.1"})
     )
@@ -56,7 +56,7 @@ def test_loading__a_pipeline_that_paints_from_no_text_is_refused(generated: Reci
         load_pipeline(replace(generated, model_dir=str(tmp_path)), EXECUTION)
 
 
-def test_loading__the_checkers_verdicts_are_those_of_the_built_in_one(recipe: Recipe, checked_pipeline: Path) -> None:
+def test_loading__verdicts_equal_those_of_the_built_in_checker(recipe: Recipe, checked_pipeline: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     pinned = pin_model(replace(recipe, model=str(checked_pipeline)))
@@ -76,16 +76,16 @@ def test_loading__the_checker_follows_the_recipe(generated: Recipe, recipe: Reci
     checked = pin_model(replace(recipe, model=str(checked_pipeline)))
     assert load_check(replace(checked, safety="off"), EXECUTION) is None
     assert load_check(generated, EXECUTION) is None
-    with pytest.raises(UserError, match="has no safety checker to drop images by"):
+    with pytest.raises(UserError, match="has no safety checker, which drop needs"):
         load_check(replace(generated, safety="drop"), EXECUTION)
 
 
-def test_loading__apples_gpu_is_not_used_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading__an_apple_gpu_is_not_used_and_a_warning_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     device.cache_clear()
     try:
-        with pytest.warns(UserWarning, match="made on the CPU: this machine's GPU is Apple's"):
+        with pytest.warns(UserWarning, match="generated on the CPU: this machine has an Apple GPU"):
             assert device().type == "cpu"
     finally:
         device.cache_clear()

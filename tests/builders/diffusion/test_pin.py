@@ -21,20 +21,20 @@ def test_pin__a_directory_is_pinned_by_its_content(recipe: Recipe, tiny_pipeline
         pin_model(replace(pinned, revision="sha256:other"))
 
 
-def test_pin__what_is_no_model_is_told(recipe: Recipe, tmp_path: Path) -> None:
+def test_pin__a_missing_model_is_reported(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no model_index\.json"):
         pin_model(replace(recipe, model=str(tmp_path)))
     with pytest.raises(UserError, match=r"cannot look up model 'nobody/nothing'.*--revision"):
         pin_model(replace(recipe, model="nobody/nothing"))
 
 
-def test_pin__the_embedded_one_is_there_and_small(recipe: Recipe) -> None:
+def test_pin__the_embedded_model_exists_and_is_small(recipe: Recipe) -> None:
     pinned = pin_model(replace(recipe, model=EMBEDDED))
     assert pinned.model == EMBEDDED and pinned.revision.startswith("sha256:")
     assert sum(path.stat().st_size for path in Path(pinned.model_dir).rglob("*")) < 8_000_000
 
 
-def test_pin__another_model_brings_its_own_scheduler_and_revision(generated: Recipe, tmp_path: Path) -> None:
+def test_pin__another_model_has_its_own_scheduler_and_revision(generated: Recipe, tmp_path: Path) -> None:
     write_tiny_pipeline(tmp_path / "flux", "flux")
     other = override_recipe(generated, {"model": str(tmp_path / "flux")})
     assert (other.revision, other.scheduler) == ("", "")
@@ -44,21 +44,21 @@ def test_pin__another_model_brings_its_own_scheduler_and_revision(generated: Rec
     assert override_recipe(generated, {"model": generated.model}).revision == generated.revision
 
 
-def test_pin__a_model_without_a_scheduler_is_told(recipe: Recipe, tmp_path: Path) -> None:
+def test_pin__a_model_without_a_scheduler_is_reported(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(UserError, match="give --scheduler its class"):
         pin_model(replace(recipe, model=str(tmp_path), scheduler=""))
 
 
-def test_pin__of_the_hub_is_pinned_by_its_commit_and_asked_for_its_scheduler(recipe: Recipe) -> None:
+def test_pin__a_model_of_the_hub_is_pinned_by_its_commit_and_its_scheduler_is_read(recipe: Recipe) -> None:
     requested = replace(recipe, model="nobody/nothing", revision="a" * 40, scheduler="DDIMScheduler")
     assert pin_model(requested) == requested
-    with pytest.raises(UserError, match=r"cannot read which scheduler 'nobody/nothing' has .*give --scheduler"):
+    with pytest.raises(UserError, match=r"cannot read the scheduler of 'nobody/nothing' .*give --scheduler"):
         pin_model(replace(requested, scheduler=""))
 
 
 class GatedRepoError(Exception):
-    """As huggingface_hub calls it."""
+    """An error with the name of the one that huggingface_hub raises."""
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ class GatedRepoError(Exception):
         (ValueError("no such thing\nand more"), UserError, "cannot be had .no such thing.; give another"),
     ],
 )
-def test_pin__what_the_hub_says_has_its_way_out(error: Exception, kind: type[Exception], words: str) -> None:
+def test_pin__errors_of_the_hub_name_a_way_out(error: Exception, kind: type[Exception], words: str) -> None:
     wrapped = OSError("You are trying to access a gated repo")
     wrapped.__cause__ = error
     for found in (hub_error("it cannot be had", error, "a/b", "give another"),):

@@ -32,7 +32,9 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_prompt_encoder__depends_neither_on_neighbours_nor_on_what_came_before(recipe: Recipe, family: Path) -> None:
+def test_prompt_encoder__embeddings_depend_neither_on_neighbors_nor_on_earlier_prompts(
+    recipe: Recipe, family: Path
+) -> None:
     alone = [encoder(recipe, family)([prompt]) for prompt in PROMPTS]
     used = encoder(recipe, family)
     used(["sky", "one one one"])
@@ -62,12 +64,12 @@ def test_prompt_encoder__a_known_prompt_is_not_encoded_again(recipe: Recipe, fam
     assert calls == []
 
 
-def test_prompt_encoder__unguided_has_no_negative(recipe: Recipe, family: Path) -> None:
+def test_prompt_encoder__without_guidance_there_is_no_negative_embedding(recipe: Recipe, family: Path) -> None:
     names = encoder(recipe, family, is_guided=False, negative_prompt="sky")(PROMPTS)
     assert not any(name.startswith("negative") for name in names)
 
 
-def test_prompt_encoder__negative_prompts_reach_those_that_take_them(recipe: Recipe, family: Path) -> None:
+def test_prompt_encoder__negative_prompts_are_embedded_or_refused(recipe: Recipe, family: Path) -> None:
     if family.name == "flux":
         with pytest.raises(UserError, match="FluxPipeline takes no negative prompt"):
             encoder(recipe, family, negative_prompt="sky")
@@ -77,7 +79,7 @@ def test_prompt_encoder__negative_prompts_reach_those_that_take_them(recipe: Rec
     assert not torch.equal(plain["negative_prompt_embeds"], negative["negative_prompt_embeds"])
 
 
-def test_prompt_encoder__unknown_pipelines_get_text(recipe: Recipe) -> None:
+def test_prompt_encoder__unknown_pipelines_get_prompts_as_text(recipe: Recipe) -> None:
     class Other:
         def __call__(self, prompt: list[str], negative_prompt: list[str]) -> None: ...
 

@@ -38,15 +38,13 @@ def samples(generated: Recipe) -> list[Sample]:
     return Plan(generated, 6).shard_samples(0)[:4]
 
 
-def test_diffusion__pictures_have_the_recipes_size(generated: Recipe, samples: list[Sample]) -> None:
+def test_diffusion__images_have_the_size_of_the_recipe(generated: Recipe, samples: list[Sample]) -> None:
     found = generate(replace(generated, width=24), samples)
     assert [np.shape(p.image) for p in found] == [(16, 24, 3)] * 4
     assert all(p.nsfw == -1 for p in found)
 
 
-def test_diffusion__bytes_depend_neither_on_neighbours_nor_on_the_slot(
-    generated: Recipe, samples: list[Sample]
-) -> None:
+def test_diffusion__bytes_depend_neither_on_neighbors_nor_on_the_slot(generated: Recipe, samples: list[Sample]) -> None:
     together = pixels(generated, samples)
     assert pixels(generated, samples[::-1]) == together[::-1]
     assert pixels(generated, samples[2:3]) == together[2:3]
@@ -69,13 +67,13 @@ def test_diffusion__settings_reach_the_pipeline(
     assert pixels(changed, samples) != pixels(generated, samples)
 
 
-def test_diffusion__prompt_and_seed_each_make_another_picture(generated: Recipe, samples: list[Sample]) -> None:
+def test_diffusion__prompt_and_seed_each_change_the_image(generated: Recipe, samples: list[Sample]) -> None:
     sample = samples[0]
     variants = [sample, replace(sample, seed=1), replace(sample, prompt="three")]
     assert len(set(pixels(generated, variants))) == 3
 
 
-def test_diffusion__without_guidance_no_unconditional_pass_is_run(generated: Recipe, samples: list[Sample]) -> None:
+def test_diffusion__without_guidance_no_unconditional_pass_runs(generated: Recipe, samples: list[Sample]) -> None:
     sizes = []
     recipe = replace(generated, guidance_scale=1.0)
     pipeline = load_pipeline(recipe, EXECUTION)
@@ -89,13 +87,13 @@ def test_diffusion__without_guidance_no_unconditional_pass_is_run(generated: Rec
     ("changes", "words"),
     [({"scheduler": "NoScheduler"}, "unknown scheduler 'NoScheduler'"), ({"model_dir": "/"}, "cannot be")],
 )
-def test_diffusion__mistakes_are_told(generated: Recipe, changes: dict[str, str], words: str) -> None:
+def test_diffusion__mistakes_are_reported(generated: Recipe, changes: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_pipeline(replace(generated, **changes), EXECUTION)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_diffusion__every_family_paints_and_neighbours_do_not_matter(
+def test_diffusion__every_family_generates_and_neighbors_do_not_matter(
     recipe: Recipe, tmp_path: Path, family: str
 ) -> None:
     write_tiny_pipeline(tmp_path / family, family)
@@ -111,7 +109,7 @@ def test_diffusion__every_family_paints_and_neighbours_do_not_matter(
 
 
 @pytest.mark.parametrize(("family", "width"), [("sd", 20), ("sdxl", 20), ("sd3", 18), ("flux", 18)])
-def test_diffusion__sizes_that_a_model_cannot_make_are_told(
+def test_diffusion__sizes_that_a_model_does_not_support_are_reported(
     recipe: Recipe, tmp_path: Path, family: str, width: int
 ) -> None:
     write_tiny_pipeline(tmp_path / family, family)
@@ -120,7 +118,7 @@ def test_diffusion__sizes_that_a_model_cannot_make_are_told(
         generate(pinned, Plan(pinned, 6).shard_samples(0)[:4])
 
 
-def test_diffusion__guidance_off_runs_one_pass_in_every_family_that_guides(recipe: Recipe, tmp_path: Path) -> None:
+def test_diffusion__without_guidance_every_family_runs_one_pass(recipe: Recipe, tmp_path: Path) -> None:
     for family in ("sdxl", "sd3"):
         write_tiny_pipeline(tmp_path / family, family)
         sizes: list[int] = []
@@ -136,7 +134,7 @@ def test_diffusion__guidance_off_runs_one_pass_in_every_family_that_guides(recip
         assert set(sizes) == {4}
 
 
-def test_diffusion__flagged_images_are_kept_as_they_are(recipe: Recipe, checked_pipeline: Path) -> None:
+def test_diffusion__flagged_images_are_unchanged(recipe: Recipe, checked_pipeline: Path) -> None:
     checked = pin_model(replace(recipe, model=str(checked_pipeline), prompt="one"))
     samples = [sample for shard in range(5) for sample in Plan(checked, 50).shard_samples(shard)][:24]
     batches = [samples[start : start + 8] for start in (0, 8, 16)]
@@ -148,7 +146,7 @@ def test_diffusion__flagged_images_are_kept_as_they_are(recipe: Recipe, checked_
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_diffusion__a_model_that_breaks_says_so_of_each_image(
+def test_diffusion__every_image_of_a_broken_model_is_marked_broken(
     generated: Recipe, tiny_pipeline: Path, tmp_path: Path, dtype: str
 ) -> None:
     scale_vae(tiny_pipeline, tmp_path / "broken", "decoder.conv_out.bias", float("nan"))
@@ -158,7 +156,7 @@ def test_diffusion__a_model_that_breaks_says_so_of_each_image(
 
 
 @pytest.mark.parametrize("family", ["sd", *(pytest.param(name, marks=pytest.mark.long) for name in ("sdxl", "sd3"))])
-def test_diffusion__an_overflow_of_the_autoencoder_is_decoded_again_in_32_bits(
+def test_diffusion__latents_that_overflow_the_autoencoder_are_decoded_again_in_32_bits(
     recipe: Recipe, tmp_path: Path, family: str
 ) -> None:
     write_tiny_pipeline(tmp_path / family, family)
@@ -168,7 +166,7 @@ def test_diffusion__an_overflow_of_the_autoencoder_is_decoded_again_in_32_bits(
     samples = Plan(whole, 6).shard_samples(0)[:4]
     found = generate(half, samples)
     assert [(made.vae_dtype, made.is_broken) for made in found] == [("float32", False)] * 4
-    # The denoiser stays in 16 bits, so that images are only close to those of 32.
+    # The denoiser stays in 16 bits, so the images are only close to those in 32 bits.
     exact = np.array([made.image for made in generate(whole, samples)], dtype=int)
     assert np.abs(np.array([made.image for made in found], dtype=int) - exact).mean() < 3
     alone = [np.asarray(generate(half, [sample])[0].image).tobytes() for sample in samples]
@@ -178,7 +176,7 @@ def test_diffusion__an_overflow_of_the_autoencoder_is_decoded_again_in_32_bits(
 
 
 def test_diffusion__neighbors_of_an_overflow_keep_their_bytes(generated: Recipe, samples: list[Sample]) -> None:
-    """The rescue is the image's own: one of four latents is blown up, and the other three come out as ever."""
+    """Lets one of four decoded images overflow; the other three must keep their bytes."""
     half = replace(generated, dtype="float16")
     plain = pixels(half, samples)
     decode = safe_decode(load_pipeline(half, EXECUTION))
@@ -219,7 +217,7 @@ def test_diffusion__memory_never_holds_two_models(generated: Recipe, checked_pip
     assert seen == [True]
 
 
-def test_diffusion__the_environment_says_what_pixels_depend_on(generated: Recipe) -> None:
+def test_diffusion__the_environment_names_what_pixels_depend_on(generated: Recipe) -> None:
     found = diffusion.load(generated, EXECUTION).environment
     assert found.keys() >= {*diffusion.PACKAGES, "fakeit", "device", "attention"}
     assert found["attention"] == "AttnProcessor2_0 (default)"
@@ -230,24 +228,26 @@ def test_diffusion__mps_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loading.device().type == "cpu" or torch.cuda.is_available()
 
 
-def test_diffusion__broken_images_are_told_from_whole_ones() -> None:
+def test_diffusion__broken_images_are_distinguished_from_whole_ones() -> None:
     images = np.random.default_rng(0).random((5, 4, 6, 3))
-    images[1] = 0.0  # the black square
-    images[2] = (0.1, 0.5, 0.9)  # one flat colour
+    images[1] = 0.0  # black
+    images[2] = (0.1, 0.5, 0.9)  # one flat color
     images[3, 2, 2, 1] = np.nan
     levels = (np.nan_to_num(images) * 255).round().astype(np.uint8)
     assert find_broken(images, levels) == {1, 2, 3}
 
 
 @pytest.mark.long
-def test_diffusion__compiled_it_paints_the_same_but_for_last_bits(generated: Recipe, samples: list[Sample]) -> None:
+def test_diffusion__a_compiled_model_generates_the_same_up_to_last_bits(
+    generated: Recipe, samples: list[Sample]
+) -> None:
     compiled = np.array([p.image for p in generate(generated, samples, replace(EXECUTION, compile=True))], dtype=int)
     plain = np.array([p.image for p in generate(generated, samples)], dtype=int)
     assert np.abs(compiled - plain).max() <= 2
 
 
 @pytest.mark.long
-def test_diffusion__want_of_memory_is_told_with_a_batch_size(tiny_pipeline: Path) -> None:
+def test_diffusion__out_of_memory_is_reported_with_a_batch_size(tiny_pipeline: Path) -> None:
     script = """
 import resource, sys
 from builders.classes.class_list import ClassEntry

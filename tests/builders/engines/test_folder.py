@@ -30,12 +30,12 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folder__classes_are_the_folders_and_counts_their_pictures(source: Path) -> None:
+def test_folder__classes_are_the_folders_and_counts_their_images(source: Path) -> None:
     recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
     assert [(entry.wnid, entry.base_count) for entry in recipe.classes] == [("ant", 1), ("cat", 2)]
 
 
-def test_folder__ready_files_are_kept_and_others_encoded(source: Path) -> None:
+def test_folder__files_in_the_right_format_are_kept_and_others_encoded(source: Path) -> None:
     recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
     samples = Plan(recipe, 2).shard_samples(0)
     made = {s.key: p for s, p in zip(samples, folder.load(recipe, Execution())(samples), strict=True)}
@@ -49,7 +49,7 @@ def test_folder__ready_files_are_kept_and_others_encoded(source: Path) -> None:
             assert np.abs(np.asarray(image).astype(int) - 200).max() <= 2
 
 
-def test_folder__a_file_that_changes_with_its_size_and_time_is_noticed(source: Path) -> None:
+def test_folder__a_change_that_keeps_size_and_time_is_noticed(source: Path) -> None:
     path = source / "cat" / "b.JPEG"
     before, status = RealImages.recipe("train", ClassOptions(source=str(source))), path.stat()
     path.write_bytes(encode_image(PIXELS - 1, "jpg", 80).ljust(status.st_size, b"\0")[: status.st_size])
@@ -62,7 +62,7 @@ def test_folder__a_file_that_changes_with_its_size_and_time_is_noticed(source: P
     assert RealImages.recipe("train", ClassOptions(source=str(source))).revision != before.revision
 
 
-def test_folder__all_broken_pictures_are_named_before_anything_is_made(source: Path) -> None:
+def test_folder__all_broken_images_are_named_before_the_clone_is_made(source: Path) -> None:
     for name in ("a.jpg", "c.png", "d.gif"):
         (source / "cat" / name).write_bytes(b"broken")
     with pytest.raises(UserError, match=r"3 of 5 images.*--skip-broken") as message:
@@ -70,7 +70,7 @@ def test_folder__all_broken_pictures_are_named_before_anything_is_made(source: P
     assert all(f"{name}' (no image" in str(message.value) for name in ("a.jpg", "c.png", "d.gif"))
 
 
-def test_folder__broken_pictures_are_left_out_up_to_a_share(source: Path) -> None:
+def test_folder__broken_images_are_left_out_up_to_a_fraction(source: Path) -> None:
     (source / "cat" / "a.jpg").write_bytes(b"broken")
     recipe = RealImages.recipe("train", ClassOptions(source=str(source), skip_broken=0.4))
     assert [(entry.wnid, entry.base_count) for entry in recipe.classes] == [("ant", 1), ("cat", 1)]
@@ -85,13 +85,13 @@ def test_folder__broken_pictures_are_left_out_up_to_a_share(source: Path) -> Non
         RealImages.recipe("train", ClassOptions(source=str(source), skip_broken=0.9))
 
 
-def test_folder__empty_classes_are_told(source: Path) -> None:
+def test_folder__empty_classes_are_reported(source: Path) -> None:
     (source / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty' holds no"):
         RealImages.recipe("train", ClassOptions(source=str(source)))
 
 
-def test_folder__a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_folder__a_missing_source_is_reported(tmp_path: Path) -> None:
     for model_dir in (str(tmp_path / "no"), str(tmp_path)):
         with pytest.raises(UserError, match="class folders"):
             RealImages.recipe("train", ClassOptions(source=model_dir))
@@ -99,7 +99,7 @@ def test_folder__a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
         RealImages.recipe("train")
 
 
-def test_folder__other_pictures_than_the_recipes_and_more_than_there_are_are_refused(source: Path) -> None:
+def test_folder__other_images_than_those_of_the_recipe_or_too_many_are_refused(source: Path) -> None:
     recipe = pin_model(RealImages.recipe("train", ClassOptions(source=str(source))))
     with pytest.raises(UserError, match="was made with sha256:other"):
         pin_model(replace(recipe, revision="sha256:other"))
@@ -107,7 +107,7 @@ def test_folder__other_pictures_than_the_recipes_and_more_than_there_are_are_ref
         Plan(recipe, 3)
 
 
-def test_folder__a_cache_that_cannot_be_written_is_done_without(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder__a_cache_that_cannot_be_written_is_not_needed(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").touch()
     monkeypatch.setenv("FAKEIT_CACHE", str(source / "file" / "cache"))
     recipe = RealImages.recipe("train", ClassOptions(source=str(source)))
@@ -116,7 +116,9 @@ def test_folder__a_cache_that_cannot_be_written_is_done_without(source: Path, mo
     )
 
 
-def test_folder__of_very_many_broken_files_the_rest_is_in_a_list(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder__a_long_list_of_broken_files_is_written_to_a_file(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKEIT_CACHE", str(source.parent / "cache"))
     for number in range(103):
         (source / "cat" / f"{number}.png").write_bytes(b"broken")

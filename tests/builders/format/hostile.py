@@ -1,4 +1,4 @@
-"""Tars that nobody should trust, each a shard whose first sample is as it should be."""
+"""Hostile tars: each is a shard whose first sample is valid."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def header(name: str, content: bytes = b"", **fields: object) -> tuple[tarfile.T
 
 
 def block(info: tarfile.TarInfo, edit: Callable[[bytearray], object] = lambda raw: None) -> bytes:
-    """A header's 512 bytes, changed, with a checksum that fits."""
+    """Returns a header's 512 bytes, changed by `edit`, with a checksum that fits."""
     raw = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
     edit(raw)
     raw[148:156] = b" " * 8
@@ -36,7 +36,7 @@ def padded(content: bytes) -> bytes:
 
 
 def png(width: int, height: int) -> bytes:
-    """A picture that says it is larger than it is."""
+    """Returns a PNG that claims another size than it has."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "PNG")
     raw = bytearray(buffer.getvalue())
@@ -52,7 +52,7 @@ def jpeg() -> bytes:
 
 
 def text_bomb() -> bytes:
-    """A small PNG with a text chunk of 200 MB once it is unpacked."""
+    """Returns a small PNG with a text chunk that unpacks to 200 MB."""
     raw = png(1, 1)
     packed = b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9)
     chunk = struct.pack(">I", len(packed)) + b"zTXt" + packed + struct.pack(">I", zlib.crc32(b"zTXt" + packed))
@@ -151,16 +151,16 @@ UNTRUE: dict[str, bytes] = {
     "json of many brackets": one("a.cls", b"0") + one("a.jpg", jpeg()) + one("a.json", b"[" * 100_000),
     "json of not a number": one("a.cls", b"0") + one("a.jpg", jpeg()) + one("a.json", b'{"seed": NaN}'),
     "json in no encoding": one("a.cls", b"0") + one("a.jpg", jpeg()) + one("a.json", b'{"\xff": 1}'),
-    "picture of four billion pixels": one("a.cls", b"0") + one("a.png", png(65_000, 65_000)) + one("a.json", JSON),
-    "picture without pixels": one("a.cls", b"0") + one("a.png", png(0, 0)) + one("a.json", JSON),
-    "picture with a bomb of text": one("a.cls", b"0") + one("a.png", text_bomb()) + one("a.json", JSON),
-    "picture that is a script": one("a.cls", b"0") + one("a.jpg", b"%!PS\n(%pipe%id)(r) file") + one("a.json", JSON),
-    "picture that is SVG": one("a.cls", b"0") + one("a.jpg", b"<svg onload='x'/>") + one("a.json", JSON),
+    "image of four billion pixels": one("a.cls", b"0") + one("a.png", png(65_000, 65_000)) + one("a.json", JSON),
+    "image without pixels": one("a.cls", b"0") + one("a.png", png(0, 0)) + one("a.json", JSON),
+    "image with a bomb of text": one("a.cls", b"0") + one("a.png", text_bomb()) + one("a.json", JSON),
+    "image that is a script": one("a.cls", b"0") + one("a.jpg", b"%!PS\n(%pipe%id)(r) file") + one("a.json", JSON),
+    "image that is SVG": one("a.cls", b"0") + one("a.jpg", b"<svg onload='x'/>") + one("a.json", JSON),
 }
-"""The same in tars that are whole, with samples that are not true."""
+"""What follows the first sample, in tars that can be read to their end but hold invalid samples."""
 
 
 def write(path: Path, tail: bytes, *, ended: bool = True) -> None:
-    """A shard: what lies in `path` without its end, then the tail."""
+    """Replaces the end of the shard at `path` with `tail`."""
     content = path.read_bytes().rstrip(b"\0")
     path.write_bytes(padded(content) + tail + (bytes(10_240) if ended else b""))

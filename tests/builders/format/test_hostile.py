@@ -1,4 +1,4 @@
-"""Input that nobody should trust: it is refused in words, and neither memory nor anything else is lost to it."""
+"""Hostile input is rejected with a message, uses little memory, and changes nothing."""
 
 import io
 import json
@@ -23,12 +23,12 @@ from tests.builders.format.hostile import HOSTILE, UNTRUE, png, text_bomb, write
 SHARD = "data/000/test-000001.tar"
 
 
-def test_hostile__there_are_enough_of_them() -> None:
+def test_hostile__there_are_at_least_40_cases() -> None:
     assert len(HOSTILE) + len(UNTRUE) >= 40
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile__tars_are_refused_in_words(name: str, clone: Path) -> None:
+def test_hostile__tars_are_rejected_with_a_message(name: str, clone: Path) -> None:
     write(clone / SHARD, HOSTILE[name], ended="cut" not in name)
     with pytest.raises(ValueError, match=r"member .* (is|has)|the tar (cannot|is cut)") as message:
         list(read_members(io.BytesIO((clone / SHARD).read_bytes())))
@@ -37,14 +37,14 @@ def test_hostile__tars_are_refused_in_words(name: str, clone: Path) -> None:
 
 
 @pytest.mark.parametrize("name", UNTRUE)
-def test_hostile__samples_are_told_with_their_shard(name: str, clone: Path) -> None:
+def test_hostile__invalid_samples_are_reported_with_their_shard(name: str, clone: Path) -> None:
     write(clone / SHARD, UNTRUE[name])
     faults = list(verify_clone(str(clone), deep=True))
     assert any(fault.where == SHARD and fault.key in ("a", "n01_00000001") for fault in faults)
 
 
 def test_hostile__memory_stays_bounded(clone: Path) -> None:
-    """All of them in a process that may have little memory, behind files with holes of many gigabytes."""
+    """Reads every tar, extended with a hole to 20 GB, in a process with limited memory."""
     script = """
 import resource, sys
 from pathlib import Path
@@ -74,7 +74,7 @@ print("bounded")
 
 
 @pytest.mark.parametrize("content", [png(65_000, 65_000), png(0, 0), text_bomb(), b"GIF89a" + bytes(99), b"%!PS", b""])
-def test_hostile__pictures_are_refused(content: bytes) -> None:
+def test_hostile__images_are_rejected(content: bytes) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=r"image|pixels"):
         decode_image(content)
@@ -97,7 +97,7 @@ CHANGES: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]}={str(change[1])[:20]}")
-def test_hostile__manifests_are_refused(change: tuple[str, Any], clone: Path) -> None:
+def test_hostile__manifests_are_rejected(change: tuple[str, Any], clone: Path) -> None:
     content = json.loads((clone / "clone.json").read_text())
     where, *names = content, *change[0].split(".")
     for name in names[:-1]:
@@ -111,7 +111,7 @@ def test_hostile__manifests_are_refused(change: tuple[str, Any], clone: Path) ->
 
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
-def test_hostile__fuzzed_tars_give_members_or_words(data: st.DataObject, finished: tuple[Path, Manifest]) -> None:
+def test_hostile__fuzzed_tars_give_members_or_a_message(data: st.DataObject, finished: tuple[Path, Manifest]) -> None:
     content = bytearray((finished[0] / SHARD).read_bytes()[:6000])
     for where in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
         content[where] = data.draw(st.integers(0, 255))
@@ -132,7 +132,7 @@ JSON_VALUES = st.recursive(
 
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
-def test_hostile__fuzzed_manifests_open_or_are_refused(data: st.DataObject, finished: tuple[Path, Manifest]) -> None:
+def test_hostile__fuzzed_manifests_are_parsed_or_rejected(data: st.DataObject, finished: tuple[Path, Manifest]) -> None:
     content = json.loads((finished[0] / "clone.json").read_text())
     where: Any = content
     while isinstance(where, (dict, list)) and where:
@@ -150,7 +150,7 @@ def test_hostile__fuzzed_manifests_open_or_are_refused(data: st.DataObject, fini
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_hostile__fuzzed_metadata_gives_rows_or_words(
+def test_hostile__fuzzed_metadata_gives_samples_or_a_message(
     data: st.DataObject, finished: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzzed")

@@ -8,12 +8,12 @@ from builders.format.manifest import MANIFEST, Manifest, parse_manifest, read_ma
 from builders.storage.base import open_storage
 
 
-def test_manifest__names_carry_no_total_and_folders_hold_a_thousand() -> None:
+def test_manifest__shard_names_have_no_total_and_folders_hold_1000() -> None:
     assert shard_name("train", 999) == "data/000/train-000999.tar"
     assert shard_name("train", 65_000) == "data/065/train-065000.tar"
 
 
-def test_manifest__survives_json(finished: tuple[Path, Manifest]) -> None:
+def test_manifest__json_roundtrip_keeps_everything(finished: tuple[Path, Manifest]) -> None:
     out, manifest = finished
     assert parse_manifest((out / MANIFEST).read_bytes(), "x") == manifest == read_manifest(open_storage(out))
 
@@ -25,7 +25,7 @@ def test_manifest__survives_json(finished: tuple[Path, Manifest]) -> None:
         ({"format": 1}, "format 1; use fakeit 0.1 for it, or make the clone again"),
         ({"num_samples": 3}, "num_samples 3"),
         ({"digest": "0"}, "digest '0'"),
-        ({"shards": [{}]}, "no clone manifest"),
+        ({"shards": [{}]}, "not a clone manifest"),
         ({"num_rounds": "x"}, "num_rounds is not of type int"),
         ({"environments": []}, "points to no environment"),
         ({"executions": []}, "points to no execution"),
@@ -35,7 +35,7 @@ def test_manifest__survives_json(finished: tuple[Path, Manifest]) -> None:
         ({"label_names": [1]}, "label_names is not a list of str"),
     ],
 )
-def test_manifest__what_is_wrong_is_told(
+def test_manifest__invalid_fields_are_reported(
     finished: tuple[Path, Manifest], change: dict[str, object], words: str
 ) -> None:
     content = json.loads((finished[0] / MANIFEST).read_bytes()) | change
@@ -43,19 +43,19 @@ def test_manifest__what_is_wrong_is_told(
         parse_manifest(json.dumps(content).encode(), "here")
 
 
-def test_manifest__fields_of_later_versions_are_passed_over(finished: tuple[Path, Manifest]) -> None:
+def test_manifest__unknown_fields_are_ignored(finished: tuple[Path, Manifest]) -> None:
     content = json.loads((finished[0] / MANIFEST).read_bytes())
     content["surprise"] = content["shards"][0]["surprise"] = content["metadata"][0]["surprise"] = 1
     assert parse_manifest(json.dumps(content).encode(), "here") == finished[1]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff"])
-def test_manifest__what_is_none_is_told(content: bytes) -> None:
-    with pytest.raises(UserError, match="'here' is no clone manifest"):
+def test_manifest__content_that_is_no_manifest_is_reported(content: bytes) -> None:
+    with pytest.raises(UserError, match="'here' is not a clone manifest"):
         parse_manifest(content, "here")
 
 
-def test_manifest__no_clone_and_an_unfinished_clone_are_told_apart(tmp_path: Path) -> None:
+def test_manifest__missing_and_unfinished_clones_have_different_messages(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no clone at"):
         read_manifest(open_storage(tmp_path))
     open_storage(tmp_path).write("_making/recipe.json", b"{}")

@@ -20,7 +20,7 @@ SIZE = 10_000
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FileServer]:
-    """Twelve files of ten thousand bytes over HTTP."""
+    """Serves twelve files of ten thousand bytes over HTTP."""
     root = tmp_path / "served"
     (root / "data").mkdir(parents=True)
     for number in range(12):
@@ -38,7 +38,7 @@ def gets(server: FileServer) -> dict[str, int]:
     return {name: count for name, count in server.traffic.requests.items() if name.startswith("GET")}
 
 
-def test_shard_cache__a_file_is_fetched_once_and_read_anywhere(server: FileServer, tmp_path: Path) -> None:
+def test_shard_cache__a_file_is_fetched_once_and_read_at_any_offset(server: FileServer, tmp_path: Path) -> None:
     cache, storage = ShardCache(tmp_path / "cache", 10 * SIZE), open_storage(server.url)
     content = (server.root / "data/3.tar").read_bytes()
     for start, end in ((0, SIZE), (17, 400), (9990, SIZE)):
@@ -46,7 +46,7 @@ def test_shard_cache__a_file_is_fetched_once_and_read_anywhere(server: FileServe
     assert gets(server) == {"GET /data/3.tar": 1}
 
 
-def test_shard_cache__what_was_used_least_recently_goes_first(server: FileServer, tmp_path: Path) -> None:
+def test_shard_cache__the_least_recently_used_file_is_evicted_first(server: FileServer, tmp_path: Path) -> None:
     cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE, seconds_in_use=0), open_storage(server.url)
     for number in (0, 1, 2, 0, 3):
         cache.read(storage, entry(server, number), 0, 5)
@@ -55,9 +55,7 @@ def test_shard_cache__what_was_used_least_recently_goes_first(server: FileServer
     assert [cache.has(entry(server, number)) for number in range(4)] == [True, False, True, True]
 
 
-def test_shard_cache__where_what_is_in_use_takes_all_room_nothing_is_fetched(
-    server: FileServer, tmp_path: Path
-) -> None:
+def test_shard_cache__nothing_is_fetched_if_files_in_use_take_all_room(server: FileServer, tmp_path: Path) -> None:
     cache, storage = ShardCache(tmp_path / "cache", 2 * SIZE), open_storage(server.url)
     assert [cache.fetch(storage, entry(server, number)) for number in range(4)] == [True, True, False, False]
     assert cache.read(storage, entry(server, 2), 0, 5) is None
@@ -65,7 +63,7 @@ def test_shard_cache__where_what_is_in_use_takes_all_room_nothing_is_fetched(
     assert ShardCache(tmp_path / "small", SIZE - 1).read(storage, entry(server, 1), 0, 5) is None
 
 
-def test_shard_cache__a_corrupted_download_is_fetched_again_once_and_then_named(
+def test_shard_cache__a_corrupted_download_is_fetched_once_more_and_then_reported(
     server: FileServer, tmp_path: Path
 ) -> None:
     cache, storage = ShardCache(tmp_path / "cache", 9 * SIZE), open_storage(server.url)
@@ -78,19 +76,19 @@ def test_shard_cache__a_corrupted_download_is_fetched_again_once_and_then_named(
     assert cache.num_bytes() == SIZE
 
 
-def test_shard_cache__dropped_and_failing_requests_are_tried_again(server: FileServer, tmp_path: Path) -> None:
+def test_shard_cache__dropped_and_failing_requests_are_retried(server: FileServer, tmp_path: Path) -> None:
     faults = [Fault(status=503), Fault(drop_after=4000), Fault(drop_after=0), Fault(status=429)]
     server.traffic.choose = lambda method, path: faults.pop() if faults else None
     read = ShardCache(tmp_path / "cache", 9 * SIZE).read(open_storage(server.url), entry(server, 1), 0, SIZE)
     assert read == (server.root / "data/1.tar").read_bytes() and not faults
 
 
-def test_shard_cache__a_server_that_never_answers_is_named(
+def test_shard_cache__a_server_that_always_fails_is_reported(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builders.storage.retry._wait", lambda state: 0.0)
     server.traffic.choose = lambda method, path: Fault(status=503)
-    with pytest.raises(UnreachableError, match=r"/data/1\.tar: tried again and again, it failed with .*503"):
+    with pytest.raises(UnreachableError, match=r"/data/1\.tar: every attempt failed, the last one with .*503"):
         ShardCache(tmp_path / "cache", 9 * SIZE).read(open_storage(server.url), entry(server, 1), 0, SIZE)
     server.traffic.choose = lambda method, path: None
     gone = FileEntry(name="data/99.tar", num_bytes=5, sha256="0" * 64)
@@ -107,7 +105,7 @@ def _read_all(
 
 
 @pytest.mark.parametrize("num_files", [12, 3])
-def test_shard_cache__processes_share_what_one_fetches_and_never_exceed_the_bound(
+def test_shard_cache__processes_share_files_and_never_exceed_the_bound(
     server: FileServer, tmp_path: Path, num_files: int
 ) -> None:
     folder, entries, most = tmp_path / "cache", [entry(server, number) for number in range(12)], 0
@@ -128,7 +126,9 @@ def test_shard_cache__processes_share_what_one_fetches_and_never_exceed_the_boun
         assert set(gets(server).values()) == {1}
 
 
-def test_shard_cache__without_waiting_what_another_fetches_is_left_to_it(server: FileServer, tmp_path: Path) -> None:
+def test_shard_cache__without_wait_a_file_that_another_thread_fetches_is_skipped(
+    server: FileServer, tmp_path: Path
+) -> None:
     cache, storage = ShardCache(tmp_path / "cache", 9 * SIZE), open_storage(server.url)
     server.traffic.choose = lambda method, path: Fault(stall=0.5)
     thread = threading.Thread(target=cache.fetch, args=(storage, entry(server, 1)))
@@ -140,8 +140,8 @@ def test_shard_cache__without_waiting_what_another_fetches_is_left_to_it(server:
     assert cache.fetch(storage, entry(server, 1), wait=False)
 
 
-def test_shard_cache__what_a_killed_process_left_is_cleared_away(server: FileServer, tmp_path: Path) -> None:
-    """The remains of two files, one of them now wanted; a third one is being fetched and stays."""
+def test_shard_cache__partial_files_of_killed_processes_are_deleted(server: FileServer, tmp_path: Path) -> None:
+    """Two partial files are left over, one of a file that is requested now; a third file is being fetched and stays."""
     cache, storage = ShardCache(tmp_path / "cache", 3 * SIZE), open_storage(server.url)
     cache.fetch(storage, entry(server, 0))
     for sha256 in ("ab" * 32, entry(server, 1).sha256):
@@ -163,7 +163,7 @@ def test_shard_cache__a_file_cut_by_a_crash_is_fetched_again(server: FileServer,
     assert cache.read(storage, entry(server, 1), 0, SIZE) == (server.root / "data/1.tar").read_bytes()
 
 
-def test_shard_cache__files_of_others_are_never_touched(server: FileServer, tmp_path: Path) -> None:
+def test_shard_cache__other_files_in_the_folder_are_never_touched(server: FileServer, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     folder.mkdir()
     (folder / "thesis.tex").write_bytes(bytes(9 * SIZE))
@@ -173,7 +173,7 @@ def test_shard_cache__files_of_others_are_never_touched(server: FileServer, tmp_
     assert (folder / "thesis.tex").stat().st_size == 9 * SIZE and cache.num_bytes() == SIZE
 
 
-def test_shard_cache__a_folder_that_cannot_be_written_is_told(server: FileServer, tmp_path: Path) -> None:
+def test_shard_cache__an_unwritable_folder_is_reported(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to the cache .*: (Not a directory|File exists); choose another"):
         ShardCache(tmp_path / "file", SIZE).fetch(open_storage(server.url), entry(server, 1))

@@ -13,7 +13,7 @@ from builders.format.tar_shard import ShardWriter, read_members
 def write(path: Path) -> tuple[list[dict[str, Any]], str]:
     writer = ShardWriter(path, "jpg")
     for number in range(5):
-        writer.write(f"n01_{number:08d}", number, b"picture" * (number * 100 + 1), {"prompt": "ü", "index": number})
+        writer.write(f"n01_{number:08d}", number, b"content" * (number * 100 + 1), {"prompt": "ü", "index": number})
     return writer.close()
 
 
@@ -32,14 +32,14 @@ def test_tar_shard__recorded_offsets_are_where_the_members_are(tmp_path: Path) -
         assert json.loads(content[row["json_offset"] : row["json_offset"] + row["json_size"]])["prompt"] == "ü"
 
 
-def test_tar_shard__plain_tar_reads_them(tmp_path: Path) -> None:
+def test_tar_shard__tarfile_reads_a_shard(tmp_path: Path) -> None:
     write(tmp_path / "a.tar")
     with tarfile.open(tmp_path / "a.tar") as tar:
         assert tar.getnames()[:3] == ["n01_00000000.cls", "n01_00000000.jpg", "n01_00000000.json"]
         assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
 
 
-def test_tar_shard__members_come_back(tmp_path: Path) -> None:
+def test_tar_shard__members_are_read_at_their_offsets(tmp_path: Path) -> None:
     rows, _ = write(tmp_path / "a.tar")
     with (tmp_path / "a.tar").open("rb") as file:
         members = list(read_members(file))

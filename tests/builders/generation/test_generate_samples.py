@@ -38,7 +38,7 @@ def generate(recipe: Recipe, engine: Faulty) -> tuple[list[Sample], list[Generat
     return samples, [made for batch in generate_samples(plan, samples, engine, 4) for made in batch.kept]
 
 
-def test_generate_samples__batches_keep_order_and_only_the_last_is_short(recipe: Recipe) -> None:
+def test_generate_samples__batches_keep_the_order_and_only_the_last_is_short(recipe: Recipe) -> None:
     engine = Faulty()
     samples, made = generate(recipe, engine)
     assert [one.sample for one in made] == samples and {one.verdict for one in made} == {""}
@@ -47,14 +47,14 @@ def test_generate_samples__batches_keep_order_and_only_the_last_is_short(recipe:
 
 
 @pytest.mark.parametrize("safety", ["off", "flag"])
-def test_generate_samples__flagged_images_are_kept_unless_they_are_to_be_dropped(recipe: Recipe, safety: str) -> None:
+def test_generate_samples__flagged_images_are_kept_unless_safety_is_drop(recipe: Recipe, safety: str) -> None:
     samples, made = generate(replace(recipe, safety=safety), Faulty(flagged="third"))
     assert [one.sample for one in made] == samples
     assert {(one.generated.nsfw, one.verdict) for one in made} == {(0, ""), (1, "nsfw")}
 
 
 @pytest.mark.parametrize(("safety", "kind"), [("drop", "flagged"), ("off", "broken"), ("drop", "broken")])
-def test_generate_samples__rejected_images_come_again_with_the_next_attempts_seed(
+def test_generate_samples__rejected_images_are_generated_again_with_the_next_seed(
     recipe: Recipe, safety: str, kind: str
 ) -> None:
     samples, made = generate(replace(recipe, safety=safety), Faulty(**{kind: "third"}))
@@ -68,7 +68,7 @@ def test_generate_samples__rejected_images_come_again_with_the_next_attempts_see
     assert {one.sample.attempt for one in made} >= {0, 1, 2}
 
 
-def test_generate_samples__retries_fill_batches(recipe: Recipe) -> None:
+def test_generate_samples__retries_run_in_full_batches(recipe: Recipe) -> None:
     engine = Faulty(flagged="third")
     generate(replace(recipe, safety="drop"), engine)
     for attempt in range(4):
@@ -77,9 +77,7 @@ def test_generate_samples__retries_fill_batches(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize(("kind", "verdict"), [("flagged", "nsfw"), ("broken", "broken")])
-def test_generate_samples__after_the_last_attempt_an_image_is_kept_with_its_verdict(
-    recipe: Recipe, kind: str, verdict: str
-) -> None:
+def test_generate_samples__the_last_attempt_is_kept_with_its_verdict(recipe: Recipe, kind: str, verdict: str) -> None:
     samples, made = generate(replace(recipe, safety="drop"), Faulty(**{kind: "always"}))
     assert len(made) == len(samples) and {one.sample.attempt for one in made} == {MAX_ATTEMPTS - 1}
     assert {one.verdict for one in made} == {verdict}

@@ -27,7 +27,7 @@ from tests.conftest import EXECUTION
 
 
 class Noise:
-    """An engine of its own kind: noise from each sample's seed."""
+    """An engine whose images are noise from each sample's seed."""
 
     environment = {"device": "none"}
 
@@ -39,7 +39,7 @@ def make(plan: Plan, shard: int, storage: Storage, scratch: str = "", execution:
     return sum(number for number, _, _ in generate_shard_tar(plan, shard, Noise(), execution, storage, scratch))
 
 
-def test_generate_shard__sidecar_tells_all_of_the_tar(recipe: Recipe, tmp_path: Path) -> None:
+def test_generate_shard__sidecar_describes_the_tar(recipe: Recipe, tmp_path: Path) -> None:
     plan, storage = Plan(recipe, 6), open_storage(tmp_path)
     assert read_sidecar(plan, 1, storage) is None
     num_images = make(plan, 1, storage)
@@ -65,7 +65,7 @@ def test_generate_shard__an_engine_that_fails_leaves_nothing(recipe: Recipe, tmp
     assert open_storage(tmp_path).names("") == []
 
 
-def test_generate_shard__a_sidecar_of_another_recipe_or_length_does_not_count(recipe: Recipe, tmp_path: Path) -> None:
+def test_generate_shard__a_sidecar_of_another_recipe_or_length_is_ignored(recipe: Recipe, tmp_path: Path) -> None:
     storage, last = open_storage(tmp_path), Plan(recipe, 7).num_shards - 1
     make(Plan(recipe, 7), last, storage)
     assert read_sidecar(Plan(recipe, 7), last, storage)
@@ -73,7 +73,7 @@ def test_generate_shard__a_sidecar_of_another_recipe_or_length_does_not_count(re
     assert not read_sidecar(Plan(replace(recipe, seed=1), 7), last, storage)
 
 
-def test_generate_shard__a_finished_tar_waits_in_the_scratch_folder_until_the_store_has_it(
+def test_generate_shard__a_finished_tar_stays_in_the_scratch_folder_until_it_is_uploaded(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, storage, scratch = Plan(recipe, 6), open_storage("memory://scratch-test"), str(tmp_path)
@@ -95,7 +95,7 @@ def test_generate_shard__a_finished_tar_waits_in_the_scratch_folder_until_the_st
     assert waiting(tmp_path) == [] and not upload_finished_tar(plan, 0, storage, scratch)
 
 
-def test_generate_shard__a_cut_tar_in_the_scratch_folder_is_not_put(recipe: Recipe, tmp_path: Path) -> None:
+def test_generate_shard__a_cut_tar_in_the_scratch_folder_is_not_uploaded(recipe: Recipe, tmp_path: Path) -> None:
     plan, storage = Plan(recipe, 6), open_storage("memory://cut-test")
     make(plan, 0, storage, str(tmp_path))
     [tar] = tmp_path.rglob("*.tar")
@@ -103,7 +103,7 @@ def test_generate_shard__a_cut_tar_in_the_scratch_folder_is_not_put(recipe: Reci
     assert not upload_finished_tar(plan, 0, storage, str(tmp_path)) and storage.names("") == []
 
 
-def test_generate_shard__what_the_dead_left_half_written_is_swept_away(recipe: Recipe, tmp_path: Path) -> None:
+def test_generate_shard__half_written_files_of_dead_processes_are_deleted(recipe: Recipe, tmp_path: Path) -> None:
     plan, storage = Plan(recipe, 6), open_storage("memory://sweep-test")
     make(plan, 0, storage, str(tmp_path))
     folder = scratch_folder(storage, str(tmp_path))

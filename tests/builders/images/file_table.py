@@ -1,6 +1,6 @@
-"""Small image files of every kind that people have: container × mode × orientation × damage, 40 × 40 pixels each.
+"""Small image files of many kinds: container × mode × orientation × damage, 40 × 40 pixels each.
 
-Each row says whether a file can be read, whether it is lossless, and what is in it; the reference is Pillow and numpy alone.
+Each entry says which pixels a file has and whether it is lossless. The reference is Pillow and numpy alone.
 """
 
 import io
@@ -23,12 +23,15 @@ class File:
     name: str
     content: bytes
     expected: NDArray[np.uint8] | None
-    """RGB pixels that a viewer shows; None of a file that cannot be read."""
+    """RGB pixels that a viewer shows; None if the file cannot be read."""
     is_lossless: bool
 
 
 def image() -> NDArray[np.uint8]:
-    """Smooth, so that JPEG keeps it within 2 gray levels, and the same in no two orientations."""
+    """Returns an image that looks different in every orientation.
+
+    It is smooth, so that JPEG keeps it within 2 gray levels.
+    """
     down, across = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     return np.rint(np.stack([60 + 100 * down, 70 + 100 * across, 90 + 40 * down], axis=-1)).astype(np.uint8)
 
@@ -45,7 +48,7 @@ TURNS = {
     7: lambda a: np.swapaxes(a[::-1, ::-1], 0, 1),
     8: lambda a: np.rot90(a),
 }
-"""What each EXIF orientation does to the stored pixels, by the standard."""
+"""The change that each EXIF orientation makes to the stored pixels, by the standard."""
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -69,7 +72,7 @@ def lossless(form: str) -> dict[str, Any]:
 
 
 def decoded(content: bytes) -> NDArray[np.uint8]:
-    """What Pillow decodes, of lossy formats the only reference; not turned."""
+    """Returns the pixels that Pillow decodes, not turned: the only reference for lossy formats."""
     with Image.open(io.BytesIO(content)) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -79,7 +82,7 @@ def as_rgb(gray: Array) -> NDArray[np.uint8]:
 
 
 def plain() -> Iterator[File]:
-    """Every container with the modes that it holds, upright."""
+    """Yields every container with the modes that it holds, upright."""
     modes = {"RGB": (Image.fromarray(RGB), RGB), "L": (Image.fromarray(GRAY), as_rgb(GRAY))}
     bits = (GRAY > 100).astype(np.uint8) * 255
     modes["1"] = (Image.fromarray(bits).convert("1"), as_rgb(bits))
@@ -99,7 +102,8 @@ def plain() -> Iterator[File]:
         content = saved(image, form, **(lossless(form) or {"quality": 95}))
         yield File(f"{form}-{image.mode}.{'avif' if form == 'AVIF' else 'jpeg'}", content, decoded(content), False)
     yield File("TIFF-CMYK.tif", saved(modes["RGB"][0].convert("CMYK"), "TIFF"), RGB, True)
-    for form in ("PNG", "JPEG", "GIF"):  # under another's name, as published sets have them
+    # Published datasets have files with the extension of another format.
+    for form in ("PNG", "JPEG", "GIF"):
         content = saved(modes["L"][0], form)
         yield File(f"{form}-named.bmp", content, decoded(content), form != "JPEG")
 
@@ -149,7 +153,7 @@ def transparent() -> Iterator[File]:
 
 
 def deep() -> Iterator[File]:
-    """16 bits and floats."""
+    """Yields files with 16 bits and with floats."""
     values = np.linspace(0, 65535, SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint16)
     for form in ("PNG", "TIFF", "PPM"):
         expected = as_rgb(np.rint(values / 257))
@@ -176,7 +180,7 @@ def deep() -> Iterator[File]:
 
 
 def framed() -> Iterator[File]:
-    """Several frames, the first of which is the image."""
+    """Yields files with several frames, the first of which is the image."""
     frames = [Image.fromarray(GRAY), Image.fromarray(255 - GRAY)]
     for form in ("GIF", "PNG", "WEBP", "TIFF"):
         content = saved(frames[0], form, save_all=True, append_images=frames[1:], **lossless(form))
@@ -203,5 +207,5 @@ def damaged() -> Iterator[File]:
 
 
 def all_files() -> list[File]:
-    """The whole table, at least 150 files; names differ."""
+    """Returns the whole table: at least 150 files with different names."""
     return [*plain(), *oriented(), *transparent(), *deep(), *framed(), *damaged()]

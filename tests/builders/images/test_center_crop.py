@@ -1,4 +1,4 @@
-"""The reference is torchvision itself, and features of its ResNet50 on photographs that scikit-image and scikit-learn ship."""
+"""The reference is torchvision itself, on a photograph that scikit-learn ships."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIZES = [
     (225, 224), (256, 256), (448, 224), (449, 224), (300, 299), (301, 225), (640, 480), (799, 600), (600, 451), (230, 223),
     (100, 75), (64, 48), (63, 47), (32, 32), (33, 32), (37, 31), (9, 8), (8, 5), (3, 2), (896, 224), (700, 525), (1023, 767),
 ]  # fmt: skip
-"""Width and height; each in both orientations, so 61 sizes: common ones, odd, even, smaller than 224."""
+"""Widths and heights, each tested in both orientations: 61 sizes that are common, odd, even, or smaller than 224."""
 
 
 def photograph(width: int, height: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -27,19 +27,19 @@ def reference(size: int) -> Compose:
 
 
 @pytest.mark.parametrize("size", sorted({turned for size in SIZES for turned in (size, size[::-1])}))
-def test_center_crop__is_torchvisions_to_the_pixel(size: tuple[int, int]) -> None:
+def test_center_crop__equals_torchvision_to_the_pixel(size: tuple[int, int]) -> None:
     pixels = photograph(*size)
     for side in (224, 32):
         assert (center_crop(pixels, side) == np.asarray(reference(side)(Image.fromarray(pixels)))).all()
 
 
 @pytest.mark.parametrize("size", [(1000, 240), (240, 1000), (333, 80), (2000, 31)])
-def test_center_crop__of_a_long_strip_the_middle_alone_is_resized(size: tuple[int, int]) -> None:
+def test_center_crop__only_the_middle_of_a_long_strip_is_resized(size: tuple[int, int]) -> None:
     pixels = photograph(*size)
     assert max(size) > MAX_ASPECT * min(size)
     expected = np.asarray(reference(64)(Image.fromarray(pixels)), dtype=int)
     assert np.abs(center_crop(pixels, 64) - expected).max() <= 2
 
 
-def test_center_crop__a_strip_without_end_takes_no_memory() -> None:
+def test_center_crop__an_extreme_strip_takes_little_memory() -> None:
     assert center_crop(np.zeros((1, 1_000_000, 3), dtype=np.uint8), 224).shape == (224, 224, 3)

@@ -1,5 +1,8 @@
-"""One table of files (`file_table.py`) through everything that reads images: what `make` puts into a clone and stock
-`load_dataset`, training, evaluation and the gallery see of it, against what is in the file."""
+"""Everything that reads images is tested on one table of files (`file_table.py`).
+
+What `make` puts into a clone, and what stock `load_dataset`, training, evaluation and the gallery see of it,
+must be the pixels of the file.
+"""
 
 import io
 from pathlib import Path
@@ -43,7 +46,7 @@ def check(found: "np.ndarray", file: File, reader: str) -> None:  # type: ignore
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpg"])
-def test_every_reader__shows_what_is_in_the_file(image_format: str, tmp_path: Path) -> None:
+def test_every_reader__shows_the_pixels_of_the_file(image_format: str, tmp_path: Path) -> None:
     import datasets
 
     source, out = write(tmp_path / "source", READABLE), tmp_path / "clone"
@@ -60,9 +63,8 @@ def test_every_reader__shows_what_is_in_the_file(image_format: str, tmp_path: Pa
     for number, name in enumerate(names):
         file, index = files[name], clone.find(f"class_{number:08d}")
         sample = clone[index]
-        if (
-            image_format == "jpg" and sample.image != file.content
-        ):  # encoded again: what Pillow makes of the same pixels
+        # The clone may hold the image encoded again; then the reference is Pillow's encoding of the same pixels.
+        if image_format == "jpg" and sample.image != file.content:
             assert file.expected is not None
             again = saved(Image.fromarray(file.expected), "JPEG", quality=95, subsampling="4:4:4")
             file = File(file.name, file.content, decoded(again), file.is_lossless)
@@ -91,18 +93,21 @@ def test_every_reader__names_every_broken_file_at_once(tmp_path: Path) -> None:
     assert made.returncode == 2 and "more than the 1.00% of --skip-broken" in made.stderr
     made = in_process.call(main, "make", "real_images/train", out, "--source", source, "--skip-broken", "0.9")
     assert made.returncode == 0 and f"{len(BROKEN)} files cannot be read and are left out" in made.stderr
-    assert len(open_clone(out)) == 20 and f"{len(BROKEN)} files could not be read" in (out / "README.md").read_text()
+    assert (
+        len(open_clone(out)) == 20
+        and f"{len(BROKEN)} files cannot be read and are left out" in (out / "README.md").read_text()
+    )
     assert in_process.call(main, "verify", out, "--deep").returncode == 0
 
 
 @pytest.mark.parametrize("file", BROKEN, ids=lambda file: file.name)
-def test_every_reader__refuses_what_is_broken_in_a_sentence(file: File, tmp_path: Path) -> None:
+def test_every_reader__rejects_a_broken_file_with_a_message(file: File, tmp_path: Path) -> None:
     found = open_image_set(str(write(tmp_path, [file])))
     with pytest.raises(UserError, match=r"cannot be read \(.+\)"):
         found.decoded(0)
 
 
-def test_every_reader__hidden_files_and_others_are_left_out_alike(tmp_path: Path) -> None:
+def test_every_reader__leaves_out_hidden_and_other_files(tmp_path: Path) -> None:
     source = write(tmp_path / "source", READABLE[:3])
     for name in ("._0.jpg", ".DS_Store", "Thumbs.db", "notes.txt", "label.xml"):
         (source / "class" / name).write_bytes(b"x")

@@ -26,34 +26,34 @@ def turned(form: str, orientation: int, **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "png", "webp"])
-def test_read__the_header_tells_format_and_size(image_format: str) -> None:
+def test_read__the_header_has_format_and_size(image_format: str) -> None:
     header = read_image_header(encode_image(PIXELS, image_format, 95))
     assert (header.image_format, header.width, header.height, header.mode) == (image_format, 20, 12, "RGB")
     assert header.is_plain and not header.is_turned
 
 
-def test_read__png_loses_nothing() -> None:
+def test_read__png_is_lossless() -> None:
     assert (decode_image(encode_image(PIXELS, "png", 95)) == PIXELS).all()
 
 
-def test_read__cut_pictures_do_not_decode() -> None:
+def test_read__truncated_images_do_not_decode() -> None:
     with pytest.raises(ValueError, match="PNG image does not decode"):
         decode_image(encode_image(PIXELS, "png", 95)[:-40])
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8\xff"])
-def test_read__what_is_no_picture_is_refused(content: bytes) -> None:
+def test_read__files_that_are_not_images_are_rejected(content: bytes) -> None:
     with pytest.raises(ValueError, match="image"):
         read_image_header(content)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_read__huge_pictures_are_refused_undecoded() -> None:
+def test_read__huge_images_are_rejected_before_decoding() -> None:
     with pytest.raises(ValueError, match="pixels"):
         decode_image(saved(Image.new("1", (12_000, 12_000)), "PNG"))
 
 
-def test_read__unknown_formats_and_colors_are_told() -> None:
+def test_read__unknown_formats_and_colors_are_reported() -> None:
     with pytest.raises(UserError, match="'gif'; choose from jpg, png, webp"):
         check_format("gif")
     with pytest.raises(UserError, match="unknown color 'wite'"):
@@ -62,7 +62,7 @@ def test_read__unknown_formats_and_colors_are_told() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
-def test_read__upright_as_pillow_turns_it_or_as_published(form: str, orientation: int) -> None:
+def test_read__images_are_upright_as_in_pillow_or_as_published(form: str, orientation: int) -> None:
     content = turned(form, orientation, **({"lossless": True} if form == "WEBP" else {}))
     with Image.open(io.BytesIO(content)) as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
@@ -101,7 +101,7 @@ def test_read__transparent_pixels_show_the_background(mode: str) -> None:
     assert not read_image_header(content).is_plain
 
 
-def test_read__a_cut_jpeg_is_refused_or_read_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read__a_truncated_jpeg_is_rejected_or_read_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode_image(np.repeat(np.repeat(PIXELS, 8, 0), 8, 1), "jpg", 95)
     with pytest.raises(ValueError, match="JPEG image does not decode"):
         read_image(content[: len(content) // 2])
@@ -114,7 +114,7 @@ def test_read__a_cut_jpeg_is_refused_or_read_as_published(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
-def test_read__of_several_frames_the_first_is_read(form: str) -> None:
+def test_read__the_first_of_several_frames_is_read(form: str) -> None:
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
     options = {"lossless": True} if form == "WEBP" else {"quality": 100} if form == "MPO" else {}
     content = saved(frames[0], form, save_all=True, append_images=frames[1:], **options)
@@ -128,9 +128,9 @@ def test_read__of_several_frames_the_first_is_read(form: str) -> None:
         (b"", "the file is empty"),
         (b"<html><body>404</body></html>", "a web page or SVG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC.*pillow-heif"),
-        (b"%PDF-1.7", "no image in a format that is read"),
+        (b"%PDF-1.7", "not an image in a supported format"),
     ],
 )
-def test_read__what_a_file_is_instead_is_said(content: bytes, words: str) -> None:
+def test_read__the_message_says_what_a_file_is(content: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read_image(content)

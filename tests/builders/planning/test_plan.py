@@ -10,11 +10,11 @@ from builders.errors import UserError
 from builders.planning.plan import Plan, sample_seed
 from builders.recipes.recipe import Recipe
 
-GOLDEN = Path(__file__).parent / "golden_plan.json"  # python -m tests.builders.planning.test_plan writes it anew
+GOLDEN = Path(__file__).parent / "golden_plan.json"  # python -m tests.builders.planning.test_plan writes it
 
 
 def slow_plan(plan: Plan) -> list[tuple[int, int]]:
-    """Label and index of every sample, class counts taken round by round as the rule says, order within rounds left open."""
+    """Returns label and index of every sample by the rule, round by round, unshuffled within each round."""
     counts = [entry.base_count for entry in plan.recipe.classes]
     largest = max(counts)
     return [
@@ -35,7 +35,7 @@ def golden_rows() -> list[list[object]]:
 
 
 @pytest.mark.parametrize("num_rounds", [1, 3, 6, 13, 50])
-def test_plan__counts_are_those_of_the_slow_plan(recipe: Recipe, num_rounds: int) -> None:
+def test_plan__counts_equal_those_of_the_slow_plan(recipe: Recipe, num_rounds: int) -> None:
     plan = Plan(recipe, num_rounds)
     fast = [(s.label, s.index) for shard in range(plan.num_shards) for s in plan.shard_samples(shard)]
     assert sorted(fast) == sorted(slow_plan(plan))
@@ -43,7 +43,7 @@ def test_plan__counts_are_those_of_the_slow_plan(recipe: Recipe, num_rounds: int
     assert Counter(label for label, _ in fast) == Counter(dict(enumerate(plan.class_counts().tolist())))
 
 
-def test_plan__a_sample_is_found_where_its_shard_has_it(recipe: Recipe) -> None:
+def test_plan__sample_at_a_position_is_the_one_in_its_shard(recipe: Recipe) -> None:
     plan = Plan(recipe, 23)
     listed = [sample for shard in range(plan.num_shards) for sample in plan.shard_samples(shard)]
     assert [plan.sample_at(position) for position in range(plan.num_samples)] == listed
@@ -53,7 +53,7 @@ def test_plan__a_sample_is_found_where_its_shard_has_it(recipe: Recipe) -> None:
         assert plan.count_samples(shards) == sum(plan.shard_length(shard) for shard in shards)
 
 
-def test_plan__a_longer_plan_begins_with_the_shorter(recipe: Recipe) -> None:
+def test_plan__a_longer_plan_begins_with_the_shorter_one(recipe: Recipe) -> None:
     short, long = Plan(recipe, 8), Plan(recipe, 31)
     assert all(short.shard_samples(s) == long.shard_samples(s) for s in range(short.num_shards - 1))
 
@@ -70,7 +70,7 @@ def test_plan__rounds_per_shard_are_rounded_exactly() -> None:
     assert Plan(Recipe(name="x", classes=classes, shard_size=25), 1).rounds.per_shard == 6
 
 
-def test_plan__rounds_are_shuffled_each_in_its_way(recipe: Recipe) -> None:
+def test_plan__rounds_are_shuffled_independently(recipe: Recipe) -> None:
     equal = replace(recipe, classes=tuple(replace(entry, base_count=1) for entry in recipe.classes))
     orders = {tuple(s.label for s in Plan(equal, 50).shard_samples(0)[r : r + 3]) for r in (0, 3)}
     orders |= {tuple(Plan(replace(equal, seed=s), 5).sample_at(i).label for i in range(3)) for s in range(30)}
@@ -90,7 +90,7 @@ def test_plan__seeds_are_53_bits_and_differ() -> None:
     assert all(0 <= seed < 2**53 for seed in seeds)
 
 
-def test_plan__golden() -> None:
+def test_plan__samples_equal_the_golden_file() -> None:
     assert golden_rows() == json.loads(GOLDEN.read_text())
 
 
@@ -102,7 +102,7 @@ def test_plan__backgrounds_are_drawn_from_the_seed(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize(("changes", "rounds"), [({}, 0), ({"classes": ()}, 1), ({"prompt": "{b}"}, 1)])
-def test_plan__what_cannot_be_made_is_refused(recipe: Recipe, changes: dict[str, object], rounds: int) -> None:
+def test_plan__impossible_plans_are_refused(recipe: Recipe, changes: dict[str, object], rounds: int) -> None:
     with pytest.raises(UserError):
         Plan(replace(recipe, **changes), rounds)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from builders.recipes.recipe import Recipe
 LONG = "one two three " * 12
 
 
-def test_prompt_warnings__classes_of_one_name_are_told() -> None:
+def test_prompt_warnings__classes_with_the_same_name_are_reported() -> None:
     whole, lemmas = (ImageNet1KSD.recipe("c_cfg2", prompt=prompt) for prompt in ("{c}", "{lemma}"))
     same, uncounted = prompt_warnings(Plan(whole, 1))
     assert "crane" in same and "not counted" in uncounted and "CompVis/stable-diffusion-v1-4" in uncounted
@@ -24,14 +24,14 @@ def test_prompt_warnings__classes_of_one_name_are_told() -> None:
     assert prompt_warnings(Plan(ImageNet1KSD.recipe("c_d_cfg2"), 1)) == [uncounted]
 
 
-def test_prompt_warnings__a_negative_prompt_without_guidance_is_told(generated: Recipe) -> None:
+def test_prompt_warnings__a_negative_prompt_without_guidance_is_reported(generated: Recipe) -> None:
     requested = replace(generated, negative_prompt="drawing")
     assert prompt_warnings(Plan(requested, 1)) == []
     (message,) = prompt_warnings(Plan(replace(requested, guidance_scale=1.0), 1))
-    assert message == "the negative prompt is not used at guidance 1, which does without guidance"
+    assert message == "the negative prompt is not used, because guidance 1 means no guidance"
 
 
-def test_prompt_warnings__a_cached_model_of_the_hub_is_counted(
+def test_prompt_warnings__tokens_are_counted_for_a_cached_model_of_the_hub(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -67,7 +67,7 @@ def test_prompt_warnings__backgrounds_are_counted_one_by_one(recipe: Recipe) -> 
         assert found == [] if slow == 0 else found[0].startswith(f"{slow} of 12 different prompts")
 
 
-def test_prompt_warnings__the_light_tokenizer_is_that_of_transformers(tmp_path: Path) -> None:
+def test_prompt_warnings__the_light_tokenizer_agrees_with_transformers(tmp_path: Path) -> None:
     from transformers import CLIPTokenizer
 
     shutil.copytree(embedded_dir() / "tokenizer", tmp_path / "tokenizer")
@@ -76,7 +76,7 @@ def test_prompt_warnings__the_light_tokenizer_is_that_of_transformers(tmp_path: 
     stock = CLIPTokenizer.from_pretrained(tmp_path / "tokenizer")
     texts = ["three, 3, III", "R.V. isn't  it", "Café 42!", ""]
     assert [whole.encode(text).ids for text in texts] == stock(texts)["input_ids"]
-    whole.model.save(str(tmp_path / "tokenizer"))  # vocab.json and merges.txt, as in the original releases
+    whole.model.save(str(tmp_path / "tokenizer"))  # writes vocab.json and merges.txt, as in the original releases
     (tmp_path / "tokenizer/tokenizer.json").unlink()
     old = read_tokenizer(tmp_path / "tokenizer")
     assert old is not None
@@ -86,7 +86,7 @@ def test_prompt_warnings__the_light_tokenizer_is_that_of_transformers(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["tokenizer_3", "tokenizer_2"])
-def test_prompt_warnings__every_text_encoder_is_asked(recipe: Recipe, tmp_path: Path, name: str) -> None:
+def test_prompt_warnings__every_text_encoder_is_checked(recipe: Recipe, tmp_path: Path, name: str) -> None:
     from tests.tiny_pipeline import write_tiny_pipeline
 
     write_tiny_pipeline(tmp_path / "sd3", "sd3")
@@ -95,7 +95,7 @@ def test_prompt_warnings__every_text_encoder_is_asked(recipe: Recipe, tmp_path: 
     assert (f"its {name.replace('tokenizer', 'text encoder')} reads" in found) == (name == "tokenizer_2")
 
 
-def test_prompt_warnings__a_tokenizer_that_cannot_be_had_is_no_obstacle(
+def test_prompt_warnings__a_missing_tokenizer_is_only_a_warning(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requested = replace(recipe, model="nobody/nothing", revision="a" * 40)

@@ -52,7 +52,7 @@ def push(hub: Hub, clone: Path, *options: str, token: str = "hf_loopback", xet: 
 
 
 def message(ended: Ended) -> str:
-    """The one sentence of a command that refused."""
+    """Returns the only line on stderr of a command that refused."""
     assert ended.returncode == 2, ended
     (line,) = ended.stderr.strip().splitlines()
     return line
@@ -67,9 +67,7 @@ def in_repo(hub: Hub, repo: str = "user/digits", revision: str = "main") -> dict
 
 
 @pytest.mark.parametrize("xet", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_push_to_hub__what_is_pushed_is_what_every_reader_gets(
-    clone: Path, hub: Hub, tmp_path: Path, xet: bool
-) -> None:
+def test_push_to_hub__every_reader_gets_what_was_pushed(clone: Path, hub: Hub, tmp_path: Path, xet: bool) -> None:
     ended = push(hub, clone, "user/digits", "--tag", xet=xet)
     assert ended.returncode == 0, ended.stderr
     assert "datasets.load_dataset('user/digits', split='test')" in ended.stdout and "hf_loopback" not in ended.stdout
@@ -85,8 +83,8 @@ def test_push_to_hub__what_is_pushed_is_what_every_reader_gets(
 
 
 @pytest.mark.long
-def test_push_to_hub__files_in_several_parts(clone: Path, hub: Hub) -> None:
-    hub.part_bytes = 7000
+def test_push_to_hub__large_files_are_sent_in_chunks(clone: Path, hub: Hub) -> None:
+    hub.chunk_bytes = 7000
     assert push(hub, clone, "user/digits").returncode == 0
     assert in_repo(hub) == contents(clone) and any(hub.pieces.iterdir())
 
@@ -99,7 +97,7 @@ def test_push_to_hub__a_second_push_sends_nothing(clone: Path, hub: Hub) -> None
 
 
 @pytest.mark.long
-def test_push_to_hub__growing_sends_what_is_new_and_a_smaller_clone_leaves_nothing(
+def test_push_to_hub__growing_sends_only_new_files_and_a_smaller_clone_removes_old_ones(
     real_plan: Plan, hub: Hub, tmp_path: Path
 ) -> None:
     out = tmp_path / "clone"
@@ -116,7 +114,7 @@ def test_push_to_hub__growing_sends_what_is_new_and_a_smaller_clone_leaves_nothi
 
 
 @pytest.mark.long
-def test_push_to_hub__several_clones_of_a_repo_are_its_configs(real_plan: Plan, hub: Hub, tmp_path: Path) -> None:
+def test_push_to_hub__several_clones_become_configs_of_a_repo(real_plan: Plan, hub: Hub, tmp_path: Path) -> None:
     for name, rounds in (("a", 1), ("b", 2)):
         make_clone(Plan(real_plan.recipe, rounds), str(tmp_path / name))
         assert push(hub, tmp_path / name, "user/digits", "--config", name).returncode == 0
@@ -137,7 +135,7 @@ print(datasets.get_dataset_config_names("user/digits"))
 
 
 @pytest.mark.long
-def test_push_to_hub__another_branch(clone: Path, hub: Hub, real_plan: Plan, tmp_path: Path) -> None:
+def test_push_to_hub__a_clone_on_another_branch(clone: Path, hub: Hub, real_plan: Plan, tmp_path: Path) -> None:
     for name, rounds in (("main", 1), ("small", 2)):
         make_clone(Plan(real_plan.recipe, rounds), str(tmp_path / name))
     push(hub, tmp_path / "main", "user/digits")
@@ -155,7 +153,9 @@ def test_push_to_hub__another_branch(clone: Path, hub: Hub, real_plan: Plan, tmp
     assert push(hub, clone, "user/digits", "--revision", "large").returncode == 0
     repo.tags["v1"] = repo.refs["main"]
     for name in ("v1", "refs/pr/1"):
-        assert f"'{name}' is no branch of 'user/digits'" in message(push(hub, clone, "user/digits", "--revision", name))
+        assert f"'{name}' is not a branch of 'user/digits'" in message(
+            push(hub, clone, "user/digits", "--revision", name)
+        )
 
 
 @pytest.mark.long
@@ -186,7 +186,7 @@ def test_push_to_hub__a_strangers_pull_request_is_not_merged(clone: Path, hub: H
 
 
 @pytest.mark.long
-def test_push_to_hub__a_clone_that_changes_while_it_is_pushed_is_told(clone: Path, hub: Hub) -> None:
+def test_push_to_hub__a_clone_that_changes_during_the_push_is_reported(clone: Path, hub: Hub) -> None:
     shard = next(clone.rglob("*.tar"))
     whole = shard.read_bytes()
 
@@ -220,7 +220,7 @@ def size(clone: Path) -> int:
     return sum(map(len, contents(clone).values()))
 
 
-def test_push_to_hub__a_network_that_fails_is_no_matter(clone: Path, hub: Hub) -> None:
+def test_push_to_hub__network_failures_are_retried(clone: Path, hub: Hub) -> None:
     hub.traffic.choose = failing(0.15, seed=2)
     ended = push(hub, clone, "user/digits")
     assert ended.returncode == 0, ended.stderr
@@ -259,14 +259,14 @@ def test_push_to_hub__faulty_clones_and_foreign_repos_are_refused(
 
 
 @pytest.mark.long
-def test_push_to_hub__what_the_hub_refuses_is_one_sentence_without_the_token(
+def test_push_to_hub__refusals_of_the_hub_are_one_line_without_the_token(
     clone: Path, hub: Hub, finished: tuple[Path, Manifest]
 ) -> None:
     wrong = push(hub, clone, "user/digits", token="hf_wrong")
     assert "the Hub does not know you (401); run 'hf auth login'" in message(wrong) and "hf_wrong" not in wrong.stderr
     assert "you may not write to 'someone/digits' (403)" in message(push(hub, clone, "someone/digits"))
-    assert "'a b' is no name of a repo" in message(push(hub, clone, "a b"))
-    assert "is no name for a config" in message(push(hub, clone, "user/digits", "--config", "../x"))
+    assert "'a b' is not the name of a repo" in message(push(hub, clone, "a b"))
+    assert "is not a name for a config" in message(push(hub, clone, "user/digits", "--config", "../x"))
     assert push(hub, clone, "user/digits").returncode == 0
     assert "already exists and is public" in message(push(hub, clone, "user/digits", "--private"))
     hub.forbidden.add("user/digits")
@@ -277,7 +277,7 @@ def test_push_to_hub__what_the_hub_refuses_is_one_sentence_without_the_token(
 
 
 @pytest.mark.long
-def test_push_to_hub__main_that_moved_meanwhile_is_told_and_the_next_push_lands(clone: Path, hub: Hub) -> None:
+def test_push_to_hub__a_change_of_main_is_reported_and_the_next_push_succeeds(clone: Path, hub: Hub) -> None:
     push(hub, clone, "user/digits")
     make = hub.repos["user/digits"]
     tree = {path: blob for path, blob in make.commits[make.refs["main"]].tree.items() if "tar" not in path}

@@ -17,11 +17,11 @@ ROBIN = ClassEntry(wnid="n01558993", name="robin, American robin", hypernym="thr
         ("image_of_c", "an image of robin, American robin"),
     ],
 )
-def test_prompts__the_papers_six(name: str, prompt: str) -> None:
+def test_prompts__six_templates_are_those_of_the_paper(name: str, prompt: str) -> None:
     assert render_prompt(TEMPLATES[name], ROBIN, "corn field") == prompt
 
 
-def test_prompts__first_lemma() -> None:
+def test_prompts__lemma_is_the_first_one() -> None:
     assert render_prompt("a sketch of {lemma}", ROBIN) == "a sketch of robin"
 
 

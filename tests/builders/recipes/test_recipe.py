@@ -16,7 +16,7 @@ OTHERS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_recipe__every_field_but_the_model_dir_decides_the_hash(recipe: Recipe) -> None:
+def test_recipe__every_field_except_the_model_dir_changes_the_hash(recipe: Recipe) -> None:
     assert set(OTHERS) == {field.name for field in fields(Recipe)} - {"model_dir", "background_color", "num_left_out"}
     hashes = {replace(recipe, **{name: value}).hash for name, value in OTHERS.items()}
     hashes |= {replace(recipe, engine="folder", background_color="black").hash, recipe.hash}
@@ -24,13 +24,13 @@ def test_recipe__every_field_but_the_model_dir_decides_the_hash(recipe: Recipe) 
     assert replace(recipe, model_dir="/somewhere", num_left_out=3).hash == recipe.hash
 
 
-def test_recipe__fields_that_come_later_change_no_old_hash(recipe: Recipe) -> None:
-    """What is hashed is fixed for ever: a new field must be in NEUTRAL."""
+def test_recipe__new_fields_change_no_old_hash(recipe: Recipe) -> None:
+    """Checks that the hashed fields stay the same; a new field must be in NEUTRAL."""
     assert recipe.to_dict().keys() == set(OTHERS)
     assert recipe.hash == "c50eee366ed3d2d5a2e8e1512b9cf15d87afb665f22a43c059ce3e6133ca5883"
 
 
-def test_recipe__survives_json(recipe: Recipe) -> None:
+def test_recipe__json_round_trip_keeps_it(recipe: Recipe) -> None:
     assert recipe_from_dict(recipe.to_dict()) == recipe
 
 
@@ -46,7 +46,7 @@ def test_recipe__survives_json(recipe: Recipe) -> None:
         ({"image_quality": 0}, "image_quality is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**53}, "seed is 9007199254740992"),
-        ({"classes": (ClassEntry(wnid="a", name=""),) * 2}, "each there once"),
+        ({"classes": (ClassEntry(wnid="a", name=""),) * 2}, "each listed once"),
         ({"split": "tests"}, "unknown split 'tests'"),
         ({"prompt": "{C}"}, "unknown prompt field"),
         ({"classes": (ClassEntry(wnid="b", name=""), ClassEntry(wnid="a", name=""))}, "sorted"),
@@ -54,17 +54,17 @@ def test_recipe__survives_json(recipe: Recipe) -> None:
         ({"classes": (ClassEntry(wnid="a", name="", base_count=0),)}, "0 images"),
     ],
 )
-def test_recipe__mistakes_are_told(recipe: Recipe, overrides: dict[str, Any], words: str) -> None:
+def test_recipe__mistakes_are_reported(recipe: Recipe, overrides: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         override_recipe(recipe, overrides)
 
 
 def test_recipe__rounds_are_the_images_of_the_largest_class(recipe: Recipe) -> None:
     assert (recipe.rounds(), recipe.rounds(4), recipe.rounds(scale=2.5)) == (6, 4, 15)
-    with pytest.raises(UserError, match="say the same; give one of them"):
+    with pytest.raises(UserError, match="both set the length; give one of them"):
         recipe.rounds(4, 2.5)
 
 
-def test_recipe__none_leaves_a_field_and_an_int_is_a_float(recipe: Recipe) -> None:
+def test_recipe__none_keeps_a_field_and_an_int_becomes_a_float(recipe: Recipe) -> None:
     changed = override_recipe(recipe, {"seed": None, "guidance_scale": 2})
     assert (changed.seed, changed.guidance_scale, type(changed.guidance_scale)) == (recipe.seed, 2.0, float)

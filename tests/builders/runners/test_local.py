@@ -1,4 +1,7 @@
-"""Workers of one machine: any number make the same files, the dead are replaced, what fails is named and the rest finished."""
+"""Tests of the local runner: any number of workers make the same files.
+
+Dead workers are replaced. Failed shards are named, and all others are finished.
+"""
 
 import contextlib
 import hashlib
@@ -55,7 +58,7 @@ def test_local__three_workers_make_the_same_files(
 
 
 def worker_pids() -> list[int]:
-    """The worker processes of this one."""
+    """Returns the ids of this process's worker processes."""
     children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split()
     names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children if Path(f"/proc/{pid}").exists()}
     return [int(pid) for pid, name in names.items() if b"runners.worker" in name]
@@ -70,9 +73,9 @@ def test_local__killed_workers_are_replaced(generated: Recipe, tmp_path: Path) -
 
     def kill() -> None:
         while not is_over.wait(0.2) and len(killed) < 2:
-            making = list((tmp_path / "out" / "_making").rglob(".*.tar.*.tmp"))
+            started = list((tmp_path / "out" / "_making").rglob(".*.tar.*.tmp"))
             workers = [pid for pid in worker_pids() if pid not in killed]
-            if making and workers:
+            if started and workers:
                 os.kill(workers[0], signal.SIGKILL)
                 killed.append(workers[0])
                 time.sleep(1)
@@ -87,7 +90,7 @@ def test_local__killed_workers_are_replaced(generated: Recipe, tmp_path: Path) -
 
 @pytest.fixture
 def faulty(scans: Path, tmp_path: Path) -> tuple[Plan, Path]:
-    """A plan of real images of which one shard's can never be made: a picture is none. And that picture."""
+    """Returns a plan of real images, and one image file of shard 2. Once a test damages the file, the shard fails."""
     source = tmp_path / "source"
     for folder in sorted((scans / "test").iterdir())[:3]:
         (source / folder.name).mkdir(parents=True)
@@ -101,7 +104,7 @@ def faulty(scans: Path, tmp_path: Path) -> tuple[Plan, Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_local__a_shard_that_always_fails_is_named_and_all_else_made(
+def test_local__a_failed_shard_is_named_and_all_others_are_made(
     faulty: tuple[Plan, Path], tmp_path: Path, workers: int
 ) -> None:
     plan, image = faulty
@@ -113,7 +116,8 @@ def test_local__a_shard_that_always_fails_is_named_and_all_else_made(
     [failure] = failed.value.failures
     samples = plan.shard_samples(2)
     assert (failure.shard, failure.first_key, failure.last_key) == (2, samples[0].key, samples[-1].key)
-    assert failure.num_attempts == 1 and f"{image}' cannot be read" in failure.cause  # another try would end the same
+    # There is no second attempt, because it would fail the same way.
+    assert failure.num_attempts == 1 and f"{image}' cannot be read" in failure.cause
     status = read_status(str(out))
     assert status.num_shards_done == plan.num_shards - 1 and status.failures == [failure] and not status.runs
     assert any(samples[0].key in line and failure.cause in line for line in describe(status))
@@ -122,7 +126,7 @@ def test_local__a_shard_that_always_fails_is_named_and_all_else_made(
     assert list(verify_clone(str(out), deep=True)) == [] and not (out / "_making").exists()
 
 
-def test_local__where_every_shard_fails_all_are_named(faulty: tuple[Plan, Path], tmp_path: Path) -> None:
+def test_local__if_every_shard_fails_all_are_named(faulty: tuple[Plan, Path], tmp_path: Path) -> None:
     plan, image = faulty
     for path in image.parent.parent.rglob("*.png"):
         path.write_bytes(b"x" * path.stat().st_size)
@@ -132,7 +136,7 @@ def test_local__where_every_shard_fails_all_are_named(faulty: tuple[Plan, Path],
     assert len(read_failures(open_storage(tmp_path / "out"))) == 6
 
 
-def test_local__a_mistake_that_no_shard_can_be_made_with_ends_the_run(generated: Recipe, tmp_path: Path) -> None:
+def test_local__a_wrong_setting_ends_the_run(generated: Recipe, tmp_path: Path) -> None:
     plan = Plan(replace(generated, width=20), 6)
     with pytest.raises(UserError):
         make_clone(plan, str(tmp_path / "out"))
@@ -144,7 +148,7 @@ OPTIONS = ("--shard-size", "20", "--batch-size", "8", "--images-per-class", "8")
 
 @pytest.fixture(scope="module")
 def alone(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clone of four shards that `make` with `OPTIONS` ends in when nothing happens to it."""
+    """Returns the clone of four shards that an undisturbed `make` with `OPTIONS` writes."""
     out = tmp_path_factory.mktemp("alone") / "clone"
     made = in_process.call(cli.main, "make", "real_images/test", out, "--source", scans / "test", *OPTIONS)
     assert made.returncode == 0, made.stderr
@@ -166,7 +170,7 @@ main()
 """
 
 
-def test_local__what_nobody_expected_is_tried_again_behind_the_others(
+def test_local__an_unexpected_failure_is_retried_after_the_other_shards(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
@@ -186,7 +190,7 @@ def test_local__what_nobody_expected_is_tried_again_behind_the_others(
     assert "Traceback" in failure.details and str(failure).endswith(f"failed 3 times: {failure.cause}")
 
 
-def test_local__a_script_of_the_users_needs_no_guard_for_its_workers(scans: Path, tmp_path: Path) -> None:
+def test_local__a_users_script_needs_no_main_guard(scans: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "print('begun', flush=True)\n"
@@ -203,10 +207,10 @@ def test_local__a_script_of_the_users_needs_no_guard_for_its_workers(scans: Path
 
 @dataclass(frozen=True)
 class BreaksProcess(Plan):
-    """A plan that breaks the first process that makes a shard of it: all that this one tries fails."""
+    """A plan that breaks the first process that makes one of its shards: every attempt of that process fails."""
 
     broken: str = ""
-    """A file that says which process that is."""
+    """File with the id of that process."""
 
     def shard_samples(self, shard: int) -> list[Sample]:
         with contextlib.suppress(FileExistsError):
@@ -217,7 +221,7 @@ class BreaksProcess(Plan):
         return super().shard_samples(shard)
 
 
-def test_local__a_worker_that_failed_as_nobody_expected_is_replaced(real_plan: Plan, tmp_path: Path) -> None:
+def test_local__a_worker_is_replaced_after_an_unexpected_failure(real_plan: Plan, tmp_path: Path) -> None:
     plan, out = BreaksProcess(real_plan.recipe, real_plan.num_rounds, str(tmp_path / "broken")), tmp_path / "out"
     with Heartbeat(open_storage(out)) as heartbeat:
         job = Job(task=Task(plan=plan, out=str(out)), execution=Execution(), heartbeat=heartbeat)
@@ -240,7 +244,7 @@ def test_local__a_worker_that_failed_as_nobody_expected_is_replaced(real_plan: P
 
 @dataclass(frozen=True)
 class BreaksGpu(Plan):
-    """A plan that no process makes a shard of that sees the GPU "1"."""
+    """A plan whose shards fail in every process that sees the GPU "1"."""
 
     def shard_samples(self, shard: int) -> list[Sample]:
         if os.environ.get("CUDA_VISIBLE_DEVICES") == "1":
@@ -249,7 +253,7 @@ class BreaksGpu(Plan):
 
 
 @pytest.mark.parametrize(("gpus", "plan_of"), [(["0"], BreaksProcess), (["0", "1"], BreaksGpu)])
-def test_local__the_process_of_a_lone_gpu_is_replaced_and_a_broken_gpu_of_several_left_alone(
+def test_local__a_broken_process_is_replaced_and_a_broken_gpu_retired(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: list[str], plan_of: type[Plan]
 ) -> None:
     make_clone(Plan(real_plan.recipe, 24), str(tmp_path / "alone"))
@@ -260,10 +264,10 @@ def test_local__the_process_of_a_lone_gpu_is_replaced_and_a_broken_gpu_of_severa
     assert not more or (tmp_path / "broken").read_text() != str(os.getpid())
 
 
-def test_local__where_all_fails_from_some_shard_on_the_run_ends_and_says_why(
+def test_local__a_run_whose_attempts_all_fail_ends_and_names_the_cause(
     generated: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a process that a CUDA error has broken."""
+    """Simulates a process that a CUDA error has broken."""
     plan, made, tried = Plan(generated, 24), list[int](), list[int]()
 
     def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int, int]]:
@@ -281,7 +285,7 @@ def test_local__where_all_fails_from_some_shard_on_the_run_ends_and_says_why(
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGUSR1])
-def test_local__a_signal_drops_or_finishes_the_shard_and_gives_its_claim_up(
+def test_local__a_signal_drops_or_finishes_the_shard_in_progress(
     scans: Path, alone: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "out"
@@ -290,8 +294,8 @@ def test_local__a_signal_drops_or_finishes_the_shard_and_gives_its_claim_up(
     while not list(out.rglob("*.parquet")) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 75 and "run the command again to go on" in said, said
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 75 and "run the command again to continue" in text, text
     left = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
     assert not [name for name in left if "runs" in name or name.endswith(".tmp")]
     assert 1 <= sum(name.endswith(".parquet") for name in left) < 4
@@ -304,12 +308,12 @@ def test_local__three_runs_at_once_end_in_one_clone(scans: Path, alone: Path, tm
     make = [sys.executable, "-c", SLOW, "make", "real_images/test", str(out), "--source", str(scans / "test"), *OPTIONS]
     runs = [subprocess.Popen(make, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for run in runs:
-        said, _ = run.communicate(timeout=120)
-        assert run.returncode == 0 and "digest" in said
+        text, _ = run.communicate(timeout=120)
+        assert run.returncode == 0 and "digest" in text
     assert digests(out) == digests(alone)
 
 
-def test_local__gpus_are_dealt_to_workers(monkeypatch: pytest.MonkeyPatch, generated: Recipe) -> None:
+def test_local__there_is_one_worker_per_visible_gpu(monkeypatch: pytest.MonkeyPatch, generated: Recipe) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert local.visible_gpus() == ["3", "5"]
     assert local.num_workers(0, Plan(generated, 6)) == 2 and local.num_workers(4, Plan(generated, 6)) == 4
@@ -319,7 +323,7 @@ def test_local__gpus_are_dealt_to_workers(monkeypatch: pytest.MonkeyPatch, gener
 
 @dataclass(frozen=True)
 class NotesGpu(Plan):
-    """A plan that notes which GPUs the process sees that makes a shard."""
+    """A plan that records which GPUs each worker process sees."""
 
     folder: str = ""
 
@@ -328,7 +332,7 @@ class NotesGpu(Plan):
         return super().shard_samples(shard)
 
 
-def test_local__each_worker_sees_its_own_gpu_alone(
+def test_local__each_worker_sees_only_its_own_gpu(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "seen").mkdir()
@@ -351,12 +355,12 @@ def test_local__workers_end_with_the_process_that_started_them(real_plan: Plan, 
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_local__stopped_is_told_in_python(real_plan: Plan, tmp_path: Path) -> None:
+def test_local__a_requested_stop_raises_stopped_error(real_plan: Plan, tmp_path: Path) -> None:
     stop = Stop()
 
-    def ask(num_images: int) -> None:
+    def request_stop(num_images: int) -> None:
         stop.is_requested = True
 
     with pytest.raises(StoppedError, match="what is finished is kept"):
-        make_clone(real_plan, str(tmp_path), on_images=ask, stop=stop)
+        make_clone(real_plan, str(tmp_path), on_images=request_stop, stop=stop)
     assert read_status(str(tmp_path)).num_shards_done == 1 and not read_status(str(tmp_path)).runs

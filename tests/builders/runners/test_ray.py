@@ -1,4 +1,4 @@
-"""Ray on this machine: a real cluster of two nodes, of which one is lost and another one comes."""
+"""Tests of the Ray runner on this machine: a real cluster of two nodes, one of which is lost and replaced."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ ROOT = str(Path(__file__).parents[4])
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two nodes of one core each."""
+    """A cluster of two nodes with one core each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = ROOT
     from ray.cluster_utils import Cluster
@@ -59,8 +59,10 @@ def test_ray__two_nodes_make_the_same_files(
     assert digests(tmp_path) == digests(finished[0])
 
 
-def test_ray__a_relative_output_is_the_drivers(connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The nodes' working directory was another one when they started."""
+def test_ray__a_relative_output_is_in_the_drivers_directory(
+    connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes were started in another working directory."""
     monkeypatch.chdir(tmp_path)
     builder = DigitsSD("c_cfg2", images_per_class=2, num_inference_steps=1, cache_dir=str(tmp_path))
     counts: list[int] = []
@@ -77,7 +79,7 @@ def test_ray__a_shard_that_fails_is_named(connected: Any, faulty: tuple[Plan, Pa
     assert "cannot be read" in failed.value.failures[0].cause
 
 
-def test_ray__an_actor_that_failed_as_nobody_expected_is_replaced(
+def test_ray__an_actor_is_replaced_after_an_unexpected_failure(
     connected: Any, real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     plan = BreaksProcess(real_plan.recipe, real_plan.num_rounds, str(tmp_path / "broken"))
@@ -87,10 +89,10 @@ def test_ray__an_actor_that_failed_as_nobody_expected_is_replaced(
 
 @dataclass(frozen=True)
 class BreaksNode(Plan):
-    """A plan that breaks the first node that makes a shard of it."""
+    """A plan that breaks the first node that makes one of its shards."""
 
     broken: str = ""
-    """A file that says which node that is."""
+    """File with the id of that node."""
 
     def shard_samples(self, shard: int) -> list[Sample]:
         import ray
@@ -104,31 +106,31 @@ class BreaksNode(Plan):
         return super().shard_samples(shard)
 
 
-def test_ray__a_broken_node_is_left_alone(connected: Any, real_plan: Plan, tmp_path: Path) -> None:
+def test_ray__a_broken_node_gets_no_more_shards(connected: Any, real_plan: Plan, tmp_path: Path) -> None:
     plan = BreaksNode(real_plan.recipe, 24, str(tmp_path / "broken"))
     make_clone(plan, str(tmp_path / "out"), runner_name="ray", address=connected.address)
     make_clone(Plan(real_plan.recipe, 24), str(tmp_path / "alone"))
     assert digests(tmp_path / "out") == digests(tmp_path / "alone") and (tmp_path / "broken").exists()
 
 
-def test_ray__a_node_is_lost_and_another_comes(connected: Any, generated: Recipe, tmp_path: Path) -> None:
+def test_ray__a_lost_node_is_replaced_by_a_new_one(connected: Any, generated: Recipe, tmp_path: Path) -> None:
     plan = Plan(replace(generated, num_inference_steps=60), 8)
     make_clone(plan, str(tmp_path / "alone"))
     out = tmp_path / "out"
-    making = threading.Thread(
+    thread = threading.Thread(
         target=make_clone, args=(plan, str(out)), kwargs={"runner_name": "ray", "address": connected.address}
     )
-    making.start()
-    while len(list((out / "_making").rglob("*.parquet"))) < 2 and making.is_alive():
+    thread.start()
+    while len(list((out / "_making").rglob("*.parquet"))) < 2 and thread.is_alive():
         time.sleep(0.05)
-    assert making.is_alive() and not (out / "clone.json").exists()
+    assert thread.is_alive() and not (out / "clone.json").exists()
     connected.remove_node(next(iter(connected.worker_nodes)), allow_graceful=False)
     connected.add_node(num_cpus=1)
-    making.join()
+    thread.join()
     assert digests(out) == digests(tmp_path / "alone")
 
 
-def test_ray__without_a_cluster_or_with_a_wrong_address_it_is_one_sentence(scans: Path, tmp_path: Path) -> None:
+def test_ray__a_wrong_address_is_reported_in_one_sentence(scans: Path, tmp_path: Path) -> None:
     make = [sys.executable, "-m", "builders", "make", "real_images/test", str(tmp_path / "out"), "--source"]
     options = [str(scans / "test"), "--runner", "ray", "--address", "127.0.0.1:1"]
     done = subprocess.run([*make, *options], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""An array job as Slurm runs it: its script, run by bash with an `srun` that does what is given to it."""
+"""Tests of the Slurm runner: bash runs the script of an array job with a fake `srun`, which starts its command."""
 
 import itertools
 import os
@@ -35,7 +35,7 @@ def set_task(patch: pytest.MonkeyPatch, index: int, num_tasks: int) -> None:
     patch.setenv("SLURM_ARRAY_TASK_MAX", str(num_tasks - 1))
 
 
-def test_slurm__place_in_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm__the_index_is_relative_to_the_first_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     with pytest.raises(UserError, match="add --print"):
         array_index()
@@ -45,19 +45,20 @@ def test_slurm__place_in_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
     assert array_index() == (1, 4)
 
 
-def test_slurm__tasks_that_help_begin_at_the_ends_of_different_parts() -> None:
+def test_slurm__helping_tasks_begin_with_different_shards() -> None:
     orders = [in_task_order(range(10), index, 4) for index in range(4)]
     assert orders[0] == [0, 4, 8, 9, 5, 6, 7, 1, 2, 3] and orders[3] == [3, 7, 8, 9, 4, 5, 6, 0, 1, 2]
     assert all(sorted(order) == list(range(10)) for order in orders)
 
 
-def test_slurm__all_tasks_together_make_the_clone_and_one_finalises(
+def test_slurm__tasks_make_the_clone_and_one_finalizes(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     set_task(monkeypatch, 0, 3)
     manifest = make_clone(real_plan, str(out), runner_name="slurm")
-    assert manifest is not None  # nobody else was there, so it made all
+    # No other task was active, so this task made all shards.
+    assert manifest is not None
     assert digests(out) == digests(finished[0])
     set_task(monkeypatch, 1, 3)
     assert make_clone(real_plan, str(out), runner_name="slurm") == manifest
@@ -70,7 +71,7 @@ def warn():
         os.kill(os.getpid(), signal.SIGUSR1)
 {SLOW.replace("time.sleep(0.05)", "time.sleep(0.05), warn()")}
 """
-"""As Slurm does ahead of the time limit: the signal goes to the step's processes, not to the script."""
+"""Script that warns its task as Slurm does: the signal goes to the processes of the step, not to the script."""
 
 
 def printed_script(source: Path, out: Path) -> str:
@@ -107,7 +108,7 @@ def test_slurm__the_script_is_run_by_bash(scans: Path, alone: Path, tmp_path: Pa
             ["bash", str(tmp_path / "job.sh")], env={**environment, "SLURM_ARRAY_TASK_ID": str(index)}, text=True
         )
 
-    # The warned task first: it stops after the shard that it is at, so that work is left.
+    # The warned task runs first: it stops after its shard in progress, so work is left.
     assert start(1).wait(timeout=120) == IS_STOPPED
     assert (tmp_path / "requeued").read_text() == "requeue 77_1\n"
     (tmp_path / "warned").touch()
@@ -120,14 +121,15 @@ def test_slurm__options_of_sbatch_are_lines_of_the_script(real_plan: Plan) -> No
     found = script(
         real_plan, "name", ["fakeit-build", "make"], 1000, "--partition=gpu --gres=gpu:a100:1 --comment='a b'"
     )
-    assert f"#SBATCH --array=0-{real_plan.num_shards - 1}\n" in found  # no more tasks than shards
+    # There are no more tasks than shards.
+    assert f"#SBATCH --array=0-{real_plan.num_shards - 1}\n" in found
     assert "#SBATCH --partition=gpu --gres=gpu:a100:1 --comment='a b'\n" in found and "--gpus=1" not in found
     assert "#SBATCH --job-name=a-rm--rf\n" in script(real_plan, "a\nrm -rf", [], 2, "")
     with pytest.raises(UserError, match="cannot be read"):
         script(real_plan, "name", [], 3, "--comment='a")
 
 
-def test_slurm__the_script_leaves_a_model_the_time_for_a_shard(generated: Recipe, real_plan: Plan) -> None:
+def test_slurm__the_warning_signal_leaves_time_for_a_shard(generated: Recipe, real_plan: Plan) -> None:
     large = Plan(replace(generated, shard_size=1000), 1000)
     assert 900 < large.shard_length(0) < 1100
     found = script(large, "name", [], 3, "")
@@ -160,7 +162,7 @@ def test_slurm__time_limits_are_read_as_sbatch_reads_them(options: str, seconds:
     assert time_limit(options.split()) == seconds
 
 
-def test_slurm__the_printed_command_means_the_same_from_every_directory(
+def test_slurm__the_printed_command_has_absolute_paths(
     scans: Path, tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -183,7 +185,7 @@ def test_slurm__the_printed_command_means_the_same_from_every_directory(
     assert str(scans / "test") in source.stdout and " s3://x/y " in source.stdout and "--revision" not in source.stdout
 
 
-def test_slurm__materialize_makes_a_tasks_part_and_says_that_others_are_at_work(
+def test_slurm__materialize_returns_none_while_other_tasks_work(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return open_storage(tmp_path / "root" if request.param == "local" else f"memory://{tmp_path.name}")
 
 
-def test_base__files_come_back(storage: Storage) -> None:
+def test_base__written_files_are_read_back(storage: Storage) -> None:
     storage.write("a/b/c.txt", b"0123456789")
     assert storage.exists("a/b/c.txt") and not storage.exists("a/b/d.txt")
     assert storage.size("a/b/c.txt") == 10
@@ -44,12 +44,12 @@ def test_base__a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
-def test_base__names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+def test_base__names_that_lead_out_are_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="leads out"):
         open_storage(tmp_path).read(name)
 
 
-def test_base__unknown_protocols_and_unwritable_places_are_told(tmp_path: Path) -> None:
+def test_base__unknown_protocols_and_unwritable_folders_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nosuch"):
         open_storage("nosuch://x")
     (tmp_path / "file").touch()
@@ -57,7 +57,7 @@ def test_base__unknown_protocols_and_unwritable_places_are_told(tmp_path: Path) 
         open_storage(tmp_path / "file").write("a", b"")
 
 
-def test_base__each_thread_has_a_client_of_the_hub_of_its_own() -> None:
+def test_base__each_thread_has_its_own_client_of_the_hub() -> None:
     storage = RemoteStorage("hf://buckets/user/clones")
     with ThreadPoolExecutor(1) as pool:
         other = [pool.submit(lambda: storage.fs).result() for _ in range(2)]

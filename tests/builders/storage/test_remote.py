@@ -1,4 +1,4 @@
-"""Clones that are read over HTTP and S3."""
+"""Clones are read and written over HTTP and S3."""
 
 import os
 import pickle
@@ -35,14 +35,14 @@ def samples(root: str | Path, cache: ShardCache | None = None) -> list[tuple[str
     return [(sample.key, sample.label, sample.image) for sample in open_clone(root, cache)]
 
 
-def test_remote__few_samples_cost_few_bytes(server: FileServer, finished: tuple[Path, Manifest]) -> None:
+def test_remote__a_few_samples_need_few_bytes(server: FileServer, finished: tuple[Path, Manifest]) -> None:
     local, clone = open_clone(finished[0]), open_clone(server.url)
     assert clone[41] == local[41] and clone.find(local.key(60)) == 60
     shards = {path: sent for path, sent in server.traffic.sent_by_path.items() if path.endswith("tar")}
     assert list(shards.values()) == [len(local[41].image)]
 
 
-def test_remote__all_samples_by_ranges_and_through_the_cache(
+def test_remote__samples_are_the_same_by_ranges_and_through_the_cache(
     server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     cache = ShardCache(tmp_path / "cache", 10**8)
@@ -64,7 +64,7 @@ def shard_bytes(server: FileServer) -> dict[str, int]:
 MIXED = (41, 3, 57, 3, 60, 12)
 
 
-def test_remote__first_batches_come_by_ranges_and_then_shards_are_waited_for(
+def test_remote__first_batches_are_read_by_ranges_and_later_ones_from_shards(
     server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = samples(finished[0])
@@ -73,7 +73,8 @@ def test_remote__first_batches_come_by_ranges_and_then_shards_are_waited_for(
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
     assert viewed(clone, MIXED) == [expected[number] for number in MIXED]
     requested = sum(len(expected[number][2]) for number in set(MIXED))
-    assert sum(shard_bytes(server).values()) == requested + 1  # a byte tells whether there are ranges
+    # The additional byte tests whether the server supports ranges.
+    assert sum(shard_bytes(server).values()) == requested + 1
     shards = clone.manifest.shards
     assert viewed(clone, [5, *MIXED]) == [expected[number] for number in (5, *MIXED)]
     whole = sum(shards[shard].num_bytes for shard in {clone.locate(number)[0] for number in (5, *MIXED)})
@@ -81,7 +82,7 @@ def test_remote__first_batches_come_by_ranges_and_then_shards_are_waited_for(
 
 
 @pytest.mark.parametrize("fault", [Fault(corrupt=True), Fault(status=503), Fault(drop_after=100)])
-def test_remote__where_a_range_fails_the_shard_is_fetched(
+def test_remote__after_a_failed_range_the_shard_is_fetched(
     server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, fault: Fault
 ) -> None:
     expected = samples(finished[0])
@@ -95,7 +96,7 @@ def test_remote__where_a_range_fails_the_shard_is_fetched(
     assert viewed(without, range(20)) == expected[:20] and not faults
 
 
-def test_remote__a_shard_that_is_gone_is_told(
+def test_remote__a_missing_shard_is_reported(
     server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     server.traffic.choose = lambda method, path: Fault(status=404) if path.endswith("000000.tar") else None
@@ -107,7 +108,7 @@ def test_remote__a_shard_that_is_gone_is_told(
             clone.views([last, 0])
 
 
-def test_remote__through_a_network_that_fails(
+def test_remote__samples_are_read_through_a_failing_network(
     server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     server.traffic.choose = failing(0.2)
@@ -116,37 +117,38 @@ def test_remote__through_a_network_that_fails(
     assert samples(server.url) == samples(finished[0])
 
 
-def test_remote__a_corrupted_range_is_told_with_its_key(server: FileServer) -> None:
+def test_remote__a_corrupted_range_is_reported_with_its_key(server: FileServer) -> None:
     clone = open_clone(server.url)
     _ = clone.key(3)
     server.traffic.choose = lambda method, path: Fault(corrupt=True)
-    with pytest.raises(UserError, match=rf"sample '{clone.key(3)}' .* came with another sha256"):
+    with pytest.raises(UserError, match=rf"sample '{clone.key(3)}' .* was fetched twice, and has another sha256"):
         _ = clone[3]
 
 
-def test_remote__offline_with_a_warm_cache(
+def test_remote__a_warm_cache_works_offline(
     server: FileServer, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builders.storage.retry._wait", lambda state: 0.0)
     cache = ShardCache(tmp_path / "cache", 10**8)
     samples(server.url, cache)
     server.traffic.choose = lambda method, path: Fault(drop_after=0)
-    with pytest.warns(UserWarning, match="the version that the cache saw last is read"):
+    with pytest.warns(UserWarning, match="reading the version that the cache saw last"):
         assert samples(server.url, cache) == samples(finished[0])
         assert viewed(open_clone(server.url, cache), MIXED) == viewed(open_clone(finished[0]), MIXED)
     server.traffic.choose = lambda method, path: Fault(status=404)
-    with pytest.raises(UserError, match="no clone at"):  # which is no matter of the network
+    # The status 404 is not a network error.
+    with pytest.raises(UserError, match="no clone at"):
         open_clone(server.url, cache)
     server.traffic.choose = lambda method, path: Fault(drop_after=0)
     for memory in (tmp_path / "cache/opened").iterdir():
         memory.write_text("broken")
-    with pytest.raises(UnreachableError, match=r"clone\.json: tried again and again"):
+    with pytest.raises(UnreachableError, match=r"clone\.json: every attempt failed"):
         open_clone(server.url, cache)
-    with pytest.raises(UnreachableError, match=r"clone\.json: tried again and again"):
+    with pytest.raises(UnreachableError, match=r"clone\.json: every attempt failed"):
         open_clone(server.url, ShardCache(tmp_path / "cold", 10**8))
 
 
-def test_remote__a_server_without_ranges(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_remote__a_server_without_ranges_works(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(finished[0])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -162,7 +164,7 @@ def test_remote__a_server_without_ranges(finished: tuple[Path, Manifest], tmp_pa
             process.kill()
 
 
-def test_remote__travels_to_workers_and_is_not_opened_again(server: FileServer, tmp_path: Path) -> None:
+def test_remote__a_pickled_clone_does_not_read_its_manifest_again(server: FileServer, tmp_path: Path) -> None:
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**8))
     before = server.traffic.requests["GET /clone.json"]
     sent = pickle.loads(pickle.dumps(clone))
@@ -170,7 +172,7 @@ def test_remote__travels_to_workers_and_is_not_opened_again(server: FileServer, 
     assert server.traffic.requests["GET /clone.json"] == before
 
 
-def test_remote__nothing_there(server: FileServer) -> None:
+def test_remote__a_missing_clone_is_reported(server: FileServer) -> None:
     with pytest.raises(UserError, match=r"no clone at '.*/nowhere' \(no clone\.json\)"):
         open_clone(f"{server.url}/nowhere")
 
@@ -191,17 +193,18 @@ def contents(url: str) -> dict[str, bytes]:
     return {name: storage.read(name) for name in storage.names("")}
 
 
-def test_remote__a_clone_made_on_s3_is_the_one_made_here(
+def test_remote__a_clone_made_on_s3_equals_the_local_one(
     s3: str, real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     make_clone(Plan(real_plan.recipe, 4), f"{s3}/made")
-    make_clone(real_plan, f"{s3}/made")  # grown
+    # The clone grows.
+    make_clone(real_plan, f"{s3}/made")
     assert contents(f"{s3}/made") == local_contents(finished[0])
     assert list(verify_clone(f"{s3}/made", deep=True)) == []
     assert samples(f"{s3}/made", ShardCache(tmp_path / "cache", 10**8)) == samples(f"{s3}/made") == samples(finished[0])
 
 
-def test_remote__pushed_to_s3_grown_and_pushed_again(s3: str, real_plan: Plan, tmp_path: Path) -> None:
+def test_remote__a_clone_is_pushed_to_s3_grown_and_pushed_again(s3: str, real_plan: Plan, tmp_path: Path) -> None:
     out, url = tmp_path / "clone", f"{s3}/pushed"
     for rounds in (3, 8):
         make_clone(Plan(real_plan.recipe, rounds), str(out))
@@ -220,10 +223,10 @@ class Killed(BaseException):
     pass
 
 
-def test_remote__a_push_cut_off_anywhere_has_no_manifest_and_goes_on(
+def test_remote__an_interrupted_push_has_a_whole_manifest_or_none_and_continues(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process dies before each single change to the store, in turn."""
+    """The process dies before each change to the store, in turn."""
     small, out = tmp_path / "small", tmp_path / "clone"
     make_clone(Plan(real_plan.recipe, 3), str(small))
     make_clone(Plan(real_plan.recipe, 5), str(shutil.copytree(small, out)))

@@ -26,7 +26,7 @@ def call(errors: list[Exception]) -> str:
     return "done"
 
 
-def test_retry__what_the_network_broke_is_tried_again() -> None:
+def test_retry__network_errors_are_retried() -> None:
     errors = failing(AnswerError(503), AnswerError(429), ConnectionResetError(), TimeoutError(), EOFError("short"))
     assert retry(call, errors, num_attempts=6) == "done"
 
@@ -42,21 +42,21 @@ def test_retry__what_the_network_broke_is_tried_again() -> None:
         OSError(errno.ENOSPC, "full"),
     ],
 )
-def test_retry__anything_else_is_final(error: Exception) -> None:
+def test_retry__other_errors_are_final(error: Exception) -> None:
     errors = failing(error, error)
     with pytest.raises(type(error)):
         retry(call, errors, num_attempts=6)
     assert len(errors) == 1 and not is_transient(error)
 
 
-def test_retry__the_last_error_comes_out() -> None:
+def test_retry__the_last_error_is_raised() -> None:
     errors = failing(*(AnswerError(500 + n) for n in range(9)))
     with pytest.raises(AnswerError) as message:
         retry(call, errors, num_attempts=3)
     assert message.value.status == 502 and len(errors) == 6
 
 
-def test_retry__statuses_behind_other_exceptions() -> None:
+def test_retry__statuses_of_wrapped_exceptions_are_found() -> None:
     from aiohttp import ClientPayloadError
     from botocore.exceptions import ClientError
 
@@ -67,7 +67,7 @@ def test_retry__statuses_behind_other_exceptions() -> None:
     assert not is_transient(hidden) and is_transient(ClientPayloadError("cut"))
 
 
-def test_retry__a_server_that_asks_for_time_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry__retry_after_is_respected_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
     patient = AnswerError(429)

@@ -18,7 +18,7 @@ from tests.tiny_pipeline import overflowing_vae
 
 @pytest.fixture(scope="module")
 def made(checked_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone with dropped images and unequal classes, batches of four."""
+    """Makes a clone with dropped images and unequal classes, in batches of four."""
     from tests.conftest import CLASSES
 
     recipe = Recipe(
@@ -30,7 +30,7 @@ def made(checked_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
-def test_regenerate__every_image_comes_out_identical_also_replaced_ones(made: Path, checked_pipeline: Path) -> None:
+def test_regenerate__every_image_comes_out_identical_even_if_it_was_retried(made: Path, checked_pipeline: Path) -> None:
     clone = open_clone(made)
     rows = [row for shard in range(len(clone.manifest.shards)) for row in clone.metadata(shard).to_pylist()]
     again = [row["key"] for row in rows if row["attempt"]] + [row["key"] for row in rows][::5]
@@ -38,7 +38,7 @@ def test_regenerate__every_image_comes_out_identical_also_replaced_ones(made: Pa
     assert all(regenerate(clone, key, str(checked_pipeline)).is_identical for key in again)
 
 
-def test_regenerate__every_key_is_found_by_the_plan(made: Path) -> None:
+def test_regenerate__every_key_is_found(made: Path) -> None:
     clone = open_clone(made)
     assert [clone.find(clone.key(number)) for number in range(len(clone))] == list(range(len(clone)))
     for key in ("n01_00000099", "nope", "n09_00000000", "n01_x"):
@@ -46,7 +46,9 @@ def test_regenerate__every_key_is_found_by_the_plan(made: Path) -> None:
             clone.find(key)
 
 
-def test_regenerate__a_difference_is_told(made: Path, checked_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regenerate__a_difference_is_reported(
+    made: Path, checked_pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clone = open_clone(made)
     manifest = replace(clone.manifest, recipe={**clone.manifest.recipe, "image_quality": 40})
     clone.manifest = manifest
@@ -61,7 +63,7 @@ def test_regenerate__another_model_and_real_images_are_refused(
     clone = open_clone(made)
     with pytest.raises(UserError, match="but the recipe was made with"):
         regenerate(clone, clone.key(0), str(tiny_pipeline))
-    with pytest.raises(UserError, match="model 'checked-sd' lay in a directory"):
+    with pytest.raises(UserError, match="model 'checked-sd' was read from a local directory"):
         regenerate(clone, clone.key(0))
     with pytest.raises(UserError, match="real images"):
         regenerate(open_clone(finished[0]), "x")
@@ -74,13 +76,13 @@ def test_regenerate__safety_counts_are_in_manifest_card_and_verified(made: Path)
     assert sum(totals.remade.values()) == sum(row["attempt"] for row in rows) > 0
     assert totals.flagged == {} and totals.num_unchecked == 0
     assert (
-        f"{sum(totals.remade.values())} attempts were flagged or broken, and made again"
+        f"{sum(totals.remade.values())} attempts were flagged or broken, and generated again"
         in (made / "README.md").read_text()
     )
     assert list(verify_clone(str(made), deep=True)) == []
 
 
-def test_regenerate__images_decoded_in_32_bits_are_redone_in_32_bits(
+def test_regenerate__images_decoded_in_32_bits_are_decoded_in_32_bits_again(
     generated: Recipe, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
     overflowing_vae(tiny_pipeline, tmp_path / "large")

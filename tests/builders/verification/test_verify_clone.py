@@ -27,7 +27,7 @@ def faults(clone: Path, *, deep: bool = False) -> str:
 
 
 def edit_members(clone: Path, edit: Callable[[list[tuple[str, bytes]]], list[tuple[str, bytes]]]) -> None:
-    """Rewrites a shard with its members changed, and tells clone.json the new size and hash, as a forger would."""
+    """Rewrites a shard with its members changed, and writes the new size and hash to clone.json, as a forger would."""
     path = clone / SHARD
     with tarfile.open(path) as tar:
         members = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
@@ -47,7 +47,7 @@ def edit_members(clone: Path, edit: Callable[[list[tuple[str, bytes]]], list[tup
 def change(
     extension: str, edit: Callable[[bytes], bytes]
 ) -> Callable[[list[tuple[str, bytes]]], list[tuple[str, bytes]]]:
-    """Changes the fourth sample's member."""
+    """Returns a function that changes one member of the fourth sample."""
 
     def apply(members: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         where = 9 + ("cls", "jpg", "json").index(extension)
@@ -67,32 +67,32 @@ def drop_field(content: bytes) -> bytes:
 
 
 def lengthen(path: Path) -> None:
-    """Metadata of a longer clone: a row group too many."""
+    """Adds a row group to a metadata file, as in a longer clone."""
     file = pq.ParquetFile(path)
-    groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    tables = [file.read_row_group(number) for number in range(file.num_row_groups)]
     with pq.ParquetWriter(path, file.schema_arrow) as writer:
-        for members in [*groups, groups[-1]]:
-            writer.write_table(members)
+        for table in [*tables, tables[-1]]:
+            writer.write_table(table)
 
 
 def retype(path: Path) -> None:
-    """Metadata whose seeds are texts."""
+    """Turns the seeds of a metadata file into strings."""
     table = pq.read_table(path)
     seeds = pa.array([str(seed) for seed in table["seed"].to_pylist()])
     pq.write_table(table.set_column(table.column_names.index("seed"), "seed", seeds), path, row_group_size=20)
 
 
-OTHER_PICTURE = encode_image(np.zeros((8, 8, 3), np.uint8), "jpg", 95)
+OTHER_IMAGE = encode_image(np.zeros((8, 8, 3), np.uint8), "jpg", 95)
 
 
-def test_verify_clone__fields_of_later_versions_are_passed_over(clone: Path) -> None:
+def test_verify_clone__fields_of_later_versions_are_ignored(clone: Path) -> None:
     path = clone / "metadata/test-00000.parquet"
     file = pq.ParquetFile(path)
-    groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
-    groups = [members.append_column("later", pa.array(["x"] * members.num_rows)) for members in groups]
-    with pq.ParquetWriter(path, groups[0].schema) as writer:
-        for members in groups:
-            writer.write_table(members)
+    tables = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    tables = [table.append_column("later", pa.array(["x"] * table.num_rows)) for table in tables]
+    with pq.ParquetWriter(path, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
     content = json.loads((clone / "clone.json").read_text())
     content["metadata"][0] |= {
         "num_bytes": path.stat().st_size,
@@ -121,9 +121,9 @@ def test_verify_clone__an_intact_clone_has_no_faults(clone: Path, deep: bool) ->
         (change("json", set_field(guidance_scale=2)), "'guidance_scale' is 2, not of type float"),
         (change("json", set_field(index=True)), "'index' is True, not of type int"),
         (change("json", set_field(width=33)), "its json says 33x32"),
-        (change("json", set_field(prompt="another")), "the metadata row says something else"),
-        (change("jpg", lambda c: OTHER_PICTURE), "another sha256"),
-        (change("jpg", lambda c: b"no picture"), "not a jpg, png or webp"),
+        (change("json", set_field(prompt="another")), "the metadata row disagrees with the tar"),
+        (change("jpg", lambda c: OTHER_IMAGE), "another sha256"),
+        (change("jpg", lambda c: b"no image"), "not a jpg, png or webp"),
         (lambda m: m[:-3], "holds 19 samples"),
         (lambda m: m + m[-3:], "holds 21 samples"),
         (lambda m: m[1:], "members are"),
@@ -158,7 +158,7 @@ def test_verify_clone__forged_samples_are_found(
     assert words in found and SHARD in found
 
 
-def test_verify_clone__a_picture_cut_short_is_found_only_by_decoding(clone: Path) -> None:
+def test_verify_clone__a_truncated_image_is_found_only_by_decoding(clone: Path) -> None:
     def cut(members: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         image = members[10][1][:-200]
         fields = set_field(sha256=hashlib.sha256(image).hexdigest())(members[11][1])
@@ -169,7 +169,7 @@ def test_verify_clone__a_picture_cut_short_is_found_only_by_decoding(clone: Path
     assert "does not decode" in faults(clone, deep=True)
 
 
-def test_verify_clone__several_workers_find_what_one_finds(
+def test_verify_clone__several_workers_find_the_same_as_one(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builders.verification.verify_clone.BYTES_PER_WORKER", {True: 1, False: 1})
@@ -191,7 +191,7 @@ def test_verify_clone__a_cut_tar_is_found(clone: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     found = faults(clone)
     assert "sha256 is" in found and "bytes, clone.json says" in found
-    assert "cut" in found or cut == -600  # which takes only padding after the end marker
+    assert "cut" in found or cut == -600  # -600 removes only padding after the end marker
 
 
 @pytest.mark.parametrize("where", [1, 600, 700, 20_000, -1])
@@ -227,7 +227,7 @@ def die(*arguments: object) -> None:
     os._exit(1)
 
 
-def test_verify_clone__a_worker_that_dies_is_told(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_clone__a_worker_that_dies_is_reported(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builders.verification.verify_clone.BYTES_PER_WORKER", {False: 1, True: 1})
     monkeypatch.setattr("builders.verification.verify_clone._work", die)
     with pytest.raises(UserError, match="a worker process died"):

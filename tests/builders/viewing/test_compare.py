@@ -24,7 +24,7 @@ def clone_a(generated: Recipe, tmp_path: Path) -> str:
     return made(generated, tmp_path / "a")
 
 
-def test_compare__a_clone_is_like_itself(finished: tuple[Path, Manifest]) -> None:
+def test_compare__a_clone_equals_itself(finished: tuple[Path, Manifest]) -> None:
     found = compare_clones(str(finished[0]), str(finished[0]))
     assert (
         found.settings == {} and found.num_both == found.num_identical == found.num_same_seed == finished[1].num_samples
@@ -43,19 +43,19 @@ def test_compare__another_guidance_shares_the_noise_and_differs_in_pixels(
     assert rms == sorted(rms, reverse=True) and 0 < rms[0] < 255
 
 
-def test_compare__a_larger_clone_has_more_and_the_same(clone_a: str, generated: Recipe, tmp_path: Path) -> None:
+def test_compare__a_larger_clone_contains_the_smaller_one(clone_a: str, generated: Recipe, tmp_path: Path) -> None:
     found = compare_clones(made(generated, tmp_path / "b", rounds=12), clone_a)
     assert (found.num_both, found.num_first, found.num_second) == (15, 15, 0) and found.num_identical == 15
 
 
-def test_compare__other_classes_and_sizes_are_said(clone_a: str, generated: Recipe, tmp_path: Path) -> None:
+def test_compare__other_classes_and_sizes_are_reported(clone_a: str, generated: Recipe, tmp_path: Path) -> None:
     other = replace(generated, classes=generated.classes[:2], width=32, height=32)
     found = compare_clones(clone_a, made(other, tmp_path / "b"))
     assert found.settings["classes"] == (["n03"], []) and found.settings["width"] == (16, 32)
     assert found.num_both == 10 and math.isinf(found.differences[0].rms)
 
 
-def test_compare__no_more_pairs_are_decoded_than_asked(clone_a: str, generated: Recipe, tmp_path: Path) -> None:
+def test_compare__max_decoded_limits_the_compared_pairs(clone_a: str, generated: Recipe, tmp_path: Path) -> None:
     other = made(replace(generated, guidance_scale=3.0), tmp_path / "b")
     few, again = (compare_clones(clone_a, other, max_decoded=3) for _ in range(2))
     assert len(few.differences) == 3 and few == again
@@ -72,6 +72,6 @@ def test_compare__on_the_command_line(
     assert "prompt " in printed and "{c}, {h_c}" in printed and "15 images in both" in printed
 
 
-def test_compare__what_is_no_clone_is_told(clone_a: str) -> None:
+def test_compare__a_missing_clone_is_reported(clone_a: str) -> None:
     with pytest.raises(UserError, match=r"no clone at '.*nowhere'"):
         compare_clones(clone_a, "nowhere")

@@ -1,4 +1,4 @@
-"""The gallery in a real browser: search, filter, keyboard, phone; nothing leaves the site, and hostile text stays text."""
+"""Tests the gallery in a real browser: search, filters, keyboard, phone, no outside requests, hostile text as text."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe
 from builders.storage.base import open_storage
 from builders.viewing.gallery import write_gallery
-from tests.builders.audit.embedders import WordScorer
+from tests.builders.audit.embedders import WordEmbedder
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -43,7 +43,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def hostile(generated: Recipe, tmp_path: Path) -> Path:
-    """A site of two clones, which say what no clone should, and of real images."""
+    """A site of two clones whose names and prompts contain markup, and of real images."""
     classes = tuple(
         ClassEntry(wnid=f"n0{number}", name=name, hypernym="digit", definition="a number", base_count=4)
         for number, name in enumerate(HOSTILE, 1)
@@ -60,7 +60,7 @@ def hostile(generated: Recipe, tmp_path: Path) -> Path:
 
 
 class Visit:
-    """A page that is watched: what it asks for, and what its console says."""
+    """An open page that records its requests and the errors on its console."""
 
     def __init__(self, browser: Any, site: Path, **options: Any) -> None:
         self.page = browser.new_page(**options)
@@ -105,7 +105,8 @@ def test_gallery__search_filter_open_and_keyboard(browser: Any, hostile: Path) -
     assert page.locator(".class").count() == 1 and page.locator("#count").inner_text() == "1 of 3 classes"
     page.locator(".class").click()
     page.wait_for_selector(".grid button")
-    assert page.locator(".grid button").count() == 4 + 4 + 1  # synthetic, beside, real
+    # The sources synthetic, beside and real.
+    assert page.locator(".grid button").count() == 4 + 4 + 1
     page.select_option("#source", "synthetic")
     assert page.locator(".grid button").count() == 4
     scenes = page.locator("#background option").all_inner_texts()
@@ -118,7 +119,9 @@ def test_gallery__search_filter_open_and_keyboard(browser: Any, hostile: Path) -
     page.keyboard.press("Enter")
     page.wait_for_selector("dialog[open]")
     first = page.locator("#about").inner_text()
-    assert "fakeit-build redo" in first and "guidance" in first and page.locator("figure").count() == 2  # and its twin
+    assert "fakeit-build redo" in first and "guidance" in first
+    # The image and the one with the same key in the other clone.
+    assert page.locator("figure").count() == 2
     assert page.locator("figure img").first.get_attribute("alt")
     page.keyboard.press("ArrowRight")
     assert page.locator("#about").inner_text() != first
@@ -149,7 +152,7 @@ def test_gallery__fits_a_phone(scheme: str, browser: Any, hostile: Path) -> None
     visit.check()
 
 
-def test_gallery__an_unknown_class_is_told(browser: Any, hostile: Path) -> None:
+def test_gallery__an_unknown_class_is_reported(browser: Any, hostile: Path) -> None:
     visit = Visit(browser, hostile)
     visit.page.goto(f"file://{hostile}/index.html#nothing")
     visit.page.reload()
@@ -172,7 +175,7 @@ def test_gallery__flagged_images_are_found(browser: Any, finished: tuple[Path, M
     visit.check()
 
 
-def test_gallery__every_class_and_image_is_there(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_gallery__has_every_class_and_image(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     page = write_gallery(str(finished[0]), tmp_path / "site", per_class=3)
     index = (page.parent / "data" / "index.js").read_text()
     entries = json.loads(index[len("gallery.index(") : -3])["classes"]
@@ -192,12 +195,12 @@ def test_gallery__does_not_write_over_something_else(finished: tuple[Path, Manif
         write_gallery(str(finished[0]), tmp_path / "mine")
     write_gallery(str(finished[0]), tmp_path / "site", per_class=1)
     shutil.rmtree(tmp_path / "site" / "sprites")
-    write_gallery(str(finished[0]), tmp_path / "site", per_class=1)  # again
+    write_gallery(str(finished[0]), tmp_path / "site", per_class=1)
     assert (tmp_path / "site" / "sprites").exists()
 
 
 def test_gallery__audit_page_and_filter(browser: Any, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
-    embedder = WordScorer()
+    embedder = WordEmbedder()
     audit_clone(str(finished[0]), embedder, cache=tmp_path / "cache").write(open_storage(tmp_path / "audit"))
     write_gallery(str(finished[0]), tmp_path / "site", audit=str(tmp_path / "audit"), per_class=4)
     visit = Visit(browser, tmp_path / "site")
@@ -206,8 +209,8 @@ def test_gallery__audit_page_and_filter(browser: Any, finished: tuple[Path, Mani
     page.wait_for_selector("table[aria-label=classes]")
     rows = page.locator("table[aria-label=classes] tbody tr")
     assert rows.count() == 10
-    recognised = [float(text.split()[0]) for text in rows.locator("td:nth-child(3)").all_inner_texts()]
-    assert recognised == sorted(recognised)
+    recognized = [float(text.split()[0]) for text in rows.locator("td:nth-child(3)").all_inner_texts()]
+    assert recognized == sorted(recognized)
     assert page.locator("table[aria-label='confusion within digit'] tbody tr").count() == 10
     rows.first.locator("a").first.click()
     page.wait_for_selector(".grid button")

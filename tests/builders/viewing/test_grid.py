@@ -22,7 +22,7 @@ def test_grid__has_a_column_per_guidance_and_a_row_per_step_count(generated: Rec
     assert tall.width == small.width and tall.height - small.height >= TILE
 
 
-def test_grid__shows_what_the_engine_paints(generated: Recipe) -> None:
+def test_grid__shows_what_the_engine_generates(generated: Recipe) -> None:
     grid = np.asarray(draw_grid(generated, "n02", 5, [2.0], [2]).convert("RGB")).astype(int)
     alone = replace(generated, guidance_scale=2.0, num_inference_steps=2)
     (image,) = diffusion.load(alone, Execution(batch_size=1))([replace(Plan(generated, 1).sample(1, 0), seed=5)])
@@ -31,7 +31,7 @@ def test_grid__shows_what_the_engine_paints(generated: Recipe) -> None:
     assert tile.reshape(16, 10, 16, 10, 3).mean((1, 3)) == pytest.approx(image.image.astype(float), abs=30)
 
 
-def test_grid__the_seed_draws_the_background(generated: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grid__the_seed_chooses_the_background(generated: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = replace(generated, prompt="{c} inside {b}", scenes=("beach", "desert/sand", "forest/broadleaf", "bar"))
     prompts: list[str] = []
     load = diffusion.load
@@ -55,7 +55,7 @@ def test_grid__the_seed_draws_the_background(generated: Recipe, monkeypatch: pyt
     assert len(set(prompts)) == 4
 
 
-def test_grid__mistakes_are_told(generated: Recipe) -> None:
+def test_grid__mistakes_are_reported(generated: Recipe) -> None:
     with pytest.raises(UserError, match="has no class 'n09'"):
         draw_grid(generated, "n09", 5, [2.0], [2])
     with pytest.raises(UserError, match="at least one each"):

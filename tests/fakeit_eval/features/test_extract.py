@@ -33,7 +33,7 @@ def fresh_model(out: Path, seed: int = 0) -> Model:
     return Model("fresh", BACKBONE, f"seed {seed}", out, lambda: network)
 
 
-def test_extract__are_what_the_classifier_sees(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_extract__features_are_the_classifiers_input(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     images, model = open_clone_images(str(finished[0])), fresh_model(tmp_path)
     found = extract(model, images, Loading(batch_size=7, workers=1, cache=tmp_path))
     logits = class_scores(model, found)
@@ -44,7 +44,7 @@ def test_extract__are_what_the_classifier_sees(finished: tuple[Path, Manifest], 
     assert np.allclose(logits, expected, atol=1e-4)
 
 
-def test_extract__are_read_by_slice_and_by_row(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_extract__features_are_read_by_slice_and_by_row(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     found = extract(fresh_model(tmp_path), open_clone_images(str(finished[0])), Loading(cache=tmp_path))
     whole = np.load(found.path)
     assert np.array_equal(found[:], whole) and np.array_equal(found[3:9], whole[3:9])
@@ -52,12 +52,12 @@ def test_extract__are_read_by_slice_and_by_row(finished: tuple[Path, Manifest], 
     assert np.array_equal(found[rows], whole[rows])
 
 
-def test_extract__come_from_the_cache_until_anything_changes(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_extract__features_are_cached_until_anything_changes(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     images, loading = open_clone_images(str(finished[0])), Loading(cache=tmp_path)
     first = extract(fresh_model(tmp_path), images, loading)
 
     def read(number: int, policy: str) -> ReadImage:
-        raise AssertionError("a picture was read again")
+        raise AssertionError("an image was read again")
 
     unreadable = replace(images, read=read)
     assert extract(fresh_model(tmp_path), unreadable, loading).path == first.path
@@ -68,7 +68,7 @@ def test_extract__come_from_the_cache_until_anything_changes(finished: tuple[Pat
     assert extract(fresh_model(tmp_path), replace(images, policy=AS_PUBLISHED), loading).path != first.path
 
 
-def test_extract__damaged_ones_are_made_again(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_extract__damaged_features_are_extracted_again(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     images, loading = open_clone_images(str(finished[0])), Loading(cache=tmp_path)
     first = extract(fresh_model(tmp_path), images, loading)
     whole = first[:]
@@ -76,17 +76,15 @@ def test_extract__damaged_ones_are_made_again(finished: tuple[Path, Manifest], t
     assert np.array_equal(extract(fresh_model(tmp_path), images, loading)[:], whole)
 
 
-def test_extract__a_broken_picture_is_named_and_the_rest_is_kept(
-    finished: tuple[Path, Manifest], tmp_path: Path
-) -> None:
+def test_extract__a_broken_image_is_reported(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     images = open_clone_images(str(finished[0]))
 
     def read(number: int, policy: str) -> ReadImage:
         if number == 50:
-            raise UserError("picture 50 is broken")
+            raise UserError("image 50 is broken")
         return images.read(number, policy)
 
-    with pytest.raises(UserError, match="picture 50 is broken"):
+    with pytest.raises(UserError, match="image 50 is broken"):
         extract(fresh_model(tmp_path), replace(images, read=read), Loading(cache=tmp_path, batch_size=10))
 
 
@@ -108,7 +106,9 @@ features.extract(fresh_model(cache), replace(images, read=read), features.Loadin
 """
 
 
-def test_extract__killed_they_go_on_with_the_next_batch(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_extract__a_killed_extraction_continues_with_the_next_batch(
+    finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     died = subprocess.run([sys.executable, "-c", KILLED, str(finished[0]), str(cache)], check=False)
     assert died.returncode == -signal.SIGKILL
@@ -126,7 +126,9 @@ def test_extract__killed_they_go_on_with_the_next_batch(finished: tuple[Path, Ma
     assert np.allclose(resumed[:], whole[:], atol=1e-5) and os.path.samefile(resumed.path.parent, progress.parent)
 
 
-def test_extract__a_network_without_a_plain_classifier_is_told(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_extract__a_network_without_a_plain_classifier_is_refused(
+    finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
     model = fresh_model(tmp_path)
     network = torch.nn.Sequential(copy.deepcopy(model.network), torch.nn.Softmax(dim=1))
     odd = replace(model, load=lambda: network)
@@ -144,9 +146,7 @@ def test_extract__a_network_without_a_plain_classifier_is_told(finished: tuple[P
         "[]",
     ],
 )
-def test_extract__whatever_progress_says_they_are_whole(
-    text: str, finished: tuple[Path, Manifest], tmp_path: Path
-) -> None:
+def test_extract__a_wrong_progress_file_is_ignored(text: str, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     images, loading = open_clone_images(str(finished[0])), Loading(cache=tmp_path)
     first = extract(fresh_model(tmp_path), images, loading)
     whole = first[:]
@@ -154,16 +154,16 @@ def test_extract__whatever_progress_says_they_are_whole(
     assert np.allclose(extract(fresh_model(tmp_path), images, loading)[:], whole, atol=1e-5)
 
 
-def test_extract__that_are_no_numbers_are_told(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_extract__features_that_are_not_finite_are_refused(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     model = fresh_model(tmp_path)
     with torch.no_grad():
         next(model.network.parameters()).fill_(float("nan"))
-    with pytest.raises(UserError, match="features that are no numbers"):
+    with pytest.raises(UserError, match="features that are NaN or infinite"):
         extract(model, open_clone_images(str(finished[0])), Loading(cache=tmp_path))
 
 
 def photographs(folder: Path) -> list[Path]:
-    """The photographs that scikit-image and scikit-learn ship, as files in one class folder."""
+    """Writes the photographs that ship with scikit-image and scikit-learn as files in one class folder."""
     import skimage.data
     from sklearn.datasets import load_sample_images
 
@@ -176,7 +176,7 @@ def photographs(folder: Path) -> list[Path]:
     return paths
 
 
-def test_extract__of_torchvisions_resnet50_are_bit_equal_to_plain_torchvision(tmp_path: Path) -> None:
+def test_extract__resnet50_features_are_bit_equal_to_plain_torchvision(tmp_path: Path) -> None:
     from torchvision.models import resnet50
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
@@ -199,7 +199,9 @@ def test_extract__of_torchvisions_resnet50_are_bit_equal_to_plain_torchvision(tm
     assert np.array_equal(found[:], np.concatenate(expected))
 
 
-def test_extract__cut_files_are_read_as_published_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extract__truncated_files_are_read_as_published_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "images" / "a").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
     for number in range(3):
@@ -213,7 +215,7 @@ def test_extract__cut_files_are_read_as_published_and_counted(tmp_path: Path, mo
         extract(model, images, Loading(cache=tmp_path))
     found = extract(model, replace(images, policy=AS_PUBLISHED), Loading(cache=tmp_path, batch_size=2))
     assert found.num_cut == 1
-    assert extract(model, replace(images, policy=AS_PUBLISHED), Loading(cache=tmp_path)).num_cut == 1  # kept
+    assert extract(model, replace(images, policy=AS_PUBLISHED), Loading(cache=tmp_path)).num_cut == 1
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with Image.open(path) as image:
         assert (np.asarray(image.convert("RGB")) == images.read(1, AS_PUBLISHED).pixels).all()

@@ -14,7 +14,7 @@ SPLITS = {"X_train": X, "y_train": Y, "X_test": X[:3].copy(), "y_test": Y[:3].co
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
-def test_feature_files__parts_are_read(suffix: str, tmp_path: Path) -> None:
+def test_feature_files__splits_are_read(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"clip.{suffix}"
     np.savez(path, **SPLITS) if suffix == "npz" else save_file(SPLITS, path)  # type: ignore[arg-type]
     found = read_feature_file(path)
@@ -28,7 +28,7 @@ def test_feature_files__labels_may_be_any_numbers(tmp_path: Path) -> None:
     assert read_feature_file(tmp_path / "all.npz").splits["all"][1].tolist() == Y.tolist()
 
 
-def test_feature_files__without_parts_all_is_one(tmp_path: Path) -> None:
+def test_feature_files__a_file_without_splits_is_all(tmp_path: Path) -> None:
     np.savez(tmp_path / "all.npz", X=X.astype(np.float64), y=Y.astype(np.uint8))
     assert set(read_feature_file(tmp_path / "all.npz").splits) == {"all"}
 
@@ -38,7 +38,7 @@ def test_feature_files__without_parts_all_is_one(tmp_path: Path) -> None:
     [
         ({"X": X}, "has no array 'y' among X"),
         ({"features": X}, "has no array 'X' among features"),
-        ({"X_train": X, "y_train": Y}, "has train alone; it needs X_train"),
+        ({"X_train": X, "y_train": Y}, "has only train; it needs X_train"),
         ({"X": X, "y": Y[:3]}, r"'y' in .* is int64 \(3,\), but must be class numbers"),
         ({"X": X, "y": Y - 1}, "must be class numbers from 0 on"),
         ({"X": X, "y": Y.astype(float)}, "must be class numbers"),
@@ -47,7 +47,7 @@ def test_feature_files__without_parts_all_is_one(tmp_path: Path) -> None:
         ({**SPLITS, "X_test": X[:3, :2]}, r"have \[2, 4\] dimensions"),
     ],
 )
-def test_feature_files__what_does_not_fit_is_told(arrays: Any, words: str, tmp_path: Path) -> None:
+def test_feature_files__arrays_that_do_not_fit_are_refused(arrays: Any, words: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "file.npz", **arrays)
     with pytest.raises(UserError, match=words):
         read_feature_file(tmp_path / "file.npz")
@@ -60,7 +60,7 @@ class Runs:
         return os.system, ("touch HACKED",)
 
 
-def test_feature_files__code_in_them_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feature_files__code_in_a_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("objects.npz", X=np.array([Runs()], dtype=object), y=Y)
     Path("pickle.npz").write_bytes(pickle.dumps(Runs()))

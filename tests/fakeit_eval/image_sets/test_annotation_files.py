@@ -1,4 +1,4 @@
-"""Each transfer task's reader on a small tree in the official layout, and the counts of Tab. 1 from the official totals."""
+"""Reads a small tree in the official layout of each task, and derives the counts of Tab. 1 from the official totals."""
 
 from pathlib import Path
 
@@ -29,10 +29,10 @@ OFFICIAL = {
     "cog_l4": (1000, {"train": 1107128, "test": 50000}),
     "cog_l5": (1000, {"train": 1091654, "test": 50000}),
 }
-"""Classes and images of the parts as they are published."""
+"""Number of classes, and images of each published split."""
 
 FOLDERS = {"eurosat", "cog_in1k"}
-"""Data sets without lists: what lies in the folders is what there is."""
+"""Datasets without lists; their images are all files in the class folders."""
 TAB_1 = {
     "aircraft": (3334, 3333, 3333),
     "cars196": (5700, 2444, 8041),
@@ -59,13 +59,13 @@ def opened(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> OpenedTask
 
 
 EUROSAT = (3000, 3000, 3000, 2500, 2500, 2000, 2500, 3000, 2500, 3000)
-"""Images of each class, in the order of their names (Helber et al., 2019)."""
+"""Images of each class of EuroSAT, in the order of the class names (Helber et al., 2019)."""
 REMAINDERS = {"cog_l1": 1579, "cog_l2": 1718, "cog_l3": 1663, "cog_l4": 1553, "cog_l5": 1534}
-"""Sum over classes of n modulo 5, which Tab. 1 implies where val is a fifth of every class, rounded down."""
+"""Sum over classes of n modulo 5, which follows from Tab. 1 since val is a fifth of every class, rounded down."""
 
 
 def class_sizes(name: str, split: str, num_classes: int, total: int) -> np.ndarray:  # type: ignore[type-arg]
-    """Published sizes where they can be cited, else made ones that differ by class as the real ones do."""
+    """Published class sizes if they can be cited, else made-up ones that differ by class as the real ones do."""
     if name == "eurosat":
         return np.array(EUROSAT)
     if name in REMAINDERS and split == "train":  # 732 to 1,300 images a concept
@@ -87,7 +87,7 @@ def class_sizes(name: str, split: str, num_classes: int, total: int) -> np.ndarr
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_annotation_files__counts_of_tab_1_come_out_of_the_official_totals(name: str) -> None:
+def test_annotation_files__counts_of_tab_1_follow_from_the_official_totals(name: str) -> None:
     task, (num_classes, totals) = read_tasks()[name], OFFICIAL[name]
     sizes_of = {split: class_sizes(name, split, num_classes, total) for split, total in totals.items()}
     given = {split: np.repeat(np.arange(num_classes), sizes) for split, sizes in sizes_of.items()}
@@ -102,7 +102,7 @@ def test_annotation_files__counts_of_tab_1_come_out_of_the_official_totals(name:
 
 
 def drawn_sizes(name: str, split: str) -> list[int]:
-    """How many images of each class a task's rule draws for a part."""
+    """Number of images of each class that a task's rule draws for a split."""
     task, (num_classes, totals) = read_tasks()[name], OFFICIAL[name]
     given = {
         source: np.repeat(np.arange(num_classes), class_sizes(name, source, num_classes, total))
@@ -112,13 +112,13 @@ def drawn_sizes(name: str, split: str) -> list[int]:
     return np.bincount(given[source][rows], minlength=num_classes).tolist()
 
 
-def test_annotation_files__eurosat_is_balanced_in_test_and_val() -> None:
+def test_annotation_files__eurosat_test_and_val_are_balanced() -> None:
     assert drawn_sizes("eurosat", "test") == [810] * 10 and drawn_sizes("eurosat", "val") == [540] * 10
     assert drawn_sizes("eurosat", "train") == [size - 1350 for size in EUROSAT]
 
 
 @pytest.mark.parametrize(("name", "count"), [("pets", 30), ("food101", 75), ("sun397", 10)])
-def test_annotation_files__val_has_as_many_images_of_every_class(name: str, count: int) -> None:
+def test_annotation_files__val_has_the_same_number_of_images_of_every_class(name: str, count: int) -> None:
     assert set(drawn_sizes(name, "val")) == {count}
 
 
@@ -141,7 +141,8 @@ def test_annotation_files__the_official_layout_is_read(
     for ((source, rows),) in drawn.values():
         by_source.setdefault(source, []).extend(rows.tolist())
     assert set(drawn) == set(SPLITS)
-    for source, numbers in by_source.items():  # every image is in one part
+    # Every image is in exactly one split.
+    for source, numbers in by_source.items():
         assert sorted(numbers) == list(range(len(found.splits[source])))
 
 
@@ -155,9 +156,7 @@ def test_annotation_files__labels_are_those_of_the_files(
 
 
 @pytest.mark.parametrize("name", sorted(set(MAKERS) - FOLDERS))
-def test_annotation_files__a_missing_picture_is_named(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_annotation_files__a_missing_image_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = opened(name, tmp_path, monkeypatch)
     path = Path(next(iter(found.splits.values())).read.paths[0])  # type: ignore[attr-defined]
     path.unlink()
@@ -166,12 +165,10 @@ def test_annotation_files__a_missing_picture_is_named(
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_annotation_files__a_broken_picture_is_named(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_annotation_files__a_broken_image_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = next(iter(opened(name, tmp_path, monkeypatch).splits.values()))
     path = Path(images.read.paths[1])  # type: ignore[attr-defined]
-    path.write_bytes(b"not a picture")
+    path.write_bytes(b"not an image")
     with pytest.raises(UserError, match=f"{path.name}' cannot be read"):
         images.decoded(1)
 
@@ -192,7 +189,7 @@ def test_annotation_files__a_broken_picture_is_named(
     ],
 )
 @pytest.mark.parametrize("content", [None, b"\x00 garbage {"])
-def test_annotation_files__a_missing_or_wrong_list_is_told(
+def test_annotation_files__a_missing_or_wrong_list_is_reported(
     name: str, file: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     MAKERS[name](tmp_path, monkeypatch)
@@ -206,9 +203,7 @@ def test_annotation_files__a_missing_or_wrong_list_is_told(
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_annotation_files__a_data_set_that_is_not_there_is_told_and_nothing_is_downloaded(
-    name: str, tmp_path: Path
-) -> None:
+def test_annotation_files__a_missing_dataset_is_reported_and_not_downloaded(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as message:
         open_tasks([name], DataRoot(root=str(tmp_path)))
     assert str(tmp_path) in str(message.value) and not [path for path in tmp_path.rglob("*") if path.is_file()]

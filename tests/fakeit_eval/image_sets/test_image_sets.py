@@ -1,4 +1,4 @@
-"""Wherever pictures lie, they come with the same labels; what is broken is named."""
+"""Images from all kinds of sources have the same labels, and broken ones are named in the error."""
 
 import copy
 import os
@@ -63,7 +63,8 @@ def test_image_sets__archives_are_read_by_forked_workers(folder: Path) -> None:
     from builders.images.center_crop import CroppedBatches, as_it_is, start_worker
 
     found = open_image_set(str(packed(folder, "zip")))
-    found.decoded(0)  # opens it in this process
+    # This process opens the archive before workers are forked.
+    found.decoded(0)
     batches: Any = CroppedBatches(found, 4)
     loader: Any = DataLoader(batches, 2, num_workers=2, collate_fn=as_it_is, worker_init_fn=start_worker)
     assert np.concatenate([labels for _, labels, _ in loader]).tolist() == [0, 0, 1, 1, 2, 2]
@@ -75,8 +76,8 @@ def test_image_sets__clones(finished: tuple[Path, Manifest]) -> None:
     assert found.decoded(3)[0].shape == (32, 32, 3) and found.decoded(3)[1] == found.labels[3]
 
 
-def test_image_sets__of_the_hubs_data_sets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any that stock `datasets` loads; here from a directory."""
+def test_image_sets__datasets_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads a directory, like any dataset that stock `datasets` can load."""
     (folder / "train").mkdir()
     for name in NAMES:
         os.rename(folder / name, folder / "train" / name)
@@ -88,13 +89,13 @@ def test_image_sets__of_the_hubs_data_sets(folder: Path, monkeypatch: pytest.Mon
         open_image_set(f"hub:{folder}")
 
 
-def test_image_sets__a_hub_data_set_without_classes_is_told(tmp_path: Path) -> None:
+def test_image_sets__a_hub_dataset_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="has no image column among a, b"):
         open_image_set(f"hub:{tmp_path}@train")
 
 
-def test_image_sets__a_hub_data_set_that_is_not_there_is_told() -> None:
+def test_image_sets__a_missing_hub_dataset_is_reported() -> None:
     with pytest.raises(UserError, match=r"'hub:nobody/nothing' cannot be loaded"):
         open_image_set("hub:nobody/nothing")
 
@@ -118,19 +119,19 @@ def test_image_sets__a_changed_file_changes_the_state_and_a_renamed_one_the_dige
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "BMP", "PNG", "TIFF", "PPM"])
-def test_image_sets__formats_that_published_sets_have_under_a_jpegs_name(image_format: str, tmp_path: Path) -> None:
+def test_image_sets__other_formats_with_the_suffix_of_a_jpeg_are_read(image_format: str, tmp_path: Path) -> None:
     image(tmp_path / "a" / "x.jpg", 1, image_format)
     assert open_image_set(str(tmp_path)).decoded(0)[0].shape == (6, 8, 3)
 
 
-def test_image_sets__grey_and_cmyk_are_rgb(tmp_path: Path) -> None:
+def test_image_sets__gray_and_cmyk_become_rgb(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for mode in ("L", "CMYK", "RGB"):
         Image.new(mode, (8, 6)).save(tmp_path / "a" / f"{mode}.jpg")
     assert all(open_image_set(str(tmp_path)).decoded(number)[0].shape == (6, 8, 3) for number in range(3))
 
 
-def test_image_sets__a_bomb_is_not_decoded(tmp_path: Path) -> None:
+def test_image_sets__a_decompression_bomb_is_not_decoded(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.new("1", (20000, 20000)).save(tmp_path / "a" / "bomb.png")
     with pytest.raises(UserError, match=r"bomb\.png' cannot be read"):
@@ -145,10 +146,10 @@ def test_image_sets__a_bomb_is_not_decoded(tmp_path: Path) -> None:
         (lambda root: _file(root / "x.tar", b"not a tar"), "archive '.*x.tar' cannot be read"),
         (lambda root: _file(root / "x.tar.gz", b"\x1f\x8b\x08"), "archive '.*x.tar.gz' cannot be read"),
         (lambda root: _file(root / "x.zip", b"PK\x03\x04"), "archive '.*x.zip' cannot be read"),
-        (lambda root: _flat(root / "x.tar"), "has no pictures in class folders"),
+        (lambda root: _flat(root / "x.tar"), "has no images in class folders"),
     ],
 )
-def test_image_sets__what_is_none_is_told(
+def test_image_sets__a_path_that_is_no_image_set_is_refused(
     make: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKEIT_CACHE", str(tmp_path / ".cache"))
@@ -158,12 +159,12 @@ def test_image_sets__what_is_none_is_told(
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_image_sets__a_broken_member_is_named(kind: str, folder: Path) -> None:
-    (folder / NAMES[1] / f"{NAMES[1]}_0.JPEG").write_bytes(b"not a picture")
+    (folder / NAMES[1] / f"{NAMES[1]}_0.JPEG").write_bytes(b"not an image")
     with pytest.raises(UserError, match=f"{NAMES[1]}_0.JPEG' in '.*{kind}' cannot be read"):
         open_image_set(str(packed(folder, kind))).decoded(2)
 
 
-def test_image_sets__a_cut_tar_is_told(folder: Path) -> None:
+def test_image_sets__a_truncated_tar_is_refused(folder: Path) -> None:
     path = packed(folder, "tar")
     content = path.read_bytes()
     with tarfile.open(path) as tar:
@@ -186,7 +187,7 @@ def _flat(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "zip"])
-def test_image_sets__damage_anywhere_in_an_archive_is_told(
+def test_image_sets__damage_anywhere_in_an_archive_is_one_sentence(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = packed(folder, kind)

@@ -1,4 +1,4 @@
-"""Published split files as pickles: read as plain data, whoever wrote them."""
+"""Pickles of published split files are read as plain data, whatever version of numpy or Python wrote them."""
 
 import collections
 import os
@@ -66,7 +66,7 @@ def ring() -> list[Any]:
 
 
 def bomb() -> list[Any]:
-    """A few bytes that stand for 8 to the power of 12 items."""
+    """Data whose pickle has a few bytes but stands for 8 to the power of 12 items."""
     found: list[Any] = []
     for _ in range(12):
         found = [found] * 8
@@ -90,7 +90,9 @@ def bomb() -> list[Any]:
         bomb(),
     ],
 )
-def test_plain_pickle__code_and_all_else_is_refused(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_pickle__code_and_other_types_are_refused(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plain_pickle, "MAX_ITEMS", 10_000)
     path = tmp_path / "file.pkl"
@@ -110,7 +112,9 @@ def test_plain_pickle__code_and_all_else_is_refused(data: Any, tmp_path: Path, m
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
     ],
 )
-def test_plain_pickle__broken_files_are_told(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_pickle__broken_files_are_refused(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.pkl").write_bytes(content)
     with pytest.raises(UserError, match=r"file\.pkl"):
@@ -118,7 +122,7 @@ def test_plain_pickle__broken_files_are_told(content: bytes, tmp_path: Path, mon
     assert os.listdir(tmp_path) == ["file.pkl"]
 
 
-def test_plain_pickle__every_opcode_alone_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_pickle__no_single_opcode_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for opcode in pickletools.opcodes:
         (tmp_path / "file.pkl").write_bytes(opcode.code.encode("latin-1") + b"os\nsystem\n0123456789" * 3 + b".")

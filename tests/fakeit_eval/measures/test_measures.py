@@ -1,4 +1,4 @@
-"""The four measures on features with known answers, and against slow references on real ones."""
+"""Checks the measures on features with known answers, and against slow references on real features."""
 
 import importlib
 import pkgutil
@@ -19,7 +19,7 @@ NO_LABELS = np.zeros(4, dtype=np.int64)
 
 
 def real() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Pixels of real digits, of length one; some are always zero."""
+    """Pixels of real digits, scaled to length one, with their labels; some pixels are always zero."""
     pixels, labels = load_digits(return_X_y=True)
     return UnitRows(pixels.astype(np.float32))[:], labels.astype(np.int64)
 
@@ -56,7 +56,7 @@ def slow_coding_length(x: NDArray[np.float64], y: NDArray[np.int64]) -> float:
 
 
 def slow_distance_per_class(features: Any, labels: Any) -> float:
-    """By SciPy, class by class."""
+    """Computes the distances by SciPy, class by class."""
     from scipy.spatial.distance import pdist
 
     classes = [features[labels == label] for label in np.unique(labels)]
@@ -77,7 +77,7 @@ def measure(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_measures__are_those_of_the_slow_references(name: str) -> None:
+def test_measures__equal_their_slow_references(name: str) -> None:
     features, labels = real()
     features, labels = features[:400], labels[:400]
     assert measure(name)(features, labels) == pytest.approx(SLOW[name](features.astype(np.float64), labels), rel=1e-4)
@@ -96,28 +96,27 @@ def test_measures__known_answers() -> None:
     assert intra_class_distance.measure(corners, NO_LABELS) == pytest.approx(2**0.5)
     assert intra_class_distance.measure(corners, np.array([0, 0, 1, 2])) == pytest.approx(2**0.5)
     assert coding_length.measure(corners, NO_LABELS) == pytest.approx(4 * np.log(3) / 2)  # d / (n ε²) = 2
-    assert feature_redundancy.measure(corners, NO_LABELS) == pytest.approx(
-        (4 + 12 / 3) / 16
-    )  # ρ = -1/3 off the diagonal
+    # ρ is -1/3 off the diagonal.
+    assert feature_redundancy.measure(corners, NO_LABELS) == pytest.approx((4 + 12 / 3) / 16)
     copies = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32) * [1, -2, 3]
     assert feature_redundancy.measure(copies.astype(np.float32), NO_LABELS) == pytest.approx(1)
     flat = np.concatenate([copies, np.ones((50, 1))], axis=1).astype(np.float32)
     assert feature_redundancy.measure(flat, NO_LABELS) == pytest.approx(9 / 16)
 
 
-def test_measures__nearly_equal_samples_are_nearly_at_no_distance() -> None:
+def test_measures__nearly_equal_samples_have_a_tiny_distance() -> None:
     row = np.random.default_rng(0).normal(size=64).astype(np.float32)
     features = np.stack([row, row * (1 + 1e-6)])
     found = intra_class_distance.measure(features, np.zeros(2, dtype=np.int64))
     assert found == pytest.approx(float(np.linalg.norm(features[0].astype(float) - features[1])), rel=1e-3)
 
 
-def test_measures__without_a_pair_there_is_no_distance() -> None:
+def test_measures__a_distance_needs_two_samples_of_a_class() -> None:
     with pytest.raises(ValueError, match="no class has two samples"):
         intra_class_distance.measure(np.eye(3, dtype=np.float32), np.arange(3))
 
 
-def test_measures__rows_are_made_of_length_one() -> None:
+def test_measures__rows_are_scaled_to_length_one() -> None:
     found = UnitRows(np.array([[3, 4], [0, 0]], dtype=np.float32))
     assert found[:].tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
 
@@ -134,4 +133,5 @@ def test_measures__memory_does_not_grow_with_the_samples(name: str, tmp_path: Pa
         measure(name)(features, np.arange(count) % 500)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0] + 4 * 2**20  # labels and their order grow
+    # Only labels and their order grow with the number of samples.
+    assert peaks[1] < 1.2 * peaks[0] + 4 * 2**20

@@ -1,4 +1,4 @@
-"""Features that a linear classifier tells apart, most of them."""
+"""Makes features whose classes a linear classifier separates almost completely."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from fakeit_eval.probes.base import LabeledFeatures, ProbeData
 
 
 def blobs(num_classes: int = 3, num: int = 300, noise: float = 1.0) -> ProbeData:
-    """Classes around the corners of a simplex in eight dimensions."""
+    """Makes train, val and test, with classes as normal clouds around the corners of a simplex in eight dimensions."""
     return ProbeData(*(_split(num_classes, num, noise, seed) for seed in range(3)))
 
 

@@ -10,7 +10,7 @@ from tests.fakeit_eval.probes.blobs import blobs
 
 
 @pytest.mark.parametrize("k", [1, 10, 200])
-def test_k_nearest_neighbors__votes_are_scikit_learns(k: int) -> None:
+def test_k_nearest_neighbors__predictions_are_scikit_learns(k: int) -> None:
     data = blobs(noise=2.0)
     found = k_nearest_neighbors.open_final(data, seed=0)({"k": k})
     features, labels = data.both
@@ -25,6 +25,6 @@ def test_k_nearest_neighbors__every_k_is_tried_once(tmp_path: Path) -> None:
     assert [trial["k"] for trial in score.trials] == list(k_nearest_neighbors.CHOICES)
 
 
-def test_k_nearest_neighbors__more_neighbours_than_samples() -> None:
+def test_k_nearest_neighbors__more_neighbors_than_samples() -> None:
     data = blobs(num=30)
     assert k_nearest_neighbors.open_tuning(data, seed=0)({"k": 200}) > 50

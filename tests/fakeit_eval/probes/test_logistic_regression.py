@@ -17,7 +17,7 @@ def plain(train: tuple[np.ndarray, np.ndarray], queries: np.ndarray, c: float) -
 
 
 @pytest.mark.parametrize("c", [1e-5, 1e-2, 1.0, 1e4])
-def test_logistic_regression__is_plain_scikit_learn_whatever_came_before(c: float) -> None:
+def test_logistic_regression__is_plain_scikit_learn_after_any_other_fit(c: float) -> None:
     data = blobs(noise=0.7)
     tune = logistic_regression.open_tuning(data, seed=0)
     tune({"C": 0.3})
@@ -26,13 +26,15 @@ def test_logistic_regression__is_plain_scikit_learn_whatever_came_before(c: floa
 
 
 @pytest.mark.parametrize("c", [1e-2, 1.0])
-def test_logistic_regression__on_tensors_is_the_same(c: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logistic_regression__tensors_give_the_same_scores(c: float, monkeypatch: pytest.MonkeyPatch) -> None:
     data = blobs(noise=0.7)
     on_arrays = logistic_regression.open_tuning(data, seed=0)({"C": c})
     monkeypatch.setattr(logistic_regression, "TENSOR_SIZE", 0)
     fitted, _ = logistic_regression._on_device(data.train, data.val)
     assert type(fitted[0]).__name__ == "Tensor"
-    assert logistic_regression.open_tuning(data, seed=0)({"C": c}) == pytest.approx(on_arrays, abs=0.4)  # one of 300
+    assert logistic_regression.open_tuning(data, seed=0)({"C": c}) == pytest.approx(
+        on_arrays, abs=0.4
+    )  # one sample of 300
 
 
 def test_logistic_regression__two_classes() -> None:

@@ -12,7 +12,7 @@ GOOD = {"learning_rate": 5.0, "weight_decay": 1e-6}
 
 
 def plain_loop(data: ProbeData, batch_size: int) -> float:
-    """The same classifier as people write it; top-1 on val."""
+    """Fits the same classifier by a plain training loop; returns its top-1 on val."""
     torch.manual_seed(0)
     unit, labels = torch.nn.functional.normalize(torch.from_numpy(data.train[0])), torch.from_numpy(data.train[1])
     network = torch.nn.Linear(8, 3)
@@ -30,27 +30,27 @@ def plain_loop(data: ProbeData, batch_size: int) -> float:
 
 
 @pytest.mark.parametrize("batch_size", [1024, 128])
-def test_sgd__is_the_plain_loop(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sgd__scores_are_those_of_a_plain_loop(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sgd, "BATCH_SIZE", batch_size)
     data = blobs(noise=1.5)
     found = sgd.open_tuning(data, seed=0)(GOOD)
     assert found == pytest.approx(plain_loop(data, batch_size), abs=0.4)  # one sample of 300
 
 
-def test_sgd__the_last_fit_is_of_train_and_val_and_seeded() -> None:
+def test_sgd__the_final_fit_is_seeded() -> None:
     data = blobs()
     final = sgd.open_final(data, seed=0)
     first, second = final(GOOD), final(GOOD)
     assert np.array_equal(first, second) and top1(first, data.test[1]) > 80
 
 
-def test_sgd__two_epochs_run_at_the_full_rate_and_the_last_at_almost_none() -> None:
+def test_sgd__two_epochs_run_at_the_full_rate_and_the_last_at_almost_zero() -> None:
     rates = [1.0, *(sgd.rate_after(epoch) for epoch in range(1, 100))]
     assert rates[:2] == [1.0, 1.0] and rates[2] == pytest.approx(0.5 * (1 + math.cos(math.pi / 100)))
     assert rates[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 98 / 100))) and rates == sorted(rates, reverse=True)
 
 
-def test_sgd__a_fit_that_diverges_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sgd__a_diverging_fit_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     step = torch.optim.SGD.step
 

@@ -11,7 +11,7 @@ from tests.fakeit_eval.probes.blobs import blobs
 
 
 def test_run_probe__scores_are_scikit_learns(tmp_path: Path) -> None:
-    """On a test part of 100 images of one class, 50 of another, and 10 of the first that are labeled as the third."""
+    """The test split has 100 images of one class, 50 of another, and 10 of the first that are labeled as the third."""
     data = blobs()
     features, labels = data.test
     zeros, ones = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)

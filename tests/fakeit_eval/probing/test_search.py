@@ -1,4 +1,4 @@
-"""Studies that are stopped, shared and broken."""
+"""Searches that are stopped and resumed, shared by workers, or broken."""
 
 import json
 import signal
@@ -53,25 +53,25 @@ def read(log: Path) -> list[tuple[int, float]]:
     return [tuple(json.loads(line)) for line in log.read_text().splitlines()]
 
 
-def test_search__finds_the_top_and_is_the_same_again(tmp_path: Path) -> None:
+def test_search__finds_the_maximum_and_is_reproducible(tmp_path: Path) -> None:
     first, second = (Search(tmp_path / name, 20, 0).run(suggest, quick) for name in ("a", "b"))
     assert [trial.params for trial in first] == [trial.params for trial in second]
     assert max(trial.value or -10 for trial in first) > -0.5
     assert Search(tmp_path / "c", 20, 1).run(suggest, quick)[0].params != first[0].params
 
 
-def test_search__killed_it_goes_on_with_its_finished_trials(tmp_path: Path) -> None:
+def test_search__a_killed_search_continues_as_if_uninterrupted(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert work(tmp_path / "study", log, die_at=5).wait() == -signal.SIGKILL
     before = read(log)
     assert len(before) == 5
     assert work(tmp_path / "study", log).wait() == 0
-    assert read(log)[:5] == before and len(read(log)) == 12  # nothing finished is tried again
+    assert read(log)[:5] == before and len(read(log)) == 12
     whole = Search(tmp_path / "whole", 12, 0).run(suggest, quick)
-    assert [trial.params["x"] for trial in whole] == [x for _, x in read(log)]  # and tries what it would have tried
+    assert [trial.params["x"] for trial in whole] == [x for _, x in read(log)]
 
 
-def test_search__two_workers_share_a_study_without_repeating_a_trial(tmp_path: Path) -> None:
+def test_search__two_workers_share_a_search_without_repeating_a_trial(tmp_path: Path) -> None:
     log = tmp_path / "log"
     workers = [work(tmp_path / "study", log) for _ in range(2)]
     assert [worker.wait() for worker in workers] == [0, 0]
@@ -80,7 +80,7 @@ def test_search__two_workers_share_a_study_without_repeating_a_trial(tmp_path: P
     assert len({pid for pid, _ in tried}) == 2
 
 
-def test_search__whoever_is_left_takes_over_from_a_dead_worker(tmp_path: Path) -> None:
+def test_search__a_worker_takes_over_from_a_dead_one(tmp_path: Path) -> None:
     log = tmp_path / "log"
     dying, living = work(tmp_path / "study", log, die_at=2), work(tmp_path / "study", log)
     assert (dying.wait(), living.wait()) == (-signal.SIGKILL, 0)
@@ -96,13 +96,13 @@ def test_search__a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     assert len(Search(tmp_path, 5, 0).run(suggest, quick)) == 5
 
 
-def test_search__a_broken_journal_is_told(tmp_path: Path) -> None:
+def test_search__a_broken_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal.log").write_text("not json\n" * 3)
     with pytest.raises(UserError, match="cannot be read"):
         Search(tmp_path, 3, 0).run(suggest, quick)
 
 
-def test_search__a_study_of_fewer_trials_grows(tmp_path: Path) -> None:
+def test_search__more_trials_extend_a_finished_search(tmp_path: Path) -> None:
     few = Search(tmp_path, 3, 0).run(suggest, quick)
     more = Search(tmp_path, 6, 0).run(suggest, quick)
     assert [trial.params for trial in more][:3] == [trial.params for trial in few]
@@ -110,7 +110,7 @@ def test_search__a_study_of_fewer_trials_grows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", probe_names())
-def test_probe__each_learns_what_can_be_learned_and_nothing_from_noise(name: str, tmp_path: Path) -> None:
+def test_probe__each_probe_learns_from_blobs_and_not_from_noise(name: str, tmp_path: Path) -> None:
     score = run_probe(name, blobs(), num_trials=4, seed=0, study=tmp_path / "blobs")
     assert 80 < score.top1 < 100 and abs(score.top1 - score.mean_per_class) < 1
     best = max(
@@ -120,12 +120,12 @@ def test_probe__each_learns_what_can_be_learned_and_nothing_from_noise(name: str
     assert run_probe(name, blobs(noise=100.0), num_trials=3, seed=0, study=tmp_path / "noise").top1 < 45
 
 
-def test_probe__an_unknown_one_is_told(tmp_path: Path) -> None:
+def test_probe__an_unknown_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown probe 'svm'; choose from .*logistic_regression"):
         run_probe("svm", blobs(), num_trials=3, seed=0, study=tmp_path)
 
 
-def test_search__an_error_in_a_trial_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+def test_search__the_number_of_a_failed_trial_is_used_again(tmp_path: Path) -> None:
     def fails(parameters: Parameters) -> float:
         raise MemoryError
 
@@ -134,25 +134,23 @@ def test_search__an_error_in_a_trial_leaves_its_place_to_the_next(tmp_path: Path
     assert [trial.user_attrs[NUMBER_KEY] for trial in Search(tmp_path, 3, 0).run(suggest, quick)] == [0, 1, 2]
 
 
-def test_search__a_stale_lock_of_a_dead_writer_is_not_waited_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Optuna's lock is a link to the journal; one that leads nowhere would never be taken over."""
+def test_search__optunas_lock_has_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna's lock is a symbolic link to the journal; Optuna never takes over a link whose target does not exist."""
     monkeypatch.chdir(tmp_path)
     Search(Path("study"), 1, 0).run(suggest, quick)
-    made: list[str] = []
+    paths: list[str] = []
 
-    class Told(JournalFileSymlinkLock):  # type: ignore[misc]
+    class Recorded(JournalFileSymlinkLock):  # type: ignore[misc]
         def __init__(self, path: str) -> None:
-            made.append(path)
+            paths.append(path)
             super().__init__(path)
 
-    monkeypatch.setattr("fakeit_eval.probing.search.JournalFileSymlinkLock", Told)
+    monkeypatch.setattr("fakeit_eval.probing.search.JournalFileSymlinkLock", Recorded)
     Search(Path("study"), 2, 0).run(suggest, quick)
-    assert made and all(Path(path).is_absolute() for path in made)
+    assert paths and all(Path(path).is_absolute() for path in paths)
 
 
-def test_search__each_candidate_has_its_place_whatever_fails_before(tmp_path: Path) -> None:
+def test_search__each_candidate_is_finished_once_after_a_failure(tmp_path: Path) -> None:
     def fails_once(parameters: Parameters) -> float:
         if parameters["x"] == 2 and not failed:
             failed.append(1)

@@ -1,4 +1,4 @@
-"""Tables in every format; the paper's numbers where they speak of the same thing, and nowhere else."""
+"""Tables in every format; the paper's numbers appear only next to results on the same dataset and class count."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ def measured(data: str, domain: str, value: float) -> dict[str, Any]:
     )
 
 
-def test_report__the_papers_numbers_stand_beside_ours_and_are_marked() -> None:
+def test_report__the_papers_numbers_follow_ours_and_are_marked() -> None:
     text = render([score(top5=88.25, interval=[62.9, 65.6])])
     ours, *theirs = text.splitlines()[2:]
     assert "| 64.3 " in ours and "62.9–65.6" in ours and "88.2" in ours
@@ -41,7 +41,7 @@ def test_report__the_papers_numbers_stand_beside_ours_and_are_marked() -> None:
     assert any("72.4" in line and "second-hand" in line for line in theirs)
 
 
-def test_report__the_paper_is_silent_where_it_speaks_of_something_else() -> None:
+def test_report__the_papers_numbers_for_other_data_are_left_out() -> None:
     for other in (
         score(data="imagenet_r"),
         score(data_more={"num_classes": 1000}, data="imagenet_sketch"),
@@ -52,7 +52,7 @@ def test_report__the_paper_is_silent_where_it_speaks_of_something_else() -> None
     assert render([cog]).count("the paper's") == 4
 
 
-def test_report__seeds_and_differences_are_said() -> None:
+def test_report__seeds_and_differences_are_reported() -> None:
     text = render([
         score("probe", "pets", 90.04, top1_spread=0.26, settings={"probe": "logistic_regression", "seeds": [0, 1, 2]},
               num_images={"train": 2, "val": 3, "test": 3669}),
@@ -69,7 +69,7 @@ def test_report__wide_has_a_row_for_each_run() -> None:
     assert any("the paper's (Tab. 4)" in line and "64.8" in line for line in lines)
 
 
-def test_report__wide_keeps_probes_apart() -> None:
+def test_report__wide_has_a_column_for_each_probe() -> None:
     kinds = {"logistic_regression": 75.0, "k_nearest_neighbors": 42.5}
     results = [score("probe", "pets", value, settings={"probe": probe}) for probe, value in kinds.items()]
     results.append(score("probe", "pets", 74.0, settings={"probe": "logistic_regression", "trials": 3}))
@@ -78,22 +78,22 @@ def test_report__wide_keeps_probes_apart() -> None:
     assert found["pets (logistic regression)"] == "75.0 / 74.0" and found["pets (k nearest neighbors)"] == "42.5"
 
 
-def test_report__the_papers_probes_are_not_beside_others() -> None:
+def test_report__the_papers_numbers_are_left_out_for_another_probe() -> None:
     other = score("probe", "cog_l5", 52.0, data_more={"num_classes": 1000}, settings={"probe": "k_nearest_neighbors"})
     assert "the paper's" not in render([other])
 
 
-def test_report__groups_are_averaged_and_variants_of_v2_count_once() -> None:
+def test_report__domains_are_averaged_and_variants_of_v2_count_once() -> None:
     v2 = ("matched_frequency", "threshold_0_7", "top_images")
     results = [measured("imagenet_val", "near", 1.0), *(measured(f"imagenet_v2_{name}", "near", 4.0) for name in v2)]
     results += [measured("imagenet_r", "far", 6.0), measured("pets", "transfer", 8.0), measured("mine", "", 100.0)]
     rows = list(csv.reader(io.StringIO(render(results, "csv").split("\n\n")[-1])))
-    groups = {row[2]: (row[3], float(row[5])) for row in rows[1:]}
-    assert groups == {"Val, v2": ("2", 2.5), "Sketch, R, A": ("1", 6.0), "transfer": ("1", 8.0)}
+    means = {row[2]: (row[3], float(row[5])) for row in rows[1:]}
+    assert means == {"Val, v2": ("2", 2.5), "Sketch, R, A": ("1", 6.0), "transfer": ("1", 8.0)}
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_report__every_format_says_the_same(format_name: str) -> None:
+def test_report__every_format_has_the_same_numbers(format_name: str) -> None:
     text = render([score()], format_name)
     assert "64.3" in text and "64.8" in text and text.count("Tab. 2") == 4
 
@@ -109,7 +109,7 @@ def test_report__csv_and_latex_are_well_formed() -> None:
     assert r"| a\|b " in render([odd])
 
 
-def test_report__unknown_formats_are_told() -> None:
+def test_report__unknown_formats_and_layouts_are_refused() -> None:
     with pytest.raises(UserError, match="unknown format 'html'; choose from markdown, terminal, csv, latex"):
         render([score()], "html")
     with pytest.raises(UserError, match="unknown layout 'tall'; choose from long, wide"):
@@ -138,7 +138,7 @@ WRONG: list[dict[str, Any]] = [
     ],
     ids=range(15),
 )
-def test_results__what_is_none_is_told(text: str, tmp_path: Any) -> None:
+def test_results__a_file_that_is_not_a_result_is_refused(text: str, tmp_path: Any) -> None:
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UserError, match=r"x\.json' is no result"):
+    with pytest.raises(UserError, match=r"x\.json' is not a result"):
         read_result(tmp_path / "x.json")

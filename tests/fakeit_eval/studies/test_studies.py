@@ -1,4 +1,4 @@
-"""What each study runs, and what it draws of a table whose numbers are known."""
+"""Checks the runs of each study, and what it draws of a table with known numbers."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fakeit_eval.analyze import MEASURES
+from fakeit_eval.figures.draw import figure_style
 from fakeit_eval.figures.page import write_study
 from fakeit_eval.figures.table import Row, Table, rows_of_results
 from fakeit_eval.studies.base import Base, Options
@@ -25,7 +26,7 @@ METRICS = [
 
 
 def made_up(name: str, base: Base) -> Table:
-    """Every metric of every point; values say where they come from."""
+    """Makes a table with every metric of every point; its values are 50 + seed + the metric's number."""
     module = find_study(name)
     points = module.points(base, module.default_values(base), Options())
     return Table([
@@ -37,7 +38,7 @@ def made_up(name: str, base: Base) -> Table:
 
 @pytest.mark.parametrize("base", base_names())
 @pytest.mark.parametrize("name", study_names())
-def test_studies__runs_are_distinct_and_the_same_every_time(name: str, base: str) -> None:
+def test_studies__runs_are_distinct_and_reproducible(name: str, base: str) -> None:
     module, found = find_study(name), find_base(base)
     options = Options(real="" if base == "digits" else "/data/imagenet/train")
     first, second = (module.points(found, module.default_values(found), options) for _ in range(2))
@@ -45,7 +46,7 @@ def test_studies__runs_are_distinct_and_the_same_every_time(name: str, base: str
     assert {point.run.seed for point in first} == {0, 1, 2}
 
 
-def test_studies__share_their_clones_and_runs() -> None:
+def test_studies__card_and_features_share_their_runs() -> None:
     base = find_base("digits")
     of = {name: find_study(name) for name in ("card", "features")}
     runs = {name: {p.run for p in m.points(base, m.default_values(base), Options())} for name, m in of.items()}
@@ -85,12 +86,21 @@ def test_studies__pages_and_figures_are_drawn(name: str, tmp_path: Any) -> None:
 
     with Image.open(tmp_path / f"{name}-digits.png") as image:
         pixels = np.asarray(image.convert("L"))
-    assert (
-        600 < pixels.shape[1] < 1400 and 0.01 < (pixels < 200).mean() < 0.9
-    )  # a column or two at 200 dots an inch, not empty
+    # The figure is as wide as one or two columns at 200 dots per inch, and not empty.
+    assert 600 < pixels.shape[1] < 1400 and 0.01 < (pixels < 200).mean() < 0.9
 
 
-def test_augmentation__the_page_says_what_the_spread_allows() -> None:
+def test_studies__the_style_of_figures_changes_no_global_setting(tmp_path: Any) -> None:
+    from matplotlib import rcParams
+
+    base, before = find_base("digits"), dict(rcParams)
+    write_study("prompts", find_study("prompts"), base, made_up("prompts", base), tmp_path)
+    assert dict(rcParams) == before and before["font.size"] != 6
+    with figure_style():
+        assert rcParams["font.size"] == 6
+
+
+def test_augmentation__the_conclusion_depends_on_the_spread() -> None:
     module, base = find_study("augmentation"), find_base("digits")
 
     def table(synthetic_gain: float) -> Table:
@@ -119,8 +129,8 @@ def test_table__transfer_is_the_mean_of_tasks_without_cog() -> None:
         return {"task": "probe", "value": value, "data": {"name": name}, "settings": {}}
 
     results = [probe("pets", 80.0), probe("dtd", 60.0), probe("inaturalist_2018", 40.0), probe("cog_l1", 1.0)]
-    groups = {"pets": "small", "dtd": "small", "inaturalist_2018": "inaturalist", "cog_l1": "cog"}
-    rows = rows_of_results(results, series="a", x=1.0, seed=0, family_of=groups.__getitem__)
+    families = {"pets": "small", "dtd": "small", "inaturalist_2018": "inaturalist", "cog_l1": "cog"}
+    rows = rows_of_results(results, series="a", x=1.0, seed=0, family_of=families.__getitem__)
     found = {row.metric: row.value for row in rows}
     assert found["transfer, small"] == 70 and found["transfer, cog"] == 1 and found["transfer, mean"] == 60
 
@@ -160,7 +170,7 @@ CAPTIONS = {
         {("real_images/train", ""), ("B/c_h_inside_b_cfg7_5", "")},
     ),
 }
-"""For each study the caption that it redraws, and the recipes that must come out: config, and options beside the 1x size."""
+"""For each study the paper's caption, and the expected recipes: config, and options other than the 1x size."""
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
@@ -178,7 +188,7 @@ def test_studies__recipes_are_those_of_the_paper(name: str) -> None:
 
 
 def test_card__has_the_papers_axes() -> None:
-    """Five test sets, v2's variants as one, and three transfer groups, with the CoG levels but not IN1K."""
+    """The axes are five test sets, v2's variants being one, and three task families; IN1K is in none."""
     sets = ["imagenet_val", "imagenet_v2_matched_frequency", "imagenet_v2_threshold_0_7", "imagenet_v2_top_images",
             "imagenet_sketch", "imagenet_r", "imagenet_a"]  # fmt: skip
     tasks = {

@@ -1,4 +1,4 @@
-"""The five ImageNet sets in their published layouts, and the digits that stand for them."""
+"""The five ImageNet test sets in their published layouts, and the test sets of digits that replace them."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def opened(spec: str, root: Path | str = "") -> OpenedSet:
         ("imagenet_a", "imagenet-a"),
     ],
 )
-def test_sets__are_found_below_root_or_named_by_themselves(name: str, folder: str, tmp_path: Path) -> None:
+def test_sets__are_found_below_root_or_at_their_own_path(name: str, folder: str, tmp_path: Path) -> None:
     numbered = name.startswith("imagenet_v2")
     names = ["0", "2", "999"] if numbered else [WNIDS[0], WNIDS[2], WNIDS[999]]
     class_folders(tmp_path / folder, names)
@@ -44,7 +44,7 @@ def test_sets__are_found_below_root_or_named_by_themselves(name: str, folder: st
         assert found.images.name == name and found.row is not None and found.row.name == name
 
 
-def test_sets__numbered_folders_are_in_the_order_of_numbers_not_of_text(tmp_path: Path) -> None:
+def test_sets__numbered_folders_are_sorted_by_number(tmp_path: Path) -> None:
     class_folders(tmp_path / "v2", ["10", "2", "100"], count=1)
     found = opened(f"imagenet_v2_top_images={tmp_path / 'v2'}")
     for number in range(3):
@@ -53,46 +53,48 @@ def test_sets__numbered_folders_are_in_the_order_of_numbers_not_of_text(tmp_path
         assert {WNIDS[10]: 0, WNIDS[2]: 37, WNIDS[100]: 74}[name] == pytest.approx(gray, abs=2)
 
 
-def test_sets__archives_below_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sets__archives_below_root_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKEIT_CACHE", str(tmp_path / "cache"))
     class_folders(tmp_path / "work" / "imagenet-r", WNIDS[:2])
     as_tar(tmp_path / "work" / "imagenet-r", tmp_path / "imagenet-r.tar")
     assert len(opened("imagenet_r", tmp_path).images) == 4
 
 
-def test_sets__names_by_lemmas_are_told_apart() -> None:
+def test_sets__class_names_by_lemmas_become_wnids() -> None:
     lemmas = [imagenet_names()[wnid] for wnid in WNIDS]
     assert len(set(lemmas)) < 1000 and list(as_wnids(tuple(lemmas), "")) == WNIDS
     with pytest.raises(UserError, match="class 'crane' of 'here' is no class of ImageNet-1K"):
-        as_wnids(("crane", lemmas[0]), "here")  # of two classes, which?
+        # Two classes are called "crane".
+        as_wnids(("crane", lemmas[0]), "here")
     with pytest.raises(UserError, match="class 'dog'"):
         as_wnids(("dog",), "here")
 
 
-def test_sets__a_difference_in_counts_is_said() -> None:
+def test_sets__a_difference_in_counts_is_described() -> None:
     rows = read_test_sets()
     assert rows["imagenet_sketch"].difference(50889, 1000) == ""
     assert (
         rows["imagenet_sketch"].difference(50888, 999)
         == "50,888 images instead of 50,889 and 999 classes instead of 1,000"
     )
-    assert rows["imagenet_val"].difference(5000, 100) == ""  # the classes of ImageNet-100
+    # The classes of ImageNet-100.
+    assert rows["imagenet_val"].difference(5000, 100) == ""
     assert rows["imagenet_val"].difference(4999, 100) == "4,999 images instead of 5,000"
     assert rows["imagenet_r"].difference(30000, 200) == rows["imagenet_a"].difference(7500, 200) == ""
 
 
-def test_sets__flat_val_is_told_how_to_sort(tmp_path: Path) -> None:
+def test_sets__an_unsorted_val_is_refused(tmp_path: Path) -> None:
     image(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
     for spec, root in (("imagenet_val", tmp_path), (f"imagenet_val={tmp_path / 'val'}", "")):
-        with pytest.raises(UserError, match="are not in folders of their classes; sort them with"):
+        with pytest.raises(UserError, match="are not in class folders; sort them with"):
             opened(spec, root)
 
 
-def test_sets__one_that_is_missing_is_told(tmp_path: Path) -> None:
+def test_sets__a_missing_test_set_is_reported(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with pytest.raises(UserError, match=r"'imagenet_a' is not in .* say where it is: --data imagenet_a=PLACE"):
+    with pytest.raises(UserError, match=r"'imagenet_a' is not in .* give its path: --data imagenet_a=PATH"):
         opened("imagenet_a", tmp_path)
-    with pytest.raises(UserError, match="'imagenet_a' has to be somewhere; give --root DIR"):
+    with pytest.raises(UserError, match="'imagenet_a' needs the directory of its files; give --root DIR"):
         opened("imagenet_a")
 
 
@@ -103,7 +105,7 @@ def test_sets__models_of_imagenet_100_are_tested_on_their_classes() -> None:
     assert len(rows) == 200 and {WNIDS[label] for label in labels[rows]} == set(known)
 
 
-def test_digits__five_sets_stand_for_imagenets_five() -> None:
+def test_digits__five_test_sets_replace_imagenets_five() -> None:
     found = open_test_sets(["digits"], "")
     assert [one.row.name for one in found if one.row] == [
         name for name in read_test_sets() if name.startswith("digits")
@@ -114,7 +116,7 @@ def test_digits__five_sets_stand_for_imagenets_five() -> None:
     assert len(found[0].images) == len(real) == 597
 
 
-def test_digits__are_the_same_every_time_and_differ_from_each_other() -> None:
+def test_digits__are_reproducible_and_differ_from_each_other() -> None:
     first, second = open_test_sets(["digits"], ""), open_test_sets(["digits"], "")
     assert [one.images.digest for one in first] == [one.images.digest for one in second]
     assert len({one.images.digest for one in first}) == 5
@@ -124,7 +126,7 @@ def test_digits__are_the_same_every_time_and_differ_from_each_other() -> None:
         assert not np.array_equal(one.images.decoded(0)[0], clean.decoded(0)[0])
 
 
-def test_sets__lie_beside_inaturalists_folders(tmp_path: Path) -> None:
+def test_sets__are_found_next_to_inaturalists_folders(tmp_path: Path) -> None:
     class_folders(tmp_path / "val", WNIDS[:2])
     image(tmp_path / "2018" / "Plantae" / "0" / "a.jpg")
     image(tmp_path / "2019" / "Plantae" / "0" / "a.jpg")

@@ -1,4 +1,4 @@
-"""DINO's crops as its paper's recipe composes them, with Pillow and torchvision: slow, and what ours are held against."""
+"""The reference for our crops: DINO's augmentation, composed of Pillow and torchvision transforms as in its paper."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ Transform = Callable[[Image.Image], Image.Image]
 
 
 def reference_transform(kind: CropKind, config: CropConfig) -> Transform:
-    """One crop of a group: torchvision's transforms on a Pillow image."""
+    """Returns the transform of one kind of crops, composed of torchvision's transforms of Pillow images."""
     brightness, contrast, saturation, hue = config.jitter_strength
     blur = transforms.Lambda(_blur(config.blur_sigma))
     found: Transform = transforms.Compose(
@@ -33,7 +33,7 @@ def reference_transform(kind: CropKind, config: CropConfig) -> Transform:
 
 
 def reference_crops(image: NDArray[np.uint8], config: CropConfig) -> list[NDArray[np.uint8]]:
-    """One array (num_crops, size, size, 3) per group."""
+    """Returns the crops of an image: one array (num_crops, size, size, 3) per kind."""
     opened = Image.fromarray(image)
     return [
         np.stack([np.asarray(reference_transform(kind, config)(opened)) for _ in range(kind.num_crops)])

@@ -1,4 +1,4 @@
-"""Our crops against the Pillow and torchvision composition: the same distribution, kind by kind, on photographs."""
+"""Our crops of photographs have the distribution of the Pillow and torchvision reference, for each kind of crops."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,23 +20,23 @@ DEFAULT = CropConfig()
 BARE = replace(DEFAULT, flip=0.0, jitter=0.0, grayscale=0.0)
 GLOBAL, LOCAL = (replace(kind, num_crops=1) for kind in DEFAULT.kinds)
 SHARP = replace(LOCAL, scale=GLOBAL.scale, blur=0.0)
-"""A global crop in the size of a local one, for what does not depend on the size."""
+"""A global crop in the size of a local one, for tests that do not depend on the size."""
 KINDS: dict[str, tuple[CropKind, CropConfig]] = {
     "global, all": (GLOBAL, DEFAULT),
     "local, all": (LOCAL, DEFAULT),
-    "global, cut and resized": (replace(GLOBAL, blur=0.0, solarize=0.0), BARE),
-    "local, cut and resized": (replace(LOCAL, blur=0.0), BARE),
-    "jittered": (SHARP, replace(BARE, jitter=1.0)),
-    "blurred": (replace(SHARP, blur=1.0), BARE),
-    "grey": (SHARP, replace(BARE, grayscale=1.0)),
-    "solarised": (replace(SHARP, solarize=1.0), BARE),
+    "global, cropped and resized": (replace(GLOBAL, blur=0.0, solarize=0.0), BARE),
+    "local, cropped and resized": (replace(LOCAL, blur=0.0), BARE),
+    "color jitter": (SHARP, replace(BARE, jitter=1.0)),
+    "blur": (replace(SHARP, blur=1.0), BARE),
+    "grayscale": (SHARP, replace(BARE, grayscale=1.0)),
+    "solarization": (replace(SHARP, solarize=1.0), BARE),
 }
 Crops = NDArray[np.uint8]
 
 
 @cache
 def photographs() -> tuple[Crops, ...]:
-    """Two photographs of 512×384 pixels."""
+    """Returns two photographs of 512×384 pixels."""
     images = [
         Image.fromarray(image).resize((512, 384), Image.Resampling.BICUBIC) for image in load_sample_images().images
     ]
@@ -45,7 +45,7 @@ def photographs() -> tuple[Crops, ...]:
 
 @cache
 def both(name: str) -> tuple[Crops, Crops]:
-    """Ours and the reference's, (NUM_CROPS, size, size, 3) each."""
+    """Returns our crops and those of the reference, (NUM_CROPS, size, size, 3) each."""
     kind, config = KINDS[name]
     images = photographs()
     parameters = [sample_crop(384, 512, kind, config, random_values(0, 0, "key", n)) for n in range(NUM_CROPS)]
@@ -57,7 +57,7 @@ def both(name: str) -> tuple[Crops, Crops]:
 
 
 def gradients(crops: Crops) -> NDArray[np.float64]:
-    """Mean absolute difference of neighbours, per crop: how sharp it is."""
+    """Returns the sharpness of each crop: the mean absolute difference of neighboring pixels."""
     levels = crops.astype(np.int16)
     across = np.abs(np.diff(levels, axis=1)).mean((1, 2, 3)) + np.abs(np.diff(levels, axis=2)).mean((1, 2, 3))
     return np.asarray(across, dtype=np.float64)
@@ -69,7 +69,7 @@ MEASURES: dict[str, Callable[[Crops], NDArray[np.float64]]] = {
     "mean of blue": lambda crops: crops[..., 2].mean((1, 2), dtype=np.float64),
     "spread": lambda crops: crops.std((1, 2, 3), dtype=np.float64),
     "gradients": gradients,
-    "colour": lambda crops: (crops.max(3).astype(np.float64) - crops.min(3)).mean((1, 2)),
+    "color": lambda crops: (crops.max(3).astype(np.float64) - crops.min(3)).mean((1, 2)),
     "left to right": lambda crops: crops[:, :, : crops.shape[2] // 2].mean((1, 2, 3)) - crops.mean((1, 2, 3)),
     "top to bottom": lambda crops: crops[:, : crops.shape[1] // 2].mean((1, 2, 3)) - crops.mean((1, 2, 3)),
 }
@@ -79,8 +79,8 @@ MEASURES: dict[str, Callable[[Crops], NDArray[np.float64]]] = {
     "kind", [kind if kind == "local, all" else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
 )
 @pytest.mark.parametrize("measure", MEASURES)
-def test_crops_distribution__is_the_references(kind: str, measure: str) -> None:
-    """Kolmogorov-Smirnov distance of two samples of 2,000: above 0.061 once in a thousand draws of one distribution."""
+def test_crops_distribution__equals_that_of_the_reference(kind: str, measure: str) -> None:
+    """The Kolmogorov-Smirnov distance of two samples of 2,000 from one distribution exceeds 0.061 once in 1,000 times."""
     from scipy.stats import ks_2samp
 
     ours, reference = (MEASURES[measure](crops) for crops in both(kind))
@@ -91,23 +91,23 @@ def test_crops_distribution__is_the_references(kind: str, measure: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [pytest.param("global, all", marks=pytest.mark.long), "local, all"])
-def test_crops_distribution__shares_of_grey_ones(kind: str) -> None:
-    shares = [np.mean([np.ptp(crop, axis=2).max() == 0 for crop in crops]) for crops in both(kind)]
-    assert all(abs(share - DEFAULT.grayscale) < 0.03 for share in shares)
+def test_crops_distribution__fraction_of_grayscale_crops(kind: str) -> None:
+    fractions = [np.mean([np.ptp(crop, axis=2).max() == 0 for crop in crops]) for crops in both(kind)]
+    assert all(abs(fraction - DEFAULT.grayscale) < 0.03 for fraction in fractions)
 
 
 @pytest.mark.long
-def test_crops_distribution__places_and_sizes() -> None:
-    """On a picture whose pixels are their own places: where crops begin and how large they are."""
-    sort_keys = np.zeros((192, 256, 3), dtype=np.uint8)
-    sort_keys[..., 0], sort_keys[..., 1] = np.arange(256), np.arange(192)[:, None]
-    image = Image.fromarray(sort_keys)
+def test_crops_distribution__positions_and_sizes() -> None:
+    """The pixel values of the image are their coordinates, so they show where crops begin and how large they are."""
+    coordinates = np.zeros((192, 256, 3), dtype=np.uint8)
+    coordinates[..., 0], coordinates[..., 1] = np.arange(256), np.arange(192)[:, None]
+    image = Image.fromarray(coordinates)
     for kind in (SHARP, replace(LOCAL, blur=0.0)):
         transform = reference_transform(replace(kind, size=256), BARE)
         torch.manual_seed(0)
         theirs = np.stack([np.asarray(transform(image)) for _ in range(NUM_CROPS)])
         parameters = [sample_crop(192, 256, kind, BARE, random_values(0, 0, "k", n)) for n in range(NUM_CROPS)]
-        ours = np.stack([make_crop(sort_keys, crop, 256) for crop in parameters])
+        ours = np.stack([make_crop(coordinates, crop, 256) for crop in parameters])
         for channel in (0, 1):
             for corner in (np.min, np.max, np.ptp):
                 from scipy.stats import ks_2samp

@@ -1,4 +1,4 @@
-"""Properties of loading as a whole: real loaders with real processes, over worlds, workers, interruptions and odd shards."""
+"""Properties of loading with real worker processes, over world sizes, workers, interruptions and odd shards."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ SMALL = CropConfig(
 
 @given(st.data(), st.integers(1, 4))
 @settings(max_examples=150, deadline=None)
-def test_loader__worlds_may_change_between_interruptions_anywhere(data: st.DataObject, num_epochs: int) -> None:
-    """Runs cut at any steps and gone on with by any number of ranks see the batches of the order, each rank its slice."""
+def test_loader__world_size_may_change_at_any_interruption(data: st.DataObject, num_epochs: int) -> None:
+    """Runs cut at any steps and resumed on any number of ranks read the batches of the order, each rank its slice."""
     lengths = data.draw(st.lists(st.integers(1, 23), min_size=1, max_size=9))
     nodes = data.draw(st.integers(1, 3))
     share = data.draw(st.integers(1, 12))
@@ -55,7 +55,7 @@ def batches(data: Mixture, config: TrainConfig, start: int, rank: int, world_siz
 @pytest.mark.parametrize(
     ("num_workers", "world_size", "start"), [(1, 2, 0), (2, 3, 3), (3, 4, 1), (0, 4, 5), (3, 1, 2)]
 )
-def test_loader__crops_are_the_same_whatever_process_makes_them(
+def test_loader__crops_do_not_depend_on_the_process(
     num_workers: int, world_size: int, start: int, finished: tuple[Path, Manifest]
 ) -> None:
     data = whole(open_clone(finished[0]))
@@ -71,7 +71,7 @@ def test_loader__crops_are_the_same_whatever_process_makes_them(
             assert torch.equal(crops, torch.cat([piece.crops[crops_of_kind] for piece in pieces]))
 
 
-def test_loader__for_the_device_pictures_and_draws_come_instead_of_crops(finished: tuple[Path, Manifest]) -> None:
+def test_loader__yields_images_and_parameters_if_the_device_generates_crops(finished: tuple[Path, Manifest]) -> None:
     data = whole(open_clone(finished[0]))
     config = load_config("digits", ["data.num_workers=0", "data.batch_size=8"])
     crops = next(batches(data, config, 0, 0, 1)).crops

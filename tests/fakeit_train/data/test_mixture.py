@@ -1,4 +1,4 @@
-"""Several clones, parts of clones, and the order over them, on real digits."""
+"""Several clones, selections of their samples, and the training order over them, on real digits."""
 
 import itertools
 from collections import Counter
@@ -22,7 +22,7 @@ Open = Callable[..., Mixture]
 
 @pytest.fixture(scope="module")
 def roots(finished: tuple[Path, Manifest], real_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The finished clone, and one of its last classes in other shards."""
+    """Returns the finished clone, and a clone of its last classes with other shards."""
     recipe = real_plan.recipe
     classes = recipe.classes[5:]
     other = str(tmp_path_factory.mktemp("clone") / "other")
@@ -35,7 +35,7 @@ def keys(mixture: Mixture) -> list[str]:
 
 
 @pytest.mark.parametrize("turn", [1, -1])
-def test_mixture__labels_are_those_of_the_class_ids(turn: int, roots: list[str]) -> None:
+def test_mixture__labels_follow_class_ids(turn: int, roots: list[str]) -> None:
     mixture = open_mixture(roots[::turn], DataConfig())
     assert len(mixture) == sum(len(open_clone(root)) for root in roots)
     seen = set()
@@ -48,13 +48,13 @@ def test_mixture__labels_are_those_of_the_class_ids(turn: int, roots: list[str])
     assert seen == {"1", "2"} and len(mixture.label_names) == len(set(mixture.label_names))
 
 
-def test_mixture__a_batch_is_its_samples_in_their_order(roots: list[str]) -> None:
+def test_mixture__views_have_the_order_of_the_request(roots: list[str]) -> None:
     mixture = open_mixture(roots, DataConfig())
     numbers = [len(mixture) - 1, 0, 5, len(mixture) - 2, 5, 1]
     assert mixture.views(numbers) == [mixture.view(number) for number in numbers]
 
 
-def test_mixture__one_clone_is_itself(roots: list[str]) -> None:
+def test_mixture__a_single_clone_keeps_its_keys_and_shards(roots: list[str]) -> None:
     clone = open_clone(roots[0])
     mixture = open_mixture(roots[:1], DataConfig())
     assert keys(mixture) == [clone.key(number) for number in range(len(clone))] == keys(whole(clone))
@@ -63,7 +63,7 @@ def test_mixture__one_clone_is_itself(roots: list[str]) -> None:
     )
 
 
-def test_mixture__reopened_it_is_the_same(roots: list[str]) -> None:
+def test_mixture__a_reopened_mixture_is_the_same(roots: list[str]) -> None:
     mixture = open_mixture(roots, DataConfig(where=("index < 2",)))
     assert keys(mixture.reopened()) == keys(mixture)
     assert mixture.reopened().clones[0] is not mixture.clones[0]
@@ -71,7 +71,9 @@ def test_mixture__reopened_it_is_the_same(roots: list[str]) -> None:
 
 @pytest.mark.parametrize("root", [0, 1])
 @pytest.mark.parametrize("num_rounds", [1, 2, 3])
-def test_mixture__scale_is_the_prefix_that_make_would_have_made(root: int, num_rounds: int, roots: list[str]) -> None:
+def test_mixture__scale_selects_the_prefix_that_make_would_have_generated(
+    root: int, num_rounds: int, roots: list[str]
+) -> None:
     clone = open_clone(roots[root])
     scale = num_rounds / max(clone.rounds.base_counts)
     found = keys(open_mixture([roots[root]], DataConfig(scale=scale)))
@@ -90,7 +92,7 @@ def test_mixture__conditions_and_lists_of_keys_leave_samples_out(roots: list[str
     assert 0 < len(found) < len(rows) - 3
 
 
-def test_mixture__a_key_with_a_clones_number_is_left_out_there_alone(roots: list[str], tmp_path: Path) -> None:
+def test_mixture__a_key_with_a_clone_number_is_left_out_of_that_clone_only(roots: list[str], tmp_path: Path) -> None:
     (tmp_path / "both.txt").write_text((key := open_clone(roots[1]).key(0)) + "\n")
     (tmp_path / "one.txt").write_text(f"2/{key}\n")
     every = Counter(name.partition("/")[2] for name in keys(open_mixture(roots, DataConfig())))
@@ -104,13 +106,15 @@ def test_mixture__a_key_with_a_clones_number_is_left_out_there_alone(roots: list
     ("settings", "words"),
     [
         ({"weights": (1.0,)}, "data.weights has 1 numbers, but there are 2 clones"),
-        ({"scale": 9.0}, r"data\.scale 9 is .* samples, but '.*' has .*; take less, or grow the clone"),
+        ({"scale": 9.0}, r"data\.scale 9 needs .* samples, but '.*' has .*; lower data\.scale, or grow the clone"),
         ({"scale": 1e-9}, r"data\.scale 1e-09 leaves no sample of .*; raise it"),
-        ({"where": ("index < 0",)}, "nothing is left of"),
+        ({"where": ("index < 0",)}, "no sample of .* is left"),
         ({"exclude": "nowhere.txt"}, "'nowhere.txt' cannot be read"),
     ],
 )
-def test_mixture__what_does_not_fit_is_told(settings: dict[str, object], words: str, roots: list[str]) -> None:
+def test_mixture__settings_that_do_not_fit_are_reported(
+    settings: dict[str, object], words: str, roots: list[str]
+) -> None:
     with pytest.raises(UserError, match=words) as message:
         open_mixture(roots, DataConfig(**settings))  # type: ignore[arg-type]
     assert "\n" not in str(message.value)
@@ -120,17 +124,17 @@ def test_mixture__what_does_not_fit_is_told(settings: dict[str, object], words: 
     ("line", "words"),
     [
         ("nobody_00000000", "has no sample 'nobody_00000000'"),
-        ("3/a_00000000", "names no clone; there are 2"),
+        ("3/a_00000000", "names an unknown clone; there are 2 clones"),
         ("#", "is empty"),
     ],
 )
-def test_mixture__a_key_that_nobody_has_is_told(line: str, words: str, roots: list[str], tmp_path: Path) -> None:
+def test_mixture__an_unknown_key_is_reported(line: str, words: str, roots: list[str], tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(line + "\n")
     with pytest.raises(UserError, match=words):
         open_mixture(roots, DataConfig(exclude=str(tmp_path / "list.txt")))
 
 
-def test_mixture__a_clone_that_cannot_be_reached_is_told_and_not_trained_on_whole(
+def test_mixture__an_unreachable_clone_is_reported_and_not_trained_on_whole(
     roots: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "list.txt").write_text(open_clone(roots[1]).key(0) + "\n")
@@ -149,12 +153,12 @@ def test_mixture__a_clone_that_cannot_be_reached_is_told_and_not_trained_on_whol
 @pytest.mark.parametrize(
     ("condition", "words"),
     [
-        ("nsfw", "'nsfw' is no condition"),
+        ("nsfw", "'nsfw' is not a condition"),
         ("nfsw == 1", "unknown field; did you mean nsfw"),
         ("nsfw == yes", "'yes' in condition 'nsfw == yes' is not of type int"),
     ],
 )
-def test_mixture__a_wrong_condition_is_told(condition: str, words: str) -> None:
+def test_mixture__a_wrong_condition_is_reported(condition: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         DataConfig(where=(condition,))
 
@@ -163,7 +167,7 @@ LENGTHS = [(7, 5, 7, 7, 3), (10, 10, 4), (6,) * 9]
 
 
 @pytest.mark.parametrize(("batch_size", "num_canonical_nodes"), [(12, 1), (12, 2), (20, 4)])
-def test_weighted_order__shares_of_each_batch_and_epochs_of_each_clone(
+def test_weighted_order__shares_per_batch_and_epochs_per_clone_are_fixed(
     batch_size: int, num_canonical_nodes: int
 ) -> None:
     plain = Order(tuple(itertools.chain(*LENGTHS)), batch_size, block_size=2, num_canonical_nodes=num_canonical_nodes)
@@ -182,20 +186,20 @@ def test_weighted_order__shares_of_each_batch_and_epochs_of_each_clone(
     assert len({number % 7 for number, _ in order.global_batch(0)}) > 1
 
 
-def test_weighted_order__every_slice_of_a_batch_has_of_each_clone() -> None:
+def test_weighted_order__every_rank_gets_samples_of_each_clone() -> None:
     order = weighted_order([(60,), (60,)], (3, 1), Order((60, 60), 16))
     for rank in range(4):
         slice_ = rank_slice(order.global_batch(2), rank, 4)
         assert sum(number < 60 for number, _ in slice_) == 3
 
 
-def test_weighted_order__same_clones_are_not_paired() -> None:
+def test_weighted_order__equal_clones_are_shuffled_differently() -> None:
     order = weighted_order([(50,), (50,)], (1, 1), Order((50, 50), 10))
     batch = [number for number, _ in order.global_batch(0)]
     assert [n - 50 for n in batch if n >= 50] != [n for n in batch if n < 50]
 
 
-def test_weighted_order__shards_ahead_are_of_both() -> None:
+def test_weighted_order__shards_ahead_include_all_clones() -> None:
     order = weighted_order([(10,) * 6, (10,) * 3], (1, 1), Order((10,) * 9, 10, block_size=2))
     assert isinstance(order, WeightedOrder)
     ahead = list(order.shards_ahead(0, 0, order.batches_per_epoch))
@@ -205,12 +209,12 @@ def test_weighted_order__shards_ahead_are_of_both() -> None:
     assert first <= set(ahead[: order.shards_at_once])
 
 
-def test_weighted_order__a_share_of_nothing_is_told() -> None:
-    with pytest.raises(UserError, match="leave clone 2 no sample of a batch of 10"):
+def test_weighted_order__an_empty_share_is_reported() -> None:
+    with pytest.raises(UserError, match="give clone 2 no sample in a batch of 10"):
         weighted_order([(50,), (50,)], (100, 1), Order((50, 50), 10))
 
 
-def test_mixture__clones_open_what_they_need_alone(roots: list[str]) -> None:
+def test_mixture__shards_belong_to_their_clones(roots: list[str]) -> None:
     mixture = open_mixture(roots, DataConfig())
     clone, entry = mixture.shard(len(mixture.clones[0].manifest.shards))
     assert isinstance(clone, Clone) and clone is mixture.clones[1] and entry == clone.manifest.shards[0]

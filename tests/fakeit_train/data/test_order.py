@@ -7,7 +7,8 @@ from builders.errors import UserError
 from fakeit_train.data.loader import OrderSampler
 from fakeit_train.data.order import Order, permutation, rank_slice
 
-GOLDEN = Path(__file__).parent / "golden_order.json"  # python -m tests.fakeit_train.data.test_order writes it anew
+GOLDEN = Path(__file__).parent / "golden_order.json"
+"""`python -m tests.fakeit_train.data.test_order` regenerates this file."""
 
 ORDERS = [
     Order(shard_lengths=(7, 5, 7, 7, 3, 7, 1), global_batch_size=4, block_size=2),
@@ -29,7 +30,7 @@ def golden_batches() -> list[list[int]]:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_order__each_sample_at_most_once_an_epoch_and_fewer_than_a_batch_left_out(order: Order) -> None:
+def test_order__each_sample_at_most_once_per_epoch_and_fewer_than_a_batch_left_out(order: Order) -> None:
     for epoch in range(4):
         numbers = epoch_numbers(order, epoch)
         assert len(set(numbers)) == len(numbers)
@@ -38,7 +39,7 @@ def test_order__each_sample_at_most_once_an_epoch_and_fewer_than_a_batch_left_ou
 
 
 @pytest.mark.parametrize("order", ORDERS[:2])
-def test_order__other_ones_are_left_out_each_epoch(order: Order) -> None:
+def test_order__different_samples_are_left_out_each_epoch(order: Order) -> None:
     left_out = [frozenset(range(order.num_samples)) - set(epoch_numbers(order, epoch)) for epoch in range(5)]
     assert len(set(left_out)) > 1
     assert len({tuple(epoch_numbers(order, epoch)) for epoch in range(5)}) == 5
@@ -50,9 +51,9 @@ def test_order__other_ones_are_left_out_each_epoch(order: Order) -> None:
 def test_order__ranks_share_each_global_batch(order: Order, world_size: int, start: int) -> None:
     stop = start + 6
     ranks = [list(OrderSampler(order, start, stop, rank, world_size)) for rank in range(world_size)]
-    for step, node_batches in zip(range(start, stop), zip(*ranks, strict=True), strict=True):
-        assert [sample for node_batch_size in node_batches for sample in node_batch_size] == order.global_batch(step)
-        assert max(map(len, node_batches)) - min(map(len, node_batches)) <= 1
+    for step, slices in zip(range(start, stop), zip(*ranks, strict=True), strict=True):
+        assert [sample for rank_samples in slices for sample in rank_samples] == order.global_batch(step)
+        assert max(map(len, slices)) - min(map(len, slices)) <= 1
 
 
 def test_order__a_blocks_samples_come_from_its_shards_only() -> None:
@@ -61,7 +62,7 @@ def test_order__a_blocks_samples_come_from_its_shards_only() -> None:
         assert len({number // 10 for number, _ in order.global_batch(step)}) == 2
 
 
-def test_order__groups_read_their_own_shards() -> None:
+def test_order__canonical_nodes_read_their_own_shards() -> None:
     order = Order(shard_lengths=(10,) * 16, global_batch_size=8, block_size=2, num_canonical_nodes=2)
     shards: list[set[int]] = [set(), set()]
     for step in range(order.batches_per_epoch):
@@ -70,11 +71,11 @@ def test_order__groups_read_their_own_shards() -> None:
     assert not shards[0] & shards[1] and len(shards[0]) == 8
 
 
-def test_order__golden() -> None:
+def test_order__equals_the_golden_file() -> None:
     assert golden_batches() == json.loads(GOLDEN.read_text())
 
 
-def test_permutation__its_name_decides() -> None:
+def test_permutation__depends_only_on_its_name() -> None:
     first, same, other = permutation("a", 100), permutation("a", 100), permutation("b", 100)
     assert sorted(first) == list(range(100)) and (first == same).all() and (first != other).any()
 
@@ -83,11 +84,11 @@ def test_permutation__its_name_decides() -> None:
     ("settings", "words"),
     [
         ({"global_batch_size": 0}, "at least 1"),
-        ({"global_batch_size": 5, "num_canonical_nodes": 2}, "5 cannot be shared by 2"),
-        ({"global_batch_size": 99}, "99 is more than the 10 samples"),
+        ({"global_batch_size": 5, "num_canonical_nodes": 2}, "5 is not divisible by 2"),
+        ({"global_batch_size": 99}, "99 is larger than the 10 samples"),
     ],
 )
-def test_order__what_cannot_be_is_told(settings: dict[str, int], words: str) -> None:
+def test_order__invalid_settings_are_reported(settings: dict[str, int], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Order(shard_lengths=(10,), **{"global_batch_size": 2, **settings})
 

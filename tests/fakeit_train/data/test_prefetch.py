@@ -45,7 +45,7 @@ def shard_of(order: Order, number: int) -> int:
 
 
 @pytest.mark.parametrize("order", [*MANY, *ORDERS], ids=range(len(MANY) + len(ORDERS)))
-def test_prefetch__shards_ahead_are_those_that_batches_need_block_by_block(order: Order) -> None:
+def test_prefetch__shards_ahead_are_those_that_batches_need_in_order_of_blocks(order: Order) -> None:
     node_batch_size, steps = order.global_batch_size // order.num_canonical_nodes, order.batches_per_epoch
     for node in range(order.num_canonical_nodes):
         for start in range(0, steps, max(1, steps // 5)):
@@ -56,7 +56,7 @@ def test_prefetch__shards_ahead_are_those_that_batches_need_block_by_block(order
             ]
             ahead = list(order.shards_ahead(start, node, steps))
             assert set(needed) <= set(ahead) and len(ahead) - len(set(needed)) <= 2 * order.block_size
-            blocks = {shard: sample // order.block_size for sample, shard in enumerate(ahead)}
+            blocks = {shard: number // order.block_size for number, shard in enumerate(ahead)}
             reached = [blocks[shard] for shard in needed]
             assert reached == sorted(reached) and reached[0] == 0
 
@@ -69,7 +69,7 @@ def test_prefetch__shards_ahead_end_with_the_run() -> None:
 
 @pytest.mark.parametrize("order", ORDERS, ids=range(len(ORDERS)))
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_prefetch__a_rank_prefetches_the_groups_that_it_reads(order: Order, world_size: int) -> None:
+def test_prefetch__a_rank_prefetches_for_the_canonical_nodes_that_it_reads(order: Order, world_size: int) -> None:
     size, node_batch_size = order.global_batch_size, order.global_batch_size // order.num_canonical_nodes
     for rank in range(world_size):
         samples = range(size * rank // world_size, size * (rank + 1) // world_size)
@@ -83,7 +83,7 @@ def wait_for(condition: object) -> None:
         time.sleep(0.02)
 
 
-def test_prefetch__goes_ahead_as_far_as_the_cache_has_room(server: FileServer, tmp_path: Path) -> None:
+def test_prefetch__prefetches_as_far_as_the_cache_has_room(server: FileServer, tmp_path: Path) -> None:
     manifest = open_clone(server.url).manifest
     sizes, metadata = [shard.num_bytes for shard in manifest.shards], manifest.metadata[0].num_bytes
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 2 * max(sizes) + 2 * metadata, seconds_in_use=0))
@@ -108,7 +108,7 @@ def test_prefetch__goes_ahead_as_far_as_the_cache_has_room(server: FileServer, t
 def test_prefetch__a_small_cache_does_not_multiply_the_downloads(
     real_plan: Plan, tmp_path: Path, ahead: int, seconds_in_use: float
 ) -> None:
-    """The sampler runs ahead of the reader by some batches, as the loader's workers let it."""
+    """The sampler is some batches ahead of the reader, as it is with loader workers."""
     make_clone(Plan(replace(real_plan.recipe, shard_size=10), 24), str(tmp_path / "clone"))
     with running(FileServer(tmp_path / "clone")) as server:
         manifest = open_clone(server.url).manifest
@@ -127,7 +127,7 @@ def test_prefetch__a_small_cache_does_not_multiply_the_downloads(
         assert cache.num_bytes() <= cache.max_bytes and sent <= 1.3 * manifest.num_bytes
 
 
-def test_prefetch__the_first_batch_has_the_network_to_itself(
+def test_prefetch__downloads_wait_for_the_first_batch(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fakeit_train.data.prefetch.SECONDS_ALONE", 60)
@@ -145,7 +145,7 @@ def test_prefetch__the_first_batch_has_the_network_to_itself(
     prefetcher.stop()
 
 
-def test_prefetch__rests_when_all_is_there(server: FileServer, tmp_path: Path) -> None:
+def test_prefetch__threads_sleep_once_all_shards_are_cached(server: FileServer, tmp_path: Path) -> None:
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 10**9))
     order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=2)
     prefetcher = Prefetcher(whole(clone), order, World(0, 1, torch.device("cpu")), 100 * order.batches_per_epoch)
@@ -161,7 +161,7 @@ def test_prefetch__rests_when_all_is_there(server: FileServer, tmp_path: Path) -
     prefetcher.stop()
 
 
-def test_prefetch__a_cache_smaller_than_a_block_is_told(server: FileServer, tmp_path: Path) -> None:
+def test_prefetch__a_cache_smaller_than_a_block_is_reported(server: FileServer, tmp_path: Path) -> None:
     clone = open_clone(server.url, ShardCache(tmp_path / "cache", 100_000))
     order = Order(tuple(s.num_samples for s in clone.manifest.shards), 4, block_size=2)
     with pytest.raises(UserError, match=r"the 2 shards that are shuffled together .* raise data\.cache_gib"):
@@ -187,7 +187,7 @@ def train(data: str, out: Path, cache: Path, *more: str) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_prefetch__a_run_over_a_failing_network_is_the_run_from_the_disk(
+def test_prefetch__a_run_over_a_failing_network_equals_a_local_run(
     server: FileServer, tmp_path: Path, num_workers: int
 ) -> None:
     workers = f"data.num_workers={num_workers}"
@@ -201,7 +201,7 @@ def test_prefetch__a_run_over_a_failing_network_is_the_run_from_the_disk(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_prefetch__a_run_from_s3(finished: tuple[Path, Manifest], s3: str, tmp_path: Path) -> None:
+def test_prefetch__a_run_from_s3_equals_a_local_run(finished: tuple[Path, Manifest], s3: str, tmp_path: Path) -> None:
     push_to_url(str(finished[0]), f"{s3}/train")
     train(f"{s3}/train", tmp_path / "remote", tmp_path / "cache")
     train(str(finished[0]), tmp_path / "local", tmp_path)
