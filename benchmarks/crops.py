@@ -1,4 +1,4 @@
-"""Times DINO's 1 + 8 crops on one core, from JPEGs to a batch that is ready for the device, beside other libraries.
+"""Times DINO's 1 + 8 crops on one core, from JPEGs to a batch for the device, and compares other libraries.
 
 python -m benchmarks.crops [--images DIR] [--peers PYTHON]
 
@@ -52,10 +52,10 @@ def main() -> None:
     ]
     lines = [
         "JPEGs of 512×384 pixels, decoded, 1 crop of 224 and 8 crops of 96 pixels each, in batches of 32; one process",
-        f"with one thread per arm. Median (range) over {NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round. Every",
-        "arm samples from the same ranges. Only our crops are tested to have the reference's distribution",
-        "(tests/fakeit_train/crops/test_crops_distribution.py). kornia crops a whole batch at a time, DALI jitters in a",
-        "fixed order.",
+        f"with one thread per arm. Median (range) over {NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round.",
+        "Every arm samples from the same ranges. Only our crops are tested to have the reference's distribution",
+        "(tests/fakeit_train/crops/test_crops_distribution.py). kornia crops a whole batch at a time, DALI jitters in",
+        "a fixed order.",
         "",
         "| arm | images/s | ms per image | images/s of ours / of this arm |",
         "|---|---|---|---|",

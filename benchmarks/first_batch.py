@@ -1,4 +1,4 @@
-"""Times the first batch from a distant server: our shuffled order beside stock webdataset in sequence.
+"""Times the first batch from a distant server: our shuffled order compared with stock webdataset in sequence.
 
 python -m benchmarks.first_batch
 

@@ -1,4 +1,4 @@
-"""Times making a clone beside the loops that people write, with the embedded model on a CPU; arms run in turns.
+"""Times making a clone with the embedded model on a CPU, compared with the loops that people write; arms run in turns.
 
 python -m benchmarks.generate
 """
@@ -131,7 +131,7 @@ def main() -> None:
             for name, times in seconds.items()
         ],
     ]
-    record("generate", "Generating images, beside the loops that people write", lines)
+    record("generate", "Generating images, compared with the loops that people write", lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Times generation with the SD v1.4 architecture (random weights, real sizes) on a GPU, beside a plain diffusers loop.
+"""Times generation with the SD v1.4 architecture (random weights, real sizes) on a GPU and a plain diffusers loop.
 
 python -m benchmarks.generate_gpu             # 512x384, 50 steps, 16 bits
 python -m benchmarks.generate_gpu --rehearse  # the same code with tiny weights; needs no GPU

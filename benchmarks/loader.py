@@ -1,4 +1,4 @@
-"""Times loading from shards to batches of crops with two processes, beside stock webdataset, Pillow and torchvision.
+"""Times loading from shards to batches of crops by two processes: ours, and webdataset with Pillow and torchvision.
 
 python -m benchmarks.loader [--data CLONE]
 

@@ -2,9 +2,9 @@
 
 python benchmarks/scale.py [NUM_SHARDS] [NUM_WORKERS]      # about 15 minutes; 4 GB of disk
 
-Each run is a task of a Slurm array: it has its share of the shards and helps the others when it is done. Some runs die and
-are queued again, some are slow. The shards are real but small: ten images of one pixel each. Heartbeats, sidecars and
-finalizing are real. Requests are counted as an object store would: a listing counts once per thousand names.
+Each run is a task of a Slurm array: it has its share of the shards and helps the others when it is done. Some runs die
+and are queued again, some are slow. The shards are real but small: ten images of one pixel each. Heartbeats, sidecars
+and finalizing are real. Requests are counted as an object store would: a listing counts once per thousand names.
 """
 
 import heapq
@@ -51,7 +51,7 @@ from tests.acceptance.record import record
 SECONDS_A_SHARD = 100.0
 """Simulated seconds per shard: about 1,000 images at 10 per second."""
 SHARE_SLOW, SLOWNESS = 0.01, 4.0
-"""Fraction of slow workers, and the factor by which they are slower."""
+"""Fraction of slow workers, and the factor on their times."""
 SHARE_DYING = 0.0005
 """Fraction of the attempts at a shard during which the worker's node is lost."""
 SECONDS_TO_REQUEUE = 300.0
@@ -339,7 +339,7 @@ def main(num_shards: int, num_workers: int, folder: Path) -> None:
     record("scale", f"{num_workers:,} runs over {num_shards:,} shards, simulated", [
         f"`python benchmarks/scale.py {num_shards} {num_workers}`: tasks of an array, each a run of its own, over shards of 10",
         f"one-pixel images on a local disk. A shard takes {SECONDS_A_SHARD:.0f} s ± 10 % on the simulated clock,",
-        f"{SHARE_SLOW:.0%} of the workers are {SLOWNESS:g} times slower, and in {SHARE_DYING:.2%} of the attempts the node is",
+        f"{SHARE_SLOW:.0%} of the workers are {SLOWNESS:g} times as slow, and in {SHARE_DYING:.2%} of the attempts the node is",
         f"lost (and queued again after {SECONDS_TO_REQUEUE:.0f} s). Heartbeats, sidecars, the distribution of shards and",
         "finalizing are the real code.",
         "",

@@ -48,7 +48,7 @@ def photographs() -> dict[str, Pixels]:
 
 
 def bytes_beyond_image(folder: Path, image: bytes) -> float:
-    """Returns the bytes of tar and metadata per sample, without its image, of ImageNet-1K-SD with definitions as prompts."""
+    """Returns the bytes per sample, without its image, in tar and metadata of ImageNet-1K-SD with long prompts."""
     plan = Plan(ImageNet1KSD.recipe("c_d_cfg2", shard_size=NUM_SAMPLES), 1)
     storage = open_storage(str(folder))
     for _ in generate_shard_tar(plan, 0, _SameImage(image), Execution(), storage):
@@ -74,10 +74,10 @@ def main() -> None:
         lines.append(f"| {image_format} | {spread(sizes)} |")
     image = encode_image(found["china"][:64, :64], "jpg", QUALITY)
     with tempfile.TemporaryDirectory() as name:
-        beside = bytes_beyond_image(Path(name), image)
+        overhead = bytes_beyond_image(Path(name), image)
     lines += [
         "",
-        f"A sample of `imagenet_1k_sd/c_d_cfg2` takes {beside:,.0f} bytes besides its image, in tar and metadata.",
+        f"A sample of `imagenet_1k_sd/c_d_cfg2` takes {overhead:,.0f} bytes besides its image, in tar and metadata.",
     ]
     record("sizes", "Bytes of an image in a clone", lines)
 

@@ -1,4 +1,4 @@
-"""Times the training loop beside bare forward + backward + step on the same model and the same batches, in turns.
+"""Times the training loop and bare forward + backward + step on the same model and batches, in turns.
 
 python -m benchmarks.step
 """

@@ -1,10 +1,10 @@
-"""Times training from shards on a GPU (ResNet50, 1 + 8 crops, bfloat16) beside the loop that people write.
+"""Times training from shards on a GPU (ResNet50, 1 + 8 crops, bfloat16) and the loop that people write.
 
 python -m benchmarks.step_gpu             # on a GPU
 python -m benchmarks.step_gpu --rehearse  # the same code with a small network and few images; needs no GPU
 
-Crops are made by the loader's processes or on the device. The loop that people write reads class folders, crops with Pillow
-and torchvision, and runs the network eagerly.
+Crops are made by the loader's processes or on the device. The loop that people write reads class folders, crops with
+Pillow and torchvision, and runs the network eagerly.
 """
 
 import itertools
@@ -127,7 +127,7 @@ def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, kinds: list
 
 
 class Clock:
-    """Measures the time from the end of the warm-up steps to the end of the last step, and polls whether the GPU is busy."""
+    """Measures the time of all steps after the warm-up, and polls meanwhile whether the GPU is busy."""
 
     def __init__(self) -> None:
         self.began = self.ended = 0.0
@@ -185,9 +185,10 @@ def main() -> None:
             found[name].append(measured)
     base = [measured.rate for measured in found["class folders, Pillow, eager"]]
     lines = [
-        f"ResNet50, 1 + 8 crops, bfloat16, batches of {BATCH_SIZE}, {NUM_WORKERS} loader processes, {NUM_STEPS} steps",
-        f"after {NUM_WARM} warm-up steps; {torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'no GPU'}. {NUM_ROUNDS} rounds",
-        f"in turns: median (range); ratios are taken within a round. Required: {TARGET:g} times the hand-written loop.",
+        f"{torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'no GPU'}. ResNet50, 1 + 8 crops, bfloat16,",
+        f"batches of {BATCH_SIZE}, {NUM_WORKERS} loader processes, {NUM_STEPS} steps after {NUM_WARM} warm-up steps.",
+        f"Median (range) over {NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round.",
+        f"Required: {TARGET:g} times the hand-written loop.",
         "",
         "| arm | images/s | times the hand-written loop | GPU busy |",
         "|---|---|---|---|",

@@ -1,10 +1,10 @@
-"""Times our reader beside stock webdataset, datasets streaming, mosaicml-streaming and litdata.
+"""Times our reader, stock webdataset, datasets streaming, mosaicml-streaming and litdata.
 
 python -m benchmarks.stream [--images DIR] [--peers PYTHON] [--http-only]
 
-All arms read the same images with the same decoder, from the disk and over HTTP on 127.0.0.1. They run in turns, each alone
-in its process. PEERS is the Python of an environment with mosaicml-streaming and litdata, which need other versions of
-libraries than we do:
+All arms read the same images with the same decoder, from the disk and over HTTP on 127.0.0.1. They run in turns, each
+alone in its process. PEERS is the Python of an environment with mosaicml-streaming and litdata, which need other
+versions of libraries than we do:
 uv venv peers && uv pip install --python peers/bin/python mosaicml-streaming litdata pillow numpy
 """
 
@@ -99,7 +99,7 @@ def measure_all(arms: dict[str, str], data: str, work: Path, modes: tuple[str, .
 
 def table(found: dict[str, dict[str, list[Any]]], ours: str) -> list[str]:
     lines = [
-        "| reader | raw, samples/s | ours / this | decoded, samples/s | ours / this | first sample, s | memory, MB | resume, s |",
+        "| reader | raw, samples/s | ours / it | decoded, samples/s | ours / it | first sample, s | memory, MB | resume, s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm, modes in found.items():
@@ -159,10 +159,12 @@ def main() -> None:
         [
             f"{len(clone):,} JPEGs of {SIZE[0]}×{SIZE[1]} pixels, {clone.manifest.num_bytes / len(clone) / 1024:.0f} KiB",
             f"each, in {len(shards)} shards; one process, one thread; all arms decode with Pillow. Median (range) over",
-            f"{NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round. Raw and decoded: a whole epoch after the",
-            "first sample. Imports are not counted. Every arm imports torch: without it decoding is a fifth slower, because",
-            "memory is returned and allocated again. Memory: peak of the process, with libraries and mapped pages. Resume:",
-            "from opening to the first sample at 90 % of an epoch; webdataset has to read everything up to that sample.",
+            f"{NUM_ROUNDS} rounds, arms in turns; ratios are taken within a round.",
+            "",
+            "- Raw, decoded: a whole epoch after the first sample, without imports. Every arm imports torch: without",
+            "  it decoding is a fifth slower, because memory is returned and allocated again.",
+            "- Memory: peak of the process, with libraries and mapped pages.",
+            "- Resume: from opening to the first sample at 90 % of an epoch. webdataset reads all samples before it.",
             "",
             *(["From the disk:", "", *table(on_disk, "fakeit_views"), ""] if on_disk else []),
             "Over HTTP on 127.0.0.1 (mosaicml-streaming and litdata cannot read plain HTTP):",

@@ -1,4 +1,4 @@
-"""Runs one reader of `benchmarks.stream` alone in its process: prepares its format, or reads and prints timings as JSON.
+"""Runs one reader of `benchmarks.stream` alone in its process: prepares its format, or reads and prints times as JSON.
 
 Only our own arms import fakeit, so that other readers can be in an environment of their own.
 """

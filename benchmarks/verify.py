@@ -1,4 +1,4 @@
-"""Times `verify` beside hashing the same files once with sha256, on images of ImageNet's size.
+"""Times `verify` and hashing the same files once with sha256, on images of ImageNet's size.
 
 python -m benchmarks.verify
 """

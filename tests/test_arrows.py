@@ -91,7 +91,7 @@ def test_arrows__no_import_runs_upward() -> None:
         ours = layer_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
         for name in imports_of(path):
             theirs = layer_of(name)
-            assert ours is None or theirs is None or theirs <= ours, f"{path} imports {name}, which lies above it"
+            assert ours is None or theirs is None or theirs <= ours, f"{path} imports {name}, which is above it"
 
 
 def test_arrows__builders_import_neither_training_nor_evaluation() -> None:

@@ -35,6 +35,10 @@ FIELD = {
 """Identifiers of libraries, which are allowed."""
 
 
+ON_DISK = {'"finalise"', 'f"{MAKING}/finalising.json"', '"painting"'}
+"""Literals that files of format 2 hold, and a medium that an audit looks for."""
+
+
 def words_of(identifier: str) -> set[str]:
     return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", identifier).lower().split("_"))
 
@@ -61,7 +65,7 @@ def faults_of(path: Path, *, with_prose: bool) -> Iterator[str]:
         is_ours = token.type == tokenize.NAME and token.string not in FIELD and token.start[0] not in library_lines
         if is_ours and (words := words_of(token.string) & IDENTIFIERS):
             yield f"{where} {token.string} ({', '.join(words)})"
-        if token.type in (tokenize.STRING, tokenize.COMMENT) and with_prose:
+        if token.type in (tokenize.STRING, tokenize.COMMENT) and with_prose and token.string not in ON_DISK:
             for pattern in (EVERYWHERE, LOCATION_WORD):
                 yield from (f"{where} '{found[0]}'" for found in whole_words(pattern, token.string))
 
@@ -106,4 +110,4 @@ def test_words__no_docstring_begins_with_of() -> None:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 assert not (ast.get_docstring(node) or "").startswith("Of "), f"{path} {getattr(node, 'name', '')}"
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                assert not str(node.value.value).startswith("Of "), f"{path}:{node.lineno} {node.value.value}"
+                assert not str(node.value.value).startswith("Of "), f"{path}:{node.lineno} {node.value.value!r}"

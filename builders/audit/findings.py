@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from builders.audit.aggregate import ClassAggregates, ImagePredictions
 from builders.audit.embedder import Embedder
 from builders.audit.text_prompts import MEDIA
-from builders.card.assets import AUDIT, AUDIT_FORMAT, AUDIT_PICTURES
+from builders.card.assets import AUDIT, AUDIT_FORMAT, AUDIT_IMAGES
 from builders.classes.class_list import ClassEntry
 from builders.errors import UserError
 from builders.format.manifest import Manifest
@@ -166,7 +166,7 @@ class Audit:
         """Writes audit.parquet, then audit.json."""
         buffer = io.BytesIO()
         pq.write_table(self.images(), buffer)
-        storage.write(AUDIT_PICTURES, buffer.getvalue())
+        storage.write(AUDIT_IMAGES, buffer.getvalue())
         storage.write(AUDIT, (json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n").encode())
 
     def _describe_answers(self, answers: ZeroShotAnswers, label: int, diversity: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.storage.base import Storage
 
-AUDIT, AUDIT_PICTURES = "audit.json", "audit.parquet"
+AUDIT, AUDIT_IMAGES = "audit.json", "audit.parquet"
 AUDIT_FORMAT = "fakeit-audit-1"
 SHEETS = {
     "sheet.png": "Images of each class",
@@ -16,7 +16,7 @@ SHEETS = {
 }
 FIELDS = {"digest", "num_samples", "scorer", "note", "found", "classes", "groups"}
 """Keys that an audit's summary must have."""
-CARD_ASSETS = (*SHEETS, AUDIT_PICTURES, AUDIT)
+CARD_ASSETS = (*SHEETS, AUDIT_IMAGES, AUDIT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import torch
 from cachetools import LRUCache
 from torch import Tensor
 
+from builders.diffusion.families import EMBEDDINGS
 from builders.errors import UserError
 
 CACHE_BYTES = 256 * 1024 * 1024
@@ -20,18 +21,6 @@ ENCODE_BATCH = 8
 
 Embedding = dict[str, Tensor]
 """One prompt's tensors by keyword of the pipeline's call: (tokens, width), or (width,) if pooled."""
-
-EMBEDDINGS = {
-    "StableDiffusionPipeline": ("prompt_embeds", "negative_prompt_embeds"),
-    "StableDiffusionXLPipeline": (
-        "prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds",
-    ),
-    "StableDiffusion3Pipeline": (
-        "prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds",
-    ),
-    "FluxPipeline": ("prompt_embeds", "pooled_prompt_embeds"),
-}  # fmt: skip
-"""What `encode_prompt` of a pipeline returns, in order. Pipelines that are not listed get their prompts as text."""
 
 
 class PromptEncoder:

@@ -2,9 +2,9 @@
 
 Invariant: a shard is finished exactly when its sidecar exists, and then the tar that the sidecar names exists, too.
 
-The sidecar is the shard's metadata table; that table's own metadata holds what finalizing needs, so that no shard is read
-again. A finished tar that a store did not accept stays in the scratch folder, where the next attempt on this machine
-finds it.
+The sidecar is the shard's metadata table. The table's own metadata holds what finalizing needs, so that no shard is
+read again. A finished tar that a store did not accept stays in the scratch folder, where the next attempt on this
+machine finds it.
 """
 
 import hashlib

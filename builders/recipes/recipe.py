@@ -69,7 +69,7 @@ class Recipe:
     classes: tuple[ClassEntry, ...] = ()
     """Classes of the images, sorted by wnid."""
     scenes: tuple[str, ...] = ()
-    """Scenes, Places categories such as desert/sand, from which {b} is drawn."""
+    """Scenes (Places categories such as desert/sand) from which {b} is drawn."""
     background_color: str = WHITE
     """Color behind the transparent pixels of real images: a name or #rrggbb."""
     num_left_out: int = field(default=0, compare=False)

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from builders.card.assets import AUDIT, AUDIT_PICTURES, read_audit
+from builders.card.assets import AUDIT, AUDIT_IMAGES, read_audit
 from builders.command_line.progress import progress
 from builders.errors import UserError
 from builders.format.open_clone import Clone
@@ -159,7 +159,7 @@ def _read_audit(clone: Clone, folder: str) -> _Audited | None:
                 f"the audit in '{folder}' belongs to another clone than '{clone.root}'; run the audit again"
             )
         return None
-    with storage.open(AUDIT_PICTURES) as file:
+    with storage.open(AUDIT_IMAGES) as file:
         table = pq.read_table(file)
     table = table.filter(pc.greater(pc.list_value_length(table["findings"]), 0))
     names, findings = clone.manifest.label_names, dict[str, dict[str, Finding]]()

@@ -27,7 +27,7 @@ from builders.command_line.progress import progress
 from builders.errors import UserError
 from fakeit_eval.probes.base import Parameters
 
-WORKER, NUMBER_KEY = "worker", "place"
+WORKER, NUMBER_KEY = "worker", "number"
 """Keys of a trial's attributes in the journal: the worker that runs it, and its number i."""
 SECONDS_BETWEEN_LOOKS = 0.2
 Objective = Callable[[Parameters], float]

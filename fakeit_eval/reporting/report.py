@@ -18,7 +18,7 @@ from fakeit_eval.tasks.base import read_tasks
 from fakeit_eval.test_sets.base import DOMAINS
 
 HEADER = ("run", "trained on", "task", "data", "images", "top-1", "95 %", "top-5", "per class", "note")
-FEATURES_HEADER = ("run", "trained on", "data", "images", "reading", *(name.replace("_", " ") for name in MEASURES))
+FEATURES_HEADER = ("run", "trained on", "data", "images", "normalization", *(name.replace("_", " ") for name in MEASURES))
 LAYOUTS = ("long", "wide")
 PAPER = "the paper's"
 SECOND_HAND = "second-hand"
@@ -139,7 +139,7 @@ def _mean_tables(results: list[dict[str, Any]]) -> list[Table]:
         means = [mean_of_sets((name, found[measure]) for name, found in sets) for measure in MEASURES]
         num_sets = len({family(name) for name, _ in sets})
         rows.append((run, trained_on, ALL_DOMAINS[domain], str(num_sets), normalization, *(f"{v:.4g}" for v in means)))
-    header = ("run", "trained on", "group", "sets", *FEATURES_HEADER[4:])
+    header = ("run", "trained on", "domain", "sets", *FEATURES_HEADER[4:])
     return [Table("Features, averaged over the sets of a group", header, rows)] if rows else []
 
 

@@ -1,4 +1,4 @@
-"""Tab. 2: test top-1 with plain augmentation and with DINO's crops, on real and synthetic images ("c", guidance 7.5)."""
+"""Tab. 2: test top-1 with plain augmentation and with DINO's crops, on real images and on "c" at guidance 7.5."""
 
 import math
 

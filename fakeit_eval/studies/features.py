@@ -1,4 +1,4 @@
-"""Fig. 1: measures of features learned from real images, and at guidance 7.5 from "c", "c, h_c inside b" and its 10x."""
+"""Fig. 1: measures of features learned from real images, and (guidance 7.5) from "c", "c, h_c inside b" and its 10x."""
 
 from matplotlib.figure import Figure
 

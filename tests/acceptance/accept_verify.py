@@ -224,7 +224,7 @@ def retyped_field(p: Target) -> Expected:
 
 def undecodable_image(p: Target) -> Expected:
     p.swap_image(lambda image: image[: p.rng.randrange(len(image) // 3, len(image) * 2 // 3)])
-    return p.entry.name, p.key, "picture"
+    return p.entry.name, p.key, "image"
 
 
 def image_of_other_size(p: Target) -> Expected:

@@ -1,4 +1,4 @@
-"""Computes the four measures on features much larger than memory; prints seconds, peak memory and values as JSON.
+"""Computes the four measures on features far larger than the memory used; prints seconds, peak memory and values as JSON.
 
 python tests/acceptance/measure_big.py FILE.npy NUM_CLASSES
 """

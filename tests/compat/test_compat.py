@@ -117,7 +117,7 @@ def test_compat__an_unfinished_clone_is_finished(kept: Path) -> None:
     assert [*tars(out).items()][:2] == [*tars(FOLDER / "executions").items()][:2]
 
 
-def test_compat__real_images_are_copied_identically(kept: Path) -> None:
+def test_compat__real_images_are_made_again_identically(kept: Path) -> None:
     plan = plan_of(kept, "real/clone.json", 6)
     made = make_clone(plan, str(kept / "again"), execution=find_execution(str(kept / "real/clone.json")))
     assert made is not None and tars(kept / "again") == tars(kept / "real")

@@ -1,8 +1,8 @@
-"""A test engine of another package, whose images are noise. An environment variable makes images and workers fail.
+"""A test engine of another package: images are noise from their seeds, and a variable makes images and workers fail.
 
-PLANTED is JSON: {"broken": [keys], "broken_once": [keys], "flagged": [keys], "all_broken": true, "seconds": 0.01,
-"worker": "1", "fault": …, "delay": 4}. Only the worker that sees GPU "worker" has the fault: "memory" (more than one
-image at a time), "memory for ever", "hangs", "full".
+The variable PLANTED is JSON: {"broken": [keys], "broken_once": [keys], "flagged": [keys], "all_broken": true,
+"seconds": 0.01, "worker": "1", "fault": …, "delay": 4}. Only the worker that sees GPU "worker" has the fault: "memory"
+(more than one image at a time), "memory for ever", "hangs", "full".
 """
 
 import errno

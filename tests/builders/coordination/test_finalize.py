@@ -111,7 +111,7 @@ def test_finalize__growth_stopped_at_any_change_equals_a_long_clone(
 def test_finalize__another_length_after_a_stop_gives_a_complete_clone(
     real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final: int
 ) -> None:
-    """A clone of 5 rounds, stopped while it grows to 11, is completed with another length, or refused and kept intact."""
+    """A clone of 5 rounds, stopped while it grows to 11, is completed with another length or kept intact."""
     recipe = replace(real_plan.recipe, shard_size=40)
     make_clone(Plan(recipe, final), str(tmp_path / "expected"))
     for number in range(16):

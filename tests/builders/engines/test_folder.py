@@ -67,7 +67,7 @@ def test_folder__all_broken_images_are_named_before_the_clone_is_made(source: Pa
         (source / "cat" / name).write_bytes(b"broken")
     with pytest.raises(UserError, match=r"3 of 5 images.*--skip-broken") as message:
         RealImages.recipe("train", ClassOptions(source=str(source)))
-    assert all(f"{name}' (no image" in str(message.value) for name in ("a.jpg", "c.png", "d.gif"))
+    assert all(f"{name}' (not an image" in str(message.value) for name in ("a.jpg", "c.png", "d.gif"))
 
 
 def test_folder__broken_images_are_left_out_up_to_a_fraction(source: Path) -> None:

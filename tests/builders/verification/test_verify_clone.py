@@ -128,7 +128,7 @@ def test_verify_clone__an_intact_clone_has_no_faults(clone: Path, deep: bool) ->
         (lambda m: m + m[-3:], "holds 21 samples"),
         (lambda m: m[1:], "members are"),
         (lambda m: [("a.b." + n if i < 3 else n, c) for i, (n, c) in enumerate(m)], "the key has a dot"),
-        (lambda m: [*m, ("x.pyd", b"")], "member 'x.pyd' is none of"),
+        (lambda m: [*m, ("x.pyd", b"")], "member 'x.pyd' has another extension than cls"),
         (lambda m: m + m[:3], "the key occurs twice"),
         (lambda m: m[:3] + m[:3] + m[6:], "the sample is missing, and 0 more are"),
         (lambda m: m[3:6] + m[:3] + m[6:], "not in the order of the plan"),

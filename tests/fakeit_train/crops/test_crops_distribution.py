@@ -80,7 +80,7 @@ MEASURES: dict[str, Callable[[Crops], NDArray[np.float64]]] = {
 )
 @pytest.mark.parametrize("measure", MEASURES)
 def test_crops_distribution__equals_that_of_the_reference(kind: str, measure: str) -> None:
-    """The Kolmogorov-Smirnov distance of two samples of 2,000 from one distribution exceeds 0.061 once in 1,000 times."""
+    """Two samples of 2,000 from one distribution have a Kolmogorov-Smirnov distance above 0.061 once in 1,000 times."""
     from scipy.stats import ks_2samp
 
     ours, reference = (MEASURES[measure](crops) for crops in both(kind))
