@@ -120,14 +120,14 @@ class CountedStorage(LocalStorage):
 
     def names(self, folder: str) -> list[str]:
         found = super().names(folder)
-        self.requests["names"] += len(found) // PAGE + 1
+        self.requests["names"] += max(1, -(-len(found) // PAGE))
         return found
 
     def times(self, folder: str) -> dict[str, datetime | None]:
         found = super().times(folder)
-        self.requests["own" if not found else "times"] += len(found) // PAGE + 1 if found else 0
+        self.requests["own" if not found else "times"] += max(1, -(-len(found) // PAGE)) if found else 0
         # `times` calls `names`, which has counted the same listing.
-        self.requests["names"] -= len(found) // PAGE + 1
+        self.requests["names"] -= max(1, -(-len(found) // PAGE))
         return found
 
     def exists(self, name: str) -> bool:
@@ -187,6 +187,7 @@ class Worker:
             execution=EXECUTION,
             heartbeat=self.heartbeat,
             shards=in_task_order(missing, index, num_workers),
+            num_own=sum(shard % num_workers == index for shard in missing),
             waits_for_others=False,
         )
         self.run = _Run(job, self.workers, storage.clock)

@@ -34,6 +34,8 @@ from builders.storage.local import is_process
 RUNS = f"{MAKING}/runs"
 BEAT, LEASE = 15.0, 60.0
 """Seconds between two writes of a run's file, and seconds without a write after which the run counts as dead."""
+SECONDS_TO_KEEP = 600.0
+"""Age of a dead run's file, which `status` shows as lost, at which other runs delete it; each listing counts its names."""
 MAX_RANGES = 12
 """Maximum number of ranges in a name. Beyond it, the closest ranges are joined; other runs skip shards in between."""
 SECONDS_TO_SETTLE = 0.5
@@ -158,8 +160,17 @@ class Heartbeat:
         return all(self.run < seen.run for seen in others if seen.is_finalizing)
 
     def others(self) -> list[RunFile]:
-        """Returns the other runs that are alive, by one listing."""
-        return [seen for seen in alive_runs(self.storage) if seen.run != self.run]
+        """Returns the other runs that are alive, by one listing. Deletes the files of runs that died long ago."""
+        listed, newest = _listed_runs(self.storage)
+        for seen in listed:
+            if (
+                seen.time
+                and newest
+                and newest - seen.time > timedelta(seconds=SECONDS_TO_KEEP)
+                and seen.run != self.run
+            ):
+                self.storage.remove(seen.name)
+        return [seen for seen in listed if seen.is_alive(newest) and seen.run != self.run]
 
     def files(self) -> set[str]:
         """Returns the name of this run's own file, as a set."""
@@ -182,9 +193,15 @@ def alive_runs(storage: Storage, now: datetime | None = None) -> list[RunFile]:
         storage: The output.
         now: Current time, for an observer. A run omits it: its own file is the latest, so no two clocks are compared.
     """
-    listed = [RunFile(name, when) for name, when in storage.times(RUNS).items() if name.endswith(".json")]
-    newest = max([seen.time for seen in listed if seen.time] + ([now] if now else []), default=None)
+    listed, newest = _listed_runs(storage)
+    newest = max([when for when in (newest, now) if when], default=None)
     return [seen for seen in listed if seen.is_alive(newest)]
+
+
+def _listed_runs(storage: Storage) -> tuple[list[RunFile], datetime | None]:
+    """Returns the files of all runs, and the latest time among them."""
+    listed = [RunFile(name, when) for name, when in storage.times(RUNS).items() if name.endswith(".json")]
+    return listed, max([seen.time for seen in listed if seen.time], default=None)
 
 
 def shards_of(runs: Iterable[RunFile]) -> set[int]:

@@ -31,8 +31,9 @@ class Job:
     execution: Execution
     heartbeat: Heartbeat
     shards: list[int] = field(default_factory=list)
-    is_ordered: bool = False
-    """Whether the shards must be made in this order. Otherwise each run starts elsewhere, so runs rarely collide."""
+    num_own: int | None = None
+    """Number of shards at the front that belong to this run, which makes them in this order, and then may help other runs.
+    None: all shards belong to all runs, and each run starts elsewhere, so runs rarely collide."""
     is_begun: bool = False
     """Whether some shard of the clone is already finished."""
     num_workers: int = 0

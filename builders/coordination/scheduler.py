@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,11 @@ Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS, MIN_PAUSE_FACTOR = 2.0, 10.0
 """Seconds between polls of other runs while no shard is free, and the least pause as a multiple of a poll's time."""
+MAX_HELPERS = 20
+"""Expected number of runs that look for free shards of other runs at the same time. Such a look lists every file in `_making`,
+so of a thousand runs that end together only some look; the last runs always do."""
+MAX_EXISTS = 100
+"""Maximum number of shards to check by one request each; a listing returns a thousand names per request."""
 SECONDS_OF_RATE = 120.0
 """Time window of the rate that `status` shows."""
 
@@ -42,6 +48,9 @@ class _Queue:
     def __init__(self, job: Job, clock: Callable[[], float]) -> None:
         self.plan, self.heartbeat, self.storage = job.task.plan, job.heartbeat, job.heartbeat.storage
         self.todo, self.clock, self.next_poll = deque(job.shards), clock, 0.0
+        self.own = set(job.shards[: job.num_own])
+        self.helps: bool | None = None
+        """Whether this run makes shards of other runs; None until its own are done."""
         self.failed_before = {failure.shard for failure in read_failures(self.storage)}
         self.num_images_made = 0
         """Images of shards that other runs have finished since this run began."""
@@ -52,8 +61,16 @@ class _Queue:
         if not self.todo or self.clock() < self.next_poll:
             return None
         begun = time.monotonic()
-        taken = shards_of(self.heartbeat.others())
+        others = self.heartbeat.others()
+        taken = shards_of(others)
         while (shard := next((shard for shard in self.todo if shard not in taken), None)) is not None:
+            if shard not in self.own and self.helps is None:
+                self.helps = random.random() * len(others) < MAX_HELPERS
+                if self.helps:
+                    self._drop_made()
+                    continue
+            if shard not in self.own and not self.helps:
+                break
             if self.storage.exists(sidecar_name(self.plan, shard)):
                 self._drop_made(shard)
             elif self.storage.exists(shard_name(self.plan.recipe.split, shard)):
@@ -64,8 +81,9 @@ class _Queue:
                 return shard
             # A listing may not show the finished shard yet.
             taken.add(shard)
-        # Each remaining shard is in progress in another run, or was.
-        self._drop_made()
+        # Each remaining shard is in progress in another run, or was; or it is left to other runs.
+        if self.helps is not False:
+            self._drop_made()
         self.num_empty_polls += 1
         self.next_poll = self.clock() + max(SECONDS_BETWEEN_LOOKS, MIN_PAUSE_FACTOR * (time.monotonic() - begun))
         return None
@@ -74,8 +92,7 @@ class _Queue:
         """Removes and returns the shards of a clone, perhaps a shorter one, that another run has finalized."""
         num_kept = len(read_state(self.storage).kept(self.plan))
         kept = {shard for shard in self.todo if shard < num_kept}
-        self.todo = deque(shard for shard in self.todo if shard >= num_kept)
-        self.num_images_made += self.plan.count_samples(kept)
+        self._drop(kept)
         return kept
 
     def drop_failed(self) -> list[Failure]:
@@ -87,15 +104,26 @@ class _Queue:
         return found
 
     def _drop_made(self, near: int | None = None) -> None:
-        """Removes finished shards by one listing: of the folder of the shard `near`, or of all folders."""
+        """Removes finished shards: by a listing of the folder of the shard `near`, or wherever they are."""
         folder, requested = MAKING, list(self.todo)
+        if near is None and len(requested) <= MAX_EXISTS:
+            names = [sidecar_name(self.plan, shard) for shard in requested]
+            made = {
+                s
+                for s, is_there in zip(requested, self.storage.each(self.storage.exists, names), strict=True)
+                if is_there
+            }
+            self._drop(made)
+            return
         if near is not None:
             number = near // SHARDS_PER_FOLDER
             folder, requested = (
                 staging_folder(near),
                 [shard for shard in requested if shard // SHARDS_PER_FOLDER == number],
             )
-        made = made_shards(self.plan, self.storage, requested, folder)
+        self._drop(made_shards(self.plan, self.storage, requested, folder))
+
+    def _drop(self, made: set[int]) -> None:
         self.todo = deque(shard for shard in self.todo if shard not in made)
         self.num_images_made += self.plan.count_samples(made)
 

@@ -40,7 +40,7 @@ def prepare(address: str) -> None:
 def run(job: Job) -> Report:
     """Makes the job's shards on this machine."""
     # Shards are rotated by a run-specific offset, so that concurrent runs rarely collide.
-    if not job.is_ordered:
+    if job.num_own is None:
         start = int(job.heartbeat.run.split("-")[2], 16) % len(job.shards)
         job = replace(job, shards=job.shards[start:] + job.shards[:start])
     gpus = _gpus(job.task.plan)

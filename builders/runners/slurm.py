@@ -62,8 +62,10 @@ def run(job: Job) -> Report:
     Raises:
         UserError: this process is not a task of an array.
     """
-    shards = in_task_order(job.shards, *array_index())
-    return find_runner("local").run(replace(job, shards=shards, is_ordered=True, waits_for_others=False))
+    index, num_tasks = array_index()
+    shards = in_task_order(job.shards, index, num_tasks)
+    num_own = sum(shard % num_tasks == index for shard in shards)
+    return find_runner("local").run(replace(job, shards=shards, num_own=num_own, waits_for_others=False))
 
 
 def in_task_order(shards: Sequence[int], index: int, num_tasks: int) -> list[int]:

@@ -14,6 +14,7 @@ from builders.coordination.heartbeat import (
     LEASE,
     MAX_RANGES,
     RUNS,
+    SECONDS_TO_KEEP,
     Heartbeat,
     RunFile,
     alive_runs,
@@ -68,6 +69,8 @@ def test_heartbeat__a_remote_run_is_dead_after_its_lease_by_the_stores_clock(
             assert shards_of(ours.others()) == {7}
             os.utime(file, (now - LEASE - 2, now - LEASE - 2))
             assert ours.others() == []
+        os.utime(file, (now - SECONDS_TO_KEEP - 2, now - SECONDS_TO_KEEP - 2))
+        assert ours.others() == [] and not file.exists()
 
 
 def test_heartbeat__a_killed_process_of_this_machine_is_dead_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tests that a run applies the decisions of the policy, and skips the shards of other runs."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from builders.coordination import heartbeat as heartbeat_module
+from builders.coordination import scheduler as scheduler_module
 from builders.coordination.attempt import attempt
 from builders.coordination.failures import read_failures, write_failure
 from builders.coordination.heartbeat import Heartbeat, shards_of
@@ -217,6 +219,22 @@ def test_scheduler__a_run_waits_for_others_and_makes_their_remaining_shards(twen
 
         job = replace(job_of(twenty, tmp_path, heartbeat), waits_for_others=True)
         assert run_shards(job, Scripted(job, lambda *_: None), clock).is_all_made
+
+
+def test_scheduler__a_run_helps_others_only_if_few_of_them_are_alive(
+    twenty: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builders.coordination.scheduler.random.random", lambda: 0.99)
+    for num_others, expected in ((0, range(20)), (scheduler_module.MAX_HELPERS + 1, range(5))):
+        out = tmp_path / str(num_others)
+        with contextlib.ExitStack() as stack:
+            for _ in range(num_others):
+                stack.enter_context(Heartbeat(open_storage(out)))
+            heartbeat = stack.enter_context(Heartbeat(open_storage(out)))
+            job = replace(job_of(twenty, out, heartbeat), num_own=5)
+            report = run_shards(job, scripted := Scripted(job, lambda *_: None))
+            assert scripted.tried == [*expected] and report.is_all_made == (num_others == 0)
+            assert not report.has_given_up and not report.failures
 
 
 def test_scheduler__images_of_other_runs_are_counted(twenty: Plan, tmp_path: Path) -> None:
