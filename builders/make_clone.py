@@ -22,7 +22,8 @@ from builders.coordination.output import State, missing_shards, read_state, writ
 from builders.coordination.patience import retry_unreachable
 from builders.coordination.signals import Stop, StoppedError
 from builders.errors import UserError
-from builders.format.manifest import CARD, MAKING, Manifest
+from builders.format.manifest import Manifest
+from builders.format.names import CARD, MAKING
 from builders.generation.generate_shard import sweep_scratch
 from builders.planning.plan import Plan
 from builders.recipes.execution import Execution

@@ -1,6 +1,10 @@
-"""The floating-point precision of a run, and what `precision=auto` selects on a device."""
+"""The floating-point precision of a run, and torch's global settings."""
+
+import os
 
 import torch
+
+from fakeit_train.config import TrainConfig
 
 
 def precision_on(device: torch.device, configured: str) -> str:
@@ -13,3 +17,16 @@ def precision_on(device: torch.device, configured: str) -> str:
     if device.type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def prepare_torch(config: TrainConfig, device: str) -> None:
+    """Sets torch's global state: the seed of the initial weights, determinism and precision of kernels."""
+    torch.manual_seed(config.data.seed % 2**63)
+    if config.deterministic:
+        # cuBLAS reads this at the first matrix product on the GPU.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.deterministic)
+    # Autotuning is quick, because crops have two sizes.
+    torch.backends.cudnn.benchmark = not config.deterministic
+    if device == "cuda" and config.precision != "float32":
+        torch.set_float32_matmul_precision("high")

@@ -7,7 +7,6 @@ The run's folder holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at the
 import hashlib
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Generator
@@ -27,7 +26,7 @@ from fakeit_train.config import TrainConfig
 from fakeit_train.crops.on_device import make_on_device
 from fakeit_train.crops.parameters import augmentation_crops
 from fakeit_train.data.loader import Batch, OrderSampler, make_loader
-from fakeit_train.data.mixture import Mixture, open_mixture
+from fakeit_train.data.mixture import Mixture, open_on_all_ranks
 from fakeit_train.data.prefetch import Prefetcher, check_cache
 from fakeit_train.distributed import World, join_world
 from fakeit_train.init_weights import load_init_weights
@@ -36,7 +35,7 @@ from fakeit_train.metrics_log import Log, forget_after, open_metrics_log, silenc
 from fakeit_train.model import MultiCropNetwork
 from fakeit_train.optimizer import make_optimizer, set_rate
 from fakeit_train.peak_memory import memory_gib
-from fakeit_train.precision import precision_on
+from fakeit_train.precision import precision_on, prepare_torch
 from fakeit_train.run_folder import describe_run, open_run
 from fakeit_train.schedules import warm_up_cosine
 from fakeit_train.signals import StopSignals
@@ -70,7 +69,7 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         UserError: a clone cannot be opened, or `out` holds another run, or holds this run and `resume` is false.
     """
     with join_world() as world:
-        mixture = _open_data(data, config, world)
+        mixture = open_on_all_ranks(data, config.data, world)
         config = replace(config, backbone=_describe_backbone(config, mixture))
         order = mixture.order(config.data)
         check_cache(mixture, order, world)
@@ -85,7 +84,7 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         if world.is_main:
             open_run(described, out, resume)
         world.barrier()
-        _prepare_torch(config, world)
+        prepare_torch(config, world.device.type)
         network = build_network(config.backbone)
         if not has_checkpoint(out / "checkpoint"):
             fresh = load_init_weights(network, config.backbone, config.init)
@@ -112,31 +111,11 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
     return outcome
 
 
-def _open_data(data: list[str], config: TrainConfig, world: World) -> Mixture:
-    """Opens the same version of the clones on all ranks, even if their branches change meanwhile."""
-    mixture = open_mixture(data, config.data) if world.is_main else None
-    roots = json.loads(world.share(json.dumps([clone.root for clone in mixture.clones] if mixture else [])))
-    return mixture or open_mixture(roots, config.data)
-
-
 def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
     names = [clone.manifest.recipe["name"] for clone in mixture.clones]
     return replace(
         config.backbone, classes=mixture.label_names, class_names=mixture.class_names, trained_on=" + ".join(names)
     )
-
-
-def _prepare_torch(config: TrainConfig, world: World) -> None:
-    """Sets torch's global state: the seed of the initial weights, determinism and precision of kernels."""
-    torch.manual_seed(config.data.seed % 2**63)
-    if config.deterministic:
-        # cuBLAS reads this at the first matrix product on the GPU.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(config.deterministic)
-    # Autotuning is quick, because crops have two sizes.
-    torch.backends.cudnn.benchmark = not config.deterministic
-    if world.device.type == "cuda" and config.precision != "float32":
-        torch.set_float32_matmul_precision("high")
 
 
 def _seed(seed: int, step: int, rank: int) -> int:

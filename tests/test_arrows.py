@@ -192,3 +192,12 @@ def test_arrows__reading_and_training_can_be_imported_without_unix_signals() -> 
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "ok\n", done.stderr
+
+
+def test_arrows__no_file_has_more_than_300_lines_and_no_function_more_than_60() -> None:
+    for path in (path for package in PACKAGES for path in files_of(package)):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{path} {node.name}"

@@ -17,7 +17,8 @@ from builders.card.sections import CardText, merge_card, read_card, stale_keys, 
 from builders.classes.scenes import scene_phrase
 from builders.engines.base import engine
 from builders.errors import UserError
-from builders.format.manifest import CARD, Manifest
+from builders.format.manifest import Manifest
+from builders.format.names import CARD
 from builders.format.schema import card_features
 from builders.planning.plan import Plan
 from builders.planning.prompt_warnings import same_prompts

@@ -12,7 +12,8 @@ import tyro
 from builders.cli.options import ClonePath
 from builders.command_line.progress import progress
 from builders.errors import UserError
-from builders.format.manifest import CARD, read_manifest
+from builders.format.manifest import read_manifest
+from builders.format.names import CARD
 from builders.storage.base import Storage, open_storage
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from builders.cli.options import ClonePath, Options, RecipeName, RecipeOptions
 from builders.cli.publish import show_in_card
 from builders.command_line.progress import progress
 from builders.errors import UserError
-from builders.format.manifest import CARD, read_manifest
+from builders.format.manifest import read_manifest
+from builders.format.names import CARD
 from builders.storage.base import open_storage
 
 if TYPE_CHECKING:

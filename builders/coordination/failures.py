@@ -18,7 +18,8 @@ from builders.errors import (
     first_line,
     missing_extra,
 )
-from builders.format.manifest import MAKING, known_fields
+from builders.format.manifest import known_fields
+from builders.format.names import MAKING
 from builders.planning.plan import Plan
 from builders.storage.base import Storage
 

@@ -20,20 +20,15 @@ from builders.card.sections import CardText
 from builders.coordination.output import FINALIZING, OLD_MANIFEST, TARGET, State
 from builders.engines.base import engine
 from builders.errors import UserError
-from builders.format.manifest import (
+from builders.format.manifest import FileEntry, Manifest, ShardEntry, Verdicts, known_fields, timm_index
+from builders.format.names import (
     CARD,
     MAKING,
     MANIFEST,
     SHARDS_PER_METADATA_FILE,
     TIMM_INDEX,
-    FileEntry,
-    Manifest,
-    ShardEntry,
-    Verdicts,
-    known_fields,
     metadata_name,
     shard_name,
-    timm_index,
 )
 from builders.format.schema import METADATA_SCHEMA
 from builders.generation.generate_shard import read_sidecar, sidecar_name, tar_name

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from builders.errors import ReadableError, UserError
-from builders.format.manifest import MAKING
+from builders.format.names import MAKING
 from builders.storage.base import Storage
 from builders.storage.local import is_process
 

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from builders.errors import UserError
-from builders.format.manifest import MAKING, MANIFEST, Manifest, ShardEntry, parse_manifest
+from builders.format.manifest import Manifest, ShardEntry, parse_manifest
+from builders.format.names import MAKING, MANIFEST
 from builders.generation.generate_shard import sidecar_name
 from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe, recipe_from_dict

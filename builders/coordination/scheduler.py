@@ -18,7 +18,7 @@ from builders.coordination.output import TARGET, made_shards, read_state
 from builders.coordination.patience import retry_unreachable
 from builders.coordination.policy import Decision, End, GiveUp, Policy, Replace, Requeue, Retire
 from builders.errors import ReadableError
-from builders.format.manifest import MAKING, SHARDS_PER_FOLDER, shard_name, staging_folder
+from builders.format.names import MAKING, SHARDS_PER_FOLDER, shard_name, staging_folder
 from builders.generation.generate_shard import sidecar_name
 
 Result = TypeVar("Result")

@@ -9,7 +9,8 @@ from builders.coordination.failures import Failure, read_failures
 from builders.coordination.heartbeat import RUNS, RunFile, alive_runs, read_summary
 from builders.coordination.output import made_shards, read_state
 from builders.errors import UserError
-from builders.format.manifest import MAKING, Verdicts
+from builders.format.manifest import Verdicts
+from builders.format.names import MAKING
 from builders.storage.base import open_storage
 
 MAX_SHOWN = 8

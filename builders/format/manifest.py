@@ -1,4 +1,4 @@
-"""The manifest of a clone, `clone.json`, and the names of the clone's files.
+"""The manifest of a clone, `clone.json`.
 
 Invariant: `clone.json` is written last; a clone without it is unfinished.
 """
@@ -13,44 +13,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from builders.errors import UserError
+from builders.format.names import MAKING, MANIFEST, SHARDS_PER_METADATA_FILE
 from builders.storage.base import Storage
 
-MANIFEST = "clone.json"
-CARD = "README.md"
-TIMM_INDEX = "_info.json"
-MAKING = "_making"
 FORMAT_VERSION = 2
-SHARDS_PER_FOLDER = 1000
-SHARDS_PER_METADATA_FILE = 100
 MAX_FILE_BYTES = 1 << 40
 MAX_SAMPLES = 10**7
 """Upper limit for the number of samples in a shard, and for the indexes that a shard's entry holds."""
 SHA256 = re.compile("[0-9a-f]{64}")
 FILE_NAME = re.compile(r"(data|metadata)/[A-Za-z0-9][A-Za-z0-9._/-]*")
-
-
-def shard_name(split: str, shard: int) -> str:
-    """Returns the name of a shard in a finished clone, such as "data/000/train-000000.tar"."""
-    return f"data/{shard // SHARDS_PER_FOLDER:03d}/{split}-{shard:06d}.tar"
-
-
-def metadata_name(split: str, number: int) -> str:
-    """Returns the name of the number-th metadata file. It holds 100 shards from 100 x number on, one row group each."""
-    return f"metadata/{split}-{number:05d}.parquet"
-
-
-def staging_folder(shard: int) -> str:
-    """Returns the folder that holds a shard's files while the clone is being made."""
-    return f"{MAKING}/{shard // SHARDS_PER_FOLDER:03d}"
-
-
-def staging_stem(split: str, shard: int, recipe_hash: str, end_round: int) -> str:
-    """Returns what the names of a shard's files begin with while the clone is being made.
-
-    The name contains the recipe's hash, so a listing shows which shards of this recipe are made. It also contains the
-    end round: the last shard of a clone may be shorter than the shard of the same number in a longer clone.
-    """
-    return f"{staging_folder(shard)}/{split}-{shard:06d}-{end_round}-{recipe_hash[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from builders.errors import UserError, first_line
-from builders.format.manifest import SHARDS_PER_METADATA_FILE, FileEntry, Manifest
+from builders.format.manifest import FileEntry, Manifest
 from builders.format.metadata import read_rows
+from builders.format.names import SHARDS_PER_METADATA_FILE
 from builders.format.shard_cache import ShardCache
 from builders.format.tar_shard import MAX_MEMBER_BYTES
 from builders.storage.base import Storage

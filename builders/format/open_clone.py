@@ -21,8 +21,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builders.errors import SampleNotFoundError, UserError
-from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, ShardEntry
+from builders.format.manifest import Manifest, ShardEntry
 from builders.format.metadata_reader import MetadataReader
+from builders.format.names import SHARDS_PER_METADATA_FILE
 from builders.format.resolve import open_manifest
 from builders.format.rounds import MAX_COUNT, Rounds
 from builders.format.samples import EncodedSample, ImageRange, SampleView

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from builders.engines.base import engine
 from builders.errors import OutOfMemoryError
-from builders.format.manifest import MAKING
+from builders.format.names import MAKING
 from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
 from builders.storage.base import Storage

@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builders.engines.base import Generate, engine
-from builders.format.manifest import Verdicts, shard_name, staging_stem
+from builders.format.manifest import Verdicts
+from builders.format.names import shard_name, staging_stem
 from builders.format.schema import METADATA_SCHEMA
 from builders.format.tar_shard import ShardWriter
 from builders.generation.generate_samples import GeneratedSample, generate_samples

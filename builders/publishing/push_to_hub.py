@@ -16,7 +16,8 @@ from huggingface_hub.utils.sha import git_hash
 from builders.card.assets import card_asset_names
 from builders.card.collection import card_yaml, render_collection
 from builders.errors import UserError
-from builders.format.manifest import CARD, MANIFEST, parse_manifest
+from builders.format.manifest import parse_manifest
+from builders.format.names import CARD, MANIFEST
 from builders.publishing.hub_repo import MAIN, HubRepo, Tree
 from builders.publishing.push_to_url import INDEX_FILES, checked_clone, clone_files
 from builders.storage.base import Storage

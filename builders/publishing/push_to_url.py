@@ -10,16 +10,8 @@ from pathlib import Path
 
 from builders.card.assets import CARD_ASSETS, card_asset_names
 from builders.errors import UserError
-from builders.format.manifest import (
-    CARD,
-    MAKING,
-    MANIFEST,
-    TIMM_INDEX,
-    FileEntry,
-    Manifest,
-    parse_manifest,
-    read_manifest,
-)
+from builders.format.manifest import FileEntry, Manifest, parse_manifest, read_manifest
+from builders.format.names import CARD, MAKING, MANIFEST, TIMM_INDEX
 from builders.storage.base import Storage, open_storage
 from builders.verification.verify_clone import verify_clone
 

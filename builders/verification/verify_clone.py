@@ -20,15 +20,8 @@ from builders.card.render import card_faults
 from builders.coordination.output import FINALIZING
 from builders.engines.base import engine
 from builders.errors import UserError
-from builders.format.manifest import (
-    CARD,
-    SHARDS_PER_METADATA_FILE,
-    TIMM_INDEX,
-    Manifest,
-    metadata_name,
-    read_manifest,
-    timm_index,
-)
+from builders.format.manifest import Manifest, read_manifest, timm_index
+from builders.format.names import CARD, SHARDS_PER_METADATA_FILE, TIMM_INDEX, metadata_name
 from builders.planning.plan import Plan
 from builders.recipes.recipe import recipe_from_dict
 from builders.storage.base import Storage, open_storage

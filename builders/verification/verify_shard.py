@@ -10,8 +10,9 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from builders.engines.base import engine
-from builders.format.manifest import SHARDS_PER_METADATA_FILE, Manifest, Verdicts, metadata_name
+from builders.format.manifest import Manifest, Verdicts
 from builders.format.metadata import read_rows
+from builders.format.names import SHARDS_PER_METADATA_FILE, metadata_name
 from builders.format.schema import MEMBERS, METADATA_SCHEMA, json_faults
 from builders.format.tar_shard import Member, read_members
 from builders.generation.generate_samples import MAX_ATTEMPTS

@@ -10,7 +10,7 @@ from typing import Any
 
 from builders.classes.class_ids import class_ids
 from builders.errors import UserError
-from builders.format.manifest import MANIFEST
+from builders.format.names import MANIFEST
 from builders.format.open_clone import Clone, open_clone
 from builders.images.encode import as_shown
 from builders.images.folders import list_class_folders, readable

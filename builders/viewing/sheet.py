@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from builders.classes.class_ids import class_ids
 from builders.errors import UserError, suggest
-from builders.format.manifest import MANIFEST
+from builders.format.names import MANIFEST
 from builders.format.open_clone import open_clone
 from builders.images.folders import list_class_folders
 from builders.images.read import decode_sample, read_image

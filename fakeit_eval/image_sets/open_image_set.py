@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from builders.errors import UserError
-from builders.format.manifest import MAKING, MANIFEST
+from builders.format.names import MAKING, MANIFEST
 from fakeit_eval.image_sets.archives import is_archive, open_archive
 from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.image_sets.clones import open_clone_images

@@ -18,7 +18,14 @@ from fakeit_eval.tasks.base import read_tasks
 from fakeit_eval.test_sets.base import DOMAINS
 
 HEADER = ("run", "trained on", "task", "data", "images", "top-1", "95 %", "top-5", "per class", "note")
-FEATURES_HEADER = ("run", "trained on", "data", "images", "normalization", *(name.replace("_", " ") for name in MEASURES))
+FEATURES_HEADER = (
+    "run",
+    "trained on",
+    "data",
+    "images",
+    "normalization",
+    *(name.replace("_", " ") for name in MEASURES),
+)
 LAYOUTS = ("long", "wide")
 PAPER = "the paper's"
 SECOND_HAND = "second-hand"

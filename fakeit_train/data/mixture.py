@@ -5,9 +5,11 @@ A label stands for a class id. The class ids of the first clone come first, then
 
 import bisect
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from builders.errors import UserError
 from builders.format.manifest import ShardEntry
@@ -16,6 +18,9 @@ from builders.format.samples import SampleView
 from fakeit_train.config import DataConfig
 from fakeit_train.data.order import BatchOrder, Order, weighted_order
 from fakeit_train.data.selection import Condition, Piece, digest_of_keys, find_excluded, num_broken, read_keys, select
+
+if TYPE_CHECKING:
+    from fakeit_train.distributed import World
 
 
 @dataclass(frozen=True)
@@ -147,3 +152,10 @@ def open_mixture(roots: list[str], config: DataConfig) -> Mixture:
     return Mixture(
         tuple(clones), tuple(pieces), tuple(names), digest_of_keys(keys), 0 if config.keep_broken else left_out
     )
+
+
+def open_on_all_ranks(roots: list[str], config: DataConfig, world: "World") -> Mixture:
+    """Opens the same version of the clones on all ranks, even if their branches change meanwhile."""
+    mixture = open_mixture(roots, config) if world.is_main else None
+    fixed = json.loads(world.share(json.dumps([clone.root for clone in mixture.clones] if mixture else [])))
+    return mixture or open_mixture(fixed, config)

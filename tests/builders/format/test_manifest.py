@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from builders.errors import UserError
-from builders.format.manifest import MANIFEST, Manifest, parse_manifest, read_manifest, shard_name
+from builders.format.manifest import Manifest, parse_manifest, read_manifest
+from builders.format.names import MANIFEST, shard_name
 from builders.storage.base import open_storage
 
 
