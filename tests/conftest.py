@@ -12,6 +12,7 @@ from pathlib import Path
 # Set before any import reads them: the tests use their own caches and no network.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="fakeit-hf-")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["FAKEIT_CACHE"] = tempfile.mkdtemp(prefix="fakeit-cache-")
 # torch.compile shares its kernels among all runs of a user, and kernels for other processor settings crash.
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="fakeit-inductor-")
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -30,7 +31,7 @@ from tests.loopback.server import running
 from tests.tiny_pipeline import write_tiny_checker, write_tiny_pipeline
 from tests.wordnet import DEBIAN, write_nltk_data
 
-for name in ("HF_HOME", "TORCHINDUCTOR_CACHE_DIR"):
+for name in ("HF_HOME", "FAKEIT_CACHE", "TORCHINDUCTOR_CACHE_DIR"):
     atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
 
 CLASSES = tuple(

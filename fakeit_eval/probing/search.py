@@ -35,7 +35,7 @@ Objective = Callable[[Parameters], float]
 
 @dataclass(frozen=True)
 class Search:
-    """A search that is kept in a folder: `journal.log`, and the locks of its workers."""
+    """A search that is kept in a folder: `trials.log`, and the locks of its workers."""
 
     folder: Path
     num_trials: int
@@ -78,7 +78,7 @@ class Search:
 
     def _study(self) -> optuna.Study:
         # Optuna's lock is a symbolic link to the journal; a relative path would be resolved in the wrong folder.
-        path = self.folder.resolve() / "journal.log"
+        path = self.folder.resolve() / "trials.log"
         lock = JournalFileSymlinkLock(str(path))
         try:
             _drop_torn_line(path, lock)

@@ -278,7 +278,7 @@ def test_cli__a_killed_probe_continues_with_its_finished_trials(run: Path, tmp_p
 def wait_for_trials(studies: Path, count: int) -> Path:
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        for log in studies.glob("*/journal.log"):
+        for log in studies.glob("*/trials.log"):
             if len(finished_trials(log)) >= count:
                 return log
         time.sleep(0.05)

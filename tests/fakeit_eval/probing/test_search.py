@@ -91,13 +91,13 @@ def test_search__a_worker_takes_over_from_a_dead_one(tmp_path: Path) -> None:
 
 def test_search__a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     Search(tmp_path, 3, 0).run(suggest, quick)
-    with (tmp_path / "journal.log").open("a") as journal:
+    with (tmp_path / "trials.log").open("a") as journal:
         journal.write('{"op_code": 5, "worker')
     assert len(Search(tmp_path, 5, 0).run(suggest, quick)) == 5
 
 
 def test_search__a_broken_journal_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "journal.log").write_text("not json\n" * 3)
+    (tmp_path / "trials.log").write_text("not json\n" * 3)
     with pytest.raises(UserError, match="cannot be read"):
         Search(tmp_path, 3, 0).run(suggest, quick)
 
