@@ -140,6 +140,12 @@ def _make(planned: Plan, execution: Execution, out: str, run: RunOptions, stop: 
     from builders.make_clone import FailedShardsError, make_clone
 
     bars: list[Any] = []
+    warned: list[str] = []
+
+    def warn(note: str) -> None:
+        warned.append(note)
+        bars[0].write(f"{PROGRAM}: {note}", file=sys.stderr)
+
     try:
         manifest = make_clone(
             planned,
@@ -155,10 +161,11 @@ def _make(planned: Plan, execution: Execution, out: str, run: RunOptions, stop: 
             text=run.text,
             on_start=lambda done, total: bars.append(progress(total, initial=done)),
             on_images=lambda num_images: bars[0].update(num_images),
-            on_warning=lambda note: bars[0].write(f"{PROGRAM}: {note}", file=sys.stderr),
+            on_warning=warn,
         )
     except FailedShardsError as failed:
-        _print_failures(failed.failures, failed.causes, has_given_up=failed.has_given_up)
+        causes = [cause for cause in failed.causes if cause not in warned]
+        _print_failures(failed.failures, causes, has_given_up=failed.has_given_up)
         raise SystemExit(1) from None
     finally:
         for bar in bars:

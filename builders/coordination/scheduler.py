@@ -25,10 +25,12 @@ Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS, MIN_PAUSE_FACTOR = 2.0, 10.0
 """Seconds between polls of other runs while no shard is free, and the least pause as a multiple of a poll's time."""
+SECONDS_BETWEEN_LAST_LOOKS = 60.0
+"""Seconds between polls of a run that does not wait for other runs, while one of its workers has nothing to do."""
 MAX_HELPERS = 20
 """Expected number of runs that look for free shards of other runs at the same time. Such a look lists every file in `_making`,
-so of a thousand runs that end together only some look; the last runs always do."""
-MAX_EXISTS = 100
+so of a thousand runs that end together only some look. If fewer are alive, each of them does."""
+MAX_EXISTS = 10
 """Maximum number of shards to check by one request each; a listing returns a thousand names per request."""
 SECONDS_OF_RATE = 120.0
 """Time window of the rate that `status` shows."""
@@ -48,9 +50,12 @@ class _Queue:
     def __init__(self, job: Job, clock: Callable[[], float]) -> None:
         self.plan, self.heartbeat, self.storage = job.task.plan, job.heartbeat, job.heartbeat.storage
         self.todo, self.clock, self.next_poll = deque(job.shards), clock, 0.0
+        self.pause = SECONDS_BETWEEN_LOOKS if job.waits_for_others else SECONDS_BETWEEN_LAST_LOOKS
         self.own = set(job.shards[: job.num_own])
-        self.helps: bool | None = None
-        """Whether this run makes shards of other runs; None until its own are done."""
+        self.luck = random.random()
+        """Decides whether this run is among the ones that make shards of other runs."""
+        self.has_listed = False
+        """Whether the shards of other runs were looked up."""
         self.failed_before = {failure.shard for failure in read_failures(self.storage)}
         self.num_images_made = 0
         """Images of shards that other runs have finished since this run began."""
@@ -62,15 +67,12 @@ class _Queue:
             return None
         begun = time.monotonic()
         others = self.heartbeat.others()
-        taken = shards_of(others)
-        while (shard := next((shard for shard in self.todo if shard not in taken), None)) is not None:
-            if shard not in self.own and self.helps is None:
-                self.helps = random.random() * len(others) < MAX_HELPERS
-                if self.helps:
-                    self._drop_made()
-                    continue
-            if shard not in self.own and not self.helps:
-                break
+        taken, helps = shards_of(others), self.luck * len(others) < MAX_HELPERS
+        while (shard := self._first_free(taken, helps)) is not None:
+            if shard not in self.own and not self.has_listed:
+                self._drop_made()
+                self.has_listed = True
+                continue
             if self.storage.exists(sidecar_name(self.plan, shard)):
                 self._drop_made(shard)
             elif self.storage.exists(shard_name(self.plan.recipe.split, shard)):
@@ -82,11 +84,16 @@ class _Queue:
             # A listing may not show the finished shard yet.
             taken.add(shard)
         # Each remaining shard is in progress in another run, or was; or it is left to other runs.
-        if self.helps is not False:
+        if helps:
             self._drop_made()
         self.num_empty_polls += 1
-        self.next_poll = self.clock() + max(SECONDS_BETWEEN_LOOKS, MIN_PAUSE_FACTOR * (time.monotonic() - begun))
+        self.next_poll = self.clock() + max(self.pause, MIN_PAUSE_FACTOR * (time.monotonic() - begun))
         return None
+
+    def _first_free(self, taken: set[int], helps: bool) -> int | None:
+        """Returns the first shard that no run works on: one of this run's own, or else any if this run helps others."""
+        free = [shard for shard in self.todo if shard not in taken]
+        return next((shard for shard in free if shard in self.own), free[0] if free and helps else None)
 
     def _drop_kept(self) -> set[int]:
         """Removes and returns the shards of a clone, perhaps a shorter one, that another run has finalized."""
@@ -225,6 +232,7 @@ class _Run:
         if self.busy.get(event.worker) != event.shard:
             return
         del self.busy[event.worker]
+        self.queue.next_poll = 0.0
         self.images.pop(event.shard)
         if event.problem is None:
             self.num_images_done += self.plan.count_samples([event.shard])
@@ -249,8 +257,8 @@ class _Run:
                     self.workers.replace(worker)
                 case Retire(worker, cause):
                     self.workers.retire(worker)
-                    self.causes.append(f"worker {worker}: {cause}")
-                    self.job.on_warning(f"worker {worker} is retired: {cause}")
+                    self.causes.append(f"worker {worker} is retired: {cause}")
+                    self.job.on_warning(self.causes[-1])
                 case End(error, cause, is_now):
                     self.end = decision
                     self.causes += [cause] if cause and error is None else []

@@ -247,7 +247,7 @@ def _row_faults(row: Row | None, fields: Row, members: list[Member]) -> Iterator
     offsets: Row = {}
     for name, member in zip(MEMBERS, members, strict=True):
         offsets |= {f"{name}_offset": member.offset, f"{name}_size": len(member.content)}
-    if any(row[name] != value for name, value in fields.items()):
+    if any(row[name] != value for name, value in fields.items() if name in row):
         yield "the metadata row disagrees with the tar"
     elif any(row[name] != value for name, value in offsets.items()):
         yield MOVED

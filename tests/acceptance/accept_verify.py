@@ -205,11 +205,6 @@ def missing_field(p: Target) -> Expected:
     return p.entry.name, p.key, f"lacks the field '{name}'"
 
 
-def extra_field(p: Target) -> Expected:
-    p.set_fields(extra=1)
-    return p.entry.name, p.key, "unknown field 'extra'"
-
-
 def null_field(p: Target) -> Expected:
     name = p.rng.choice(list(p.fields()))
     p.set_fields(**{name: None})
@@ -275,7 +270,7 @@ def stale_parquet(p: Target) -> Expected:
 KINDS = (
     missing_shard, extra_shard, renamed_shard, changed_byte, cut_in_a_member, cut_between_members, sample_left_out,
     wrong_count, duplicated_key, dot_in_key, other_key, other_label, other_json, label_out_of_range, missing_field,
-    extra_field, null_field, retyped_field, undecodable_image, image_of_other_size, image_of_other_sha256,
+    null_field, retyped_field, undecodable_image, image_of_other_size, image_of_other_sha256,
     stale_index, stale_card, stale_parquet,
 )  # fmt: skip
 

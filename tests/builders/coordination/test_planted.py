@@ -88,7 +88,7 @@ def test_planted__a_hung_worker_is_killed_and_replaced(whole: Path, tmp_path: Pa
 
 def test_planted__a_run_without_workers_names_the_cause(tmp_path: Path) -> None:
     done = make(tmp_path / "out", gpus="0", worker="0", fault="memory for ever")
-    assert done.returncode == 1 and "worker 0: out of memory with batches of 5" in done.stderr
+    assert done.returncode == 1 and "worker 0 is retired: out of memory with batches of 5" in done.stderr
     assert "no worker is left for the rest; run again to continue" in done.stderr and "Traceback" not in done.stderr
 
 

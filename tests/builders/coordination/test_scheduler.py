@@ -138,13 +138,13 @@ def test_scheduler__a_worker_whose_attempts_all_fail_is_retired(twenty: Plan, tm
     scripted, report = run(twenty, tmp_path, lambda worker, *_: UNEXPECTED if worker == "b" else None)
     assert scripted.retired == ["b"] and not report.failures and report.is_all_made
     assert made_at(twenty, tmp_path) == set(range(20)) and len(scripted.tried) == 20 + MAX_FAILED_IN_A_ROW
-    assert report.causes == ["worker b: RuntimeError: CUDA error"]
+    assert report.causes == ["worker b is retired: RuntimeError: CUDA error"]
 
 
 def test_scheduler__a_run_without_workers_ends_and_names_the_cause(twenty: Plan, tmp_path: Path) -> None:
     scripted, report = run(twenty, tmp_path, lambda _, shard, n: UNEXPECTED if shard > 4 else None, workers="a")
     assert report.has_given_up and made_at(twenty, tmp_path) == set(range(5)) and len(scripted.tried) == 8
-    assert report.failures == [] and report.causes == ["worker a: RuntimeError: CUDA error"]
+    assert report.failures == [] and report.causes == ["worker a is retired: RuntimeError: CUDA error"]
 
 
 def test_scheduler__unreadable_images_fail_only_their_own_shards(twenty: Plan, tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_local__a_run_whose_attempts_all_fail_ends_and_names_the_cause(
 
     monkeypatch.setattr("builders.coordination.attempt.generate_shard_tar", make)
     assert plan.num_shards > 5
-    with pytest.raises(FailedShardsError, match="worker 0: RuntimeError: CUDA error") as failed:
+    with pytest.raises(FailedShardsError, match="worker 0 is retired: RuntimeError: CUDA error") as failed:
         make_clone(plan, str(tmp_path))
     assert failed.value.has_given_up and len(made) == 2 and len(tried) == 2 + MAX_FAILED_IN_A_ROW
 
