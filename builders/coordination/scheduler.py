@@ -92,8 +92,10 @@ class _Queue:
 
     def _first_free(self, taken: set[int], helps: bool) -> int | None:
         """Returns the first shard that no run works on: one of this run's own, or else any if this run helps others."""
-        free = [shard for shard in self.todo if shard not in taken]
-        return next((shard for shard in free if shard in self.own), free[0] if free and helps else None)
+        own = next((shard for shard in self.todo if shard in self.own and shard not in taken), None)
+        if own is not None or not helps:
+            return own
+        return next((shard for shard in self.todo if shard not in taken), None)
 
     def _drop_kept(self) -> set[int]:
         """Removes and returns the shards of a clone, perhaps a shorter one, that another run has finalized."""

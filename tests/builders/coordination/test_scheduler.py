@@ -237,6 +237,40 @@ def test_scheduler__a_run_helps_others_only_if_few_of_them_are_alive(
             assert not report.has_given_up and not report.failures
 
 
+def test_scheduler__own_shards_are_tried_again_before_a_run_leaves(
+    twenty: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builders.coordination.scheduler.random.random", lambda: 0.99)
+    failed = Problem(scope="worker", cause="CUDA error")
+    with contextlib.ExitStack() as stack:
+        for _ in range(scheduler_module.MAX_HELPERS + 1):
+            stack.enter_context(Heartbeat(open_storage(tmp_path)))
+        heartbeat = stack.enter_context(Heartbeat(open_storage(tmp_path)))
+        job = replace(job_of(twenty, tmp_path, heartbeat), num_own=5)
+        scripted = Scripted(job, lambda worker, shard, number: failed if shard == 2 and number == 1 else None)
+        run_shards(job, scripted)
+    assert scripted.tried == [0, 1, 2, 3, 4, 2] and made_at(twenty, tmp_path) == set(range(5))
+
+
+def test_scheduler__the_last_of_many_runs_knows_that_all_is_made(
+    twenty: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of its workers is idle while many runs are alive; when the other one ends, no run is alive any more."""
+    monkeypatch.setattr("builders.coordination.scheduler.random.random", lambda: 0.99)
+    with Heartbeat(open_storage(tmp_path)) as heartbeat, contextlib.ExitStack() as stack:
+        for _ in range(scheduler_module.MAX_HELPERS + 1):
+            stack.enter_context(Heartbeat(open_storage(tmp_path)))
+        job = replace(job_of(twenty, tmp_path, heartbeat), num_own=3)
+
+        def end(worker: str, shard: int, number: int) -> None:
+            if shard == 2:  # the others make all the rest, and end
+                for other in range(3, 20):
+                    assert attempt(job.task, other, Execution(), lambda *_: None) is None
+                stack.close()
+
+        assert run_shards(job, Scripted(job, end, ["a", "b"])).is_all_made
+
+
 def test_scheduler__images_of_other_runs_are_counted(twenty: Plan, tmp_path: Path) -> None:
     with Heartbeat(open_storage(tmp_path)) as heartbeat:
         seen: list[int] = []

@@ -1,9 +1,8 @@
 """A network of a few thousand numbers, for tests."""
 
 from builders.format.backbone import Backbone
-from fakeit_train.crop_draws import CropConfig, CropGroup
-
 from fakeit_train.config import DataConfig, TrainConfig
+from fakeit_train.crop_draws import CropConfig, CropGroup
 
 CONFIG = TrainConfig(
     num_epochs=1,
