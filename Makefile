@@ -62,7 +62,7 @@ $(DEMO)/sheet.png: $(DEMO)/digits/clone.json $(DEMO)/real-train/clone.json
 
 $(DEMO)/report.md: $(DEMO)/run-synthetic/backbone.json $(DEMO)/run-real/backbone.json $(DEMO)/real-test/clone.json $(DEMO)/sheet.png
 	$(BIN)/fakeit-eval test $(DEMO)/run-synthetic $(DEMO)/run-real --data $(DEMO)/real-test > $@
-	@printf '\nclone %s/digits · runs %s/run-synthetic %s/run-real · pictures %s/sheet.png · this table %s\n' \
+	@printf '\nclone %s/digits · runs %s/run-synthetic %s/run-real · images %s/sheet.png · this table %s\n' \
 	  $(DEMO) $(DEMO) $(DEMO) $(DEMO) $@ >> $@
 
 evaluate: $(DEMO)/evaluation.md ## after the demo: test sets, transfer tasks and feature analysis of its two networks

@@ -91,20 +91,8 @@ class HubRepo:
             if name not in {branch.name for branch in references.branches}:
                 self._call(self.api.create_branch, branch=name, revision=MAIN, exist_ok=True)
 
-    def upload(
-        self,
-        folder: Path,
-        path_in_repo: str,
-        revision: str,
-        message: str,
-        *,
-        upload: Sequence[str],
-        delete: Sequence[str],
-    ) -> None:
-        """Uploads a folder's files that match `upload`; deletes remote files that match `delete` and are not local.
-
-        An upload that continues an interrupted one sends only what is still missing.
-        """
+    def upload(self, folder: Path, path_in_repo: str, revision: str, message: str, patterns: Sequence[str]) -> None:
+        """Uploads the files of a folder that match patterns. What an interrupted upload has sent is not sent again."""
         with self._readable_errors():
             self._call(
                 self.api.upload_folder,
@@ -112,20 +100,38 @@ class HubRepo:
                 path_in_repo=path_in_repo or None,
                 revision=revision,
                 commit_message=message,
-                allow_patterns=[*upload],
-                delete_patterns=[*delete],
+                allow_patterns=[*patterns],
             )
 
-    def commit(self, revision: str, operations: Sequence[Any], message: str, parent: str | None = None) -> None:
-        """Makes one commit; the head of the branch must be `parent`, if that is given."""
-        with self._readable_errors():
-            self._call(
-                self.api.create_commit,
-                operations=operations,
-                commit_message=message,
-                revision=revision,
-                parent_commit=parent,
-            )
+    def commit(
+        self,
+        revision: str,
+        operations: Sequence[Any],
+        message: str,
+        is_done: Callable[[Tree], bool],
+        parent: str | None = None,
+    ) -> None:
+        """Makes one commit.
+
+        Args:
+            revision: Branch or pull request.
+            operations: Additions, copies and deletions.
+            message: Title of the commit.
+            is_done: Whether a tree holds what the commit brings. The answer to a commit that was made may be lost.
+            parent: The commit that the branch must be at.
+        """
+        try:
+            with self._readable_errors():
+                self._call(
+                    self.api.create_commit,
+                    operations=operations,
+                    commit_message=message,
+                    revision=revision,
+                    parent_commit=parent,
+                )
+        except UserError:
+            if not is_done(self.tree(revision)):
+                raise
 
     def find_pull_request(self, title: str) -> int | None:
         """Returns the number of the user's own open pull request with this title; None if there is none."""
@@ -188,7 +194,13 @@ class HubRepo:
             )
 
     def _call(self, call: Callable[..., Result], **options: Any) -> Result:
-        return retry(call, repo_id=self.id, repo_type="dataset", num_attempts=NUM_ATTEMPTS, **options)
+        def typed() -> Result:
+            try:
+                return call(repo_id=self.id, repo_type="dataset", **options)
+            except UNTYPED_ERRORS as error:
+                raise ConnectionError(str(error)) from error
+
+        return retry(typed, num_attempts=NUM_ATTEMPTS)
 
     @contextmanager
     def _readable_errors(self) -> Iterator[None]:
@@ -201,7 +213,7 @@ class HubRepo:
         except Exception as error:
             if is_offline(error):
                 raise UserError("HF_HUB_OFFLINE is set; unset it to push") from None
-            if not (isinstance(error, (OSError, *UNTYPED_ERRORS)) or is_of_the_network(error)):
+            if not (isinstance(error, OSError) or is_of_the_network(error)):
                 raise
             status = http_status(error)
             is_refused = status is not None and 400 <= status < 500 and not is_transient(error)

@@ -4,6 +4,7 @@
 find the old clone or the new one, never a mixture, and a push that was killed continues when it is run again.
 """
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ from builders.format.manifest import parse_manifest
 from builders.format.names import CARD, MANIFEST
 from builders.publishing.hub_repo import MAIN, HubRepo, Tree
 from builders.publishing.push_to_url import INDEX_FILES, checked_clone, clone_files
-from builders.storage.base import Storage
 
 CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SHARD_PATTERNS, SHARD_FOLDERS = ("data/*.tar", "metadata/*.parquet"), ("data/", "metadata/")
@@ -89,8 +89,28 @@ class _Push:
     files: list[_File]
     patterns: list[str]
     """Patterns of the local files that `upload_folder` sends."""
+    card: str
+    """The clone's own card."""
     extra: list[_File] = field(default_factory=list)
     """Files outside the clone's folder: the card of a repo with several clones."""
+
+    @property
+    def title(self) -> str:
+        """Title of the pull request, by which a later push finds it."""
+        return f"fakeit push to {self.target.revision}" + (f" of {self.target.config}" if self.target.config else "")
+
+    def with_card(self, revision: str) -> "_Push":
+        """Adds the README.md of a repo with several clones, made from the cards that a revision holds."""
+        config = self.target.config
+        if not config:
+            return self
+        others = [name for name in _configs(self.repo.tree(revision)) if name != config]
+        cards = {name: self.repo.read(f"{name}/{CARD}", revision.replace("/", "%2F")).decode() for name in others}
+        card = render_collection(self.repo.id, {**cards, config: self.card}).encode()
+        return dataclasses.replace(self, extra=[_File(CARD, len(card), hashlib.sha256(card).hexdigest(), card)])
+
+    def has_card(self, tree: Tree) -> bool:
+        return all(file.is_same(tree.get(file.path)) for file in self.extra)
 
     def missing(self, tree: Tree) -> list[_File]:
         """Returns the files that a revision lacks or holds with other content."""
@@ -147,13 +167,15 @@ def push_to_hub(
             for file in clone_files(storage, manifest)
         ],
         patterns=[*SHARD_PATTERNS, *card_asset_names(storage), *INDEX_FILES],
-        extra=[_collection_card(repo, commit, tree, storage, target.config)] if target.config else [],
-    )
+        card=storage.read(CARD).decode(),
+    ).with_card(commit)
     if not push.is_done(tree):
-        _push_through_pull_request(push, commit, tree)
+        push = _push_through_pull_request(push, commit, tree)
         if not push.is_done(repo.tree(target.revision)):
             raise UserError(f"'{repo.id}' was changed by someone else during the push; run the push again")
-    version = f"v{card_yaml(storage.read(CARD).decode(), root)['dataset_info']['version']}"
+    elif target.revision != MAIN and (number := repo.find_pull_request(push.title)):
+        repo.close(number)  # the answer to the last commit of an earlier push was lost
+    version = f"v{card_yaml(push.card, root)['dataset_info']['version']}"
     if tag:
         repo.tag(version, target.revision)
     is_main = target.revision == MAIN
@@ -166,38 +188,50 @@ def push_to_hub(
     )
 
 
-def _push_through_pull_request(push: _Push, base_commit: str, base_tree: Tree) -> None:
+def _push_through_pull_request(push: _Push, base_commit: str, base_tree: Tree) -> _Push:
+    """Brings the clone into the branch; returns the push with the repo's card as it then is."""
     repo, target, main = push.repo, push.target, push.repo.tree(MAIN)
-    title = f"fakeit push to {target.revision}" + (f" of {target.config}" if target.config else "")
-    number = repo.find_pull_request(title) or repo.open_pull_request(title)
+    number = repo.find_pull_request(push.title) or repo.open_pull_request(push.title)
     if push.foreign_changes(repo.tree(f"refs/pr/{number}"), main):
-        # The pull request was opened from an older main, or someone else has pushed to it.
+        # It was opened from an older main, or someone else has pushed to it.
         repo.close(number)
-        number = repo.open_pull_request(title)
+        number = repo.open_pull_request(push.title)
     reference = f"refs/pr/{number}"
-    stale = [f"{folder}*" for folder in SHARD_FOLDERS]
-    repo.upload(push.folder, target.config, reference, title, upload=push.patterns, delete=stale)
-    if push.extra:
-        repo.commit(reference, [file.addition() for file in push.extra], title)
+    if target.revision == MAIN:
+        push = push.with_card(reference)
+    _upload(push, reference)
     tree = repo.tree(reference)
+    if operations := [*(file.addition() for file in push.extra), *map(CommitOperationDelete, push.stale(tree))]:
+        repo.commit(reference, operations, push.title, lambda tree: not push.stale(tree) and push.has_card(tree))
+        tree = repo.tree(reference)
     if missing := push.missing(tree):
         raise UserError(
             f"'{missing[0].path}' has other content in '{repo.id}' than when the push began; do not change the clone "
             "during a push, and run the push again"
         )
-    if foreign := push.foreign_changes(tree, main):
+    if foreign := push.foreign_changes(tree, main) + push.stale(tree):
         raise UserError(
             f"someone else changed '{foreign[0]}' in pull request {number} of '{repo.id}'; run the push again"
         )
     if target.revision == MAIN:
         repo.merge(number)
     else:
-        _copy_to_branch(push, reference, tree, base_commit, base_tree, title)
+        _copy_to_branch(push, reference, tree, base_commit, base_tree)
         repo.close(number)
+    return push
 
 
-def _copy_to_branch(push: _Push, reference: str, tree: Tree, base_commit: str, base_tree: Tree, title: str) -> None:
-    """Makes one commit on the branch that copies the clone from the pull request, which only main could merge."""
+def _upload(push: _Push, reference: str) -> None:
+    """Uploads the clone's files; folders that are links are uploaded by themselves, for `upload_folder` follows none."""
+    push.repo.upload(push.folder, push.target.config, reference, push.title, push.patterns)
+    for folder in SHARD_FOLDERS:
+        if (push.folder / folder).is_symlink():
+            path_in_repo = f"{push.target.prefix}{folder}".rstrip("/")
+            push.repo.upload((push.folder / folder).resolve(), path_in_repo, reference, push.title, ["*"])
+
+
+def _copy_to_branch(push: _Push, reference: str, tree: Tree, base_commit: str, base_tree: Tree) -> None:
+    """Makes one commit on the branch that copies the clone from the pull request, which can be merged into main alone."""
     additions = [
         CommitOperationCopy(src_path_in_repo=file.path, path_in_repo=file.path, src_revision=reference)
         if tree[file.path].lfs
@@ -205,7 +239,7 @@ def _copy_to_branch(push: _Push, reference: str, tree: Tree, base_commit: str, b
         for file in push.missing(base_tree)
     ]
     deletions = [CommitOperationDelete(path) for path in push.stale(base_tree)]
-    push.repo.commit(push.target.revision, [*additions, *deletions], title, parent=base_commit)
+    push.repo.commit(push.target.revision, [*additions, *deletions], push.title, push.is_done, parent=base_commit)
 
 
 def _check_target(repo: HubRepo, commit: str, tree: Tree, target: HubTarget, recipe_hash: str, replace: bool) -> None:
@@ -245,10 +279,3 @@ def _configs(tree: Tree) -> list[str]:
 def _is_empty_card(card: str) -> bool:
     """Whether a README.md holds only YAML, as the Hub writes it for a new repo."""
     return not card.removeprefix("---\n").rpartition("---\n")[2].strip()
-
-
-def _collection_card(repo: HubRepo, commit: str, tree: Tree, storage: Storage, config: str) -> _File:
-    """Returns the README.md of a repo with several clones, made from their cards."""
-    cards = {name: repo.read(f"{name}/{CARD}", commit).decode() for name in _configs(tree) if name != config}
-    card = render_collection(repo.id, {**cards, config: storage.read(CARD).decode()}).encode()
-    return _File(CARD, len(card), hashlib.sha256(card).hexdigest(), card)

@@ -28,7 +28,6 @@ FEATURES_HEADER = (
 )
 LAYOUTS = ("long", "wide")
 PAPER = "the paper's"
-SECOND_HAND = "second-hand"
 ALL_DOMAINS = {**DOMAINS, "transfer": "transfer"}
 Row = tuple[str, ...]
 

@@ -328,3 +328,33 @@ def test_push_to_hub__a_bucket_as_target_of_make_and_of_push(
         read = subprocess.run(arguments, env=environment, capture_output=True, text=True)
         assert read.stdout == "[] True\n", read.stderr
     assert {path.partition("/")[2] for path in hub.buckets["user/clones"]} == set(contents(clone))
+
+
+@pytest.mark.long
+def test_push_to_hub__folders_that_are_links_are_pushed(clone: Path, hub: Hub) -> None:
+    for folder in ("data", "metadata"):
+        (clone / folder).rename(clone.parent / f"other-{folder}")
+        (clone / folder).symlink_to(clone.parent / f"other-{folder}")
+    assert push(hub, clone, "user/digits").returncode == 0
+    shards = {path.name for folder in ("data", "metadata") for path in (clone / folder).resolve().rglob("*.*")}
+    assert shards <= {path.rpartition("/")[2] for path in in_repo(hub)}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("xet", [False, True])
+def test_push_to_hub__answers_that_are_lost_are_looked_up(
+    real_plan: Plan, clone: Path, hub: Hub, tmp_path: Path, xet: bool
+) -> None:
+    """The answers to the commits that delete shards of a larger clone, and to the one on another branch."""
+    make_clone(Plan(real_plan.recipe, 1), str(tmp_path / "small"))
+    assert push(hub, clone, "user/digits", "--revision", "exp", xet=xet).returncode == 0
+    assert push(hub, clone, "user/digits", xet=xet).returncode == 0
+    lost = iter([Fault(drop_after=0)] * 2)
+    hub.traffic.choose = lambda method, path: next(lost, None) if "/commit/" in path and method == "POST" else None
+    assert push(hub, tmp_path / "small", "user/digits", xet=xet).returncode == 0
+    assert in_repo(hub) == contents(tmp_path / "small")
+    lost = iter([Fault(), Fault(), Fault(drop_after=0)])
+    ended = push(hub, tmp_path / "small", "user/digits", "--revision", "exp", xet=xet)
+    assert ended.returncode == 0, ended.stderr
+    assert in_repo(hub, revision="exp") == contents(tmp_path / "small")
+    assert {pull.status for pull in hub.repos["user/digits"].pulls} <= {"merged", "closed"}
