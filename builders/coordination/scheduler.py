@@ -28,8 +28,8 @@ SECONDS_BETWEEN_LOOKS, MIN_PAUSE_FACTOR = 2.0, 10.0
 SECONDS_BETWEEN_LAST_LOOKS = 60.0
 """Seconds between polls of a run that does not wait for other runs, while one of its workers has nothing to do."""
 MAX_HELPERS = 20
-"""Expected number of runs that look for free shards of other runs at the same time. Such a look lists every file in `_making`,
-so of a thousand runs that end together only some look. If fewer are alive, each of them does."""
+"""Expected number of runs that have finished their own shards and make those of others. To find them, a run lists every
+file in `_making`, so of a thousand runs that end together only some do. If fewer runs are alive, each of them does."""
 MAX_EXISTS = 10
 """Maximum number of shards to check by one request each; a listing returns a thousand names per request."""
 SECONDS_OF_RATE = 120.0

@@ -33,25 +33,32 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def prepare(folder: Path) -> Path:
+    """Makes a clone and three damaged copies of it, `cut`, `half` and `mislabeled`; returns the clone."""
+    clone, scans = folder / "clone", folder / "scans"
+    cut, half, mislabeled = (folder / name for name in ("cut", "half", "mislabeled"))
+    subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(scans)], check=True, cwd=ROOT)
+    run("build", "make", "real_images/test", clone, "--source", scans / "test", "--shard-size", 100)
+    for copy in (cut, half, mislabeled):
+        shutil.copytree(clone, copy)
+    shard = next((cut / "data/000").glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:5000])
+    (half / "clone.json").unlink()
+    (half / "_making").mkdir()
+    (half / "_making" / "recipe.json").write_text("{}")
+    manifest = json.loads((mislabeled / "clone.json").read_text())
+    manifest["label_names"] = manifest["label_names"][:5]
+    (mislabeled / "clone.json").write_text(json.dumps(manifest))
+    (folder / "sitecustomize.py").write_text(MISSING)
+    return clone
+
+
 def main() -> None:
     rows, failures = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        clone, cut, half, mislabeled, out = (folder / name for name in ("clone", "cut", "half", "mislabeled", "out"))
-        scans = folder / "scans"
-        subprocess.run([sys.executable, "-m", "builders.embedded.digits", str(scans)], check=True, cwd=ROOT)
-        run("build", "make", "real_images/test", clone, "--source", scans / "test", "--shard-size", 100)
-        for copy in (cut, half, mislabeled):
-            shutil.copytree(clone, copy)
-        shard = next((cut / "data/000").glob("*.tar"))
-        shard.write_bytes(shard.read_bytes()[:5000])
-        (half / "clone.json").unlink()
-        (half / "_making").mkdir()
-        (half / "_making" / "recipe.json").write_text("{}")
-        manifest = json.loads((mislabeled / "clone.json").read_text())
-        manifest["label_names"] = manifest["label_names"][:5]
-        (mislabeled / "clone.json").write_text(json.dumps(manifest))
-        (folder / "sitecustomize.py").write_text(MISSING)
+        clone, out = prepare(folder), folder / "out"
+        cut, half, mislabeled = (folder / name for name in ("cut", "half", "mislabeled"))
         without = {"PYTHONPATH": str(folder)}
         train = ("train", "digits", "--out", out, "--data")
 

@@ -63,19 +63,25 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         monkeypatch.setattr(LocalStorage, name, counted(getattr(LocalStorage, name)))
 
 
+def is_stopped(monkeypatch: pytest.MonkeyPatch, number: int, plan: Plan, out: Path) -> bool:
+    """Makes a clone, stopped after `number` changes; returns whether it was stopped before its end."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, number)
+        try:
+            make_clone(plan, str(out))
+        except Stop:
+            return True
+    return False
+
+
 def test_finalize__a_clone_stopped_at_any_change_ends_the_same(
     real_plan: Plan, finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = digests(finished[0])
     for number in itertools.count(1):
         out = tmp_path / str(number)
-        with monkeypatch.context() as patch:
-            stop_at(patch, number)
-            try:
-                make_clone(real_plan, str(out))
-                break
-            except Stop:
-                pass
+        if not is_stopped(monkeypatch, number, real_plan, out):
+            break
         make_clone(real_plan, str(out))
         assert digests(out) == expected, f"stopped after {number} changes"
     assert number > 16
@@ -94,13 +100,8 @@ def test_finalize__growth_stopped_at_any_change_equals_a_long_clone(
         whole_shards = {
             name: digest for name, digest in digests(out).items() if name in expected and name[-6:-4] in "00 01"
         }
-        with monkeypatch.context() as patch:
-            stop_at(patch, number)
-            try:
-                make_clone(long, str(out))
-                break
-            except Stop:
-                pass
+        if not is_stopped(monkeypatch, number, long, out):
+            break
         make_clone(long, str(out))
         assert digests(out) == expected, f"stopped after {number} changes"
         assert whole_shards.items() <= digests(out).items() and whole_shards
