@@ -324,7 +324,7 @@ def main(num_shards: int, num_workers: int, folder: Path) -> None:
             f"{sum(counted.values()) / num_shards:.2f} ({shown})"
         ),
         "requests per shard for the own heartbeat": f"{storage.requests['heartbeat'] / num_shards:.1f}",
-        "taking a shard (poll other runs, find one, claim it), ms per shard": f"{take_ms:.2f}",
+        "taking a shard (poll other runs, find one, announce it), ms per shard": f"{take_ms:.2f}",
         "median and longest time to take a shard, ms": f"{times.median_ms('take'):.2f}, {times.longest_ms('take'):.0f}",
         "finishing a shard, ms per shard": f"{times.mean_ms('finish'):.2f}",
         "tar and sidecar of 10 images, ms": f"{times.mean_ms('make'):.2f}",
