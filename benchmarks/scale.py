@@ -32,12 +32,13 @@ import numpy as np
 
 from builders.classes.class_list import ClassEntry
 from builders.coordination.finalize import clean_up, finalize
-from builders.coordination.heartbeat import LEASE, RUNS, Heartbeat
+from builders.coordination.heartbeat import LEASE, Heartbeat
 from builders.coordination.job import Ended, Event, Job, Task
 from builders.coordination.output import missing_shards, read_state, write_target
 from builders.coordination.scheduler import SECONDS_BETWEEN_LOOKS, _Run
 from builders.coordination.status import read_status
 from builders.engines.base import GeneratedImage
+from builders.format.names import RUNS
 from builders.generation.generate_shard import generate_shard_tar
 from builders.images.encode import encode_image
 from builders.planning.plan import Plan

@@ -124,6 +124,8 @@ def _make(
             on_start(plan.count_samples(requested) - plan.count_samples(missing), plan.count_samples(requested))
         if missing:
             report = runner.run(replace(job, shards=missing, is_begun=state.is_begun))
+            if report.is_finalized_elsewhere and report.error is None:
+                continue
             _raise_for(report)
             if not report.is_all_made:
                 return None

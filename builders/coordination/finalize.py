@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from builders.card.render import clone_card
 from builders.card.sections import CardText
-from builders.coordination.output import FINALIZING, OLD_MANIFEST, TARGET, State
+from builders.coordination.output import FINALIZING, OLD_MANIFEST, State
 from builders.engines.base import engine
 from builders.errors import UserError
 from builders.format.manifest import FileEntry, Manifest, ShardEntry, Verdicts, known_fields, timm_index
@@ -26,6 +26,7 @@ from builders.format.names import (
     MAKING,
     MANIFEST,
     SHARDS_PER_METADATA_FILE,
+    TARGET,
     TIMM_INDEX,
     metadata_name,
     shard_name,
@@ -128,17 +129,18 @@ def finalize(plan: Plan, state: State, text: CardText = CardText()) -> Manifest:
 def clean_up(plan: Plan, state: State, kept: Collection[str]) -> None:
     """Deletes the files in `_making` of a finished clone, except `kept`, the heartbeat file of this run.
 
-    If a longer clone is being made in the same output, its shards stay.
+    If a longer clone is being made in the same output, its shards stay, and so do all sidecars: they tell its runs which
+    shards are finished.
     """
     storage = state.storage
     spared = {FINALIZING, *kept}
     if state.is_last(plan):
-        # Deleted first: without a target, no run takes a shard whose sidecar is gone for a shard to make.
+        # Deleted first: a run that finds no target makes nothing more.
         storage.remove(TARGET)
         storage.remove_all([name for name in storage.names(MAKING) if name not in spared])
     else:
         stems = {sidecar_name(plan, shard).removesuffix(".parquet") for shard in range(plan.num_shards)}
-        ours = [name for name in storage.names(MAKING) if _stem_of(name) in stems or name.startswith(WAITING)]
+        ours = [name for name in storage.names(MAKING) if _stem_of_tar(name) in stems or name.startswith(WAITING)]
         storage.remove_all([name for name in [*ours, OLD_MANIFEST] if name not in spared])
     # Deleted last: while this file exists, a rerun deletes what a killed run has left.
     storage.remove(FINALIZING)
@@ -200,9 +202,9 @@ def _position(items: list[dict[str, Any]], item: dict[str, Any]) -> int:
     return items.index(item)
 
 
-def _stem_of(name: str) -> str:
-    """Returns the prefix of a sidecar's or a tar's name that identifies the shard."""
-    return name.removesuffix(".parquet") if name.endswith(".parquet") else name.rpartition("-")[0]
+def _stem_of_tar(name: str) -> str:
+    """Returns the prefix of a tar's name that identifies the shard; an empty text for other files."""
+    return name.rpartition("-")[0] if name.endswith(".tar") else ""
 
 
 def _move_all(state: State, moves: list[tuple[str, str]]) -> None:

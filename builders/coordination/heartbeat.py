@@ -27,11 +27,10 @@ from types import TracebackType
 from typing import Any
 
 from builders.errors import ReadableError, UserError
-from builders.format.names import MAKING
+from builders.format.names import MAKING, RUNS, TARGET
 from builders.storage.base import Storage
 from builders.storage.local import is_process
 
-RUNS = f"{MAKING}/runs"
 BEAT, LEASE = 15.0, 60.0
 """Seconds between two writes of a run's file, and seconds without a write after which the run counts as dead."""
 SECONDS_TO_KEEP = 600.0
@@ -95,6 +94,8 @@ class Heartbeat:
             "runner": runner,
         }
         """Content of the file, for `status`. The scheduler adds the rate and the number of images."""
+        self.has_target = True
+        """Whether the latest listing shows the target. Without it, another run has finalized the clone."""
         self._name = self._named("")
         self._lock = threading.Lock()
         self._is_over = threading.Event()
@@ -161,7 +162,7 @@ class Heartbeat:
 
     def others(self) -> list[RunFile]:
         """Returns the other runs that are alive, by one listing. Deletes the files of runs that died long ago."""
-        listed, newest = _listed_runs(self.storage)
+        listed, newest, self.has_target = _listed_runs(self.storage)
         for seen in listed:
             if (
                 seen.time
@@ -193,15 +194,16 @@ def alive_runs(storage: Storage, now: datetime | None = None) -> list[RunFile]:
         storage: The output.
         now: Current time, for an observer. A run omits it: its own file is the latest, so no two clocks are compared.
     """
-    listed, newest = _listed_runs(storage)
+    listed, newest, _ = _listed_runs(storage)
     newest = max([when for when in (newest, now) if when], default=None)
     return [seen for seen in listed if seen.is_alive(newest)]
 
 
-def _listed_runs(storage: Storage) -> tuple[list[RunFile], datetime | None]:
-    """Returns the files of all runs, and the latest time among them."""
-    listed = [RunFile(name, when) for name, when in storage.times(RUNS).items() if name.endswith(".json")]
-    return listed, max([seen.time for seen in listed if seen.time], default=None)
+def _listed_runs(storage: Storage) -> tuple[list[RunFile], datetime | None, bool]:
+    """Returns the files of all runs, the latest time among them, and whether the target is there."""
+    times = storage.times(RUNS)
+    listed = [RunFile(name, when) for name, when in times.items() if name.endswith(".json") and name != TARGET]
+    return listed, max([seen.time for seen in listed if seen.time], default=None), TARGET in times
 
 
 def shards_of(runs: Iterable[RunFile]) -> set[int]:

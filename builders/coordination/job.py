@@ -60,6 +60,8 @@ class Report:
     """Whether a signal ended the run before its work was done."""
     is_all_made: bool = False
     """Whether every shard of the job is finished, here or by other runs."""
+    is_finalized_elsewhere: bool = False
+    """Whether another run has finalized the clone meanwhile, or a shorter one that was begun before this one."""
     error: ReadableError | None = None
     """The error that ended the run."""
 

@@ -12,14 +12,12 @@ from typing import Any
 
 from builders.errors import UserError
 from builders.format.manifest import Manifest, ShardEntry, parse_manifest
-from builders.format.names import MAKING, MANIFEST
+from builders.format.names import MAKING, MANIFEST, TARGET
 from builders.generation.generate_shard import sidecar_name
 from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe, recipe_from_dict
 from builders.storage.base import Storage
 
-TARGET = f"{MAKING}/target.json"
-"""File with the recipe and the number of rounds that are being made."""
 FINALIZING = f"{MAKING}/finalising.json"
 """File with the number of rounds that `finalize` works on. Until it has ended, no other number is started."""
 OLD_MANIFEST = f"{MAKING}/{MANIFEST}"

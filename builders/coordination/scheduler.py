@@ -14,11 +14,11 @@ from typing import TypeVar
 from builders.coordination.failures import Failure, forget_failure, read_failures, write_failure
 from builders.coordination.heartbeat import shards_of
 from builders.coordination.job import Ended, Event, Images, Job, Report, Workers
-from builders.coordination.output import TARGET, made_shards, read_state
+from builders.coordination.output import made_shards
 from builders.coordination.patience import retry_unreachable
 from builders.coordination.policy import Decision, End, GiveUp, Policy, Replace, Requeue, Retire
 from builders.errors import ReadableError
-from builders.format.names import MAKING, SHARDS_PER_FOLDER, shard_name, staging_folder
+from builders.format.names import MAKING, SHARDS_PER_FOLDER, TARGET, staging_folder
 from builders.generation.generate_shard import sidecar_name
 
 Result = TypeVar("Result")
@@ -27,9 +27,9 @@ SECONDS_BETWEEN_LOOKS, MIN_PAUSE_FACTOR = 2.0, 10.0
 """Seconds between polls of other runs while no shard is free, and the least pause as a multiple of a poll's time."""
 SECONDS_BETWEEN_LAST_LOOKS = 60.0
 """Seconds between polls of a run that does not wait for other runs, while one of its workers has nothing to do."""
-MAX_HELPERS = 20
-"""Expected number of runs that have finished their own shards and make those of others. To find them, a run lists every
-file in `_making`, so of a thousand runs that end together only some do. If fewer runs are alive, each of them does."""
+MAX_HELPERS = 60
+"""Expected number of runs that make shards of others at a time. To find such shards, a run lists every file in `_making`,
+so of a thousand runs that end together only some do. If fewer runs are alive, each of them does."""
 MAX_EXISTS = 10
 """Maximum number of shards to check by one request each; a listing returns a thousand names per request."""
 SECONDS_OF_RATE = 120.0
@@ -60,6 +60,8 @@ class _Queue:
         self.num_images_made = 0
         """Images of shards that other runs have finished since this run began."""
         self.num_empty_polls = 0
+        self.is_finalized_elsewhere = False
+        """Whether another run has finalized the clone meanwhile."""
 
     def next(self) -> int | None:
         """Returns the next shard that is neither finished nor in progress; None if there is none now."""
@@ -67,20 +69,17 @@ class _Queue:
             return None
         begun = time.monotonic()
         others = self.heartbeat.others()
+        if not self.heartbeat.has_target and not self.has_target():
+            return None
         taken, helps = shards_of(others), self.luck * len(others) < MAX_HELPERS
         while (shard := self._first_free(taken, helps)) is not None:
             if shard not in self.own and not self.has_listed:
                 self._drop_made()
                 self.has_listed = True
                 continue
-            if self.storage.exists(sidecar_name(self.plan, shard)):
-                self._drop_made(shard)
-            elif self.storage.exists(shard_name(self.plan.recipe.split, shard)):
-                # Another run has finalized a clone with this shard, perhaps a shorter clone that cut it short.
-                if shard not in self._drop_kept():
-                    return shard
-            else:
+            if not self.storage.exists(sidecar_name(self.plan, shard)):
                 return shard
+            self._drop_made(shard)
             # A listing may not show the finished shard yet.
             taken.add(shard)
         # Each remaining shard is in progress in another run, or was; or it is left to other runs.
@@ -97,12 +96,10 @@ class _Queue:
             return own
         return next((shard for shard in self.todo if shard not in taken), None)
 
-    def _drop_kept(self) -> set[int]:
-        """Removes and returns the shards of a clone, perhaps a shorter one, that another run has finalized."""
-        num_kept = len(read_state(self.storage).kept(self.plan))
-        kept = {shard for shard in self.todo if shard < num_kept}
-        self._drop(kept)
-        return kept
+    def has_target(self) -> bool:
+        """Checks whether the target still exists. If not, another run has finalized the clone."""
+        self.is_finalized_elsewhere = not self.storage.exists(TARGET)
+        return not self.is_finalized_elsewhere
 
     def drop_failed(self) -> list[Failure]:
         """Removes the shards that failed permanently in other runs since this run began; returns their failures."""
@@ -159,8 +156,6 @@ class _Run:
         self.end: End | None = None
         self.has_no_free_shard = False
         """Whether the last poll found no free shard."""
-        self.is_finalized_elsewhere = False
-        """Whether another run has finalized the clone meanwhile."""
 
     def run(self) -> Report:
         with contextlib.suppress(_EndNow):
@@ -168,13 +163,14 @@ class _Run:
         # The store may be gone.
         with contextlib.suppress(ReadableError, OSError):
             self.job.heartbeat.show(())
-        is_left = bool(self.queue.todo or self.busy) and not self.is_finalized_elsewhere
+        is_left = bool(self.queue.todo or self.busy)
         return Report(
             failures=self.failures,
             causes=self.causes,
             has_given_up=is_left and (self.end is not None or not self.workers.has_any()),
             is_stopped=is_left and self.job.stop.is_requested and self.workers.has_any(),
             is_all_made=not is_left and not self.failures,
+            is_finalized_elsewhere=self.queue.is_finalized_elsewhere,
             error=self.end.error if self.end else None,
         )
 
@@ -196,7 +192,7 @@ class _Run:
         return (
             self.end is not None
             or self.job.stop.is_requested
-            or self.is_finalized_elsewhere
+            or self.queue.is_finalized_elsewhere
             or not self.workers.has_any()
         )
 
@@ -240,8 +236,7 @@ class _Run:
             self.num_images_done += self.plan.count_samples([event.shard])
             if event.shard in self.queue.failed_before:
                 self._retry_unreachable(partial(forget_failure, self.storage, event.shard))
-        elif not self._retry_unreachable(partial(self.storage.exists, TARGET)):
-            self.is_finalized_elsewhere = True
+        elif not self._retry_unreachable(self.queue.has_target):
             self.policy.forget(event.worker)
             return
         self._apply(self.policy.on_end(event.worker, event.shard, event.problem))

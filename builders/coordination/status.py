@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from builders.coordination.failures import Failure, read_failures
-from builders.coordination.heartbeat import RUNS, RunFile, alive_runs, read_summary
+from builders.coordination.heartbeat import RunFile, alive_runs, read_summary
 from builders.coordination.output import made_shards, read_state
 from builders.errors import UserError
 from builders.format.manifest import Verdicts
-from builders.format.names import MAKING
+from builders.format.names import MAKING, RUNS, TARGET
 from builders.storage.base import open_storage
 
 MAX_SHOWN = 8
@@ -80,7 +80,7 @@ def read_status(out: str) -> Status:
     seen = [] if is_complete else alive_runs(storage, datetime.now(UTC))
     runs = [_run(one, found) for one in seen if (found := read_summary(storage, one))]
     alive = {one.name for one in seen}
-    dead = [] if is_complete else [RunFile(name, None) for name in storage.names(RUNS) if name not in alive]
+    dead = [] if is_complete else [RunFile(name, None) for name in storage.names(RUNS) if name not in alive | {TARGET}]
     return Status(
         name=plan.recipe.name,
         num_samples=plan.num_samples,

@@ -5,6 +5,10 @@ CARD = "README.md"
 TIMM_INDEX = "_info.json"
 MAKING = "_making"
 """Folder of files that exist only while the clone is being made."""
+RUNS = f"{MAKING}/runs"
+"""Folder that each run lists before it takes a shard."""
+TARGET = f"{RUNS}/target.json"
+"""File with the recipe and the number of rounds that are being made."""
 SHARDS_PER_FOLDER = 1000
 SHARDS_PER_METADATA_FILE = 100
 

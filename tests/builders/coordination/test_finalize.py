@@ -18,10 +18,11 @@ import pytest
 
 from builders.coordination import signals
 from builders.coordination.heartbeat import Heartbeat
-from builders.coordination.output import FINALIZING, TARGET, read_state, write_target
+from builders.coordination.output import FINALIZING, read_state, write_target
 from builders.engines import folder
 from builders.errors import UserError
 from builders.format.manifest import Manifest, read_manifest
+from builders.format.names import TARGET
 from builders.format.open_clone import open_clone
 from builders.generation.generate_shard import generate_shard_tar
 from builders.make_clone import make_clone

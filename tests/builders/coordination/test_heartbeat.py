@@ -13,7 +13,6 @@ from builders.coordination import heartbeat as heartbeat_module
 from builders.coordination.heartbeat import (
     LEASE,
     MAX_RANGES,
-    RUNS,
     SECONDS_TO_KEEP,
     Heartbeat,
     RunFile,
@@ -23,6 +22,7 @@ from builders.coordination.heartbeat import (
     shards_of,
 )
 from builders.errors import UserError
+from builders.format.names import RUNS
 from builders.storage.base import open_storage
 from tests.loopback.hub import Hub, hub_environment
 

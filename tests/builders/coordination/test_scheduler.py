@@ -330,21 +330,40 @@ def test_scheduler__an_idle_run_shows_no_shards(twenty: Plan, tmp_path: Path) ->
         assert shards_of(other.others()) == set()
 
 
-def test_scheduler__shards_of_a_shorter_clone_finalized_meanwhile_are_kept(twenty: Plan, tmp_path: Path) -> None:
+@pytest.mark.parametrize("during", [7, 8])
+def test_scheduler__shards_of_a_shorter_clone_finalized_meanwhile_are_kept(
+    twenty: Plan, tmp_path: Path, during: int
+) -> None:
+    """Before the longer clone has its first shard, the shorter one replaces it as the target, and ends its run."""
     short = Plan(twenty.recipe, 10)
     with Heartbeat(open_storage(tmp_path), twenty.recipe.hash) as heartbeat:
         job = job_of(twenty, tmp_path, heartbeat)
 
         def finish(_: str, shard: int, n: int) -> None:
-            if shard == 7:
+            if shard == during:
                 assert make_clone(short, str(tmp_path)) is not None
 
         seen: list[int] = []
         job = replace(job, shards=[7, 8, *range(7), *range(9, 20)], on_images=seen.append)
         scripted = Scripted(job, finish, ["a"])
-        assert run_shards(job, scripted).is_all_made
-    assert set(scripted.tried).isdisjoint(range(short.num_shards)) and sum(seen) == twenty.num_samples
+        report = run_shards(job, scripted)
+    assert (report.is_finalized_elsewhere, report.is_all_made) == (during == 7, during == 8)
+    assert set(scripted.tried).isdisjoint(range(short.num_shards))
+    assert during == 7 or sum(seen) == twenty.num_samples
     assert make_clone(twenty, str(tmp_path)) is not None
+
+
+def test_scheduler__a_run_whose_target_a_shorter_clone_replaced_still_makes_its_shards(
+    twenty: Plan, tmp_path: Path
+) -> None:
+    short = Plan(twenty.recipe, 10)
+
+    def make_shorter(_: int) -> None:
+        if not (tmp_path / "clone.json").exists():
+            assert make_clone(short, str(tmp_path)) is not None
+
+    assert make_clone(twenty, str(tmp_path), shards=range(6, 9), on_images=make_shorter) is None
+    assert made_at(twenty, tmp_path) >= {6, 7, 8} and read_state(open_storage(tmp_path)).is_complete(short)
 
 
 def test_scheduler__a_setting_that_breaks_images_ends_the_run_at_once(recipe: Recipe, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from builders.coordination.heartbeat import RUNS, Heartbeat
+from builders.coordination.heartbeat import Heartbeat
 from builders.coordination.status import Status, describe, read_status
 from builders.errors import UserError
 from builders.format.manifest import Manifest, Verdicts
+from builders.format.names import RUNS
 from builders.make_clone import make_clone
 from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe
