@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions, with_counts
-from builders.engines.base import engine, pin_model
+from builders.engines.base import complete_recipe, engine, limit_batch_size, pin_model
 from builders.errors import UserError, missing_extra, suggest
 from builders.format.manifest import Manifest
 from builders.make_clone import make_clone
@@ -29,7 +29,7 @@ from builders.planning.plan import Plan
 from builders.planning.prompt_warnings import fetch_tokenizers, prompt_warnings
 from builders.recipes.execution import Execution, override_execution
 from builders.recipes.prompts import TEMPLATES
-from builders.recipes.recipe import Recipe, override_recipe
+from builders.recipes.recipe import Recipe
 
 
 def paper_recipes(base: Recipe) -> dict[str, Recipe]:
@@ -79,9 +79,10 @@ class CloneBuilder:
         **overrides: Any,
     ) -> None:
         options = ClassOptions(**{f.name: overrides.pop(f.name) for f in fields(ClassOptions) if f.name in overrides})
-        self.execution = override_execution(self.EXECUTION, overrides)
-        settings = {name: overrides[name] for name in overrides if not hasattr(self.execution, name)}
+        execution = override_execution(self.EXECUTION, overrides)
+        settings = {name: overrides[name] for name in overrides if not hasattr(execution, name)}
         recipe = pin_model(self.recipe(config_name, options, **settings))
+        self.execution = limit_batch_size(recipe, execution, is_given="batch_size" in overrides)
         self.plan = Plan(recipe, recipe.rounds(images_per_class, scale))
         super().__init__(  # type: ignore[call-arg]
             cache_dir=cache_dir,
@@ -104,7 +105,7 @@ class CloneBuilder:
                 f"unknown config '{config_name}' of '{builder_name}'; {suggest(str(config_name), list(cls.RECIPES))}"
             )
         named = replace(cls.RECIPES[config_name], name=f"{builder_name}/{config_name}")
-        recipe = override_recipe(named, overrides)
+        recipe = complete_recipe(named, overrides)
         if options.source and not cls.TAKES_SOURCE:
             raise UserError(f"'{builder_name}' has its own classes; leave out --source, or use custom_sd")
         if options.skip_broken and engine(recipe.engine).IS_SYNTHETIC:

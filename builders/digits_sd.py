@@ -17,6 +17,7 @@ IMAGES_PER_CLASS = 200
 BASE = Recipe(
     name="digits_sd",
     model=EMBEDDED,
+    uses_real="the digits of scikit-learn, training part",
     width=32,
     height=32,
     # As good as PNDM with 25 steps on this model, with a sixth of the passes

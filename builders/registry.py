@@ -12,12 +12,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from builders.classes.class_options import ClassOptions, with_counts
-from builders.engines.base import engine
+from builders.engines.base import complete_recipe, engine
 from builders.errors import UserError, suggest
 from builders.format.manifest import check_version
 from builders.plugins import find_plugin, plugin_names
 from builders.recipes.execution import Execution, execution_from_dict
-from builders.recipes.recipe import Recipe, override_recipe, recipe_from_dict
+from builders.recipes.recipe import Recipe, recipe_from_dict
 
 if TYPE_CHECKING:
     from builders.clone_builder import CloneBuilder
@@ -148,7 +148,7 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
     if model and Path(model).is_dir() and overrides.get("revision") is None:
         # A local copy of the recipe's model; it is checked against the recipe's revision.
         overrides = {**overrides, "model": None, "model_dir": model}
-    recipe = override_recipe(recipe, overrides)
+    recipe = complete_recipe(recipe, overrides)
     if not is_synthetic and options.source:
         recipe = replace(recipe, model_dir=options.source)
     elif replace(options, counts="", skip_broken=0.0) != ClassOptions():

@@ -11,12 +11,12 @@ WORDS = "one two three digit a number inside sky"
 BLOCKS = {"block_out_channels": (8, 8), "norm_num_groups": 4}
 
 
-def write_tiny_pipeline(out: Path, family: str = "sd") -> None:
-    """Writes one of `FAMILIES`, which generates 16x16 images."""
+def write_tiny_pipeline(out: Path) -> None:
+    """Writes a Stable Diffusion that generates 16x16 images."""
     import torch
 
     torch.manual_seed(0)
-    FAMILIES[family]().save_pretrained(out, safe_serialization=True)
+    stable_diffusion().save_pretrained(out, safe_serialization=True)
 
 
 def write_tiny_checker(
@@ -87,7 +87,7 @@ def _tokenizer() -> Any:
     return train_tokenizer([WORDS])
 
 
-def _t5_tokenizer() -> Any:
+def t5_tokenizer() -> Any:
     from transformers import T5TokenizerFast
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *[(f"▁{word}", -1.0) for word in WORDS.split()]]
@@ -111,14 +111,14 @@ def _text_config(tokenizer: Any) -> Any:
     )
 
 
-def _t5(tokenizer: Any) -> Any:
+def t5(tokenizer: Any) -> Any:
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
     return T5EncoderModel(config)
 
 
-def _vae(**options: Any) -> Any:
+def autoencoder(**options: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -148,30 +148,30 @@ def _unet(**options: Any) -> Any:
     )
 
 
-def stable_diffusion() -> Any:
+def stable_diffusion(scheduler: Any = None) -> Any:
     from diffusers import PNDMScheduler, StableDiffusionPipeline
     from transformers import CLIPTextModel
 
     tokenizer = _tokenizer()
     return StableDiffusionPipeline(
-        vae=_vae(),
+        vae=autoencoder(),
         unet=_unet(cross_attention_dim=32, attention_head_dim=4),
         text_encoder=CLIPTextModel(_text_config(tokenizer)),
         tokenizer=tokenizer,
-        scheduler=PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),
+        scheduler=scheduler or PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
 
 
-def stable_diffusion_xl() -> Any:
+def stable_diffusion_xl(scheduler: Any = None) -> Any:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = _tokenizer()
     return StableDiffusionXLPipeline(
-        vae=_vae(),
+        vae=autoencoder(),
         unet=_unet(
             cross_attention_dim=64,
             attention_head_dim=(2, 4),
@@ -185,7 +185,8 @@ def stable_diffusion_xl() -> Any:
         text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1),
+        scheduler=scheduler
+        or EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1),
         add_watermarker=False,
     )
 
@@ -194,7 +195,7 @@ def stable_diffusion_3() -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextModelWithProjection
 
-    tokenizer, t5_tokenizer = _tokenizer(), _t5_tokenizer()
+    tokenizer, pieces = _tokenizer(), t5_tokenizer()
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
             sample_size=8,
@@ -209,22 +210,22 @@ def stable_diffusion_3() -> Any:
             out_channels=4,
             pos_embed_max_size=96,
         ),
-        vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+        vae=autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
         text_encoder=CLIPTextModelWithProjection(_text_config(tokenizer)),
         text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),
-        text_encoder_3=_t5(t5_tokenizer),
+        text_encoder_3=t5(pieces),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        tokenizer_3=t5_tokenizer,
+        tokenizer_3=pieces,
         scheduler=FlowMatchEulerDiscreteScheduler(),
     )
 
 
-def flux() -> Any:
+def flux(*, guidance_embeds: bool = True) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextModel
 
-    tokenizer, t5_tokenizer = _tokenizer(), _t5_tokenizer()
+    tokenizer, pieces = _tokenizer(), t5_tokenizer()
     return FluxPipeline(
         transformer=FluxTransformer2DModel(
             patch_size=1,
@@ -236,17 +237,15 @@ def flux() -> Any:
             joint_attention_dim=32,
             pooled_projection_dim=32,
             axes_dims_rope=(4, 4, 8),
+            guidance_embeds=guidance_embeds,
         ),
-        vae=_vae(latent_channels=1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0),
+        vae=autoencoder(latent_channels=1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0),
         text_encoder=CLIPTextModel(_text_config(tokenizer)),
-        text_encoder_2=_t5(t5_tokenizer),
+        text_encoder_2=t5(pieces),
         tokenizer=tokenizer,
-        tokenizer_2=t5_tokenizer,
+        tokenizer_2=pieces,
         scheduler=FlowMatchEulerDiscreteScheduler(),
     )
-
-
-FAMILIES = {"sd": stable_diffusion, "sdxl": stable_diffusion_xl, "sd3": stable_diffusion_3, "flux": flux}
 
 
 def scale_vae(source: Path, target: Path, name: str, factor: float) -> None:

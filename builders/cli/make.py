@@ -133,7 +133,7 @@ def _prepare(recipe: str, options: RecipeOptions) -> tuple[Plan, Execution]:
     print_prompt_warnings(planned)
     if not engine(planned.recipe.engine).IS_SYNTHETIC:
         _print_left_out_files(planned.recipe)
-    return planned, options.execution(recipe)
+    return planned, options.execution(recipe, planned.recipe)
 
 
 def _make(planned: Plan, execution: Execution, out: str, run: RunOptions, stop: Stop) -> None:

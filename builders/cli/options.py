@@ -83,14 +83,15 @@ class RecipeOptions(_FieldOptions):
         """Fields of the recipe; None where the option was not given."""
         return {name: getattr(self, name) for name in _names(Recipe) if name not in NO_OPTION}
 
-    def execution(self, recipe: str) -> Execution:
-        """How workers compute: the options that were given, and the builder's own execution for the rest."""
+    def execution(self, name: str, recipe: Recipe) -> Execution:
+        """How workers compute a named recipe: the options that were given, and the builder's own execution for the rest."""
+        from builders.engines.base import limit_batch_size
         from builders.registry import find_execution
 
         given = {name: getattr(self, name) for name in _names(Execution) if getattr(self, name) is not None}
         if self.batch_size is not None:
             given["batch_size"] = AUTO if self.batch_size == "auto" else _parse_batch_size(self.batch_size)
-        return override_execution(find_execution(recipe), given)
+        return limit_batch_size(recipe, override_execution(find_execution(name), given), is_given="batch_size" in given)
 
     def with_absolute_paths(self) -> "RecipeOptions":
         """The options with absolute paths; a model that is no directory here is an id on the Hub."""

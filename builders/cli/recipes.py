@@ -31,6 +31,8 @@ def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int =
     planned = options.plan(recipe)
     print(f"{planned.recipe.name}: {planned.num_samples:,} images, {len(planned.recipe.classes):,} classes, ", end="")
     print(f"{planned.num_shards:,} shards of {planned.shard_length(0):,}")
+    for line in engine(planned.recipe.engine).notes(planned.recipe):
+        print(line)
     for position in at:
         if not 0 <= position < planned.num_samples:
             raise UserError(f"--at {position} is not within the clone's samples 0:{planned.num_samples}")
@@ -42,7 +44,7 @@ def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int =
     if not at and shown < planned.num_samples:
         print("…")
         _print_sample(planned.num_samples - 1, planned.sample_at(planned.num_samples - 1))
-    print("\n".join(disk_space(planned, options.execution(recipe))))
+    print("\n".join(disk_space(planned, options.execution(recipe, planned.recipe))))
     print_prompt_warnings(planned)
 
 

@@ -17,6 +17,8 @@ import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from numpy.typing import NDArray
 
+from builders.diffusion.families import Family
+from builders.diffusion.family_defaults import family_of
 from builders.errors import OutOfMemoryError, UserError, first_line, suggest
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
@@ -47,8 +49,9 @@ def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
     try:
         with quiet():
             pipeline, own = _loaded_modules(
-                *_source(recipe), recipe.dtype, execution.channels_last, execution.compile, execution.vae_slicing
-            )
+                *_source(recipe), recipe.variant, recipe.dtype,
+                execution.channels_last, execution.compile, execution.vae_slicing,
+            )  # fmt: skip
     except Exception as error:  # the libraries raise all kinds of errors for a damaged directory
         way_out = "give --model a Hub id or a directory of a text-to-image pipeline with safetensors"
         raise out_of_memory(recipe, execution, error) or hub_error(
@@ -57,6 +60,21 @@ def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
     is_own = type(own).__name__ == recipe.scheduler
     pipeline.scheduler = own if is_own else _compatible_scheduler(own, recipe.scheduler)
     return pipeline
+
+
+def load_family(recipe: Recipe) -> Family:
+    """Returns the family of the recipe's model.
+
+    Raises:
+        UserError: the model's configuration cannot be read, or its class does not say how it is called.
+    """
+    found = family_of(recipe)
+    if found is None:
+        raise UserError(
+            f"model '{recipe.model}' has no model_index.json; give --model a Hub id or a directory of a text-to-image "
+            "pipeline with safetensors"
+        )
+    return found.family
 
 
 def out_of_memory(recipe: Recipe, execution: Execution, error: Exception) -> OutOfMemoryError | None:
@@ -73,19 +91,15 @@ def out_of_memory(recipe: Recipe, execution: Execution, error: Exception) -> Out
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the libraries' progress bars and warnings while a model is loaded, then restores their settings."""
-    before = [library.utils.logging.get_verbosity() for library in (diffusers, transformers)]
-    bars = [library.utils.logging.is_progress_bar_enabled() for library in (diffusers, transformers)]
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
+    """Turns the libraries' progress bars off while a model is loaded. Their warnings are shown."""
+    libraries = [library for library in (diffusers, transformers) if library.utils.logging.is_progress_bar_enabled()]
+    for library in libraries:
         library.utils.logging.disable_progress_bar()
     try:
         yield
     finally:
-        for library, verbosity, has_bar in zip((diffusers, transformers), before, bars, strict=True):
-            library.utils.logging.set_verbosity(verbosity)
-            if has_bar:
-                library.utils.logging.enable_progress_bar()
+        for library in libraries:
+            library.utils.logging.enable_progress_bar()
 
 
 @contextmanager
@@ -151,7 +165,13 @@ def _loaded_modules(*key: Any) -> tuple[Any, Any]:
 
 
 def _load_modules(
-    source: str, revision: str | None, dtype: str, channels_last: bool, compiled: bool, vae_slicing: bool
+    source: str,
+    revision: str | None,
+    variant: str,
+    dtype: str,
+    channels_last: bool,
+    compiled: bool,
+    vae_slicing: bool,
 ) -> tuple[Any, Any]:
     """Loads the pipeline; returns it and the scheduler that it came with."""
     config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
@@ -161,15 +181,16 @@ def _load_modules(
     if config["_class_name"].startswith("StableDiffusionXL"):
         # A watermark would be added only on machines where another package is installed.
         left_out = {"add_watermarker": False}
-    pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-        source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, **left_out
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        source,
+        revision=revision,
+        variant=variant or None,
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        **left_out,
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device())
-    # diffusers 0.42 leaves SD 3's transformer in 32 bits.
-    for module in pipeline.components.values():
-        if isinstance(module, torch.nn.Module) and module.dtype != getattr(torch, dtype):
-            module.to(getattr(torch, dtype))
     modules = pipeline.components
     if channels_last:
         for name in ("unet", "vae"):

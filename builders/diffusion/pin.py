@@ -31,6 +31,13 @@ def is_embedded(recipe: Recipe) -> bool:
     return recipe.model == EMBEDDED and not recipe.model_dir
 
 
+def model_directory(recipe: Recipe) -> str:
+    """Returns the directory of a recipe's model on this machine; "" for a model of the Hub."""
+    if is_embedded(recipe):
+        return str(embedded_dir())
+    return recipe.model_dir or (recipe.model if Path(recipe.model).is_dir() else "")
+
+
 def pin_pipeline(recipe: Recipe) -> Recipe:
     """Returns the recipe with `revision`, `model_dir` and `scheduler` filled in.
 
@@ -39,9 +46,7 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
     Raises:
         UserError: the directory is not a pipeline or differs from the recipe's revision, or the Hub gives no commit.
     """
-    directory = str(embedded_dir()) if is_embedded(recipe) else recipe.model_dir
-    if not directory and Path(recipe.model).is_dir():
-        directory = recipe.model
+    directory = model_directory(recipe)
     if not directory:
         recipe = replace(recipe, revision=_commit(recipe.model, recipe.revision))
         return replace(recipe, scheduler=recipe.scheduler or _scheduler_on_hub(recipe))

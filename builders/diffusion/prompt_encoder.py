@@ -12,8 +12,8 @@ import torch
 from cachetools import LRUCache
 from torch import Tensor
 
-from builders.diffusion.families import EMBEDDINGS
-from builders.errors import UserError
+from builders.diffusion.families import Family
+from builders.recipes.recipe import Recipe
 
 CACHE_BYTES = 256 * 1024 * 1024
 ENCODE_BATCH = 8
@@ -24,30 +24,26 @@ Embedding = dict[str, Tensor]
 
 
 class PromptEncoder:
-    """Callable: prompt_encoder(prompts) returns those keyword arguments of the pipeline's call that prompts decide.
+    """Callable: prompt_encoder(prompts) returns those keyword arguments of the pipeline's call that prompts decide."""
 
-    Raises:
-        UserError: a negative prompt is given, but the pipeline takes none.
-    """
-
-    def __init__(self, pipeline: Any, negative_prompt: str, *, is_guided: bool) -> None:
-        self._pipeline = pipeline
-        self._names = EMBEDDINGS.get(type(pipeline).__name__)
+    def __init__(self, pipeline: Any, family: Family, recipe: Recipe) -> None:
+        self._pipeline, self._family = pipeline, family
+        self._parameters = inspect.signature(pipeline.encode_prompt).parameters if family.embeddings else {}
         self._cache: LRUCache[str, Embedding] = LRUCache(
             CACHE_BYTES, getsizeof=lambda rows: sum(tensor.nbytes for tensor in rows.values())
         )
-        takes_negative = self._takes_negative()
-        if negative_prompt and is_guided and not takes_negative:
-            raise UserError(f"a {type(pipeline).__name__} takes no negative prompt; leave --negative-prompt out")
-        self._negative_prompt = negative_prompt if is_guided and takes_negative else None
+        takes_text = "negative_prompt" in inspect.signature(pipeline.__call__).parameters
+        self._no_text: dict[str, None] = {"negative_prompt": None} if takes_text else {}
+        """Replaces the default of pipelines that refuse an empty text beside embeddings."""
+        self._negative_prompt = recipe.negative_prompt if family.is_negative_used(recipe) else None
         self._negative: Embedding = {}
-        if self._names and self._negative_prompt is not None:
-            self._negative = self._encode([""], negative_prompt=self._negative_prompt)[0]
+        if family.embeddings and self._negative_prompt is not None:
+            self._negative = self._encode_negative(self._negative_prompt)
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Returns embeddings (n, tokens, width) and pooled ones (n, width) by keyword, or the n prompts as text."""
-        if self._names is None:
+        if not self._family.embeddings:
             negative = (
                 {} if self._negative_prompt is None else {"negative_prompt": [self._negative_prompt] * len(prompts)}
             )
@@ -60,27 +56,37 @@ class PromptEncoder:
         for prompt in missing:
             self._cache[prompt] = found[prompt]
         rows = [{**self._negative, **found[prompt]} for prompt in prompts]
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return {**self._no_text, **{name: torch.stack([row[name] for row in rows]) for name in rows[0]}}
 
-    def _takes_negative(self) -> bool:
-        if self._names is None:
-            return "negative_prompt" in inspect.signature(self._pipeline.__call__).parameters
-        return "negative_prompt_embeds" in self._names
+    def _encode(self, prompts: Sequence[str]) -> list[Embedding]:
+        """Returns the embedding of each prompt (at most `ENCODE_BATCH`)."""
+        guidance = {"do_classifier_free_guidance": False} if self._takes("negative_prompt") else {}
+        rows = self._run([*prompts, *[""] * (ENCODE_BATCH - len(prompts))], **guidance)
+        return [
+            {name: tensor[row].clone() for name, tensor in rows.items() if not name.startswith("negative")}
+            for row in range(len(prompts))
+        ]
+
+    def _encode_negative(self, negative_prompt: str) -> Embedding:
+        if not self._takes("negative_prompt"):
+            # Pipelines with a second scale encode negative prompts as they encode prompts.
+            (found,) = self._encode([negative_prompt])
+            return {f"negative_{name}": tensor for name, tensor in found.items()}
+        # The default stands for the pipeline's own empty negative prompt, which is all zeros in SDXL.
+        empty = self._parameters["negative_prompt"].default
+        texts = [negative_prompt] * ENCODE_BATCH if negative_prompt else empty
+        rows = self._run([""] * ENCODE_BATCH, do_classifier_free_guidance=True, negative_prompt=texts)
+        return {name: tensor[0].clone() for name, tensor in rows.items() if name.startswith("negative")}
 
     @torch.inference_mode()
-    def _encode(self, prompts: Sequence[str], negative_prompt: str | None = None) -> list[Embedding]:
-        """Returns the embedding of each prompt (at most `ENCODE_BATCH`), or of the negative prompt if one is given."""
-        assert self._names is not None
-        parameters = inspect.signature(self._pipeline.encode_prompt).parameters
-        filled = [*prompts, *[""] * (ENCODE_BATCH - len(prompts))]
-        options: dict[str, Any] = {"prompt": filled, "device": self._pipeline.device, "num_images_per_prompt": 1}
-        options |= {name: None for name in ("prompt_2", "prompt_3") if name in parameters}
-        if "do_classifier_free_guidance" in parameters:
-            options |= {
-                "do_classifier_free_guidance": negative_prompt is not None,
-                # None selects the pipeline's own empty negative prompt, which is all zeros in SDXL.
-                "negative_prompt": [negative_prompt] * len(filled) if negative_prompt else None,
-            }
-        tensors = dict(zip(self._names, self._pipeline.encode_prompt(**options), strict=False))
-        wanted = [name for name in tensors if name.startswith("negative") == (negative_prompt is not None)]
-        return [{name: tensors[name][row].clone() for name in wanted} for row in range(len(prompts))]
+    def _run(self, prompts: list[str], **options: Any) -> dict[str, Tensor]:
+        """Calls the pipeline's `encode_prompt`; returns its tensors (`ENCODE_BATCH`, …) by keyword."""
+        options |= {name: None for name in ("prompt_2", "prompt_3") if self._takes(name)}
+        options |= {name: value for name, value in self._family.encode_options.items() if self._takes(name)}
+        found = self._pipeline.encode_prompt(
+            prompt=prompts, device=self._pipeline.device, num_images_per_prompt=1, **options
+        )
+        return {n: t for n, t in zip(self._family.embeddings, found, strict=False) if t is not None}
+
+    def _takes(self, name: str) -> bool:
+        return name in self._parameters

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from builders.diffusion.loading import device, load_check, load_pipeline, out_of_memory, process_settings
+from builders.diffusion.loading import device, load_check, load_family, load_pipeline, out_of_memory, process_settings
 from builders.diffusion.prompt_encoder import PromptEncoder
 from builders.diffusion.vae import safe_decode
 from builders.engines.base import GeneratedImage
@@ -30,12 +30,13 @@ class Sampler:
 
     def __init__(self, recipe: Recipe, execution: Execution, packages: Sequence[str]) -> None:
         self.recipe, self.execution = recipe, execution
+        self.family = load_family(recipe)
         with self._report_out_of_memory():
             self.check = load_check(recipe, execution)
             self.pipeline = load_pipeline(recipe, execution)
             # Other samplers may share the pipeline with another scheduler, so each call sets this one again.
             self.scheduler = self.pipeline.scheduler
-            self.encode = PromptEncoder(self.pipeline, recipe.negative_prompt, is_guided=recipe.guidance_scale > 1)
+            self.encode = PromptEncoder(self.pipeline, self.family, recipe)
             self.environment = environment(self.pipeline, packages)
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
@@ -60,10 +61,7 @@ class Sampler:
                 images = pipeline(
                     **self.encode([sample.prompt for sample in samples]),
                     generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
-                    guidance_scale=recipe.guidance_scale,
-                    num_inference_steps=recipe.num_inference_steps,
-                    width=recipe.width,
-                    height=recipe.height,
+                    **self.family.call_options(recipe),
                     output_type="np",
                 ).images
         except ValueError as error:

@@ -7,16 +7,17 @@
 Other packages add engines through entry points in the group "fakeit.engines".
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.errors import UserError
 from builders.plugins import find_plugin
 from builders.recipes.execution import Execution
-from builders.recipes.recipe import Recipe
+from builders.recipes.recipe import Recipe, override_recipe
 from builders.recipes.sample import Sample
 
 
@@ -60,6 +61,24 @@ class Engine(Protocol):
             UserError: a setting is out of range, or this engine does not support it.
         """
 
+    def complete(self, recipe: Recipe, *, is_other_model: bool, given: Collection[str]) -> Recipe:
+        """Returns the recipe with what its source decides, such as the size of a model's images.
+
+        Args:
+            recipe: A named recipe with the user's settings.
+            is_other_model: Whether the user chose another model than the named recipe's.
+            given: Names of the fields that the user set.
+
+        Raises:
+            UserError: the user set a field that this source ignores.
+        """
+
+    def max_batch_size(self, recipe: Recipe) -> int | None:
+        """Returns the largest batch in which an image does not depend on its neighbors; None if any batch will do."""
+
+    def notes(self, recipe: Recipe) -> list[str]:
+        """Returns lines about the source and its settings, for `plan`."""
+
     def pin(self, recipe: Recipe) -> Recipe:
         """Returns the recipe with `revision`, `model_dir` and whatever else identifies its source permanently.
 
@@ -88,6 +107,34 @@ def engine(name: str) -> Engine:
         UserError: there is no such engine, or a package that it needs is not installed.
     """
     return cast(Engine, find_plugin("engines", name))
+
+
+def complete_recipe(named: Recipe, overrides: dict[str, Any]) -> Recipe:
+    """Returns a named recipe with some fields replaced, and with what its source decides filled in.
+
+    Raises:
+        UserError: a field is unknown, out of range, or ignored by the source.
+    """
+    recipe = override_recipe(named, overrides)
+    given = [name for name, value in overrides.items() if value is not None]
+    return engine(recipe.engine).complete(recipe, is_other_model=recipe.model != named.model, given=given)
+
+
+def limit_batch_size(recipe: Recipe, execution: Execution, *, is_given: bool) -> Execution:
+    """Returns the execution with a batch size in which no image depends on its neighbors.
+
+    Raises:
+        UserError: the user gave a larger one.
+    """
+    most = engine(recipe.engine).max_batch_size(recipe)
+    if most is None or 1 <= execution.batch_size <= most:
+        return execution
+    if is_given and not execution.is_auto:
+        raise UserError(
+            f"--batch-size {execution.batch_size} would make an image of '{recipe.model}' depend on its neighbors; leave it "
+            f"out, or give {most}"
+        )
+    return replace(execution, batch_size=most)
 
 
 def pin_model(recipe: Recipe) -> Recipe:

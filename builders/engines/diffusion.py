@@ -4,8 +4,10 @@ This module only declares what the engine can do, and imports neither torch nor 
 the work.
 """
 
+from collections.abc import Collection
 from typing import Any
 
+from builders.diffusion import family_defaults
 from builders.diffusion.pin import pin_pipeline as pin
 from builders.engines.base import Generate
 from builders.errors import UserError
@@ -18,7 +20,10 @@ IS_SYNTHETIC = True
 HAS_TOKENIZERS = True
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 
-__all__ = ["HAS_TOKENIZERS", "IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "describe", "json_fields", "load", "pin"]
+__all__ = [
+    "HAS_TOKENIZERS", "IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "complete", "describe", "json_fields", "load",
+    "max_batch_size", "notes", "pin",
+]  # fmt: skip
 
 
 def check(recipe: Recipe, num_rounds: int) -> None:
@@ -29,6 +34,22 @@ def check(recipe: Recipe, num_rounds: int) -> None:
         raise UserError(
             f"background_color is '{recipe.background_color}', but only real images have transparent pixels"
         )
+
+
+def complete(recipe: Recipe, *, is_other_model: bool, given: Collection[str]) -> Recipe:
+    found = family_defaults.family_of(recipe)
+    if found is None:
+        return recipe
+    return family_defaults.complete(recipe, found, is_other_model=is_other_model, given=given)
+
+
+def max_batch_size(recipe: Recipe) -> int | None:
+    found = family_defaults.family_of(recipe)
+    return found.family.max_batch_size if found else None
+
+
+def notes(recipe: Recipe) -> list[str]:
+    return family_defaults.describe_settings(recipe)
 
 
 def describe(recipe: Recipe) -> str:

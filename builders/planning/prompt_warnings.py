@@ -1,6 +1,6 @@
 """Warns of odd prompts in a plan before any image is generated.
 
-It finds classes with the same prompt, prompts that a text encoder cuts off, and a negative prompt without guidance.
+It finds classes with the same prompt, prompts that a text encoder cuts off, and settings that the model ignores.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.scenes import scene_phrase
+from builders.diffusion.families import CLIP, Family
+from builders.diffusion.family_defaults import family_of
 from builders.diffusion.pin import embedded_dir, is_embedded
 from builders.engines.base import engine
 from builders.planning.plan import Plan
@@ -21,23 +23,21 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MAX_SHOWN = 3
-CLIP_LIMIT = 77
-NUM_ENDS = 2
-"""Tokens that mark the beginning and the end of every prompt."""
 
 
 def prompt_warnings(plan: Plan) -> list[str]:
     """Returns one sentence per problem. Tokens are counted only if the model's tokenizer is on this machine."""
     if not engine(plan.recipe.engine).IS_SYNTHETIC:
         return []
-    cut = _cut_prompts(plan.recipe) if engine(plan.recipe.engine).HAS_TOKENIZERS else []
-    return [*same_prompts(plan.recipe), *_unused_settings(plan.recipe), *cut]
-
-
-def _unused_settings(recipe: Recipe) -> list[str]:
-    if not recipe.negative_prompt or recipe.guidance_scale > 1:
-        return []
-    return [f"the negative prompt is not used, because guidance {recipe.guidance_scale:g} means no guidance"]
+    if not engine(plan.recipe.engine).HAS_TOKENIZERS:
+        return same_prompts(plan.recipe)
+    found = family_of(plan.recipe)
+    family = found.family if found else None
+    unused = [
+        f"{name} {getattr(plan.recipe, name)!r} changes nothing in images of {family.name} with these settings"
+        for name in (family.ignored(plan.recipe) if family else ())
+    ]
+    return [*same_prompts(plan.recipe), *unused, *_cut_prompts(plan.recipe, family)]
 
 
 def same_prompts(recipe: Recipe) -> list[str]:
@@ -52,18 +52,23 @@ def same_prompts(recipe: Recipe) -> list[str]:
     ]
 
 
-def _cut_prompts(recipe: Recipe) -> list[str]:
+def _cut_prompts(recipe: Recipe, family: Family | None) -> list[str]:
     folders = _tokenizer_folders(recipe)
     if not folders:
         return [f"the tokens of prompts were not counted: the tokenizer of '{recipe.model}' is not on this machine"]
     warnings = []
     for folder in folders:
         try:
-            tokenizer, limit = read_tokenizer(folder), _token_limit(folder)
+            tokenizer, (limit, num_others) = read_tokenizer(folder), _token_limit(folder, family)
         except Exception as error:  # the tokenizers library raises nothing narrower
             warnings.append(f"the tokens of prompts were not counted: {folder.name} cannot be read ({error})")
             continue
-        num_cut, num_prompts, wnids = _count_cut(recipe, tokenizer, limit) if tokenizer else (0, 0, [])
+        if tokenizer is None:
+            warnings.append(
+                f"the tokens of prompts were not counted: {folder.name} has no tokenizer.json or merges.txt"
+            )
+            continue
+        num_cut, num_prompts, wnids = _count_cut(recipe, tokenizer, limit - num_others)
         if num_cut:
             shown = ", ".join(wnids[:MAX_SHOWN]) + (", …" if len(wnids) > MAX_SHOWN else "")
             warnings.append(
@@ -83,9 +88,12 @@ def fetch_tokenizers(recipe: Recipe) -> None:
         huggingface_hub.snapshot_download(recipe.model, revision=recipe.revision, allow_patterns=["tokenizer*/*"])
 
 
-def _token_limit(folder: Path) -> int:
+def _token_limit(folder: Path, family: Family | None) -> tuple[int, int]:
+    """Returns how many tokens a text encoder reads, and how many of them are not the prompt's."""
+    if family and folder.name in family.tokens:
+        return family.tokens[folder.name]
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    return int(config.get("model_max_length") or CLIP_LIMIT)
+    return int(config.get("model_max_length") or CLIP[0]), CLIP[1]
 
 
 def _tokenizer_folders(recipe: Recipe) -> list[Path]:
@@ -136,7 +144,7 @@ def read_tokenizer(folder: Path) -> "Tokenizer | None":
 
 
 def _count_cut(recipe: Recipe, tokenizer: "Tokenizer", limit: int) -> tuple[int, int, list[str]]:
-    """Returns the numbers of different prompts that are cut and of all, and the classes of those that are cut."""
+    """Returns the numbers of different prompts of more than `limit` tokens and of all, and the classes of the former."""
     phrases = [scene_phrase(scene) for scene in recipe.scenes] if "b" in template_fields(recipe.prompt) else [""]
     lengths = _num_tokens(tokenizer, phrases)
     longest = phrases[lengths.index(max(lengths))]
@@ -157,5 +165,4 @@ def _prompts(recipe: Recipe, entry: ClassEntry, phrases: list[str]) -> list[str]
 
 
 def _num_tokens(tokenizer: "Tokenizer", texts: list[str]) -> list[int]:
-    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
-    return [len(encoding.ids) + NUM_ENDS for encoding in encodings]
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -24,8 +24,13 @@ from builders.recipes.prompts import template_fields
 
 SAFETY = ("off", "flag", "drop")
 DTYPES = ("float32", "float16", "bfloat16")
-NEUTRAL = {"background_color": WHITE, "num_left_out": 0}
+NEUTRAL = {
+    "background_color": WHITE, "num_left_out": 0, "true_cfg_scale": 1.0, "variant": "", "uses_real": "",
+    "not_applied": "",
+}  # fmt: skip
 """Fields that are left out of hash and JSON at this value: all that are newer than format 2, and no others."""
+UNHASHED = ("num_left_out", "uses_real", "not_applied")
+"""Fields that are written and say something about the images, but do not change them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +49,16 @@ class Recipe:
     """Hub id of a diffusers pipeline, or a directory that holds one."""
     revision: str = ""
     """Commit of the model on the Hub, or "sha256:…" over a directory's files."""
+    variant: str = ""
+    """Variant of the weights, such as fp16 for files named *.fp16.safetensors."""
     scheduler: str = "PNDMScheduler"
     """Class name of the sampler in diffusers; "" means the model's own, which is recorded when the model is pinned."""
     num_inference_steps: int = 50
     """Denoising steps per image."""
     guidance_scale: float = 7.5
     """Scale of classifier-free guidance; at 1 or below, no unconditional pass runs."""
+    true_cfg_scale: float = 1.0
+    """Second guidance scale of models such as Flux, which a negative prompt needs there; at 1 or below, it is off."""
     width: int = 512
     """Width of the images in pixels."""
     height: int = 384
@@ -74,6 +83,11 @@ class Recipe:
     """Color behind the transparent pixels of real images: a name or #rrggbb."""
     num_left_out: int = field(default=0, compare=False)
     """Number of real files left out because they cannot be read. It is not hashed; the recipe counts the others."""
+    uses_real: str = field(default="", compare=False)
+    """Real images of the target or of evaluation sets that the generator was fitted on, such as "digits, train"; the card
+    names them. Pretraining on images of the web does not count."""
+    not_applied: str = field(default="", compare=False)
+    """Settings of the named recipe that the model's family ignores, such as "guidance_scale 2.0"."""
     model_dir: str = field(default="", compare=False)
     """Directory of the model, or of the real images, on this machine. It is neither hashed nor written."""
 
@@ -113,8 +127,8 @@ class Recipe:
 
     @cached_property
     def hash(self) -> str:
-        """The sha256 of the canonical JSON of all fields except `model_dir` and `num_left_out`."""
-        fields = {name: value for name, value in self.to_dict().items() if name != "num_left_out"}
+        """The sha256 of the canonical JSON of all fields except `model_dir` and `UNHASHED`."""
+        fields = {name: value for name, value in self.to_dict().items() if name not in UNHASHED}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
@@ -179,7 +193,7 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
 def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
     """Returns the recipe with some fields replaced; None keeps a field.
 
-    Another model resets revision and scheduler, unless they are given as well.
+    Another model resets what belongs to a model (revision, variant, scheduler, …), unless that is given as well.
 
     Raises:
         UserError: a name is not a field of a recipe, or a value is out of range.
@@ -190,7 +204,7 @@ def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
             raise UserError(f"unknown field '{name}' for recipe '{recipe.name}'; {suggest(name, names)}")
     given = {name: value for name, value in overrides.items() if value is not None}
     if given.get("model", recipe.model) != recipe.model:
-        given = {"revision": "", "scheduler": "", **given}
+        given = {"revision": "", "variant": "", "scheduler": "", "uses_real": "", "not_applied": "", **given}
     return dataclasses.replace(recipe, **given)
 
 

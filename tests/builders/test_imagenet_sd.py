@@ -11,6 +11,7 @@ from builders.imagenet_1k_sd import ImageNet1KSD
 from builders.imagenet_100_sd import ImageNet100SD
 from builders.planning.plan import Plan
 from builders.recipes.prompts import TEMPLATES
+from tests.tiny_families import write_tiny_family
 from tests.tiny_pipeline import write_tiny_pipeline
 
 
@@ -55,7 +56,7 @@ def test_imagenet_sd__prompts_are_those_of_the_paper() -> None:
 def test_imagenet_sd__a_tiny_model_makes_a_clone(tmp_path: Path) -> None:
     import datasets
 
-    write_tiny_pipeline(tmp_path / "sdxl", "sdxl")
+    write_tiny_family("Stable Diffusion XL", tmp_path / "sdxl")
     builder = ImageNet100SD(
         "c_h_inside_b_cfg2", images_per_class=1, model=str(tmp_path / "sdxl"), width=16, height=16, num_inference_steps=1,
         shard_size=40, batch_size=20, cache_dir=str(tmp_path / "cache"), image_format="png",

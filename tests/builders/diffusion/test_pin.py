@@ -9,7 +9,7 @@ from builders.engines.base import pin_model
 from builders.errors import UnreachableError, UserError
 from builders.recipes.recipe import Recipe, override_recipe
 from builders.storage.hub_error import hub_error
-from tests.tiny_pipeline import write_tiny_pipeline
+from tests.tiny_families import write_tiny_family
 
 
 def test_pin__a_directory_is_pinned_by_its_content(recipe: Recipe, tiny_pipeline: Path) -> None:
@@ -35,7 +35,7 @@ def test_pin__the_embedded_model_exists_and_is_small(recipe: Recipe) -> None:
 
 
 def test_pin__another_model_has_its_own_scheduler_and_revision(generated: Recipe, tmp_path: Path) -> None:
-    write_tiny_pipeline(tmp_path / "flux", "flux")
+    write_tiny_family("Flux dev", tmp_path / "flux")
     other = override_recipe(generated, {"model": str(tmp_path / "flux")})
     assert (other.revision, other.scheduler) == ("", "")
     assert pin_model(replace(other, model_dir="")).scheduler == "FlowMatchEulerDiscreteScheduler"

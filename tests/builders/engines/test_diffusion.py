@@ -22,7 +22,8 @@ from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
 from builders.recipes.sample import Sample
 from tests.conftest import EXECUTION
-from tests.tiny_pipeline import FAMILIES, overflowing_vae, scale_vae, write_tiny_pipeline
+from tests.tiny_families import write_tiny_family
+from tests.tiny_pipeline import overflowing_vae, scale_vae
 
 
 def generate(recipe: Recipe, samples: list[Sample], execution: Execution = EXECUTION) -> list[GeneratedImage]:
@@ -92,39 +93,26 @@ def test_diffusion__mistakes_are_reported(generated: Recipe, changes: dict[str, 
         load_pipeline(replace(generated, **changes), EXECUTION)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_diffusion__every_family_generates_and_neighbors_do_not_matter(
-    recipe: Recipe, tmp_path: Path, family: str
-) -> None:
-    write_tiny_pipeline(tmp_path / family, family)
-    pinned = pin_model(replace(recipe, model=str(tmp_path / family), scheduler=""))
-    samples = Plan(pinned, 6).shard_samples(0)[:4]
-    together = pixels(pinned, samples)
-    assert len(set(together)) == 4
-    assert pixels(pinned, samples[::-1]) == together[::-1]
-    assert pixels(pinned, samples[2:3]) == together[2:3]
-    assert (
-        pixels(replace(pinned, prompt="one", seed=1), Plan(replace(pinned, seed=1), 6).shard_samples(0)[:4]) != together
-    )
-
-
-@pytest.mark.parametrize(("family", "width"), [("sd", 20), ("sdxl", 20), ("sd3", 18), ("flux", 18)])
+@pytest.mark.parametrize(
+    ("family", "width"),
+    [("Stable Diffusion 1.x", 20), ("Stable Diffusion XL", 20), ("Stable Diffusion 3.x", 18), ("Flux dev", 18)],
+)
 def test_diffusion__sizes_that_a_model_does_not_support_are_reported(
     recipe: Recipe, tmp_path: Path, family: str, width: int
 ) -> None:
-    write_tiny_pipeline(tmp_path / family, family)
+    write_tiny_family(family, tmp_path / family)
     pinned = pin_model(replace(recipe, model=str(tmp_path / family), scheduler="", width=width))
     with pytest.raises(UserError, match=str(width)):
         generate(pinned, Plan(pinned, 6).shard_samples(0)[:4])
 
 
 def test_diffusion__without_guidance_every_family_runs_one_pass(recipe: Recipe, tmp_path: Path) -> None:
-    for family in ("sdxl", "sd3"):
-        write_tiny_pipeline(tmp_path / family, family)
+    for family in ("Stable Diffusion XL", "Stable Diffusion 3.x"):
+        write_tiny_family(family, tmp_path / family)
         sizes: list[int] = []
         pinned = pin_model(replace(recipe, model=str(tmp_path / family), scheduler="", guidance_scale=1.0))
         pipeline = load_pipeline(pinned, EXECUTION)
-        denoiser = pipeline.unet if family == "sdxl" else pipeline.transformer
+        denoiser = pipeline.unet if family == "Stable Diffusion XL" else pipeline.transformer
         hook = denoiser.register_forward_pre_hook(
             lambda module, args, kwargs, sizes=sizes: sizes.append(len(args[0] if args else kwargs["hidden_states"])),
             with_kwargs=True,
@@ -155,11 +143,17 @@ def test_diffusion__every_image_of_a_broken_model_is_marked_broken(
     assert [made.is_broken for made in found] == [True] * 3
 
 
-@pytest.mark.parametrize("family", ["sd", *(pytest.param(name, marks=pytest.mark.long) for name in ("sdxl", "sd3"))])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "Stable Diffusion 1.x",
+        *(pytest.param(f"Stable Diffusion {name}", marks=pytest.mark.long) for name in ("XL", "3.x")),
+    ],
+)
 def test_diffusion__latents_that_overflow_the_autoencoder_are_decoded_again_in_32_bits(
     recipe: Recipe, tmp_path: Path, family: str
 ) -> None:
-    write_tiny_pipeline(tmp_path / family, family)
+    write_tiny_family(family, tmp_path / family)
     overflowing_vae(tmp_path / family, tmp_path / "large")
     whole = pin_model(replace(recipe, model=str(tmp_path / "large"), scheduler=""))
     half = replace(whole, dtype="float16")
@@ -256,7 +250,6 @@ from builders.recipes.execution import Execution
 from builders.engines.base import pin_model
 from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe
-from tests.tiny_pipeline import FAMILIES, write_tiny_pipeline
 recipe = pin_model(Recipe(name="t", classes=(ClassEntry(wnid="a", name="one"),), model=sys.argv[1],
                           width=1024, height=1024, num_inference_steps=1))
 generate = diffusion.load(recipe, Execution(batch_size=16))

@@ -28,7 +28,7 @@ def test_prompt_warnings__a_negative_prompt_without_guidance_is_reported(generat
     requested = replace(generated, negative_prompt="drawing")
     assert prompt_warnings(Plan(requested, 1)) == []
     (message,) = prompt_warnings(Plan(replace(requested, guidance_scale=1.0), 1))
-    assert message == "the negative prompt is not used, because guidance 1 means no guidance"
+    assert message == "negative_prompt 'drawing' changes nothing in images of Stable Diffusion 1.x with these settings"
 
 
 def test_prompt_warnings__tokens_are_counted_for_a_cached_model_of_the_hub(
@@ -87,9 +87,9 @@ def test_prompt_warnings__the_light_tokenizer_agrees_with_transformers(tmp_path:
 
 @pytest.mark.parametrize("name", ["tokenizer_3", "tokenizer_2"])
 def test_prompt_warnings__every_text_encoder_is_checked(recipe: Recipe, tmp_path: Path, name: str) -> None:
-    from tests.tiny_pipeline import write_tiny_pipeline
+    from tests.tiny_families import write_tiny_family
 
-    write_tiny_pipeline(tmp_path / "sd3", "sd3")
+    write_tiny_family("Stable Diffusion 3.x", tmp_path / "sd3")
     requested = replace(recipe, model=str(tmp_path / "sd3"), prompt="{c} " + LONG * 3)
     found = "\n".join(prompt_warnings(Plan(requested, 1)))
     assert (f"its {name.replace('tokenizer', 'text encoder')} reads" in found) == (name == "tokenizer_2")

@@ -298,7 +298,7 @@ def test_local__a_signal_drops_or_finishes_the_shard_in_progress(
     _, text = process.communicate(timeout=60)
     assert process.returncode == 75 and "run the command again to continue" in text, text
     left = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
-    assert not [name for name in left if name.startswith(RUNS) and name != TARGET or name.endswith(".tmp")]
+    assert not [name for name in left if (name.startswith(RUNS) and name != TARGET) or name.endswith(".tmp")]
     assert 1 <= sum(name.endswith(".parquet") for name in left) < 4
     subprocess.run(make, check=True, stderr=subprocess.PIPE)
     assert digests(out) == digests(alone)
