@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from builders.classes.class_options import ClassOptions, with_counts
+from builders.diffusion.pin import is_local
 from builders.engines.base import complete_recipe, engine
 from builders.errors import UserError, suggest
 from builders.format.manifest import check_version
@@ -145,7 +146,7 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
     recipe = recipe_from_dict(content.get("recipe", content))
     is_synthetic = engine(recipe.engine).IS_SYNTHETIC
     model = overrides.get("model")
-    if model and Path(model).is_dir() and overrides.get("revision") is None:
+    if model and is_local(model) and overrides.get("revision") is None:
         # A local copy of the recipe's model; it is checked against the recipe's revision.
         overrides = {**overrides, "model": None, "model_dir": model}
     recipe = complete_recipe(recipe, overrides)

@@ -197,7 +197,7 @@ def z_image() -> Any:
     )
 
 
-def _flux_2_parts() -> dict[str, Any]:
+def _flux_2_modules() -> dict[str, Any]:
     from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 
     return {
@@ -249,7 +249,9 @@ def flux_2() -> Any:
             "intermediate_size": 16, "image_size": 16, "patch_size": 8,
         },
     )  # fmt: skip
-    return Flux2Pipeline(text_encoder=Mistral3ForConditionalGeneration(config), tokenizer=processor, **_flux_2_parts())
+    return Flux2Pipeline(
+        text_encoder=Mistral3ForConditionalGeneration(config), tokenizer=processor, **_flux_2_modules()
+    )
 
 
 def _bytes_tokenizer(specials: list[str], kind: Any) -> Any:
@@ -277,7 +279,7 @@ def flux_2_klein(*, is_distilled: bool = True) -> Any:
         text_encoder=Qwen3ForCausalLM(Qwen3Config(**_language_model_sizes(tokenizer, num_hidden_layers=27))),
         tokenizer=tokenizer,
         is_distilled=is_distilled,
-        **_flux_2_parts(),
+        **_flux_2_modules(),
     )
 
 

@@ -148,14 +148,14 @@ def _unet(**options: Any) -> Any:
     )
 
 
-def stable_diffusion(scheduler: Any = None) -> Any:
+def stable_diffusion(scheduler: Any = None, **unet_options: Any) -> Any:
     from diffusers import PNDMScheduler, StableDiffusionPipeline
     from transformers import CLIPTextModel
 
     tokenizer = _tokenizer()
     return StableDiffusionPipeline(
         vae=autoencoder(),
-        unet=_unet(cross_attention_dim=32, attention_head_dim=4),
+        unet=_unet(cross_attention_dim=32, attention_head_dim=4, **unet_options),
         text_encoder=CLIPTextModel(_text_config(tokenizer)),
         tokenizer=tokenizer,
         scheduler=scheduler or PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),

@@ -8,7 +8,6 @@ import dataclasses
 import inspect
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -23,7 +22,7 @@ RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE"
 ClonePath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLONE")]
 OutPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
 
-NO_OPTION = ("name", "engine", "split", "classes", "num_left_out", "model_dir")
+NO_OPTION = ("name", "engine", "split", "classes", "num_left_out", "not_applied", "model_dir")
 """Fields of a recipe that its builder decides."""
 DEFAULT_HINT = "(default: the recipe's)"
 
@@ -94,11 +93,13 @@ class RecipeOptions(_FieldOptions):
         return limit_batch_size(recipe, override_execution(find_execution(name), given), is_given="batch_size" in given)
 
     def with_absolute_paths(self) -> "RecipeOptions":
-        """The options with absolute paths; a model that is no directory here is an id on the Hub."""
-        is_directory = bool(self.model) and Path(self.model or "").is_dir()
+        """The options with absolute paths; a model that is neither directory nor checkpoint here is an id on the Hub."""
+        from builders.diffusion.pin import is_local
+
+        is_path = is_local(self.model or "")
         return dataclasses.replace(  # type: ignore[call-arg]
             self,
-            model=absolute_path(self.model) if self.model and is_directory else self.model,
+            model=absolute_path(self.model) if self.model and is_path else self.model,
             source=absolute_path(self.source) if self.source else self.source,
             counts=absolute_path(self.counts) if self.counts else self.counts,
         )

@@ -3,7 +3,7 @@
 import sys
 
 from builders.cli.options import Options, RecipeName, RecipeOptions
-from builders.engines.base import engine
+from builders.engines.base import engine, source_notes
 from builders.errors import UserError
 from builders.planning.plan import Plan
 from builders.recipes.sample import Sample
@@ -31,7 +31,7 @@ def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int =
     planned = options.plan(recipe)
     print(f"{planned.recipe.name}: {planned.num_samples:,} images, {len(planned.recipe.classes):,} classes, ", end="")
     print(f"{planned.num_shards:,} shards of {planned.shard_length(0):,}")
-    for line in engine(planned.recipe.engine).notes(planned.recipe):
+    for line in source_notes(planned.recipe):
         print(line)
     for position in at:
         if not 0 <= position < planned.num_samples:

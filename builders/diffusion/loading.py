@@ -1,6 +1,7 @@
 """Loads a text-to-image pipeline of diffusers and its safety checker, from safetensors only and without remote code.
 
-The checker never blackens images. Only this module imports diffusers, and the script that trained the embedded model.
+The checker never blackens images. No other module imports diffusers, except `signature.py` and the script that trained
+the embedded model.
 """
 
 import gc
@@ -8,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from builders.diffusion.families import Family
 from builders.diffusion.family_defaults import family_of
+from builders.diffusion.pin import is_checkpoint, model_directory
 from builders.errors import OutOfMemoryError, UserError, first_line, suggest
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
@@ -54,6 +57,8 @@ def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
             )  # fmt: skip
     except Exception as error:  # the libraries raise all kinds of errors for a damaged directory
         way_out = "give --model a Hub id or a directory of a text-to-image pipeline with safetensors"
+        if variants := _variants(recipe):
+            way_out = f"its weights are of variant {variants[0]}: give --variant {variants[0]}"
         raise out_of_memory(recipe, execution, error) or hub_error(
             f"model '{recipe.model}' cannot be loaded", error, recipe.model, way_out
         ) from None
@@ -125,7 +130,7 @@ def load_check(recipe: Recipe, execution: Execution) -> Check | None:
     """
     if recipe.safety == "off":
         return None
-    source, revision = _source(recipe)
+    source, revision = _config_source(recipe)
     try:
         with quiet():
             config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
@@ -145,8 +150,20 @@ def load_check(recipe: Recipe, execution: Execution) -> Check | None:
         ) from None
 
 
+def _variants(recipe: Recipe) -> list[str]:
+    """Returns the variants of a local model's weights other than the recipe's: "fp16" for *.fp16.safetensors."""
+    names = [path.name.split(".") for path in Path(recipe.model_dir or "-").glob("*/*.safetensors")]
+    return sorted({name[1].split("-")[0] for name in names if len(name) == 3} - {recipe.variant})
+
+
 def _source(recipe: Recipe) -> tuple[str, str | None]:
+    """Returns the directory, single file or Hub id of the recipe's model, and its revision."""
     return (recipe.model_dir, None) if recipe.model_dir else (recipe.model, recipe.revision)
+
+
+def _config_source(recipe: Recipe) -> tuple[str, str | None]:
+    """Returns the directory or Hub id of the model's configuration, and its revision."""
+    return (model_directory(recipe), None) if recipe.model_dir else _source(recipe)
 
 
 _last_loaded: dict[tuple[Any, ...], tuple[Any, Any]] = {}
@@ -174,23 +191,36 @@ def _load_modules(
     vae_slicing: bool,
 ) -> tuple[Any, Any]:
     """Loads the pipeline; returns it and the scheduler that it came with."""
-    config = diffusers.DiffusionPipeline.load_config(source, revision=revision)
+    is_single_file = is_checkpoint(source)
+    config = diffusers.DiffusionPipeline.load_config(
+        str(Path(source).parent) if is_single_file else source, revision=revision
+    )
     left_out: dict[str, Any] = {}
     if "safety_checker" in config:
         left_out = {"safety_checker": None, "requires_safety_checker": False}
     if config["_class_name"].startswith("StableDiffusionXL"):
         # A watermark would be added only on machines where another package is installed.
         left_out = {"add_watermarker": False}
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(
-        source,
-        revision=revision,
-        variant=variant or None,
-        dtype=getattr(torch, dtype),
-        use_safetensors=True,
-        **left_out,
-    )
+    if is_single_file:
+        pipeline = getattr(diffusers, config["_class_name"]).from_single_file(
+            source,
+            config=str(Path(source).parent),
+            local_files_only=True,
+            torch_dtype=getattr(torch, dtype),
+            **left_out,
+        )
+    else:
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
+            source,
+            revision=revision,
+            variant=variant or None,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            **left_out,
+        )
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device())
+    if device().type != "cpu":
+        pipeline.to(device())
     modules = pipeline.components
     if channels_last:
         for name in ("unet", "vae"):

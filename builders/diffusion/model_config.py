@@ -28,14 +28,14 @@ def read_model_config(recipe: Recipe) -> Mapping[str, Any] | None:
 @lru_cache(maxsize=8)
 def _read(directory: str, model: str, revision: str) -> Mapping[str, Any] | None:
     found: dict[str, Any] = {}
-    for part, names in FILES.items():
+    for source, names in FILES.items():
         for name in names:
             fields = _read_json(directory, model, revision, name)
             if fields is not None:
-                found |= {f"{part}.{key}": value for key, value in fields.items()}
+                found |= {f"{source}.{key}": value for key, value in fields.items()}
                 break
         else:
-            if part == "index":
+            if source == "index":
                 return None
     if "index._class_name" not in found:
         return None

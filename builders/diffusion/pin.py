@@ -31,11 +31,27 @@ def is_embedded(recipe: Recipe) -> bool:
     return recipe.model == EMBEDDED and not recipe.model_dir
 
 
-def model_directory(recipe: Recipe) -> str:
-    """Returns the directory of a recipe's model on this machine; "" for a model of the Hub."""
+def model_path(recipe: Recipe) -> str:
+    """Returns the directory or the single-file checkpoint of a recipe's model on this machine; "" for one of the Hub."""
     if is_embedded(recipe):
         return str(embedded_dir())
-    return recipe.model_dir or (recipe.model if Path(recipe.model).is_dir() else "")
+    return recipe.model_dir or (recipe.model if is_local(recipe.model) else "")
+
+
+def model_directory(recipe: Recipe) -> str:
+    """Returns the directory with the configuration of a recipe's model on this machine; "" for a model of the Hub."""
+    path = model_path(recipe)
+    return str(Path(path).parent) if path and is_checkpoint(path) else path
+
+
+def is_local(model: str) -> bool:
+    """Whether a model is a directory or a single-file checkpoint on this machine."""
+    return Path(model).is_dir() or is_checkpoint(model)
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether a model is a single file of weights, whose pipeline's configuration lies beside it."""
+    return model.endswith(".safetensors") and Path(model).is_file()
 
 
 def pin_pipeline(recipe: Recipe) -> Recipe:
@@ -46,33 +62,41 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
     Raises:
         UserError: the directory is not a pipeline or differs from the recipe's revision, or the Hub gives no commit.
     """
-    directory = model_directory(recipe)
-    if not directory:
+    path, directory = model_path(recipe), model_directory(recipe)
+    if not path:
         recipe = replace(recipe, revision=_commit(recipe.model, recipe.revision))
         return replace(recipe, scheduler=recipe.scheduler or _scheduler_on_hub(recipe))
     if not (Path(directory) / "model_index.json").is_file():
+        if path != directory:
+            raise UserError(
+                f"'{path}' is a single-file checkpoint; put its pipeline's model_index.json and folders of JSON files beside it"
+            )
         raise UserError(
             f"'{directory}' is not a diffusers pipeline (no model_index.json); give --model a Hub id or a pipeline"
         )
-    digest = directory_digest(directory)
+    digest = directory_digest(path)
     if recipe.revision and recipe.revision != digest:
         raise UserError(
-            f"the model in '{directory}' is {digest}, but the recipe was made with {recipe.revision}; give --model that "
+            f"the model in '{path}' is {digest}, but the recipe was made with {recipe.revision}; give --model that "
             f"model, or --revision {digest} as well to make another clone with this one"
         )
-    name = recipe.model if recipe.model != directory else Path(directory).resolve().name
+    name = recipe.model if recipe.model != path else Path(path).resolve().name
     scheduler = recipe.scheduler or _scheduler_name(Path(directory) / SCHEDULER)
-    return replace(recipe, model=name, revision=digest, model_dir=directory, scheduler=scheduler)
+    return replace(recipe, model=name, revision=digest, model_dir=path, scheduler=scheduler)
 
 
 @lru_cache(maxsize=4)
-def directory_digest(directory: str) -> str:
+def directory_digest(model: str) -> str:
     """Returns "sha256:…" over the names and contents of a directory's json, txt, safetensors and model files.
 
-    The model's card is left out.
+    The model's card is left out. For a single-file checkpoint, other weights in its directory are left out, too.
     """
     total = hashlib.sha256()
-    for path in sorted(Path(directory).rglob("*")):
+    checkpoint = Path(model) if is_checkpoint(model) else None
+    directory = checkpoint.parent if checkpoint else Path(model)
+    for path in sorted(directory.rglob("*")):
+        if checkpoint and path.suffix == ".safetensors" and path != checkpoint:
+            continue
         if path.suffix in (".json", ".txt", ".safetensors", ".model"):
             with path.open("rb") as file:
                 total.update(f"{path.relative_to(directory).as_posix()}\n".encode())

@@ -61,24 +61,6 @@ class Engine(Protocol):
             UserError: a setting is out of range, or this engine does not support it.
         """
 
-    def complete(self, recipe: Recipe, *, is_other_model: bool, given: Collection[str]) -> Recipe:
-        """Returns the recipe with what its source decides, such as the size of a model's images.
-
-        Args:
-            recipe: A named recipe with the user's settings.
-            is_other_model: Whether the user chose another model than the named recipe's.
-            given: Names of the fields that the user set.
-
-        Raises:
-            UserError: the user set a field that this source ignores.
-        """
-
-    def max_batch_size(self, recipe: Recipe) -> int | None:
-        """Returns the largest batch in which an image does not depend on its neighbors; None if any batch will do."""
-
-    def notes(self, recipe: Recipe) -> list[str]:
-        """Returns lines about the source and its settings, for `plan`."""
-
     def pin(self, recipe: Recipe) -> Recipe:
         """Returns the recipe with `revision`, `model_dir` and whatever else identifies its source permanently.
 
@@ -100,6 +82,28 @@ class Engine(Protocol):
         """
 
 
+class ModelEngine(Engine, Protocol):
+    """An engine with models that differ in what they take. Other engines lack these functions."""
+
+    def complete(self, recipe: Recipe, *, is_other_model: bool, given: Collection[str]) -> Recipe:
+        """Returns the recipe with what its source decides, such as the size of a model's images.
+
+        Args:
+            recipe: A named recipe with the user's settings.
+            is_other_model: Whether the user chose another model than the named recipe's.
+            given: Names of the fields that the user set.
+
+        Raises:
+            UserError: the user set a field that this source ignores.
+        """
+
+    def max_batch_size(self, recipe: Recipe) -> int | None:
+        """Returns the largest batch in which an image does not depend on its neighbors; None if any batch will do."""
+
+    def notes(self, recipe: Recipe) -> list[str]:
+        """Returns lines about the source and its settings, for `plan`."""
+
+
 def engine(name: str) -> Engine:
     """Returns the engine with this name.
 
@@ -117,7 +121,8 @@ def complete_recipe(named: Recipe, overrides: dict[str, Any]) -> Recipe:
     """
     recipe = override_recipe(named, overrides)
     given = [name for name, value in overrides.items() if value is not None]
-    return engine(recipe.engine).complete(recipe, is_other_model=recipe.model != named.model, given=given)
+    models = _models_of(recipe)
+    return models.complete(recipe, is_other_model=recipe.model != named.model, given=given) if models else recipe
 
 
 def limit_batch_size(recipe: Recipe, execution: Execution, *, is_given: bool) -> Execution:
@@ -126,7 +131,8 @@ def limit_batch_size(recipe: Recipe, execution: Execution, *, is_given: bool) ->
     Raises:
         UserError: the user gave a larger one.
     """
-    most = engine(recipe.engine).max_batch_size(recipe)
+    models = _models_of(recipe)
+    most = models.max_batch_size(recipe) if models else None
     if most is None or 1 <= execution.batch_size <= most:
         return execution
     if is_given and not execution.is_auto:
@@ -137,6 +143,17 @@ def limit_batch_size(recipe: Recipe, execution: Execution, *, is_given: bool) ->
     return replace(execution, batch_size=most)
 
 
+def source_notes(recipe: Recipe) -> list[str]:
+    """Returns lines about the recipe's model and the settings in force, for `plan`."""
+    models = _models_of(recipe)
+    return models.notes(recipe) if models else []
+
+
 def pin_model(recipe: Recipe) -> Recipe:
     """Returns the recipe with its source pinned by its engine; see `Engine.pin`."""
     return engine(recipe.engine).pin(recipe)
+
+
+def _models_of(recipe: Recipe) -> ModelEngine | None:
+    found = engine(recipe.engine)
+    return cast(ModelEngine, found) if hasattr(found, "complete") else None

@@ -6,7 +6,7 @@ encoded again (`images/encode.py`).
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,18 +52,6 @@ def check(recipe: Recipe, num_rounds: int) -> None:
         )
     if recipe.safety != "off":
         raise UserError(f"safety is '{recipe.safety}', but real images are not checked; leave it out")
-
-
-def complete(recipe: Recipe, *, is_other_model: bool, given: Collection[str]) -> Recipe:
-    return recipe
-
-
-def max_batch_size(recipe: Recipe) -> None:
-    return None
-
-
-def notes(recipe: Recipe) -> list[str]:
-    return []
 
 
 def describe(recipe: Recipe) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from builders.diffusion.pin import embedded_dir, is_embedded
+from builders.diffusion.pin import model_path
 from builders.engines.base import engine
 from builders.images.source import read_source
 from builders.planning.plan import Plan
@@ -45,9 +45,9 @@ def _source_bytes(plan: Plan) -> float:
 
 def _model_bytes(recipe: Recipe) -> int | None:
     """Returns the bytes of the model's weights, on this machine or on the Hub; None if the Hub does not say."""
-    directory = embedded_dir() if is_embedded(recipe) else Path(recipe.model_dir or recipe.model)
-    if directory.is_dir():
-        return sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
+    if path := model_path(recipe):
+        weights = Path(path).rglob("*.safetensors") if Path(path).is_dir() else [Path(path)]
+        return sum(file.stat().st_size for file in weights)
     try:
         import huggingface_hub
 
@@ -57,7 +57,8 @@ def _model_bytes(recipe: Recipe) -> int | None:
     except Exception:  # no network, no such model, or huggingface_hub is not installed: `make` reports it
         return None
     files = [file for file in info.siblings or [] if file.rfilename.endswith(".safetensors")]
-    whole = [file for file in files if "/" in file.rfilename and ".fp16." not in file.rfilename]
+    variant = f".{recipe.variant or 'fp16'}."
+    whole = [file for file in files if "/" in file.rfilename and (variant in file.rfilename) == bool(recipe.variant)]
     return sum(file.size or 0 for file in whole) or None
 
 

@@ -13,7 +13,7 @@ from builders.classes.class_list import ClassEntry
 from builders.classes.scenes import scene_phrase
 from builders.diffusion.families import CLIP, Family
 from builders.diffusion.family_defaults import family_of
-from builders.diffusion.pin import embedded_dir, is_embedded
+from builders.diffusion.pin import is_embedded, model_directory
 from builders.engines.base import engine
 from builders.planning.plan import Plan
 from builders.recipes.prompts import render_prompt, template_fields
@@ -32,12 +32,15 @@ def prompt_warnings(plan: Plan) -> list[str]:
     if not engine(plan.recipe.engine).HAS_TOKENIZERS:
         return same_prompts(plan.recipe)
     found = family_of(plan.recipe)
-    family = found.family if found else None
-    unused = [
-        f"{name} {getattr(plan.recipe, name)!r} changes nothing in images of {family.name} with these settings"
-        for name in (family.ignored(plan.recipe) if family else ())
-    ]
-    return [*same_prompts(plan.recipe), *unused, *_cut_prompts(plan.recipe, family)]
+    unused = (
+        [
+            f"{name} {getattr(plan.recipe, name)!r} changes nothing in images of {found.family.name} with these settings"
+            for name in found.family.ignored(plan.recipe)
+        ]
+        if found
+        else []
+    )
+    return [*same_prompts(plan.recipe), *unused, *_cut_prompts(plan.recipe, found.family if found else None)]
 
 
 def same_prompts(recipe: Recipe) -> list[str]:
@@ -98,10 +101,8 @@ def _token_limit(folder: Path, family: Family | None) -> tuple[int, int]:
 
 def _tokenizer_folders(recipe: Recipe) -> list[Path]:
     """Returns the folders of the model's tokenizers on this machine; empty if the model is not here."""
-    root = Path(recipe.model_dir or recipe.model)
-    if is_embedded(recipe):
-        root = embedded_dir()
-    elif not root.is_dir():
+    root = Path(model_directory(recipe) or recipe.model)
+    if not root.is_dir():
         try:
             from huggingface_hub.constants import HF_HUB_CACHE
         except ModuleNotFoundError:

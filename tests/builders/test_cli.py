@@ -27,8 +27,12 @@ def test_cli__list_and_plan_show_recipes() -> None:
     assert "digits_sd/c_h_inside_b_cfg2" in run("list").stdout
     shown = call("plan", "digits_sd/c_cfg2", "--limit", 2, "--images-per-class", 1000).stdout.splitlines()
     assert shown[0] == "digits_sd/c_cfg2: 10,000 images, 10 classes, 20 shards of 500"
-    assert shown[5] == "disk: about 40.9 MB for the clone, 7.3 MB for the model"
-    assert len(shown) == 6 and shown[1].split()[1] == "n13742358_00000000"
+    assert shown[1].startswith(
+        "model fakeit/digits-sd: Stable Diffusion 1.x, found by its class StableDiffusionPipeline "
+    )
+    assert shown[2] == "settings: 32x32, 4 steps of DPMSolverMultistepScheduler, guidance 2, float32"
+    assert shown[7] == "disk: about 40.9 MB for the clone, 7.3 MB for the model"
+    assert len(shown) == 8 and shown[3].split()[1] == "n13742358_00000000"
 
 
 def test_cli__make_verify_card_sheet(scans: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from builders.clone_builder import CloneBuilder
 from builders.custom_sd import CustomSD
 from builders.diffusion.families import FAMILIES
 from builders.diffusion.family_defaults import family_of
-from builders.engines.base import engine, limit_batch_size, pin_model
+from builders.engines import diffusion
+from builders.engines.base import limit_batch_size, pin_model
 from builders.errors import UserError
 from builders.format.open_clone import open_clone
 from builders.make_clone import make_clone
@@ -85,7 +86,7 @@ def recipe_of(folder: Path, recipe: Recipe, **changes: Any) -> Recipe:
 
 def generate(recipe: Recipe, samples: list[Sample], batch_size: int = 4) -> list[bytes]:
     execution = limit_batch_size(recipe, Execution(batch_size=batch_size), is_given=False)
-    run = engine("diffusion").load(recipe, execution)
+    run = diffusion.load(recipe, execution)
     found = [
         image
         for start in range(0, len(samples), execution.batch_size)
@@ -126,14 +127,13 @@ def test_families__images_depend_on_prompt_and_seed_and_not_on_neighbors(
 
 def test_families__guidance_acts_or_is_refused(name: str, folder: Path, recipe: Recipe) -> None:
     named = replace(recipe, model=str(folder), scheduler="", name="test/c_cfg5", guidance_scale=5.0)
-    complete = engine("diffusion").complete
     if BY_NAME[name].acts_above > 5:
         with pytest.raises(UserError, match=r"--guidance-scale 5 changes nothing, because .* ignores guidance"):
-            complete(named, is_other_model=False, given=["guidance_scale"])
-        in_force = complete(named, is_other_model=False, given=[])
+            diffusion.complete(named, is_other_model=False, given=["guidance_scale"])
+        in_force = diffusion.complete(named, is_other_model=False, given=[])
         assert (in_force.guidance_scale, in_force.not_applied) == (1.0, "guidance_scale 5.0")
         return
-    first = complete(named, is_other_model=False, given=["guidance_scale"])
+    first = diffusion.complete(named, is_other_model=False, given=["guidance_scale"])
     images = [generate(pin_model(replace(first, guidance_scale=scale)), samples_of(first, 2)) for scale in (1.0, 5.0)]
     assert images[0][0] != images[1][0] and images[0][1] != images[1][1]
 
@@ -147,15 +147,15 @@ def test_families__a_negative_prompt_acts_or_is_refused(name: str, folder: Path,
     negative = replace(chosen, negative_prompt="sky number")
     if family.negative_prompt == "no":
         with pytest.raises(UserError, match=f"{name} takes no negative prompt; leave --negative-prompt out"):
-            engine("diffusion").complete(negative, is_other_model=False, given=["negative_prompt"])
+            diffusion.complete(negative, is_other_model=False, given=["negative_prompt"])
         return
     samples = samples_of(chosen, 2)
-    assert engine("diffusion").complete(negative, is_other_model=False, given=["negative_prompt"]) == negative
+    assert diffusion.complete(negative, is_other_model=False, given=["negative_prompt"]) == negative
     plain, acted = generate(chosen, samples), generate(negative, samples)
     assert plain[0] != acted[0] and plain[1] != acted[1]
-    off = replace(negative, **dict.fromkeys(scales, 0.0))
+    off = replace(negative, **dict.fromkeys(scales, 0.0))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="--negative-prompt acts only with --"):
-        engine("diffusion").complete(off, is_other_model=False, given=["negative_prompt"])
+        diffusion.complete(off, is_other_model=False, given=["negative_prompt"])
 
 
 def test_families__a_clone_is_verified_and_made_again(
@@ -199,7 +199,7 @@ def test_families__real_configurations_give_their_defaults(model: str, tmp_path:
     expected = real["defaults"]
     for where in (str(tmp_path), model) if "family_by_config" not in real else (model,):
         named = replace(recipe, name="test/c", model=where, scheduler="")
-        found = engine("diffusion").complete(named, is_other_model=True, given=[])
+        found = diffusion.complete(named, is_other_model=True, given=[])
         assert {key: getattr(found, key) for key in expected} == expected
     pinned = pin_model(replace(recipe, model=str(tmp_path), scheduler=""))
     assert pinned.scheduler == real["files"]["scheduler/scheduler_config.json"]["_class_name"]
@@ -218,7 +218,7 @@ def test_families__what_the_user_gives_counts_and_plan_says_the_rest(tmp_path: P
     found = builder.recipe("c_cfg2", model=str(tmp_path), width=512, guidance_scale=None)
     assert (found.width, found.height, found.num_inference_steps, found.dtype) == (512, 1024, 50, "float16")
     assert found.guidance_scale == recipe.guidance_scale
-    lines = engine("diffusion").notes(found)
+    lines = diffusion.notes(found)
     assert (
         "Stable Diffusion XL, found by its class StableDiffusionXLPipeline alone, whose defaults it takes" in lines[0]
     )

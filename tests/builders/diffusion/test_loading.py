@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from builders.diffusion.loading import device, load_check, load_pipeline
 from builders.engines.base import pin_model
+from builders.engines.diffusion import load
 from builders.errors import UserError
+from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe
 from tests.conftest import EXECUTION
+from tests.ldm_checkpoint import write_ldm_checkpoint
 from tests.tiny_families import write_tiny_family
 from tests.tiny_pipeline import example_images
 
@@ -90,3 +94,86 @@ def test_loading__an_apple_gpu_is_not_used_and_a_warning_says_so(monkeypatch: py
             assert device().type == "cpu"
     finally:
         device.cache_clear()
+
+
+def test_loading__a_variant_of_the_weights_is_read(generated: Recipe, tiny_pipeline: Path, tmp_path: Path) -> None:
+    import diffusers
+
+    loaded = diffusers.DiffusionPipeline.from_pretrained(tiny_pipeline)
+    loaded.save_pretrained(tmp_path / "half", variant="fp16")
+    half = pin_model(replace(generated, model=str(tmp_path / "half"), model_dir="", revision="", variant="fp16"))
+    weights = load_pipeline(half, EXECUTION).unet.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.unet.state_dict().items())
+    with pytest.raises(UserError, match=r"cannot be loaded .*; its weights are of variant fp16: give --variant fp16"):
+        load_pipeline(replace(half, variant=""), EXECUTION)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_pipeline(replace(generated, variant="fp16"), EXECUTION)
+
+
+def test_loading__a_single_file_gives_the_images_of_its_pipeline(
+    generated: Recipe, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    checkpoint = write_ldm_checkpoint(tiny_pipeline, tmp_path / "single")
+    single = pin_model(replace(generated, model=str(checkpoint), model_dir="", revision=""))
+    assert single.model == "model.safetensors" and single.revision != generated.revision
+    samples = Plan(generated, 6).shard_samples(0)[:4]
+    images = [
+        [np.asarray(image.image).tobytes() for image in load(recipe, EXECUTION)(samples)]
+        for recipe in (generated, single)
+    ]
+    assert images[0] == images[1]
+    (tmp_path / "single/model_index.json").unlink()
+    with pytest.raises(UserError, match=r"is a single-file checkpoint; put its pipeline's model_index.json"):
+        pin_model(replace(generated, model=str(checkpoint), model_dir="", revision=""))
+
+
+def test_loading__pickled_weights_beside_safetensors_are_passed_over(
+    generated: Recipe, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_pipeline, tmp_path / "model")
+    for folder in ("unet", "vae"):
+        (tmp_path / "model" / folder / "diffusion_pytorch_model.bin").write_bytes(b"not a pickle")
+    (tmp_path / "model/text_encoder/pytorch_model.bin").write_bytes(b"not a pickle")
+    load_pipeline(replace(generated, model_dir=str(tmp_path / "model")), EXECUTION)
+
+
+def test_loading__the_checker_of_2022_has_the_same_verdicts(
+    recipe: Recipe, checked_pipeline: Path, tmp_path: Path
+) -> None:
+    """Its weights have the names of transformers 4, and a buffer of position ids."""
+    shutil.copytree(checked_pipeline, tmp_path / "old")
+    path = tmp_path / "old/safety_checker/model.safetensors"
+    weights = load_file(path)
+    inner = "vision_model.vision_model."
+    renamed = {
+        name if not name.startswith("vision_model.") or name.startswith(inner) else "vision_model." + name: tensor
+        for name, tensor in weights.items()
+    }
+    positions = next(tensor for name, tensor in renamed.items() if name.endswith("position_embedding.weight"))
+    renamed[f"{inner}embeddings.position_ids"] = torch.arange(len(positions))[None]
+    assert any(name.startswith(f"{inner}encoder.") for name in renamed)
+    save_file(renamed, path, metadata={"format": "pt"})
+    images = example_images(checked_pipeline)
+    checks = [
+        load_check(pin_model(replace(recipe, model=str(model))), EXECUTION)
+        for model in (checked_pipeline, tmp_path / "old")
+    ]
+    assert checks[0] and checks[1] and checks[0](images) == checks[1](images)
+
+
+def test_loading__a_checker_that_lacks_weights_is_refused(
+    recipe: Recipe, checked_pipeline: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checked_pipeline, tmp_path / "cut")
+    path = tmp_path / "cut/safety_checker/model.safetensors"
+    weights = load_file(path)
+    del weights["concept_embeds"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"safety checker .* cannot be loaded \(its weights lack concept_embeds\)"):
+        load_check(pin_model(replace(recipe, model=str(tmp_path / "cut"))), EXECUTION)
+
+
+@pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "NoScheduler"])
+def test_loading__a_scheduler_of_other_models_is_refused(generated: Recipe, scheduler: str) -> None:
+    with pytest.raises(UserError, match=f"unknown scheduler '{scheduler}' for this model"):
+        load_pipeline(replace(generated, scheduler=scheduler), EXECUTION)

@@ -5,7 +5,7 @@ import pytest
 
 from builders.classes.class_list import ClassEntry
 from builders.errors import UserError
-from builders.recipes.recipe import Recipe, override_recipe, recipe_from_dict
+from builders.recipes.recipe import NEUTRAL, Recipe, override_recipe, recipe_from_dict
 
 OTHERS: dict[str, Any] = {
     "safety": "drop",
@@ -17,11 +17,15 @@ OTHERS: dict[str, Any] = {
 
 
 def test_recipe__every_field_except_the_model_dir_changes_the_hash(recipe: Recipe) -> None:
-    assert set(OTHERS) == {field.name for field in fields(Recipe)} - {"model_dir", "background_color", "num_left_out"}
+    assert set(OTHERS) == {field.name for field in fields(Recipe)} - {"model_dir", *NEUTRAL}
     hashes = {replace(recipe, **{name: value}).hash for name, value in OTHERS.items()}
     hashes |= {replace(recipe, engine="folder", background_color="black").hash, recipe.hash}
-    assert len(hashes) == len(OTHERS) + 2
-    assert replace(recipe, model_dir="/somewhere", num_left_out=3).hash == recipe.hash
+    hashes |= {replace(recipe, true_cfg_scale=4.0).hash, replace(recipe, variant="fp16").hash}
+    assert len(hashes) == len(OTHERS) + 4
+    written = replace(
+        recipe, model_dir="/somewhere", num_left_out=3, uses_real="digits", not_applied="guidance_scale 2"
+    )
+    assert written.hash == recipe.hash and written.to_dict()["uses_real"] == "digits"
 
 
 def test_recipe__new_fields_change_no_old_hash(recipe: Recipe) -> None:
