@@ -1,0 +1,53 @@
+"""Tests models that come from a Hub, through the stock client."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.loopback.model_hub import COMMIT, ModelHub
+from tests.loopback.server import running
+from tests.tiny_families import write_tiny_family
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def turbo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_family("SDXL Turbo", tmp_path_factory.mktemp("model") / "turbo")
+
+
+def build(hub: ModelHub, home: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "builders", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_hub__a_model_gets_the_defaults_of_its_family(turbo: Path, tmp_path: Path) -> None:
+    """Its id is not in the table, so the configuration is read from the Hub."""
+    (tmp_path / "classes.txt").write_text("one\ntwo\n")
+    options = ("--source", tmp_path / "classes.txt", "--images-per-class", 2, "--model", "someone/fast")
+    with running(ModelHub("someone/fast", turbo)) as hub:
+        planned = build(hub, tmp_path / "home", "plan", "custom_sd/c_cfg2", *options)
+        assert "model someone/fast: SDXL Turbo, found by its class and scheduler.timestep_spacing" in planned.stdout
+        assert "settings: 16x16, 1 steps of the model's own scheduler, guidance 2, float16" in planned.stdout, planned
+        made = build(
+            hub, tmp_path / "home", "make", "custom_sd/c_cfg2", tmp_path / "out", *options, "--guidance-scale", 1
+        )
+        assert made.returncode == 0, made.stderr
+    recipe = json.loads((tmp_path / "out/clone.json").read_text())["recipe"]
+    assert (recipe["revision"], recipe["scheduler"]) == (COMMIT, "EulerAncestralDiscreteScheduler")
+    assert (recipe["width"], recipe["height"], recipe["num_inference_steps"]) == (16, 16, 1)
+    assert (recipe["guidance_scale"], recipe["dtype"]) == (1.0, "float16")
+
+
+def test_hub__a_gated_model_is_one_sentence(turbo: Path, tmp_path: Path) -> None:
+    with running(ModelHub("someone/gated", turbo, is_gated=True)) as hub:
+        ended = build(hub, tmp_path, "make", "digits_sd/c_cfg2", tmp_path / "out", "--model", "someone/gated")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith("accept its terms at https://huggingface.co/someone/gated and log in with 'hf auth login'")
+    assert not (tmp_path / "out").exists()
