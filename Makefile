@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system demo evaluate lint test test-all check accept clean
+.PHONY: help setup system demo evaluate lint test test-all test-gpu check accept clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -79,13 +79,16 @@ lint: $(READY) ## style, format and types
 	$(BIN)/mypy
 
 # A worker that crashes ends the run, for a scope that lost its worker is waited for without end.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0
+PYTEST := $(BIN)/python -m pytest --ignore tests/gpu -n $(WORKERS) --dist loadscope --max-worker-restart 0
 
 test: $(READY) system ## every behaviour that users meet, in minutes
 	$(PYTEST) -m "not long"
 
 test-all: $(READY) system ## that, and what needs a cluster, a browser, S3, a compiler or hundreds of kills
 	$(PYTEST)
+
+test-gpu: $(READY) ## what only a CUDA GPU can show
+	$(BIN)/python -m pytest tests/gpu
 
 check: lint test ## lint, and the tests of what users meet
 

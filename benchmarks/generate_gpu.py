@@ -211,7 +211,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "sd14"
         write_tiny_pipeline(model) if REHEARSAL else write_sd14(model)
-        changes: dict[str, Any] = {"width": 64, "height": 48, "num_inference_steps": 2} if REHEARSAL else {}
+        changes: dict[str, Any] = {"width": 512, "height": 384, "num_inference_steps": 50}
+        if REHEARSAL:
+            changes = {"width": 64, "height": 48, "num_inference_steps": 2}
         classes = ImageNet100SD.recipe("c_cfg2").classes[:NUM_IMAGES]
         recipe = ImageNet100SD.recipe("c_cfg2", model=str(model), safety="off", **changes)
         recipe = pin_model(replace(recipe, classes=classes))

@@ -223,9 +223,10 @@ def _load_modules(
         pipeline.to(device())
     modules = pipeline.components
     if channels_last:
-        for name in ("unet", "vae"):
-            if name in modules:
-                modules[name].to(memory_format=torch.channels_last)
+        # Videos' autoencoders, such as Qwen-Image's, have weights of five dimensions, which this format does not fit.
+        convolutions = [p for n in ("unet", "vae") if n in modules for p in modules[n].parameters() if p.dim() == 4]
+        for weights in convolutions:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
     if vae_slicing:
         modules["vae"].enable_slicing()
     if compiled:

@@ -14,7 +14,7 @@ import pytest
 
 from builders.clone_builder import CloneBuilder
 from builders.custom_sd import CustomSD
-from builders.diffusion.families import FAMILIES
+from builders.diffusion.families import ALWAYS, FAMILIES, NEVER
 from builders.diffusion.family_defaults import family_of
 from builders.engines import diffusion
 from builders.engines.base import limit_batch_size, pin_model
@@ -229,3 +229,22 @@ def _config(folder: Path) -> dict[str, Any]:
     from builders.diffusion.model_config import read_model_config
 
     return dict(read_model_config(Recipe(name="x/y", model=str(folder))) or {})
+
+
+def test_families__the_page_shows_the_table() -> None:
+    page = (Path(__file__).parents[3] / "docs/families.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    shown = {row[0]: row[1:] for row in rows[1:]}
+    assert shown.keys() == BY_NAME.keys()
+    for family in FAMILIES:
+        acts = {ALWAYS: "always", NEVER: "never"}.get(family.acts_above, f"above {family.acts_above:g}")
+        keyword = "" if family.guidance == "guidance_scale" else f" (`{family.guidance}`)"
+        negative = {
+            "guidance": "with guidance",
+            "true_cfg_scale": "with `--true-cfg-scale` above 1",
+            "no": "refused",
+        }[family.negative_prompt]
+        assert shown[family.name] == [
+            acts + keyword, negative, str(family.size), str(family.num_inference_steps), f"{family.guidance_scale:g}",
+            family.dtype, str(family.max_batch_size or "any"),
+        ]  # fmt: skip
