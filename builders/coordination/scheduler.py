@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -50,6 +50,7 @@ class _Queue:
     def __init__(self, job: Job, clock: Callable[[], float]) -> None:
         self.plan, self.heartbeat, self.storage = job.task.plan, job.heartbeat, job.heartbeat.storage
         self.todo, self.clock, self.next_poll = deque(job.shards), clock, 0.0
+        self.waits_for_others = job.waits_for_others
         self.pause = SECONDS_BETWEEN_LOOKS if job.waits_for_others else SECONDS_BETWEEN_LAST_LOOKS
         self.own = set(job.shards[: job.num_own])
         self.luck = random.random()
@@ -63,8 +64,12 @@ class _Queue:
         self.is_finalized_elsewhere = False
         """Whether another run has finalized the clone meanwhile."""
 
-    def next(self) -> int | None:
-        """Returns the next shard that is neither finished nor in progress; None if there is none now."""
+    def next(self, busy: Collection[int] = ()) -> int | None:
+        """Returns the next shard that is neither finished nor in progress; None if there is none now.
+
+        Args:
+            busy: Shards that other workers of this run are making.
+        """
         if not self.todo or self.clock() < self.next_poll:
             return None
         begun = time.monotonic()
@@ -83,11 +88,19 @@ class _Queue:
             # A listing may not show the finished shard yet.
             taken.add(shard)
         # Each remaining shard is in progress in another run, or was; or it is left to other runs.
-        if helps:
+        if helps and (self.waits_for_others or (not busy and self._is_last())):
             self._drop_made()
         self.num_empty_polls += 1
         self.next_poll = self.clock() + max(self.pause, MIN_PAUSE_FACTOR * (time.monotonic() - begun))
         return None
+
+    def _is_last(self) -> bool:
+        """Whether no other run works on what is left, so that this run must check whether every shard is finished.
+
+        This run first shows that it works on nothing. So of two runs that end at once, at least one is the last.
+        """
+        self.heartbeat.show(())
+        return shards_of(self.heartbeat.others()).isdisjoint(self.todo)
 
     def _first_free(self, taken: set[int], helps: bool) -> int | None:
         """Returns the first shard that no run works on: one of this run's own, or else any if this run helps others."""
@@ -205,7 +218,7 @@ class _Run:
         """Gives every free worker a shard. May be called again after a store did not answer."""
         for worker in self.workers.free():
             num_polls = self.queue.num_empty_polls
-            shard = self.queue.next()
+            shard = self.queue.next(self.busy.values())
             if shard is None:
                 self.job.heartbeat.show(self.busy.values())
                 if self.queue.num_empty_polls > num_polls:

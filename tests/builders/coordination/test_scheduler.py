@@ -271,6 +271,28 @@ def test_scheduler__the_last_of_many_runs_knows_that_all_is_made(
         assert run_shards(job, Scripted(job, end, ["a", "b"])).is_all_made
 
 
+def test_scheduler__only_the_last_run_lists_everything(
+    twenty: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends while another still works on a shard leaves the look at all files to that run."""
+    listed: list[str] = []
+    names = LocalStorage.names
+
+    def watched(storage: LocalStorage, folder: str) -> list[str]:
+        listed.append(folder)
+        return names(storage, folder)
+
+    monkeypatch.setattr(LocalStorage, "names", watched)
+    with Heartbeat(open_storage(tmp_path)) as heartbeat, Heartbeat(open_storage(tmp_path)) as other:
+        other.show([19])
+        job = replace(job_of(twenty, tmp_path, heartbeat), num_own=20)
+        assert not run_shards(job, Scripted(job, lambda *_: None)).is_all_made
+        assert "_making" not in listed and next(iter(heartbeat.files())).count(".") == 1
+        later = replace(job_of(twenty, tmp_path, other), shards=[19, *range(19)], num_own=1)
+        other.show(())
+        assert run_shards(later, Scripted(later, lambda *_: None)).is_all_made and "_making" in listed
+
+
 def test_scheduler__images_of_other_runs_are_counted(twenty: Plan, tmp_path: Path) -> None:
     with Heartbeat(open_storage(tmp_path)) as heartbeat:
         seen: list[int] = []
