@@ -1,6 +1,10 @@
-"""Prompt templates, filled in with the facts about a class. The six templates are the paper's (section 3, Tab. 4)."""
+"""Prompt templates, filled in with the facts about a class. The six templates are the paper's (section 3, Tab. 4).
+
+A new template is an entry of `TEMPLATES`, a new field an entry of `FIELDS`.
+"""
 
 import string
+from collections.abc import Callable
 
 from builders.classes.class_list import ClassEntry
 
@@ -12,9 +16,17 @@ TEMPLATES = {
     "photo_of_c": "a photo of {c}",
     "image_of_c": "an image of {c}",
 }
-"""Templates by config name. Fields: c all lemmas, lemma the first one, h_c hypernym, d_c definition, b background."""
+"""Templates by the prompt's part of a config name."""
 
-FIELDS = ("c", "lemma", "h_c", "d_c", "b")
+FIELDS: dict[str, Callable[[ClassEntry, str], str]] = {
+    "c": lambda entry, background: entry.name,
+    "lemma": lambda entry, background: entry.name.split(", ")[0],
+    "h_c": lambda entry, background: entry.hypernym,
+    "d_c": lambda entry, background: entry.definition,
+    "b": lambda entry, background: background,
+}
+"""Fields of templates: all lemmas, the first one, hypernym, definition, background; each a function of the class and the
+background phrase of one image."""
 
 
 def template_fields(template: str) -> list[str]:
@@ -35,6 +47,4 @@ def template_fields(template: str) -> list[str]:
 
 def render_prompt(template: str, entry: ClassEntry, background: str = "") -> str:
     """Returns the prompt of one image: the template filled in for a class and a background phrase ("" without {b})."""
-    return template.format(
-        c=entry.name, lemma=entry.name.split(", ")[0], h_c=entry.hypernym, d_c=entry.definition, b=background
-    )
+    return template.format(**{name: field(entry, background) for name, field in FIELDS.items()})
