@@ -5,7 +5,6 @@ any machines. The clone is the same.
 """
 
 import contextlib
-import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -113,15 +112,17 @@ def _make(
     """Makes the missing shards and finalizes the clone. Shards that `finalize` finds damaged are made again."""
     plan, storage = job.task.plan, job.heartbeat.storage
     requested = range(plan.num_shards) if shards is None else shards
-    for num_remakes in itertools.count():
+    is_first, num_remakes = True, 0
+    while True:
         state = _retry_unreachable(job, partial(_complete_interrupted_finalize, job, text))
         state.check(plan)
         if state.is_complete(plan):
             return _remove_leftovers(plan, state, text)
         write_target(plan, state)
         missing = missing_shards(plan, state, requested)
-        if not num_remakes:
+        if is_first:
             on_start(plan.count_samples(requested) - plan.count_samples(missing), plan.count_samples(requested))
+        is_first = False
         if missing:
             report = runner.run(replace(job, shards=missing, is_begun=state.is_begun))
             if report.is_finalized_elsewhere and report.error is None:
@@ -134,9 +135,9 @@ def _make(
         try:
             return _retry_unreachable(job, partial(_finalize, plan, job, text))
         except MissingShardError:
-            if num_remakes == MAX_REMAKES:
+            num_remakes += 1
+            if num_remakes > MAX_REMAKES:
                 raise
-    raise AssertionError("unreachable")
 
 
 def _retry_unreachable(job: Job, call: Callable[[], Result]) -> Result:

@@ -20,6 +20,8 @@ from builders.storage.base import Storage
 
 FINALIZING = f"{MAKING}/finalising.json"
 """File with the number of rounds that `finalize` works on. Until it has ended, no other number is started."""
+OLD_TARGET = f"{MAKING}/target.json"
+"""Name of the target in outputs that were begun before it was moved to the folder that runs list."""
 OLD_MANIFEST = f"{MAKING}/{MANIFEST}"
 """Temporary name of a growing clone's manifest while `finalize` runs."""
 MAX_SHOWN = 4
@@ -94,6 +96,11 @@ class State:
             )
         hashes = {self.old.recipe_hash} if self.old else set()
         hashes |= {self.target["recipe_hash"]} if self.target and self.is_begun else set()
+        if recipe is not None and recipe.uses_real != plan.recipe.uses_real:
+            raise UserError(
+                f"'{root}' records real images '{recipe.uses_real}' that its generator was fitted on, not "
+                f"'{plan.recipe.uses_real}'; give --uses-real '{recipe.uses_real}', or choose another output"
+            )
         if hashes - {plan.recipe.hash}:
             raise UserError(
                 f"the recipe in '{root}' has fields that this version of fakeit does not know; install a newer one"
@@ -114,7 +121,8 @@ def read_state(storage: Storage) -> State:
         if content := _read(storage, name):
             old, is_readable = parse_manifest(content, storage.path(MANIFEST)), name == MANIFEST
             break
-    target = _read_json(storage, TARGET, ("recipe", "recipe_hash"))
+    fields = ("recipe", "recipe_hash")
+    target = _read_json(storage, TARGET, fields) or _read_json(storage, OLD_TARGET, fields)
     if target is None and old is None and storage.exists(f"{MAKING}/recipe.json"):
         raise UserError(
             f"'{storage.root}' was begun by fakeit 0.1; continue with that version, or choose another output"
@@ -127,7 +135,9 @@ def write_target(plan: Plan, state: State) -> None:
     """Records what is being made, for all later runs. A longer clone that has begun stays the target."""
     target = {"recipe": plan.recipe.to_dict(), "recipe_hash": plan.recipe.hash, "num_rounds": plan.num_rounds}
     is_longer = state.target is not None and state.target["num_rounds"] > plan.num_rounds
-    if target != state.target and not (state.is_begun and is_longer):
+    is_new = target != state.target and not (state.is_begun and is_longer)
+    if is_new or not state.storage.exists(TARGET):
+        target = target if is_new or state.target is None else state.target
         state.storage.write(TARGET, json.dumps(target, ensure_ascii=False, indent=1).encode())
 
 

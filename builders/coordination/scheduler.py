@@ -65,11 +65,7 @@ class _Queue:
         """Whether another run has finalized the clone meanwhile."""
 
     def next(self, busy: Collection[int] = ()) -> int | None:
-        """Returns the next shard that is neither finished nor in progress; None if there is none now.
-
-        Args:
-            busy: Shards that other workers of this run are making.
-        """
+        """Returns the next shard that is neither finished nor in progress, `busy` in this run; None if there is none now."""
         if not self.todo or self.clock() < self.next_poll:
             return None
         begun = time.monotonic()
@@ -100,7 +96,11 @@ class _Queue:
         This run first shows that it works on nothing. So of two runs that end at once, at least one is the last.
         """
         self.heartbeat.show(())
-        return shards_of(self.heartbeat.others()).isdisjoint(self.todo)
+        in_progress = shards_of(self.heartbeat.others()).intersection(self.todo)
+        # A run that was killed a moment ago may have finished them.
+        return len(in_progress) <= MAX_EXISTS and all(
+            self.storage.each(self.storage.exists, [sidecar_name(self.plan, shard) for shard in in_progress])
+        )
 
     def _first_free(self, taken: set[int], helps: bool) -> int | None:
         """Returns the first shard that no run works on: one of this run's own, or else any if this run helps others."""
@@ -111,8 +111,9 @@ class _Queue:
 
     def has_target(self) -> bool:
         """Checks whether the target still exists. If not, another run has finalized the clone."""
-        self.is_finalized_elsewhere = not self.storage.exists(TARGET)
-        return not self.is_finalized_elsewhere
+        is_there = self.storage.exists(TARGET)
+        self.is_finalized_elsewhere = not is_there
+        return is_there
 
     def drop_failed(self) -> list[Failure]:
         """Removes the shards that failed permanently in other runs since this run began; returns their failures."""

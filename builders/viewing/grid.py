@@ -1,12 +1,11 @@
 """Draws one class and one seed over guidance scales and step counts, as one labeled image: Fig. 5 of the paper."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from builders.engines.base import engine
+from builders.engines.base import complete_recipe, engine
 from builders.errors import UserError, suggest
 from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
@@ -52,7 +51,8 @@ def _sample(recipe: Recipe, class_id: str, seed: int) -> Sample:
 
 
 def _generate(recipe: Recipe, sample: Sample, guidance_scale: float, num_steps: int) -> Image.Image:
-    changed = replace(recipe, guidance_scale=guidance_scale, num_inference_steps=num_steps, safety="off")
+    settings = {"guidance_scale": guidance_scale, "num_inference_steps": num_steps, "safety": "off"}
+    changed = complete_recipe(recipe, settings)
     return Image.fromarray(np.asarray(engine(recipe.engine).load(changed, Execution(batch_size=1))([sample])[0].image))
 
 

@@ -17,7 +17,9 @@ import pytest
 
 from builders import plugins
 from builders.classes.class_options import ClassOptions
+from builders.coordination.status import read_status
 from builders.engines.base import engine, pin_model
+from builders.errors import UserError
 from builders.format.open_clone import Clone, open_clone
 from builders.images.read import decode_image
 from builders.make_clone import make_clone
@@ -115,6 +117,15 @@ def test_compat__an_unfinished_clone_is_finished(kept: Path) -> None:
     assert made is not None and list(verify_clone(str(out), deep=True)) == []
     # The first two shards were made in the same way as those of the other clone.
     assert [*tars(out).items()][:2] == [*tars(FOLDER / "executions").items()][:2]
+
+
+def test_compat__an_output_whose_target_has_its_old_name_is_recognized(kept: Path) -> None:
+    out = kept / "unfinished"
+    assert read_status(str(out)).num_shards_done == 2
+    plan = plan_of(kept, "unfinished/_making/target.json", 5)
+    with pytest.raises(UserError, match="holds a different recipe"):
+        make_clone(Plan(replace(plan.recipe, seed=5), 5), str(out))
+    assert read_status(str(out)).num_shards_done == 2
 
 
 def test_compat__real_images_are_made_again_identically(kept: Path) -> None:

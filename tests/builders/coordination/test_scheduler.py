@@ -293,6 +293,18 @@ def test_scheduler__only_the_last_run_lists_everything(
         assert run_shards(later, Scripted(later, lambda *_: None)).is_all_made and "_making" in listed
 
 
+def test_scheduler__a_run_whose_last_rival_was_killed_after_its_shard_is_the_last(twenty: Plan, tmp_path: Path) -> None:
+    with Heartbeat(open_storage(tmp_path)) as heartbeat, Heartbeat(open_storage(tmp_path)) as killed:
+        killed.show([19])
+        job = replace(job_of(twenty, tmp_path, heartbeat), num_own=20)
+
+        def end(worker: str, shard: int, number: int) -> None:
+            if shard == 18:
+                assert attempt(job.task, 19, Execution(), lambda *_: None) is None
+
+        assert run_shards(job, Scripted(job, end)).is_all_made
+
+
 def test_scheduler__images_of_other_runs_are_counted(twenty: Plan, tmp_path: Path) -> None:
     with Heartbeat(open_storage(tmp_path)) as heartbeat:
         seen: list[int] = []
