@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.classes.class_options import ClassOptions, with_counts
 from builders.diffusion.pin import is_local
-from builders.engines.base import complete_recipe, engine
+from builders.engines.base import complete_frozen_recipe, engine
 from builders.errors import UserError, suggest
 from builders.format.manifest import check_version
 from builders.plugins import find_plugin, plugin_names
@@ -146,10 +146,10 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
     recipe = recipe_from_dict(content.get("recipe", content))
     is_synthetic = engine(recipe.engine).IS_SYNTHETIC
     model = overrides.get("model")
-    if model and is_local(model) and overrides.get("revision") is None:
+    if model and is_local(model) and overrides.get("revision") in (None, recipe.revision):
         # A local copy of the recipe's model; it is checked against the recipe's revision.
         overrides = {**overrides, "model": None, "model_dir": model}
-    recipe = complete_recipe(recipe, overrides)
+    recipe = complete_frozen_recipe(recipe, overrides)
     if not is_synthetic and options.source:
         recipe = replace(recipe, model_dir=options.source)
     elif replace(options, counts="", skip_broken=0.0) != ClassOptions():

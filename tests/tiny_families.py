@@ -165,7 +165,7 @@ def qwen_image() -> Any:
     )
 
 
-def z_image() -> Any:
+def z_image(*, shift: float = 3.0) -> Any:
     import torch
     from diffusers import ZImagePipeline, ZImageTransformer2DModel
     from transformers import Qwen3Config, Qwen3Model
@@ -193,7 +193,7 @@ def z_image() -> Any:
         vae=autoencoder(shift_factor=0.1),
         text_encoder=Qwen3Model(Qwen3Config(**_language_model_sizes(tokenizer))),
         tokenizer=tokenizer,
-        scheduler=_flow_scheduler(shift=3.0),
+        scheduler=_flow_scheduler(shift=shift),
     )
 
 
@@ -303,7 +303,10 @@ def _sdxl_turbo() -> Any:
     from diffusers import EulerAncestralDiscreteScheduler
 
     return stable_diffusion_xl(
-        EulerAncestralDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="trailing", steps_offset=1)
+        sample_size=64,
+        scheduler=EulerAncestralDiscreteScheduler(
+            beta_schedule="scaled_linear", timestep_spacing="trailing", steps_offset=1
+        ),
     )
 
 
@@ -314,6 +317,7 @@ TINY: dict[str, Callable[[], Any]] = {
     "SDXL Turbo": _sdxl_turbo,
     "Stable Diffusion XL": stable_diffusion_xl,
     "Stable Diffusion 3.x": stable_diffusion_3,
+    "Stable Diffusion 3.5 Turbo": stable_diffusion_3,
     "Flux dev": flux,
     "Flux schnell": partial(flux, guidance_embeds=False),
     "Flux 2": flux_2,
@@ -323,7 +327,7 @@ TINY: dict[str, Callable[[], Any]] = {
     "Sana": sana,
     "Qwen-Image": qwen_image,
     "Z-Image Turbo": z_image,
-    "Z-Image": z_image,
+    "Z-Image": partial(z_image, shift=6.0),
 }
 """Writers of pipelines by name of the family."""
 

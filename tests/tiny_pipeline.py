@@ -136,7 +136,6 @@ def _unet(**options: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=8,
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
@@ -144,7 +143,7 @@ def _unet(**options: Any) -> Any:
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(8, 16),
         norm_num_groups=4,
-        **options,
+        **{"sample_size": 8, **options},
     )
 
 
@@ -165,7 +164,7 @@ def stable_diffusion(scheduler: Any = None, **unet_options: Any) -> Any:
     )
 
 
-def stable_diffusion_xl(scheduler: Any = None) -> Any:
+def stable_diffusion_xl(scheduler: Any = None, sample_size: int = 8) -> Any:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -173,6 +172,7 @@ def stable_diffusion_xl(scheduler: Any = None) -> Any:
     return StableDiffusionXLPipeline(
         vae=autoencoder(),
         unet=_unet(
+            sample_size=sample_size,
             cross_attention_dim=64,
             attention_head_dim=(2, 4),
             use_linear_projection=True,

@@ -124,11 +124,14 @@ def status(out: OutPath, /) -> None:
 
 def _prepare(recipe: str, options: RecipeOptions) -> tuple[Plan, Execution]:
     """The plan with its model pinned, and the execution; prints warnings."""
-    from builders.engines.base import pin_model
+    from builders.engines.base import pin_model, source_notes
     from builders.planning.prompt_warnings import fetch_tokenizers
 
     planned = options.plan(recipe)
     planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
+    if options.model:
+        for line in source_notes(planned.recipe):
+            print(f"{PROGRAM}: {line}", file=sys.stderr)
     fetch_tokenizers(planned.recipe)
     print_prompt_warnings(planned)
     if not engine(planned.recipe.engine).IS_SYNTHETIC:

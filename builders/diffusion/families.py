@@ -24,7 +24,7 @@ class Family:
     """Values in the model's configuration that tell this family from others of its class, such as
     {"scheduler.prediction_type": "v_prediction"}."""
     hub_ids: tuple[str, ...] = ()
-    """Beginnings of the Hub ids of its models."""
+    """Hub ids of its models that need no look at their configuration."""
     guidance: str = "guidance_scale"
     """Keyword of the pipeline's call that the recipe's guidance_scale is passed as; "" if there is none."""
     acts_above: float = 1.0
@@ -81,7 +81,7 @@ class Family:
     def ignored(self, recipe: Recipe) -> dict[str, Any]:
         """Returns the settings of a recipe that change no image, with the values that are in force instead."""
         found: dict[str, Any] = {}
-        if self.acts_above == NEVER and recipe.guidance_scale > 1:
+        if self.acts_above == NEVER and recipe.guidance_scale != 1:
             found["guidance_scale"] = 1.0
         if recipe.true_cfg_scale != 1 and (self.negative_prompt != "true_cfg_scale" or not recipe.negative_prompt):
             found["true_cfg_scale"] = 1.0
@@ -103,7 +103,7 @@ _SD = Family(
     name="Stable Diffusion 1.x",
     pipeline="StableDiffusionPipeline",
     hub_ids=(
-        "CompVis/stable-diffusion-v1", "runwayml/stable-diffusion-v1", "stable-diffusion-v1-5/stable-diffusion-v1",
+        "CompVis/stable-diffusion-v1-4", "runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "stabilityai/stable-diffusion-2-base", "stabilityai/stable-diffusion-2-1-base",
     ),
     embeddings=("prompt_embeds", "negative_prompt_embeds"),
@@ -112,11 +112,24 @@ _SD = Family(
 _SDXL = Family(
     name="Stable Diffusion XL",
     pipeline="StableDiffusionXLPipeline",
-    hub_ids=("stabilityai/stable-diffusion-xl",),
+    hub_ids=("stabilityai/stable-diffusion-xl-base-1.0",),
     embeddings=IMAGE_EMBEDDINGS,
     tokens={"tokenizer": CLIP, "tokenizer_2": CLIP},
     guidance_scale=5.0,
 )
+_SD3 = Family(
+    name="Stable Diffusion 3.x",
+    pipeline="StableDiffusion3Pipeline",
+    hub_ids=(
+        "stabilityai/stable-diffusion-3-medium-diffusers", "stabilityai/stable-diffusion-3.5-medium",
+        "stabilityai/stable-diffusion-3.5-large",
+    ),
+    embeddings=IMAGE_EMBEDDINGS,
+    max_sequence_length=256,
+    tokens={"tokenizer": CLIP, "tokenizer_2": CLIP, "tokenizer_3": (256, T5)},
+    num_inference_steps=28,
+    guidance_scale=7.0,
+)  # fmt: skip
 _FLUX = Family(
     name="Flux dev",
     pipeline="FluxPipeline",
@@ -134,7 +147,7 @@ _FLUX = Family(
 _KLEIN = Family(
     name="Flux 2 klein base",
     pipeline="Flux2KleinPipeline",
-    hub_ids=("black-forest-labs/FLUX.2-klein-base",),
+    hub_ids=("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B"),
     embeddings=("prompt_embeds",),
     max_sequence_length=512,
     tokens={"tokenizer": (512, 12)},
@@ -158,13 +171,13 @@ FAMILIES = (
         _SD,
         name="Stable Diffusion 2.x with v-prediction",
         facts={"scheduler.prediction_type": "v_prediction"},
-        hub_ids=("stabilityai/stable-diffusion-2",),
+        hub_ids=("stabilityai/stable-diffusion-2", "stabilityai/stable-diffusion-2-1"),
         size=768,
     ),
     replace(
         _SD,
         name="SD Turbo",
-        facts={"scheduler.timestep_spacing": "trailing"},
+        facts={"scheduler._class_name": "EulerDiscreteScheduler", "scheduler.timestep_spacing": "trailing"},
         hub_ids=("stabilityai/sd-turbo",),
         num_inference_steps=1,
         guidance_scale=1.0,
@@ -173,22 +186,24 @@ FAMILIES = (
     replace(
         _SDXL,
         name="SDXL Turbo",
-        facts={"scheduler.timestep_spacing": "trailing"},
+        facts={
+            "scheduler._class_name": "EulerAncestralDiscreteScheduler",
+            "scheduler.timestep_spacing": "trailing",
+            "denoiser.sample_size": 64,
+        },
         hub_ids=("stabilityai/sdxl-turbo",),
         size=512,
         num_inference_steps=1,
         guidance_scale=1.0,
     ),
     _SDXL,
-    Family(
-        name="Stable Diffusion 3.x",
-        pipeline="StableDiffusion3Pipeline",
-        hub_ids=("stabilityai/stable-diffusion-3",),
-        embeddings=IMAGE_EMBEDDINGS,
-        max_sequence_length=256,
-        tokens={"tokenizer": CLIP, "tokenizer_2": CLIP, "tokenizer_3": (256, T5)},
-        num_inference_steps=28,
-        guidance_scale=7.0,
+    _SD3,
+    replace(
+        _SD3,
+        name="Stable Diffusion 3.5 Turbo",
+        hub_ids=("stabilityai/stable-diffusion-3.5-large-turbo",),
+        num_inference_steps=4,
+        guidance_scale=1.0,
     ),
     _FLUX,
     replace(
@@ -218,7 +233,7 @@ FAMILIES = (
         _KLEIN,
         name="Flux 2 klein",
         facts={"index.is_distilled": True},
-        hub_ids=("black-forest-labs/FLUX.2-klein",),
+        hub_ids=("black-forest-labs/FLUX.2-klein-4B", "black-forest-labs/FLUX.2-klein-9B"),
         acts_above=NEVER,
         negative_prompt="no",
         num_inference_steps=4,
@@ -228,7 +243,7 @@ FAMILIES = (
     Family(
         name="PixArt-Sigma",
         pipeline="PixArtSigmaPipeline",
-        hub_ids=("PixArt-alpha/PixArt-Sigma",),
+        hub_ids=("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",),
         embeddings=MASKED_EMBEDDINGS,
         max_sequence_length=300,
         tokens={"tokenizer": (300, T5)},
@@ -239,7 +254,7 @@ FAMILIES = (
     Family(
         name="Sana",
         pipeline="SanaPipeline",
-        hub_ids=("Efficient-Large-Model/Sana",),
+        hub_ids=("Efficient-Large-Model/Sana_1600M_1024px_diffusers",),
         embeddings=MASKED_EMBEDDINGS,
         max_sequence_length=300,
         tokens={"tokenizer": (300, 2)},
@@ -251,7 +266,7 @@ FAMILIES = (
     Family(
         name="Qwen-Image",
         pipeline="QwenImagePipeline",
-        hub_ids=("Qwen/Qwen-Image",),
+        hub_ids=("Qwen/Qwen-Image", "Qwen/Qwen-Image-2512"),
         guidance="true_cfg_scale",
         tokens={"tokenizer": (512, 5)},
         max_batch_size=1,
@@ -263,6 +278,7 @@ FAMILIES = (
     replace(
         _Z_IMAGE,
         name="Z-Image Turbo",
+        facts={"scheduler.shift": 3.0},
         hub_ids=("Tongyi-MAI/Z-Image-Turbo",),
         num_inference_steps=9,
         guidance_scale=0.0,

@@ -1,14 +1,13 @@
 """Finds the family of a model, and fills in what the family decides in a recipe."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from builders.diffusion.families import FAMILIES, Family
+from builders.diffusion.families import FAMILIES, NEVER, Family
 from builders.diffusion.model_config import read_model_config
-from builders.diffusion.pin import model_directory
 from builders.diffusion.signature import family_of_signature
-from builders.errors import UserError
+from builders.errors import ReadableError, UserError
 from builders.recipes.recipe import Recipe
 
 
@@ -19,56 +18,39 @@ class Found:
     family: Family
     reason: str
     """Completes the sentence "found by …"."""
+    sample_size: int | None = None
+    """Size of images in pixels that the model's configuration says."""
 
 
 def family_of(recipe: Recipe) -> Found | None:
     """Returns the family of a recipe's model. A model of the Hub whose id is not in the table is looked up there.
 
     Returns:
-        None if the model's configuration cannot be read, as without a network.
+        None without a model_index.json.
 
     Raises:
-        UserError: the model's class is not in the table, and its signature does not say enough.
+        UserError: the model cannot be read, or its class is not in the table and its signature does not say enough.
+        UnreachableError: the Hub does not answer.
     """
-    model = "" if model_directory(recipe) else recipe.model
-    if not recipe.model_dir and (found := _find_family(model, None)):
-        return found
+    by_id = next((family for family in FAMILIES if recipe.model in family.hub_ids and not recipe.model_dir), None)
+    if by_id:
+        return Found(by_id, "its Hub id")
     config = read_model_config(recipe)
     if config is None:
         return None
-    if found := _find_family(model, config):
-        return found
-    pipeline = str(config["index._class_name"])
-    family = family_of_signature(recipe.model, pipeline, config)
-    return Found(family, f"its class {pipeline}, which is not in the table: it is called as its signature says")
-
-
-def _find_family(model: str, config: Mapping[str, Any] | None) -> Found | None:
-    """Finds a family in the table.
-
-    Args:
-        model: Hub id; "" if the model comes from a directory.
-        config: Facts by name, such as "index._class_name"; None without any.
-    """
-    by_id = max(
-        ((len(start), family) for family in FAMILIES for start in family.hub_ids if model.startswith(start)),
-        key=lambda found: found[0],
-        default=None,
-    )
-    if config is None:
-        return Found(by_id[1], "its Hub id") if by_id else None
-    rows = [family for family in FAMILIES if family.pipeline == config["index._class_name"]]
+    pipeline, size = str(config["index._class_name"]), config.get("sample_size")
+    rows = [family for family in FAMILIES if family.pipeline == pipeline]
     for family in rows:
         if family.facts and all(config.get(name) == value for name, value in family.facts.items()):
-            return Found(family, f"its class and {', '.join(family.facts)}")
-    if by_id and by_id[1] in rows:
-        return Found(by_id[1], "its class and Hub id")
+            return Found(family, f"its class and {', '.join(family.facts)}", size)
     if not rows:
-        return None
+        family = family_of_signature(recipe.model, pipeline, config)
+        return Found(
+            family, f"its class {pipeline}, which is not in the table: it is called as its signature says", size
+        )
     default = next((family for family in rows if not family.facts), rows[-1])
-    return Found(
-        default, "its class" if len(rows) == 1 else f"its class {default.pipeline} alone, whose defaults it takes"
-    )
+    alone = "" if len(rows) == 1 else " alone, whose defaults it takes"
+    return Found(default, f"its class {pipeline}{alone}", size)
 
 
 def complete(recipe: Recipe, found: Found, *, is_other_model: bool, given: Collection[str]) -> Recipe:
@@ -88,8 +70,11 @@ def complete(recipe: Recipe, found: Found, *, is_other_model: bool, given: Colle
     if is_other_model:
         # A config such as c_cfg2 says its guidance; all else in it was chosen for its own model.
         kept = {*given, *(("guidance_scale",) if "cfg" in recipe.name.rpartition("/")[2] else ())}
-        defaults = defaults_of(family, read_model_config(recipe))
+        defaults = defaults_of(family, found.sample_size)
         recipe = replace(recipe, **{name: value for name, value in defaults.items() if name not in kept})
+    if family.acts_above == NEVER and recipe.guidance_scale <= 1:
+        # Both 0 and 1 say "no guidance"; one of them is recorded.
+        recipe = replace(recipe, guidance_scale=1.0)
     in_force = family.ignored(recipe)
     for name in in_force:
         if name in given:
@@ -98,12 +83,11 @@ def complete(recipe: Recipe, found: Found, *, is_other_model: bool, given: Colle
     return replace(recipe, **in_force, not_applied=not_applied or recipe.not_applied)
 
 
-def defaults_of(family: Family, config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns a family's defaults by field of the recipe; the model's configuration decides the size if it says one."""
-    size = (config or {}).get("sample_size") or family.size
+def defaults_of(family: Family, sample_size: int | None) -> dict[str, Any]:
+    """Returns a family's defaults by field of the recipe; the model's own size comes first."""
     return {
-        "width": size,
-        "height": size,
+        "width": sample_size or family.size,
+        "height": sample_size or family.size,
         "num_inference_steps": family.num_inference_steps,
         "guidance_scale": family.guidance_scale,
         "dtype": family.dtype,
@@ -130,17 +114,20 @@ def _refusal(family: Family, name: str, value: Any) -> str:
 
 def describe_settings(recipe: Recipe) -> list[str]:
     """Returns lines with the model, its family and the settings in force, for `plan`."""
-    found = family_of(recipe)
+    try:
+        found = family_of(recipe)
+    except ReadableError as error:
+        return [f"the model's family is not known: {error}"]
     scheduler = recipe.scheduler or "the model's own scheduler"
     settings = (
         f"{recipe.width}x{recipe.height}, {recipe.num_inference_steps} steps of {scheduler}, guidance "
         f"{recipe.guidance_scale:g}, {recipe.dtype}"
     )
     if found is None:
-        return [f"model {recipe.model}: its configuration cannot be read, so its family is not known; {settings}"]
+        return [f"model {recipe.model} has no model_index.json, so its family is not known; {settings}"]
     lines = [f"model {recipe.model}: {found.family.name}, found by {found.reason}", f"settings: {settings}"]
     if recipe.not_applied:
-        lines.append(f"not applied, because {found.family.name} ignores it: {recipe.not_applied}")
+        lines.append(f"not applied, because it changes no image of {found.family.name} here: {recipe.not_applied}")
     if found.family.max_batch_size == 1:
         lines.append("batches of one image, because its bytes would depend on its neighbors")
     return lines

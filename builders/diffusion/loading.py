@@ -141,7 +141,7 @@ def load_check(recipe: Recipe, execution: Execution) -> Check | None:
                 )
             return None
         with quiet():
-            return _load_check(source, revision, recipe.dtype)
+            return _load_check(source, revision, recipe.variant, recipe.dtype)
     except UserError:
         raise
     except Exception as error:
@@ -151,9 +151,10 @@ def load_check(recipe: Recipe, execution: Execution) -> Check | None:
 
 
 def _variants(recipe: Recipe) -> list[str]:
-    """Returns the variants of a local model's weights other than the recipe's: "fp16" for *.fp16.safetensors."""
+    """Returns the variants of a local model that has no other weights: ["fp16"] for *.fp16.safetensors."""
     names = [path.name.split(".") for path in Path(recipe.model_dir or "-").glob("*/*.safetensors")]
-    return sorted({name[1].split("-")[0] for name in names if len(name) == 3} - {recipe.variant})
+    found = {name[1].split("-")[0] if len(name) == 3 else "" for name in names}
+    return sorted(found - {recipe.variant}) if recipe.variant not in found and "" not in found else []
 
 
 def _source(recipe: Recipe) -> tuple[str, str | None]:
@@ -235,7 +236,7 @@ def _load_modules(
 
 
 @lru_cache(maxsize=1)
-def _load_check(source: str, revision: str | None, dtype: str) -> Check:
+def _load_check(source: str, revision: str | None, variant: str, dtype: str) -> Check:
     options = {"revision": revision} if revision else {}
     checker, loading = StableDiffusionSafetyChecker.from_pretrained(
         source,
@@ -243,6 +244,7 @@ def _load_check(source: str, revision: str | None, dtype: str) -> Check:
         dtype=getattr(torch, dtype),
         use_safetensors=True,
         output_loading_info=True,
+        variant=variant or None,
         **options,
     )
     if loading["missing_keys"]:

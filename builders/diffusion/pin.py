@@ -74,6 +74,8 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
         raise UserError(
             f"'{directory}' is not a diffusers pipeline (no model_index.json); give --model a Hub id or a pipeline"
         )
+    if recipe.variant and path != directory:
+        raise UserError(f"'{path}' is a single-file checkpoint, which has no variants; leave --variant out")
     digest = directory_digest(path)
     if recipe.revision and recipe.revision != digest:
         raise UserError(
@@ -89,19 +91,24 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
 def directory_digest(model: str) -> str:
     """Returns "sha256:…" over the names and contents of a directory's json, txt, safetensors and model files.
 
-    The model's card is left out. For a single-file checkpoint, other weights in its directory are left out, too.
+    The model's card is left out. Of a single-file checkpoint's directory, only that file and its pipeline's configuration
+    count.
     """
     total = hashlib.sha256()
-    checkpoint = Path(model) if is_checkpoint(model) else None
-    directory = checkpoint.parent if checkpoint else Path(model)
-    for path in sorted(directory.rglob("*")):
-        if checkpoint and path.suffix == ".safetensors" and path != checkpoint:
-            continue
+    directory = Path(model).parent if is_checkpoint(model) else Path(model)
+    for path in _checkpoint_files(Path(model)) if is_checkpoint(model) else sorted(directory.rglob("*")):
         if path.suffix in (".json", ".txt", ".safetensors", ".model"):
             with path.open("rb") as file:
                 total.update(f"{path.relative_to(directory).as_posix()}\n".encode())
                 total.update(hashlib.file_digest(file, "sha256").digest())
     return "sha256:" + total.hexdigest()
+
+
+def _checkpoint_files(checkpoint: Path) -> list[Path]:
+    index = checkpoint.parent / "model_index.json"
+    folders = [checkpoint.parent / name for name in json.loads(index.read_text(encoding="utf-8"))]
+    inner = [path for folder in folders if folder.is_dir() for path in folder.rglob("*")]
+    return sorted([checkpoint, index, *(path for path in inner if path.suffix != ".safetensors")])
 
 
 def _scheduler_name(path: Path) -> str:

@@ -32,8 +32,15 @@ class PromptEncoder:
         self._cache: LRUCache[str, Embedding] = LRUCache(
             CACHE_BYTES, getsizeof=lambda rows: sum(tensor.nbytes for tensor in rows.values())
         )
-        takes_text = "negative_prompt" in inspect.signature(pipeline.__call__).parameters
-        self._no_text: dict[str, None] = {"negative_prompt": None} if takes_text else {}
+        call = inspect.signature(pipeline.__call__).parameters
+        # Where both have a default, the call's counts: Sana's instruction to its text encoder is one.
+        self._call_defaults = {
+            name: parameter.default
+            for name, parameter in call.items()
+            if not name.endswith(("prompt", "prompt_2", "prompt_3", "per_prompt"))
+            and parameter.default not in (None, parameter.empty)
+        }
+        self._no_text: dict[str, None] = {"negative_prompt": None} if "negative_prompt" in call else {}
         """Replaces the default of pipelines that refuse an empty text beside embeddings."""
         self._negative_prompt = recipe.negative_prompt if family.is_negative_used(recipe) else None
         self._negative: Embedding = {}
@@ -82,6 +89,7 @@ class PromptEncoder:
     def _run(self, prompts: list[str], **options: Any) -> dict[str, Tensor]:
         """Calls the pipeline's `encode_prompt`; returns its tensors (`ENCODE_BATCH`, …) by keyword."""
         options |= {name: None for name in ("prompt_2", "prompt_3") if self._takes(name)}
+        options |= {name: value for name, value in self._call_defaults.items() if self._takes(name)}
         options |= {name: value for name, value in self._family.encode_options.items() if self._takes(name)}
         found = self._pipeline.encode_prompt(
             prompt=prompts, device=self._pipeline.device, num_images_per_prompt=1, **options

@@ -31,6 +31,12 @@ class Sampler:
     def __init__(self, recipe: Recipe, execution: Execution, packages: Sequence[str]) -> None:
         self.recipe, self.execution = recipe, execution
         self.family = load_family(recipe)
+        most = self.family.max_batch_size
+        if most and execution.batch_size > most:
+            raise UserError(
+                f"in batches of {execution.batch_size}, an image of '{recipe.model}' would depend on its neighbors; give "
+                f"--batch-size {most}"
+            )
         with self._report_out_of_memory():
             self.check = load_check(recipe, execution)
             self.pipeline = load_pipeline(recipe, execution)

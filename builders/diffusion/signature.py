@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from builders.diffusion.families import NEVER, Family
+from builders.diffusion.families import EXACT_SIZE, NEVER, Family
 from builders.errors import UserError
 
 NEEDED = ("prompt", "generator", "num_inference_steps", "output_type", "width", "height")
+REFUSED = ("image", "mask_image", "control_image", "video", "num_frames")
+"""Arguments of pipelines that need more than a prompt, or generate videos."""
 GUIDANCE = ("guidance_scale", "true_cfg_scale")
 
 
@@ -36,7 +38,9 @@ def _family(model: str, kind: type, config: Mapping[str, Any]) -> Family:
     }
     missing = [name for name in NEEDED if name not in parameters]
     required = [
-        name for name, parameter in parameters.items() if parameter.default is parameter.empty and name != "prompt"
+        name
+        for name, parameter in parameters.items()
+        if name in REFUSED or (parameter.default is parameter.empty and name != "prompt")
     ]
     size = config.get("sample_size") or parameters["height"].default if not missing else None
     if missing or required or not isinstance(size, int):
@@ -57,6 +61,7 @@ def _family(model: str, kind: type, config: Mapping[str, Any]) -> Family:
         negative_prompt="guidance" if guidance and "negative_prompt" in parameters else "no",
         tokens={},
         max_batch_size=1,
+        options={name: value for name, value in EXACT_SIZE.items() if name in parameters},
         size=size,
         num_inference_steps=int(parameters["num_inference_steps"].default),
         guidance_scale=float(default) if isinstance(default, int | float) and math.isfinite(default) else 1.0,

@@ -125,6 +125,19 @@ def complete_recipe(named: Recipe, overrides: dict[str, Any]) -> Recipe:
     return models.complete(recipe, is_other_model=recipe.model != named.model, given=given) if models else recipe
 
 
+def complete_frozen_recipe(frozen: Recipe, overrides: dict[str, Any]) -> Recipe:
+    """Does the same for the recipe of an existing clone, which stays as it is unless the user gives a setting of it."""
+    changed = override_recipe(frozen, overrides)
+    return changed if changed == frozen else complete_recipe(frozen, overrides)
+
+
+def in_force(recipe: Recipe, guidance_scale: float) -> Recipe:
+    """Returns a recipe with another guidance scale, or with the one that is in force if its model ignores guidance."""
+    changed = override_recipe(recipe, {"guidance_scale": guidance_scale})
+    models = _models_of(recipe)
+    return models.complete(changed, is_other_model=False, given=()) if models else changed
+
+
 def limit_batch_size(recipe: Recipe, execution: Execution, *, is_given: bool) -> Execution:
     """Returns the execution with a batch size in which no image depends on its neighbors.
 

@@ -4,13 +4,14 @@ This module only declares what the engine can do, and imports neither torch nor 
 the work.
 """
 
+import contextlib
 from collections.abc import Collection
 from typing import Any
 
 from builders.diffusion import family_defaults
 from builders.diffusion.pin import pin_pipeline as pin
 from builders.engines.base import Generate
-from builders.errors import UserError
+from builders.errors import ReadableError, UserError
 from builders.images.read import WHITE
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
@@ -37,15 +38,28 @@ def check(recipe: Recipe, num_rounds: int) -> None:
 
 
 def complete(recipe: Recipe, *, is_other_model: bool, given: Collection[str]) -> Recipe:
-    found = family_defaults.family_of(recipe)
+    try:
+        found = family_defaults.family_of(recipe)
+    except ReadableError:
+        # The settings were chosen for this model. Loading it reports what is wrong.
+        if is_other_model:
+            raise
+        return recipe
+    if found is None and is_other_model:
+        raise UserError(
+            f"model '{recipe.model}' has no model_index.json; give --model a Hub id, a directory of a pipeline, or a "
+            "single-file checkpoint"
+        )
     if found is None:
         return recipe
     return family_defaults.complete(recipe, found, is_other_model=is_other_model, given=given)
 
 
 def max_batch_size(recipe: Recipe) -> int | None:
-    found = family_defaults.family_of(recipe)
-    return found.family.max_batch_size if found else None
+    with contextlib.suppress(ReadableError):
+        if found := family_defaults.family_of(recipe):
+            return found.family.max_batch_size
+    return None
 
 
 def notes(recipe: Recipe) -> list[str]:

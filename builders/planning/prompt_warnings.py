@@ -15,6 +15,7 @@ from builders.diffusion.families import CLIP, Family
 from builders.diffusion.family_defaults import family_of
 from builders.diffusion.pin import is_embedded, model_directory
 from builders.engines.base import engine
+from builders.errors import ReadableError
 from builders.planning.plan import Plan
 from builders.recipes.prompts import render_prompt, template_fields
 from builders.recipes.recipe import Recipe
@@ -31,7 +32,9 @@ def prompt_warnings(plan: Plan) -> list[str]:
         return []
     if not engine(plan.recipe.engine).HAS_TOKENIZERS:
         return same_prompts(plan.recipe)
-    found = family_of(plan.recipe)
+    found = None
+    with contextlib.suppress(ReadableError):  # loading the model reports it
+        found = family_of(plan.recipe)
     unused = (
         [
             f"{name} {getattr(plan.recipe, name)!r} changes nothing in images of {found.family.name} with these settings"

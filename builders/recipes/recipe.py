@@ -56,7 +56,7 @@ class Recipe:
     num_inference_steps: int = 50
     """Denoising steps per image."""
     guidance_scale: float = 7.5
-    """Scale of classifier-free guidance; at 1 or below, no unconditional pass runs."""
+    """Scale of guidance. Its family says from which value it acts: for most, above 1 (docs/families.md)."""
     true_cfg_scale: float = 1.0
     """Second guidance scale of models such as Flux, which a negative prompt needs there; at 1 or below, it is off."""
     width: int = 512
@@ -87,7 +87,7 @@ class Recipe:
     """Real images of the target or of evaluation sets that the generator was fitted on, such as "digits, train"; the card
     names them. Pretraining on images of the web does not count."""
     not_applied: str = field(default="", compare=False)
-    """Settings of the named recipe that the model's family ignores, such as "guidance_scale 2.0"."""
+    """Settings of the named recipe that change no image of this model, such as "guidance_scale 2.0"."""
     model_dir: str = field(default="", compare=False)
     """Directory of the model, or of the real images, on this machine. It is neither hashed nor written."""
 

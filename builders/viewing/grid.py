@@ -1,11 +1,12 @@
 """Draws one class and one seed over guidance scales and step counts, as one labeled image: Fig. 5 of the paper."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from builders.engines.base import complete_recipe, engine
+from builders.engines.base import engine, in_force
 from builders.errors import UserError, suggest
 from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
@@ -31,6 +32,8 @@ def draw_grid(
     if not guidance_scales or not step_counts:
         raise UserError("a grid needs a guidance scale and a step count; give --guidance and --steps at least one each")
     sample = _sample(recipe, class_id, seed)
+    # A model that ignores guidance has one column.
+    guidance_scales = list(dict.fromkeys(in_force(recipe, scale).guidance_scale for scale in guidance_scales))
     rows = [
         [_generate(recipe, sample, guidance_scale, num_steps) for guidance_scale in guidance_scales]
         for num_steps in step_counts
@@ -51,8 +54,7 @@ def _sample(recipe: Recipe, class_id: str, seed: int) -> Sample:
 
 
 def _generate(recipe: Recipe, sample: Sample, guidance_scale: float, num_steps: int) -> Image.Image:
-    settings = {"guidance_scale": guidance_scale, "num_inference_steps": num_steps, "safety": "off"}
-    changed = complete_recipe(recipe, settings)
+    changed = replace(in_force(recipe, guidance_scale), num_inference_steps=num_steps, safety="off")
     return Image.fromarray(np.asarray(engine(recipe.engine).load(changed, Execution(batch_size=1))([sample])[0].image))
 
 

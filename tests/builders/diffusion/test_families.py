@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from builders.clone_builder import CloneBuilder
 from builders.custom_sd import CustomSD
@@ -103,8 +104,33 @@ def samples_of(recipe: Recipe, num_samples: int = 4) -> list[Sample]:
 def test_families__every_row_has_a_tiny_pipeline_and_is_found(name: str, folder: Path, recipe: Recipe) -> None:
     assert set(TINY) == set(BY_NAME)
     found = family_of(replace(recipe, model=str(folder)))
-    # Nothing in its configuration tells Z-Image Turbo from Z-Image.
-    assert found and found.family.name == ("Z-Image" if name == "Z-Image Turbo" else name)
+    # Nothing in its configuration tells Stable Diffusion 3.5 Turbo from the others, so only its Hub id does.
+    assert found and found.family.name == ("Stable Diffusion 3.x" if name == "Stable Diffusion 3.5 Turbo" else name)
+
+
+def test_families__images_are_those_of_the_pipeline_called_as_diffusers_documents(
+    name: str, folder: Path, recipe: Recipe
+) -> None:
+    import diffusers
+
+    chosen = recipe_of(folder, recipe)
+    samples = samples_of(chosen, 2)
+    stock = diffusers.DiffusionPipeline.from_pretrained(folder)
+    stock.set_progress_bar_config(disable=True)
+    family = BY_NAME[name]
+    guidance = {family.guidance: chosen.guidance_scale, **({"negative_prompt": ""} if name == "Qwen-Image" else {})}
+    binning = {"use_resolution_binning": False} if "use_resolution_binning" in family.options else {}
+    length = {"max_sequence_length": 256} if name == "Flux schnell" else {}
+    expected = [
+        stock(
+            prompt=sample.prompt, generator=torch.Generator("cpu").manual_seed(sample.seed), num_inference_steps=2,
+            width=chosen.width, height=chosen.height, output_type="np", **guidance, **binning, **length,
+        ).images[0]
+        for sample in samples
+    ]  # fmt: skip
+    for image, other in zip(generate(chosen, samples), expected, strict=True):
+        ours = np.frombuffer(image, np.uint8).reshape(other.shape).astype(int)
+        assert np.abs(ours - (other * 255).round().astype(int)).max() <= 1
 
 
 def test_families__images_depend_on_prompt_and_seed_and_not_on_neighbors(
@@ -165,9 +191,7 @@ def test_families__a_clone_is_verified_and_made_again(
     monkeypatch.setattr(CustomSD, "classes", classmethod(lambda cls, options: recipe.classes))
     chosen = pin_model(CustomSD.recipe("c_cfg2", model=str(folder), num_inference_steps=2, dtype="float32"))
     family = family_of(chosen).family  # type: ignore[union-attr]
-    assert (chosen.width, chosen.height) == (
-        (size(name),) * 2 if "sample_size" in _config(folder) else (family.size,) * 2
-    )
+    assert (chosen.width, chosen.height) == (_config(folder).get("sample_size", family.size),) * 2
     chosen = replace(chosen, width=size(name), height=size(name), shard_size=6)
     execution = limit_batch_size(chosen, Execution(batch_size=4), is_given=False)
     assert execution.batch_size == (family.max_batch_size or 4)

@@ -32,15 +32,15 @@ def test_hub__a_model_gets_the_defaults_of_its_family(turbo: Path, tmp_path: Pat
     options = ("--source", tmp_path / "classes.txt", "--images-per-class", 2, "--model", "someone/fast")
     with running(ModelHub("someone/fast", turbo)) as hub:
         planned = build(hub, tmp_path / "home", "plan", "custom_sd/c_cfg2", *options)
-        assert "model someone/fast: SDXL Turbo, found by its class and scheduler.timestep_spacing" in planned.stdout
-        assert "settings: 16x16, 1 steps of the model's own scheduler, guidance 2, float16" in planned.stdout, planned
+        assert "model someone/fast: SDXL Turbo, found by its class and scheduler._class_name" in planned.stdout
+        assert "settings: 128x128, 1 steps of the model's own scheduler, guidance 2, float16" in planned.stdout, planned
         made = build(
             hub, tmp_path / "home", "make", "custom_sd/c_cfg2", tmp_path / "out", *options, "--guidance-scale", 1
         )
         assert made.returncode == 0, made.stderr
     recipe = json.loads((tmp_path / "out/clone.json").read_text())["recipe"]
     assert (recipe["revision"], recipe["scheduler"]) == (COMMIT, "EulerAncestralDiscreteScheduler")
-    assert (recipe["width"], recipe["height"], recipe["num_inference_steps"]) == (16, 16, 1)
+    assert (recipe["width"], recipe["height"], recipe["num_inference_steps"]) == (128, 128, 1)
     assert (recipe["guidance_scale"], recipe["dtype"]) == (1.0, "float16")
 
 

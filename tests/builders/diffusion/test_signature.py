@@ -55,6 +55,8 @@ def test_signature__another_class_is_called_as_its_signature_says(recipe: Recipe
     [
         ("DDPMPipeline", "is a DDPMPipeline, which is not in the table of families, and its call has no prompt"),
         ("StableDiffusionUpscalePipeline", "its call has no width"),
+        ("StableDiffusionInpaintPipeline", "its call needs image"),
+        ("WanPipeline", "its call needs num_frames"),
         ("NoSuchPipeline", "which this version of diffusers does not have; install a newer one"),
     ],
 )
