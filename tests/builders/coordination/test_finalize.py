@@ -389,6 +389,17 @@ def test_output__fields_of_later_versions_are_ignored_or_refused(real_plan: Plan
         make_clone(real_plan, str(newer))
 
 
+def test_output__real_images_that_a_generator_was_fitted_on_are_not_forgotten(real_plan: Plan, tmp_path: Path) -> None:
+    fitted = Plan(replace(real_plan.recipe, uses_real="CIFAR-10, train"), 5)
+    make_clone(fitted, str(tmp_path))
+    for other in ("", "CIFAR-100"):
+        with pytest.raises(
+            UserError, match=r"records real images 'CIFAR-10, train'.* give --uses-real 'CIFAR-10, train'"
+        ):
+            make_clone(Plan(replace(real_plan.recipe, uses_real=other), 8), str(tmp_path))
+    assert make_clone(Plan(fitted.recipe, 8), str(tmp_path)) is not None
+
+
 def test_finalize__a_run_that_waits_for_another_can_be_stopped(real_plan: Plan, tmp_path: Path) -> None:
     make_clone(real_plan, str(tmp_path), shards=range(real_plan.num_shards))
     with Heartbeat(open_storage(tmp_path), real_plan.recipe.hash) as other:

@@ -26,8 +26,10 @@ from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
 from builders.recipes.sample import Sample
+from builders.registry import find_recipe
 from builders.verification.regenerate import regenerate
 from builders.verification.verify_clone import verify_clone
+from builders.viewing.grid import draw_grid
 from tests.tiny_families import TINY, size, write_tiny_family
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -253,6 +255,24 @@ def _config(folder: Path) -> dict[str, Any]:
     from builders.diffusion.model_config import read_model_config
 
     return dict(read_model_config(Recipe(name="x/y", model=str(folder))) or {})
+
+
+def test_families__the_recipe_of_a_clone_stays_as_it_is(tmp_path: Path, recipe: Recipe) -> None:
+    """Its negative prompt acts on nothing at guidance 1; a clone that has it can still grow."""
+    frozen = replace(recipe, guidance_scale=1.0, negative_prompt="sky", revision="sha256:1", scheduler="DDIMScheduler")
+    (tmp_path / "recipe.json").write_text(json.dumps(frozen.to_dict()))
+    assert find_recipe(str(tmp_path / "recipe.json"), {}).hash == frozen.hash
+    folder = write_tiny_family("SDXL Turbo", tmp_path / "model")
+    # A task of an array names the revision, too.
+    for overrides in ({"model": str(folder)}, {"model": str(folder), "revision": "sha256:1"}):
+        copy = find_recipe(str(tmp_path / "recipe.json"), overrides)
+        assert copy.hash == frozen.hash and copy.model_dir == str(folder)
+
+
+def test_families__a_grid_of_a_model_that_ignores_guidance_has_one_column(tmp_path: Path, recipe: Recipe) -> None:
+    chosen = recipe_of(write_tiny_family("Flux schnell", tmp_path / "model"), recipe)
+    one, three = (draw_grid(chosen, "n01", 0, scales, [1]) for scales in ([1.0], [1.0, 2.0, 7.5]))
+    assert one.size == three.size
 
 
 def test_families__the_page_shows_the_table() -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from builders.diffusion.loading import device, load_check, load_pipeline
+from builders.diffusion.pin import directory_digest
 from builders.engines.base import pin_model
 from builders.engines.diffusion import load
 from builders.errors import UserError
@@ -177,3 +178,29 @@ def test_loading__a_checker_that_lacks_weights_is_refused(
 def test_loading__a_scheduler_of_other_models_is_refused(generated: Recipe, scheduler: str) -> None:
     with pytest.raises(UserError, match=f"unknown scheduler '{scheduler}' for this model"):
         load_pipeline(replace(generated, scheduler=scheduler), EXECUTION)
+
+
+def test_loading__a_variant_reads_the_checker_too(recipe: Recipe, checked_pipeline: Path, tmp_path: Path) -> None:
+    import diffusers
+
+    diffusers.DiffusionPipeline.from_pretrained(checked_pipeline).save_pretrained(tmp_path / "half", variant="fp16")
+    half = pin_model(replace(recipe, model=str(tmp_path / "half"), variant="fp16"))
+    images = example_images(checked_pipeline)
+    checks = [load_check(model, EXECUTION) for model in (half, pin_model(replace(recipe, model=str(checked_pipeline))))]
+    assert checks[0] and checks[1] and checks[0](images) == checks[1](images)
+
+
+def test_loading__other_files_beside_a_checkpoint_do_not_change_its_revision(
+    generated: Recipe, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    checkpoint = write_ldm_checkpoint(tiny_pipeline, tmp_path / "single")
+    single = replace(generated, model=str(checkpoint), model_dir="", revision="")
+    revision = pin_model(single).revision
+    (tmp_path / "single/preview.json").write_text("{}")
+    directory_digest.cache_clear()
+    assert pin_model(single).revision == revision
+    (tmp_path / "single/unet/config.json").write_text("{}")
+    directory_digest.cache_clear()
+    assert pin_model(single).revision != revision
+    with pytest.raises(UserError, match="has no variants; leave --variant out"):
+        pin_model(replace(single, variant="fp16"))

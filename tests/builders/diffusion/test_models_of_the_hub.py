@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback.model_hub import COMMIT, ModelHub
-from tests.loopback.server import running
+from tests.loopback.server import Fault, running
 from tests.tiny_families import write_tiny_family
 
 pytestmark = pytest.mark.long
@@ -51,3 +51,11 @@ def test_hub__a_gated_model_is_one_sentence(turbo: Path, tmp_path: Path) -> None
     (line,) = ended.stderr.splitlines()
     assert line.endswith("accept its terms at https://huggingface.co/someone/gated and log in with 'hf auth login'")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json"])
+def test_hub__settings_are_never_guessed_when_the_hub_fails(turbo: Path, tmp_path: Path, file: str) -> None:
+    with running(ModelHub("someone/fast", turbo)) as hub:
+        hub.traffic.choose = lambda method, path: Fault(status=500) if path.endswith(file) else None
+        ended = build(hub, tmp_path, "plan", "digits_sd/c_cfg2", "--model", "someone/fast")
+    assert ended.returncode in (2, 75) and "the configuration of 'someone/fast' cannot be read" in ended.stderr
