@@ -5,6 +5,7 @@ the embedded model.
 """
 
 import gc
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,6 +106,27 @@ def quiet() -> Iterator[None]:
     finally:
         for library in libraries:
             library.utils.logging.enable_progress_bar()
+
+
+CUT_PROMPTS = ("was truncated because", "Token indices sequence length is longer", "was removed because")
+"""What the libraries say in every batch about prompts that are too long; `plan` says it once."""
+
+
+@contextmanager
+def quiet_about_cut_prompts() -> Iterator[None]:
+    """Leaves the libraries' warnings about long prompts out, and shows all others."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not any(text in record.getMessage() for text in CUT_PROMPTS)
+
+    handlers = [handler for name in ("diffusers", "transformers") for handler in logging.getLogger(name).handlers]
+    for handler in handlers:
+        handler.addFilter(is_other)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_other)
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 import gc
+import io
+import logging
 import subprocess
 import sys
 import weakref
@@ -209,6 +211,22 @@ def test_diffusion__memory_never_holds_two_models(generated: Recipe, checked_pip
         patch.setattr(loading, "_load_modules", spy)
         load_pipeline(other, EXECUTION)
     assert seen == [True]
+
+
+def test_diffusion__long_prompts_do_not_fill_the_log(generated: Recipe, samples: list[Sample]) -> None:
+    """`plan` says once which prompts are cut; the libraries would say it in every batch."""
+    import diffusers
+
+    logger, shown = logging.getLogger("diffusers"), io.StringIO()
+    handler = logging.StreamHandler(shown)
+    logger.addHandler(handler)
+    try:
+        pixels(replace(generated, negative_prompt="one " * 100), [replace(samples[0], prompt="one " * 100)])
+        assert shown.getvalue() == ""
+        diffusers.utils.logging.get_logger("diffusers.x").warning("another warning")
+        assert "another warning" in shown.getvalue() and handler.filters == []
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_diffusion__the_environment_names_what_pixels_depend_on(generated: Recipe) -> None:
