@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "tests" / "mutants.tsv"
-COPIED = ("fakeit_commands.py", "builders", "fakeit_train", "fakeit_eval", "tests", "pyproject.toml")
+COPIED = ("fakeit_commands.py", "builders", "fakeit_train", "fakeit_eval", "tests", "docs", "pyproject.toml")
 
 
 def passes(tests: str, copy: Path) -> bool:

@@ -3,7 +3,7 @@
 The tokenizers read single bytes, so that any prompt has tokens. Text encoders and transformers have one or two layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -330,6 +330,17 @@ TINY: dict[str, Callable[[], Any]] = {
     "Z-Image": partial(z_image, shift=6.0),
 }
 """Writers of pipelines by name of the family."""
+
+
+QUICK = ("Stable Diffusion 1.x", "Flux dev", "Flux schnell", "PixArt-Sigma", "Qwen-Image")
+"""Families that `make test` tries: one for each way of guidance, negative prompts and padding. `make test-all` tries all."""
+
+
+def as_parameters(names: Iterable[str]) -> list[Any]:
+    """Returns names of families as parameters of a test; all but `QUICK` are marked long."""
+    import pytest
+
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in names]
 
 
 def write_tiny_family(name: str, out: Path) -> Path:

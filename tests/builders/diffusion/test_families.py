@@ -30,7 +30,7 @@ from builders.registry import find_recipe
 from builders.verification.regenerate import regenerate
 from builders.verification.verify_clone import verify_clone
 from builders.viewing.grid import draw_grid
-from tests.tiny_families import TINY, size, write_tiny_family
+from tests.tiny_families import TINY, as_parameters, size, write_tiny_family
 
 BY_NAME = {family.name: family for family in FAMILIES}
 DIFFUSERS_OWN = "Kwargs passed to `processor.__call__`"
@@ -40,7 +40,7 @@ CONFIGS = json.loads((Path(__file__).parent / "real_configs.json").read_text())
 """Configurations of real models by Hub id, copied by hand: the values that tell families apart, and their defaults."""
 
 
-@pytest.fixture(scope="module", params=list(TINY))
+@pytest.fixture(scope="module", params=as_parameters(TINY))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

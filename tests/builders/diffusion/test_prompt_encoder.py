@@ -11,13 +11,13 @@ from builders.diffusion.prompt_encoder import PromptEncoder
 from builders.engines.base import pin_model
 from builders.recipes.recipe import Recipe
 from tests.conftest import EXECUTION
-from tests.tiny_families import write_tiny_family
+from tests.tiny_families import as_parameters, write_tiny_family
 
 BY_NAME = {family.name: family for family in FAMILIES}
 PROMPTS = ["one", "two three", "a digit inside sky", "number"]
 
 
-@pytest.fixture(scope="module", params=[family.name for family in FAMILIES if family.embeddings])
+@pytest.fixture(scope="module", params=as_parameters(family.name for family in FAMILIES if family.embeddings))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_family(request.param, tmp_path_factory.mktemp("family") / request.param)
 
