@@ -1,7 +1,6 @@
 """Loads a text-to-image pipeline of diffusers and its safety checker, from safetensors only and without remote code.
 
-The checker never blackens images. No other module imports diffusers, except `signature.py` and the script that trained
-the embedded model.
+The checker never blackens images. Only this module, `signature.py` and the embedded model's training import diffusers.
 """
 
 import gc
@@ -108,16 +107,17 @@ def quiet() -> Iterator[None]:
             library.utils.logging.enable_progress_bar()
 
 
-CUT_PROMPTS = ("was truncated because", "Token indices sequence length is longer", "was removed because")
-"""What the libraries say in every batch about prompts that are too long; `plan` says it once."""
+KNOWN_WARNINGS = ("was truncated because", "Token indices sequence length", "was removed because", "Potential NSFW")
+"""What the libraries say in every batch: about long prompts, as `plan` says once, and of flagged images that they are
+blackened, which they never are here."""
 
 
 @contextmanager
-def quiet_about_cut_prompts() -> Iterator[None]:
-    """Leaves the libraries' warnings about long prompts out, and shows all others."""
+def without_known_warnings() -> Iterator[None]:
+    """Leaves `KNOWN_WARNINGS` out of the libraries' log, and shows all others."""
 
     def is_other(record: logging.LogRecord) -> bool:
-        return not any(text in record.getMessage() for text in CUT_PROMPTS)
+        return not any(text in record.getMessage() for text in KNOWN_WARNINGS)
 
     handlers = [handler for name in ("diffusers", "transformers") for handler in logging.getLogger(name).handlers]
     for handler in handlers:

@@ -21,7 +21,7 @@ from builders.diffusion.loading import (
     load_pipeline,
     out_of_memory,
     process_settings,
-    quiet_about_cut_prompts,
+    without_known_warnings,
 )
 from builders.diffusion.prompt_encoder import PromptEncoder
 from builders.diffusion.vae import safe_decode
@@ -45,7 +45,7 @@ class Sampler:
                 f"in batches of {execution.batch_size}, an image of '{recipe.model}' would depend on its neighbors; give "
                 f"--batch-size {most}"
             )
-        with self._report_out_of_memory(), quiet_about_cut_prompts():
+        with self._report_out_of_memory(), without_known_warnings():
             self.check = load_check(recipe, execution)
             self.pipeline = load_pipeline(recipe, execution)
             # Other samplers may share the pipeline with another scheduler, so each call sets this one again.
@@ -55,7 +55,7 @@ class Sampler:
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
         filled = [*samples, *[samples[-1]] * (self.execution.batch_size - len(samples))]
-        with self._report_out_of_memory(), process_settings(self.execution), quiet_about_cut_prompts():
+        with self._report_out_of_memory(), process_settings(self.execution), without_known_warnings():
             pixels, vae_dtypes = self._run(filled)
             images = (np.nan_to_num(pixels) * 255).round().astype(np.uint8)
             verdicts = self.check(images) if self.check else [-1] * len(images)

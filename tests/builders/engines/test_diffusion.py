@@ -213,8 +213,10 @@ def test_diffusion__memory_never_holds_two_models(generated: Recipe, checked_pip
     assert seen == [True]
 
 
-def test_diffusion__long_prompts_do_not_fill_the_log(generated: Recipe, samples: list[Sample]) -> None:
-    """`plan` says once which prompts are cut; the libraries would say it in every batch."""
+def test_diffusion__long_prompts_and_flagged_images_do_not_fill_the_log(
+    generated: Recipe, recipe: Recipe, checked_pipeline: Path, samples: list[Sample]
+) -> None:
+    """`plan` says once which prompts are cut, and no image is blackened; the libraries would say so in every batch."""
     import diffusers
 
     logger, shown = logging.getLogger("diffusers"), io.StringIO()
@@ -222,6 +224,9 @@ def test_diffusion__long_prompts_do_not_fill_the_log(generated: Recipe, samples:
     logger.addHandler(handler)
     try:
         pixels(replace(generated, negative_prompt="one " * 100), [replace(samples[0], prompt="one " * 100)])
+        checked = pin_model(replace(recipe, model=str(checked_pipeline)))
+        seeds = [replace(samples[0], seed=seed) for seed in range(100)]
+        assert sum(image.nsfw for image in generate(checked, seeds[:40], Execution(batch_size=40))) > 0
         assert shown.getvalue() == ""
         diffusers.utils.logging.get_logger("diffusers.x").warning("another warning")
         assert "another warning" in shown.getvalue() and handler.filters == []
