@@ -83,7 +83,8 @@ class State:
         """Checks that a plan may be made here.
 
         Raises:
-            UserError: the output holds another recipe, a longer clone, or files that do not belong to a clone.
+            UserError: the output holds another recipe, a longer clone, files that do not belong to a clone, or images of a
+                generator that was fitted on other real images.
         """
         root = self.storage.root
         recipe = self.recipe if self.is_begun else None
@@ -137,8 +138,9 @@ def write_target(plan: Plan, state: State) -> None:
     is_longer = state.target is not None and state.target["num_rounds"] > plan.num_rounds
     is_new = target != state.target and not (state.is_begun and is_longer)
     if is_new or not state.storage.exists(TARGET):
-        target = target if is_new or state.target is None else state.target
-        state.storage.write(TARGET, json.dumps(target, ensure_ascii=False, indent=1).encode())
+        state.storage.write(
+            TARGET, json.dumps(target if is_new else state.target, ensure_ascii=False, indent=1).encode()
+        )
 
 
 def made_shards(plan: Plan, storage: Storage, requested: Sequence[int], folder: str = MAKING) -> set[int]:

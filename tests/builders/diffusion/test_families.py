@@ -1,4 +1,4 @@
-"""Tests every row of the table of families on a tiny pipeline, and its defaults on copies of real configurations."""
+"""Tests every row of the table of families on a tiny pipeline, and its defaults on the configurations of real models."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ DIFFUSERS_OWN = "Kwargs passed to `processor.__call__`"
 """A warning of transformers about how Flux 2's pipeline in diffusers calls it."""
 LONG = "a digit inside a sky number two"
 CONFIGS = json.loads((Path(__file__).parent / "real_configs.json").read_text())
-"""Configurations of real models by Hub id, copied by hand: the values that tell families apart, and their defaults."""
+"""Configurations of real models by Hub id, written by hand: values that tell families apart, and expected defaults."""
 
 
 @pytest.fixture(scope="module", params=as_parameters(TINY))
@@ -71,9 +71,11 @@ def no_warnings(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         warnings.simplefilter("error")
         # torch's own, about the way that diffusers and transformers call it.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        yield
-    for library in libraries:
-        library.utils.logging.disable_propagation()
+        try:
+            yield
+        finally:
+            for library in libraries:
+                library.utils.logging.disable_propagation()
     found = [record.getMessage() for record in caplog.records]
     assert [text for text in found if not text.startswith(DIFFUSERS_OWN)] == []
 
