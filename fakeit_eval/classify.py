@@ -1,4 +1,4 @@
-"""Scores a model's own classifier: top-1, top-5, per-class accuracy and confusion.
+"""Scores a model's own classifier: top-1, top-5, per-class accuracy, confusion, likelihood and calibration.
 
 Labels are matched by class id, never by position. If a test set has only some of the model's classes, only their logits
 compete. If the model has only some of the test set's classes, images of the other classes are left out. A model of
@@ -15,6 +15,29 @@ from numpy.typing import NDArray
 from builders.errors import UserError
 from fakeit_eval.reporting.intervals import interval
 
+NUM_BINS = 15
+"""Bins of the calibration error, as in Guo et al., 2017."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScores:
+    """What a classifier says about each of n images."""
+
+    names: list[str]
+    """Class ids that compete."""
+    truth: NDArray[np.int64]
+    """True class (n,), an index into `names`."""
+    ranked: NDArray[np.int64]
+    """The up to five likeliest classes (n, 5), the likeliest first."""
+    confidence: NDArray[np.float64]
+    """Probability (n,) of the likeliest class."""
+    loss: NDArray[np.float64]
+    """Negative log-likelihood (n,) of the true class, in nats."""
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        return self.ranked[:, 0] == self.truth
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -26,6 +49,10 @@ class Classification:
     """95 % confidence interval of `top1`: [low, high] in percent."""
     top5_interval: list[float]
     """95 % confidence interval of `top5`: [low, high] in percent."""
+    negative_log_likelihood: float
+    """Mean over images, in nats."""
+    calibration_error: float
+    """Expected calibration error in percent: mean difference of confidence and accuracy over `NUM_BINS` equal bins."""
     per_class: dict[str, float]
     """Top-1 in percent of each class that has images, by class id."""
     confusion: dict[str, dict[str, int]]
@@ -37,6 +64,8 @@ class Classification:
             "interval": self.top1_interval,
             "top5": round(self.top5, 4),
             "top5_interval": self.top5_interval,
+            "negative_log_likelihood": round(self.negative_log_likelihood, 6),
+            "calibration_error": round(self.calibration_error, 4),
             "per_class": self.per_class,
             "confusion": self.confusion,
         }
@@ -64,30 +93,53 @@ def shared_rows(
     return rows
 
 
-def classify(
+def score_images(
     logits: NDArray[np.float32], labels: NDArray[np.int64], test_classes: Sequence[str], model_classes: Sequence[str]
-) -> Classification:
-    """Scores logits (n, model classes) against labels (n,), indices into `test_classes` that the model knows."""
+) -> ImageScores:
+    """Compares logits (n, model classes) with labels (n,), indices into `test_classes` that the model knows."""
     position = {name: number for number, name in enumerate(model_classes)}
     competing = [name for name in test_classes if name in position]
     columns = np.array([position[name] for name in competing])
     number_of = {name: number for number, name in enumerate(competing)}
     truth = np.array([number_of.get(name, -1) for name in test_classes])[labels]
-    ranked = np.argsort(-logits[:, columns], axis=1, kind="stable")[:, :5]
-    hits = ranked == truth[:, None]
+    chosen = logits[:, columns]
+    ranked = np.argsort(-chosen, axis=1, kind="stable")[:, :5]
+    shifted = chosen.astype(np.float64) - chosen.max(axis=1, keepdims=True)
+    log_total = np.log(np.exp(shifted).sum(axis=1))
+    rows = np.arange(len(labels))
+    return ImageScores(
+        names=competing,
+        truth=truth,
+        ranked=ranked,
+        confidence=np.exp(-log_total),
+        loss=log_total - shifted[rows, truth],
+    )
+
+
+def classify(scores: ImageScores) -> Classification:
+    """Summarizes the scores of images."""
+    hits, truth, num_images = scores.ranked == scores.truth[:, None], scores.truth, len(scores.truth)
     first, five = int(hits[:, 0].sum()), int(hits.any(axis=1).sum())
     return Classification(
-        100 * first / len(labels),
-        100 * five / len(labels),
-        interval(first, len(labels)),
-        interval(five, len(labels)),
+        100 * first / num_images,
+        100 * five / num_images,
+        interval(first, num_images),
+        interval(five, num_images),
+        float(scores.loss.mean()),
+        100 * _calibration_error(scores.confidence, scores.is_right),
         {
             name: round(100 * float(hits[truth == number, 0].mean()), 4)
-            for number, name in enumerate(competing)
+            for number, name in enumerate(scores.names)
             if (truth == number).any()
         },
-        _confusion(truth, ranked[:, 0], competing),
+        _confusion(truth, scores.ranked[:, 0], scores.names),
     )
+
+
+def _calibration_error(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
+    bins = np.minimum((confidence * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - is_right, minlength=NUM_BINS)
+    return float(np.abs(gaps).sum()) / len(confidence)
 
 
 def _confusion(truth: NDArray[np.int64], found: NDArray[np.int64], names: list[str]) -> dict[str, dict[str, int]]:

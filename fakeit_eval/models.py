@@ -4,6 +4,8 @@
     torchvision/resnet50             torchvision's default weights; torchvision/resnet50@IMAGENET1K_V1 names other ones
     timm/resnet50.a1_in1k            timm's weights
     imagenet_100_sd.pth              a state dict, such as the paper's released checkpoints; only tensors are read
+    dinov2                           DINOv2 small, an encoder of timm without a classifier (88 MB, Apache-2.0)
+    pixels                           no network: the pixels themselves, as a baseline that needs no download
 
 Networks with 1,000 outputs have ImageNet-1K's classes in the order of their wnids, networks with 100 outputs
 ImageNet-100's."""
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builders.classes.imagenet import imagenet_names, read_imagenet100_wnids, read_parents
 from builders.errors import UserError
@@ -37,6 +39,14 @@ if TYPE_CHECKING:
 
 ARCH = "torchvision/resnet50"
 """Default architecture of a state dict: the paper's."""
+PIXELS = "pixels"
+PIXELS_SIDE = 32
+DINOV2 = "dinov2"
+DINOV2_ARCH = "vit_small_patch14_dinov2.lvd142m"
+DINOV2_SIDE = 224
+"""timm's default of 518 pixels takes five times as long; 224 is what DINOv2's authors evaluate at."""
+NOTICES = {DINOV2: f"timm/{DINOV2_ARCH} is downloaded once: 88 MB, license Apache-2.0"}
+"""What users should know before a model is opened."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +99,10 @@ def open_model(spec: str, out: Path | None = None, network: FileNetwork = FileNe
         UserError: there is no such run, network or file, or it cannot be read.
     """
     path = Path(spec)
+    if spec == PIXELS and not path.exists():
+        return _of_pixels(out)
+    if spec == DINOV2 and not path.exists():
+        return _of_dinov2(out)
     library, _, name = spec.partition("/")
     if library in LIBRARIES and name and not path.exists():
         return _of_library(spec, library, name, out)
@@ -115,7 +129,42 @@ def _of_run(run: Path, out: Path | None) -> Model:
 
 def _of_library(spec: str, library: str, name: str, out: Path | None) -> Model:
     arch, _, weights = name.partition("@")
-    network, preprocessing = pretrained_network(library, arch, weights)
+    return _of_network(spec, *pretrained_network(library, arch, weights), library, arch, weights, out)
+
+
+def _of_pixels(out: Path | None) -> Model:
+    """A network without weights whose features are the pixels of a small image, in 0 to 1."""
+    from torch import nn
+
+    size = 3 * PIXELS_SIDE**2
+    network = nn.Sequential(nn.Flatten(), _head_over_no_classes(size))
+    pixels = Backbone(
+        library="",
+        arch=PIXELS,
+        feature_size=size,
+        input_size=PIXELS_SIDE,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        trained_on="nothing",
+    )
+    return Model(PIXELS, pixels, _identity("", pixels), out or _folder(PIXELS), lambda: network)
+
+
+def _of_dinov2(out: Path | None) -> Model:
+    network, preprocessing = pretrained_network("timm", DINOV2_ARCH, arch_options={"img_size": DINOV2_SIDE})
+    return _of_network(DINOV2, network, {**preprocessing, "input_size": DINOV2_SIDE}, "timm", DINOV2_ARCH, "", out)
+
+
+def _of_network(
+    spec: str,
+    network: "nn.Module",
+    preprocessing: dict[str, Any],
+    library: str,
+    arch: str,
+    weights: str,
+    out: Path | None,
+) -> Model:
+    network = _with_head(network)
     head = head_of(network)[1]
     backbone = Backbone(
         library=library,
@@ -129,6 +178,24 @@ def _of_library(spec: str, library: str, name: str, out: Path | None) -> Model:
     )
     sha256 = _state_digest(network)
     return Model(spec, backbone, _identity(sha256, backbone), out or _folder(spec), lambda: network)
+
+
+def _with_head(network: "nn.Module") -> "nn.Module":
+    """Gives an encoder a classifier over no classes, whose input are the encoder's features, as that of any network."""
+    from torch import nn
+
+    if getattr(network, "num_classes", None) != 0:
+        return network
+    return nn.Sequential(network, _head_over_no_classes(network.num_features))
+
+
+def _head_over_no_classes(feature_size: Any) -> "nn.Linear":
+    from torch import nn
+
+    with warnings.catch_warnings():
+        # torch warns when it initializes a layer without outputs.
+        warnings.simplefilter("ignore")
+        return nn.Linear(feature_size, 0)
 
 
 def _of_file(path: Path, described: FileNetwork, out: Path | None) -> Model:

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from builders.errors import UserError
 from builders.images.read import AS_PUBLISHED, AS_SEEN
@@ -41,6 +42,19 @@ def open_test_sets(specs: Sequence[str], root: str, policy: str = "") -> list[Op
         UserError: a test set is unknown or missing, or the path of a published one is not given.
     """
     return [_open(spec, root, policy) for given in specs for spec in _of_suite(given)]
+
+
+def open_one(spec: str, root: str, policy: str = "") -> ImageSet:
+    """Opens images at a path or URL, or a test set by name; a path goes before a name.
+
+    Raises:
+        UserError: see `open_test_sets`.
+    """
+    if Path(spec).exists():
+        return replace(open_image_set(spec), policy=policy or AS_SEEN)
+    if spec in SUITES:
+        raise UserError(f"'{spec}' are several test sets; give one of {', '.join(_of_suite(spec))}")
+    return _open(spec, root, policy).images
 
 
 def _of_suite(spec: str) -> list[str]:

@@ -3,6 +3,7 @@
 The tokenizers read single bytes, so that any prompt has tokens. Text encoders and transformers have one or two layers.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -93,8 +94,11 @@ def sana() -> Any:
     from diffusers import AutoencoderDC, SanaPipeline, SanaTransformer2DModel
     from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
+    # Whole words of the instruction that Sana puts before a prompt; in bytes it would be 2,000 tokens long.
+    merges = _merges(" ".join(inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default))
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer = GemmaTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[])
+    pieces += dict.fromkeys(piece for pair in merges for piece in (*pair, "".join(pair)))
+    tokenizer = GemmaTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges)
     return SanaPipeline(
         transformer=SanaTransformer2DModel(
             sample_size=16,
@@ -127,6 +131,12 @@ def sana() -> Any:
         tokenizer=tokenizer,
         scheduler=_flow_scheduler(shift=3.0),
     )
+
+
+def _merges(text: str) -> list[tuple[str, str]]:
+    """Returns the merges of a byte-pair tokenizer that join the letters of each word of a text, from the left."""
+    words = dict.fromkeys(f"▁{word}" for word in text.split())
+    return list(dict.fromkeys((word[:end], word[end]) for word in words for end in range(1, len(word))))
 
 
 def qwen_image() -> Any:

@@ -1,9 +1,11 @@
-"""Files beside a clone's manifest that go into its card: contact sheets, and the summary of an audit."""
+"""Files beside a clone's manifest that go into its card: contact sheets, the summary of an audit, and measures."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from builders.card.measures import MEASURES, parse_measures
 from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.storage.base import Storage
@@ -16,7 +18,7 @@ SHEETS = {
 }
 FIELDS = {"digest", "num_samples", "scorer", "note", "found", "classes", "groups"}
 """Keys that an audit's summary must have."""
-CARD_ASSETS = (*SHEETS, AUDIT_IMAGES, AUDIT)
+CARD_ASSETS = (*SHEETS, AUDIT_IMAGES, AUDIT, MEASURES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +27,28 @@ class CardAssets:
     """File name of each sheet, and what it shows."""
     audit: dict[str, Any] | None = None
     """Summary of an audit of exactly this clone; an audit of an earlier state is ignored."""
+    measures: dict[str, Any] | None = None
+    """What `fakeit-eval data` measured of exactly this clone; measures of an earlier state are ignored."""
 
 
 def read_card_assets(storage: Storage, manifest: Manifest) -> CardAssets:
     """Reads the files beside a clone that go into its card."""
     there = card_asset_names(storage)
-    try:
-        audit = read_audit(storage) if AUDIT in there else None
-    except UserError:  # the audit is of another version, or the file is not ours
-        audit = None
+    audit = _ours(lambda: read_audit(storage)) if AUDIT in there else None
+    measures = _ours(lambda: parse_measures(storage.read(MEASURES), MEASURES)) if MEASURES in there else None
     return CardAssets(
         sheets=tuple((name, text) for name, text in SHEETS.items() if name in there),
         audit=audit if audit and audit["digest"] == manifest.digest else None,
+        measures=measures if measures and measures["data"]["digest"] == manifest.digest else None,
     )
+
+
+def _ours(read: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """What a file holds; None if it is of another version, or not ours."""
+    try:
+        return read()
+    except UserError:
+        return None
 
 
 def read_audit(storage: Storage) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from builders.card import measures
 from builders.card.assets import CardAssets, read_card_assets
 from builders.card.sections import CardText, merge_card, read_card, stale_keys, with_text
 from builders.classes.scenes import scene_phrase
@@ -30,7 +31,7 @@ from builders.storage.base import Storage
 CONFIG_NAME = "default"
 NUM_EXAMPLES = 6
 NUM_WORST = 10
-"""Number of classes that the section on an audit names."""
+"""Number of classes that the sections on an audit and on measures name."""
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 """The model whose failures the paper lists."""
 
@@ -130,6 +131,7 @@ def _render(plan: Plan, manifest: Manifest | None, beside: CardAssets) -> str:
         is_synthetic=engine(recipe.engine).IS_SYNTHETIC,
         sheets=beside.sheets,
         audit=beside.audit,
+        measures=_measures(beside.measures, recipe) if beside.measures else None,
         worst=_worst_classes(beside.audit) if beside.audit else [],
     )
 
@@ -138,6 +140,20 @@ def _worst_classes(audit: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the classes whose images the audit's scorer recognizes least often."""
     scored = [found for found in audit["classes"] if "share" in found]
     return sorted(scored, key=lambda found: (found["share"], found["wnid"]))[:NUM_WORST]
+
+
+def _measures(found: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What the section on measures shows."""
+    names = {entry.wnid: entry.name for entry in recipe.classes}
+    return {
+        "about": measures.about(found),
+        "command": found["command"],
+        "notes": found["notes"],
+        "numbers": list(measures.number_rows(found)),
+        "class_measures": [measures.title(name) for name in measures.class_measures(found)],
+        "ranked_by": measures.title(found["ranking"]["measure"]),
+        "worst": [(key, names.get(key, key), *rest) for key, *rest in measures.class_rows(found)][:NUM_WORST],
+    }
 
 
 @cache

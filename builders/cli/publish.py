@@ -25,6 +25,7 @@ def card(
     /,
     check: bool = False,
     folder: Path = Path("cards"),
+    measures: Path | None = None,
 ) -> None:
     """Write cards anew: a clone's from its manifest, a recipe's (builder/config, or all of a builder) from its plan.
 
@@ -32,11 +33,14 @@ def card(
         clones: Directories or URLs of clones, or recipes.
         check: Write nothing; exit with status 1 if a card is out of date.
         folder: Folder for the cards of recipes, as builder/config.md.
+        measures: A result of `fakeit-eval data` on the clone, for a section of the card; it is copied into the clone.
     """
     from builders.registry import recipes_named
 
     if not clones:
         raise UserError("no card to write; give a clone or a recipe")
+    if measures:
+        _put_measures(clones, measures)
     is_any_stale = False
     for name in clones:
         found = recipes_named(name)
@@ -101,6 +105,21 @@ def show_in_card(clone: str, name: str, image: Path) -> None:
     storage.write(name, image.read_bytes())
     storage.write(CARD, clone_card(storage, manifest))
     print(f"{storage.url(CARD)} shows {name}")
+
+
+def _put_measures(clones: tuple[str, ...], path: Path) -> None:
+    """Copies a result of `fakeit-eval data` into the one clone that it measures."""
+    from builders.card.measures import MEASURES, check_measured, parse_measures
+
+    if len(clones) > 1:
+        raise UserError(f"--measures {path} belongs to one clone; give that one alone")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}); give --measures a result file") from None
+    storage = open_storage(clones[0])
+    check_measured(parse_measures(content, str(path)), read_manifest(storage).digest, clones[0], str(path))
+    storage.write(MEASURES, content)
 
 
 def _push_to_hub(clone: str, repo_id: str, target: "HubTarget", tag: bool, replace: bool) -> None:

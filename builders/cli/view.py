@@ -88,6 +88,7 @@ def gallery(
     real: str = "",
     beside: str = "",
     audit: str = "",
+    measures: str = "",
     per_class: int = 60,
 ) -> None:
     """Write a static website that shows a clone: every class, search, filters, each image with its metadata.
@@ -98,13 +99,15 @@ def gallery(
         real: Real images to show beside it: a directory of class folders, or a clone.
         beside: Another clone to show beside it, matched by key, such as one with another guidance scale.
         audit: Folder of an audit of the clone; by default the audit inside the clone.
+        measures: A result of `fakeit-eval data` on the clone: the worst classes come first, images far from any real one and
+            real ones that nothing covers are marked.
         per_class: Number of images on the page of a class.
     """
     from builders.viewing.gallery import write_gallery
 
     if per_class < 1:
         raise UserError(f"--per-class {per_class} shows nothing; give 1 or more")
-    print(write_gallery(clone, output, real=real, beside=beside, audit=audit, per_class=per_class))
+    print(write_gallery(clone, output, real=real, beside=beside, audit=audit, measures=measures, per_class=per_class))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -182,7 +182,9 @@ def pretrained_weights(backbone: Backbone, library: str) -> "dict[str, Tensor]":
     return dict(_pretrained(replace(backbone, library=library)).state_dict())
 
 
-def pretrained_network(library: str, arch: str, weights: str = "") -> "tuple[nn.Module, dict[str, Any]]":
+def pretrained_network(
+    library: str, arch: str, weights: str = "", arch_options: "dict[str, Any] | None" = None
+) -> "tuple[nn.Module, dict[str, Any]]":
     """Returns a network with published weights, and the `Backbone` fields of the pixels that it was trained with.
 
     These fields include the input size only if the network accepts no other.
@@ -191,13 +193,14 @@ def pretrained_network(library: str, arch: str, weights: str = "") -> "tuple[nn.
         library: torchvision or timm.
         arch: Name of the network in its library.
         weights: Name of the weights, torchvision's ("IMAGENET1K_V1") or timm's ("a1_in1k"); "" takes the default.
+        arch_options: Keyword arguments for the library's constructor.
 
     Raises:
         UserError: there are none, or they cannot be downloaded.
     """
     if library == "timm" and weights:
         arch, weights = f"{arch}.{weights}", ""
-    network = _pretrained(Backbone(library=library, arch=arch), weights)
+    network = _pretrained(Backbone(library=library, arch=arch, arch_options=arch_options or {}), weights)
     described = getattr(network, "pretrained_cfg", {}) or _torchvision_pixels(library, arch, weights)
     found: dict[str, Any] = {name: tuple(described[name]) for name in ("mean", "std") if name in described}
     if described.get("fixed_input_size"):

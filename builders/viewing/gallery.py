@@ -5,6 +5,7 @@ fakeit-build gallery CLONE -o DIR          # then open DIR/index.html
     index.html  assets/        one page with its script and style sheet
     data/index.js              list of classes, settings of the sources, layout of the sprites
     data/audit.js              an audit's summary by class and by sibling classes; loaded when the audit page is opened
+    data/measures.js           what fakeit-eval data measured of each class; loaded when the page of measures is opened
     data/classes/<class>.js    metadata of a class's images; loaded when the class is opened
     sprites/<class>/list.webp  the few thumbnails of a class that the list of classes shows
     sprites/<class>/…-<n>.webp all thumbnails of a class, 50 per file
@@ -17,22 +18,26 @@ a clone as text, never as markup.
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from builders.card.assets import AUDIT, AUDIT_IMAGES, read_audit
+from builders.card.measures import about, class_measures, class_rows, number_rows, title
 from builders.command_line.progress import progress
 from builders.errors import UserError
-from builders.format.open_clone import Clone
 from builders.images.read import decode_sample
-from builders.storage.base import open_storage
+from builders.viewing.gallery_findings import (
+    MEANINGS,
+    NOTHING,
+    Finding,
+    Findings,
+    merged,
+    read_audit_findings,
+    read_measures,
+)
 from builders.viewing.gallery_sources import COLUMNS_SHOWN, GalleryImage, Source, open_source
 
 THUMBNAIL = 96
@@ -45,7 +50,7 @@ MAX_WORDS = 40
 
 
 def write_gallery(
-    clone: str, out: Path, *, real: str = "", beside: str = "", audit: str = "", per_class: int = 60
+    clone: str, out: Path, *, real: str = "", beside: str = "", audit: str = "", measures: str = "", per_class: int = 60
 ) -> Path:
     """Writes the site and returns the path of its index.html.
 
@@ -55,8 +60,9 @@ def write_gallery(
         real: Real images to show beside the clone: class folders or a clone.
         beside: Another clone to show beside it, matched by key, such as one with another guidance scale.
         audit: Folder of an audit of the clone; by default the audit inside the clone.
-        per_class: Number of images on the page of a class, chosen by the hash of their keys. An audit adds up to as
-            many images with findings.
+        measures: Result of `fakeit-eval data` on the clone; classes are then in its order, the worst first.
+        per_class: Number of images on the page of a class, chosen by the hash of their keys. An audit and measures add up
+            to as many images with findings.
 
     Raises:
         UserError: a clone cannot be opened, the audit belongs to another clone, or `out` holds something else.
@@ -67,12 +73,15 @@ def write_gallery(
     sources += [Source(beside, "beside")] if beside else []
     sources += [open_source(real, "real")] if real else []
     names = {entry["wnid"]: str(entry["name"]) for entry in sources[0].clone.manifest.recipe["classes"]}
-    audited = _read_audit(sources[0].clone, audit)
+    audited = read_audit_findings(sources[0].clone, audit)
+    measured = read_measures(sources[0].clone, measures)
+    findings = {"synthetic": merged(audited, measured), "real": measured.of_real if measured else {}}
     _copy_assets(out)
     entries = []
     with progress(len(sources[0].classes), unit="class", leave=False) as bar:
-        for class_id in sources[0].classes:
-            entries.append(_write_class(class_id, names.get(class_id, class_id), sources, out, per_class, audited))
+        for class_id in _order_of_classes(sources[0], measured):
+            of_class = {title: found.get(class_id, {}) for title, found in findings.items()}
+            entries.append(_write_class(class_id, names.get(class_id, class_id), sources, out, per_class, of_class))
             bar.update()
     index = {
         "sources": [{"title": source.title, "settings": source.settings, "root": source.root} for source in sources],
@@ -80,8 +89,12 @@ def write_gallery(
         "thumbnail": THUMBNAIL,
         "columns": COLUMNS,
         "perSprite": PER_SPRITE,
+        "measures": None,
         "audit": {name: audited.summary[name] for name in ("scorer", "note", "found")} if audited else None,
     }
+    if measured:
+        index["measures"] = _summary(measured.summary)
+        _write_data(out / "data" / "measures.js", "measures", list(class_rows(measured.summary)))
     if audited:
         _write_data(out / "data" / "audit.js", "audit", {name: audited.summary[name] for name in ("classes", "groups")})
     _write_data(out / "data" / "index.js", "index", index)
@@ -91,20 +104,30 @@ def write_gallery(
 
 
 def _write_class(
-    class_id: str, name: str, sources: Sequence[Source], out: Path, per_class: int, audited: "_Audited | None"
+    class_id: str,
+    name: str,
+    sources: Sequence[Source],
+    out: Path,
+    per_class: int,
+    findings_of: dict[str, dict[str, Finding]],
 ) -> dict[str, Any]:
-    """Writes sprites, images and metadata of a class; returns its entry in the list of classes."""
+    """Writes sprites, images and metadata of a class; returns its entry in the list of classes.
+
+    Args:
+        findings_of: Findings about images of the class, by the title of a source, then by key.
+    """
     listed: list[Image.Image] = []
     blocks, words = [], dict[str, None]()
     for source in sources:
-        findings = audited.findings.get(class_id, {}) if audited and source is sources[0] else {}
+        findings = findings_of.get(source.title, {})
         found = list(source.images(class_id, per_class, list(findings)[:per_class]))
         thumbnails = [GRAY if "broken" in findings.get(image.key, NOTHING)[0] else _thumbnail(image) for image in found]
         for number in range(0, len(thumbnails), PER_SPRITE):
             sprite = f"{source.title}-{number // PER_SPRITE}.webp"
             _save_sprite(thumbnails[number : number + PER_SPRITE], out / "sprites" / class_id / sprite)
         for image in found:
-            _write_bytes(out / "images" / source.title / f"{image.key}.{image.extension}", image.content)
+            file = f"{image.key.replace('/', '_')}.{image.extension}"
+            _write_bytes(out / "images" / source.title / file, image.content)
         listed += _padded(thumbnails[:IN_LIST])
         for image in found:
             words.update(dict.fromkeys(str(image.about.get("prompt", "")).lower().replace(",", " ").split()))
@@ -130,44 +153,27 @@ def _write_class(
     return {"id": class_id, "name": name, "counts": counts, "words": " ".join(list(words)[:MAX_WORDS])}
 
 
-Finding = tuple[list[str], str]
-"""Kinds of findings about an image, and the message that describes them."""
-NOTHING: Finding = ([], "")
+def _order_of_classes(source: Source, measured: Findings | None) -> list[str]:
+    """Class ids in the order of the clone; with measures those that these rank, the worst first, then the others."""
+    ranked = measured.summary["ranking"]["classes"] if measured else []
+    return list(dict.fromkeys([*(name for name in ranked if name in source.classes), *source.classes]))
+
+
+def _summary(found: dict[str, Any]) -> dict[str, Any]:
+    """What the page of measures shows of the whole clone."""
+    return {
+        "about": about(found),
+        "command": found["command"],
+        "notes": found["notes"],
+        "numbers": list(number_rows(found)),
+        "columns": [title(name) for name in class_measures(found)],
+        "rankedBy": title(found["ranking"]["measure"]),
+        "kinds": MEANINGS,
+    }
+
+
 GRAY = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (128, 128, 128))
 """Thumbnail of an image that does not decode, and of an empty cell."""
-
-
-@dataclass(frozen=True)
-class _Audited:
-    summary: dict[str, Any]
-    findings: dict[str, dict[str, Finding]]
-    """Findings by class id, then by key."""
-
-
-def _read_audit(clone: Clone, folder: str) -> _Audited | None:
-    """Reads the audit in `folder`, or else the audit inside the clone.
-
-    Returns None if no folder is given and the clone holds no audit, or only one of an earlier state of the clone.
-    """
-    storage = open_storage(folder) if folder else clone.storage
-    if not folder and not storage.exists(AUDIT):
-        return None
-    summary = read_audit(storage)
-    if summary["digest"] != clone.manifest.digest:
-        if folder:
-            raise UserError(
-                f"the audit in '{folder}' belongs to another clone than '{clone.root}'; run the audit again"
-            )
-        return None
-    with storage.open(AUDIT_IMAGES) as file:
-        table = pq.read_table(file)
-    table = table.filter(pc.greater(pc.list_value_length(table["findings"]), 0))
-    names, findings = clone.manifest.label_names, dict[str, dict[str, Finding]]()
-    for row in table.to_pylist():
-        details = {"label": f"looks like {names[row.get('predicted', -1)]}", "duplicate": f"of {row['duplicate_of']}"}
-        message = ", ".join(f"{kind} ({details[kind]})" if kind in details else kind for kind in row["findings"])
-        findings.setdefault(names[row["label"]], {})[row["key"]] = (row["findings"], message)
-    return _Audited(summary, findings)
 
 
 def _thumbnail(image: GalleryImage) -> Image.Image:

@@ -24,6 +24,7 @@ COLUMNS_SHOWN = ("prompt", "seed", "background", "guidance_scale", "num_inferenc
 @dataclass(frozen=True, kw_only=True)
 class GalleryImage:
     key: str
+    """Key in the clone, or path below the root of class folders."""
     content: bytes
     extension: str
     about: dict[str, Any]
@@ -85,13 +86,15 @@ class Folders(Source):
         return {"name": "class folders"}
 
     def images(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[GalleryImage]:
-        for name in self.paths.get(class_id, [])[:count]:
+        paths = self.paths.get(class_id, [])
+        named = {readable(name): name for name in paths} if keys else {}
+        for name in dict.fromkeys([*paths[:count], *(named[key] for key in keys if key in named)]):
             path = Path(self.folders.path(name))
             try:
                 content, extension = as_shown(path.read_bytes())
             except (ValueError, OSError) as error:
                 raise UserError(f"'{path}' cannot be read ({error}); repair or remove it") from None
-            yield GalleryImage(key=readable(path.stem), content=content, extension=extension, about={})
+            yield GalleryImage(key=readable(name), content=content, extension=extension, about={})
 
 
 def open_source(root: str, title: str) -> Source:

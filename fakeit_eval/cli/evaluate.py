@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from builders.errors import UserError
 from fakeit_eval.cli.options import Common, CommonOptions, Data, Models, ProbeOptions, Probing
@@ -137,6 +139,47 @@ def suite(
     for model in common.models(models):
         paths += run_suite(suite, model, data_root, loading, settings, normalization, only=only, again=common.again)
     _print(paths, common)
+
+
+def data(
+    clone: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLONE")],
+    /,
+    real: str = "",
+    against: str = "",
+    backbone: str = "dinov2",
+    classifier: str = "",
+    per_class: bool = False,
+    common: Common = CommonOptions(),
+) -> None:
+    """Measure what a clone is worth: fidelity, coverage, diversity, recognizability, copies; writes results/data-….json.
+
+    Args:
+        clone: Directory or URL of the clone, or any images that `test` takes.
+        real: Real images to compare with: a clone, class folders, an archive, hub:user/name@split, or a test set by name.
+            Without them, only diversity and recognizability are measured.
+        against: Another clone of the same keys, such as one with another guidance scale; the result has the difference
+            of each measure with an interval from the pairs of images.
+        backbone: Network whose features are compared: dinov2 (DINOv2 small, 88 MB, Apache-2.0, downloaded once), pixels
+            (no network), or any model as for `probe`.
+        classifier: A network trained on real images of the classes, for recognizability: any model as for `test`.
+        per_class: Measure each class on its own, too.
+    """
+    from fakeit_eval.evaluate.dataset import Clone, Reference, default_out, measure_clone
+    from fakeit_eval.open_test_sets import open_one
+
+    def opened(spec: str) -> Any:
+        return open_one(spec, common.root, common.policy) if spec else None
+
+    def model(spec: str) -> Any:
+        return common.models((spec,))[0] if spec else None
+
+    if against and per_class:
+        raise UserError("--per-class has no differences; leave out --against, or --per-class")
+    reference = Reference(
+        real=opened(real), against=opened(against), classifier=model(classifier), is_per_class=per_class
+    )
+    measured = Clone(images=opened(clone), out=common.out or default_out(clone))
+    _print([measure_clone(measured, model(backbone), reference, common.loading(), again=common.again)], common)
 
 
 def _print(paths: list[Path], common: CommonOptions) -> None:

@@ -1,4 +1,4 @@
-"""fakeit-eval: measure what a trained backbone has learned. Also `python -m fakeit_eval`.
+"""fakeit-eval: measure what a trained backbone has learned, and what a clone is worth. Also `python -m fakeit_eval`.
 
 Features, searches and results are cached: the same command again reads them.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from builders.command_line.report_errors import report_errors
-from fakeit_eval.cli.evaluate import analyze, probe, suite, test
+from fakeit_eval.cli.evaluate import analyze, data, probe, suite, test
 from fakeit_eval.cli.study import report, study
 
 PROGRAM = "fakeit-eval"
@@ -18,6 +18,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "test": test,
     "probe": probe,
     "analyze": analyze,
+    "data": data,
     "suite": suite,
     "study": study,
     "report": report,

@@ -1,5 +1,6 @@
 """The options that `test`, `probe`, `analyze` and `suite` share."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 MODEL_HELP = (
     "Run directories of fakeit-train, torchvision/NAME[@WEIGHTS], timm/NAME[@WEIGHTS], "
-    "or state dicts (.pth, .safetensors)."
+    "state dicts (.pth, .safetensors), dinov2 (DINOv2 small, 88 MB, Apache-2.0), or pixels."
 )
 Models = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL", help=MODEL_HELP)]
 Data = Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA …")]
@@ -73,13 +74,16 @@ class CommonOptions:
 
     def models(self, specs: tuple[str, ...]) -> "list[Model]":
         """The models that were named; with several, each has its own folder below --out."""
-        from fakeit_eval.models import FileNetwork, open_model
+        from fakeit_eval.models import NOTICES, FileNetwork, open_model
         from fakeit_eval.reporting.results import as_file_name
 
         if not specs:
             raise UserError(
                 "no model to evaluate; give at least one run directory, torchvision/NAME, timm/NAME or a state dict"
             )
+        for spec in specs:
+            if spec in NOTICES:
+                print(f"fakeit-eval: {NOTICES[spec]}", file=sys.stderr)
         outs = [self.out / as_file_name(spec) if self.out else None for spec in specs]
         if len(specs) == 1:
             outs = [self.out]

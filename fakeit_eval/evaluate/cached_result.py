@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fakeit_eval.features.extract import StoredFeatures
 from fakeit_eval.reporting.results import Evaluated, is_known, result_path, write_result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,10 @@ class Score:
     """Further fields of the result file."""
     num_cut_files: int = 0
     """Image files that end early and were decoded up to that point."""
+    images: "pa.Table | None" = None
+    """A row for each image; it is written beside the result file, as Parquet."""
+    drawing: bytes | None = None
+    """A PNG file that is written beside the result file."""
 
 
 def cached_result(
@@ -35,7 +42,7 @@ def cached_result(
 
     Args:
         model: A model, or a file of features.
-        task: "test", "probe" or "analyze".
+        task: "test", "probe", "analyze" or "data".
         data: What it is evaluated on, as `describe_data` says.
         settings: Everything else that the result depends on.
         compute: Returns the score.
@@ -53,6 +60,8 @@ def cached_result(
             unit=score.unit,
             data={**data, **cut},
             settings=settings,
+            images=score.images,
+            drawing=score.drawing,
             **score.more,
         )
     return path

@@ -2,19 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from builders.classes.matching import match_classes
 from builders.errors import UserError
-from fakeit_eval.classify import classify, shared_rows
+from fakeit_eval.classify import ImageScores, classify, score_images, shared_rows
 from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_files
 from fakeit_eval.features.extract import Loading, class_scores, extract
 from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.models import Model
 from fakeit_eval.open_test_sets import OpenedSet
 from fakeit_eval.reporting.results import describe_data
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def test_classifier(model: Model, opened: OpenedSet, loading: Loading, *, again: bool = False) -> Path:
@@ -30,14 +33,35 @@ def test_classifier(model: Model, opened: OpenedSet, loading: Loading, *, again:
 
     def compute() -> Score:
         features = extract(model, images, loading)
-        score = classify(class_scores(model, features), images.labels, images.class_names, backbone.classes)
-        return Score(value=score.top1, unit="% top-1", more=score.fields(), num_cut_files=num_cut_files([features]))
+        scores = score_images(class_scores(model, features), images.labels, images.class_names, backbone.classes)
+        found = classify(scores)
+        return Score(
+            value=found.top1,
+            unit="% top-1",
+            more=found.fields(),
+            num_cut_files=num_cut_files([features]),
+            images=image_table(images, scores),
+        )
 
     data, settings = _describe(opened, images, unknown), {"input_size": backbone.input_size}
     return cached_result(model, "test", data, settings, compute, again=again)
 
 
 test_classifier.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test
+
+
+def image_table(images: ImageSet, scores: ImageScores) -> "pa.Table":
+    """A row for each tested image: key, class, predicted class, is_right, confidence and loss (nats)."""
+    import pyarrow as pa
+
+    return pa.table({
+        "key": [images.key_of(number) for number in range(len(images))],
+        "class": [scores.names[number] for number in scores.truth],
+        "predicted": [scores.names[number] for number in scores.ranked[:, 0]],
+        "is_right": scores.is_right,
+        "confidence": scores.confidence.astype(np.float32),
+        "loss": scores.loss.astype(np.float32),
+    })  # fmt: skip
 
 
 def known_classes(model: Model, opened: OpenedSet) -> tuple[ImageSet, list[str]]:

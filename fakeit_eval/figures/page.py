@@ -9,8 +9,9 @@ from typing import Any
 
 from fakeit_eval.figures.draw import figure_style
 from fakeit_eval.figures.table import Cell, Row, Table
-from fakeit_eval.reporting.report import Table as Lines
-from fakeit_eval.reporting.report import paper_rows, render_markdown
+from fakeit_eval.reporting.report import paper_rows
+from fakeit_eval.reporting.table import Table as Lines
+from fakeit_eval.reporting.table import render_markdown
 from fakeit_eval.studies.base import Base
 
 DOMAINS = ("near", "far", "transfer")

@@ -71,6 +71,7 @@ def open_archive(path: str, name: str = "") -> ImageSet:
         digest=digest_of([f"{member.name}\t{member.num_bytes}\t{class_name}" for class_name, member in listed]),
         state=times,
         read=_ReadMembers(path, tuple(member for _, member in listed), read_at),
+        key_of=lambda number: listed[number][1].name,
     )
 
 

@@ -41,6 +41,12 @@ class ImageSet:
     """Reads an image by its index and a policy."""
     note: str = ""
     """A sentence about files that are left out; "" if there are none."""
+    key_of: Callable[[int], str] = str
+    """Returns the name of an image, by its index: a clone's key, a file's path below its root, or else the index."""
+    prompt_ids: Callable[[], Labels] | None = None
+    """Reads a number (n,) for each image, equal for images of the same prompt; None if the images have no prompts."""
+    seed: int | None = None
+    """Seed of a clone's recipe; images of two clones with the same key and seed share their noise."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,7 +72,14 @@ class ImageSet:
         if np.array_equal(rows, np.arange(len(self))):
             return self
         digest = hashlib.sha256(self.digest.encode() + rows.astype("<i8").tobytes()).hexdigest()
-        return replace(self, labels=self.labels[rows], digest=f"sha256:{digest}", read=_ReadRows(self.read, rows))
+        return replace(
+            self,
+            labels=self.labels[rows],
+            digest=f"sha256:{digest}",
+            read=_ReadRows(self.read, rows),
+            key_of=lambda number: self.key_of(int(rows[number])),
+            prompt_ids=(lambda: self.prompt_ids()[rows]) if self.prompt_ids else None,  # type: ignore[misc]
+        )
 
 
 @dataclass(frozen=True)

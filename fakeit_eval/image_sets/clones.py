@@ -4,11 +4,12 @@ import copy
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from builders.format.open_clone import Clone, open_clone
 from builders.format.shard_cache import default_cache
 from builders.images.read import ReadImage
-from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.image_sets.base import ImageSet, Labels
 
 
 def open_clone_images(root: str) -> ImageSet:
@@ -31,7 +32,16 @@ def open_clone_images(root: str) -> ImageSet:
         labels=np.concatenate([np.array(some, dtype=np.int64) for some in labels]),
         digest=manifest.digest,
         read=_ReadClone(clone),
+        key_of=clone.key,
+        prompt_ids=(lambda: _prompt_ids(clone)) if manifest.is_synthetic else None,
+        seed=int(manifest.recipe["seed"]) if manifest.is_synthetic else None,
     )
+
+
+def _prompt_ids(clone: Clone) -> Labels:
+    prompts = [clone.metadata(shard, ["prompt"])["prompt"] for shard in range(len(clone.manifest.shards))]
+    chunked = pa.chunked_array([chunk for column in prompts for chunk in column.chunks])
+    return np.concatenate([chunk.indices for chunk in chunked.dictionary_encode().chunks]).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from builders.errors import UserError
-from builders.images.folders import list_class_folders
+from builders.images.folders import list_class_folders, readable
 from builders.images.read import ReadImage, read_image
 from fakeit_eval.image_sets.base import ImageSet, Labels, digest_of
 
@@ -62,6 +62,7 @@ def open_files(paths: Sequence[str], labels: Labels, class_names: tuple[str, ...
         digest=digest_of(lines),
         state=times.hexdigest(),
         read=_ReadFiles(tuple(map(str, paths))),
+        key_of=lambda number: readable(os.path.relpath(paths[number], root)),
     )
 
 

@@ -1,12 +1,9 @@
-"""Renders results as tables of scores and of feature measures.
+"""Renders results as tables of scores, of feature measures, and of what clones are worth.
 
-Scores are next to the paper's numbers for the same dataset and class count. Formats: terminal, markdown, csv, latex.
-Layouts of scores: long, with a row for each result; wide, with a row for each run and a column for each dataset."""
+Scores are next to the paper's numbers for the same dataset and class count. Layouts of scores: long, with a row for each
+result; wide, with a row for each run and a column for each dataset."""
 
 import csv
-import io
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,6 +11,8 @@ from typing import Any
 from builders.errors import UserError
 from fakeit_eval.analyze import MEASURES
 from fakeit_eval.reporting.averages import family, mean_of_sets
+from fakeit_eval.reporting.clone_tables import clone_tables
+from fakeit_eval.reporting.table import FORMATS, Row, Table, without_empty_columns
 from fakeit_eval.tasks.base import read_tasks
 from fakeit_eval.test_sets.base import DOMAINS
 
@@ -29,18 +28,10 @@ FEATURES_HEADER = (
 LAYOUTS = ("long", "wide")
 PAPER = "the paper's"
 ALL_DOMAINS = {**DOMAINS, "transfer": "transfer"}
-Row = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    title: str
-    header: Row
-    rows: list[Row]
 
 
 def render(results: list[dict[str, Any]], format_name: str = "markdown", layout: str = "long") -> str:
-    """Renders results as one table of scores, and tables of measures, as far as there are such results.
+    """Renders results as one table of scores, tables of measures, and tables of clones, as far as there are such results.
 
     Raises:
         UserError: the format or the layout is unknown.
@@ -48,13 +39,16 @@ def render(results: list[dict[str, Any]], format_name: str = "markdown", layout:
     check_format(format_name)
     if layout not in LAYOUTS:
         raise UserError(f"unknown layout '{layout}'; choose from {', '.join(LAYOUTS)}")
-    scores = [result for result in results if "measures" not in result]
+    clones = [result for result in results if result["task"] == "data"]
+    scores = [result for result in results if "measures" not in result and result["task"] != "data"]
     features = [result for result in results if "measures" in result]
     tables = []
     if scores:
         tables.append(_long_table(scores) if layout == "long" else _wide_table(scores))
     if features:
         tables += [_features_table(features), *_mean_tables(features)]
+    if clones:
+        tables += clone_tables(clones)
     return "\n\n".join(FORMATS[format_name](table) for table in tables)
 
 
@@ -88,7 +82,7 @@ def _long_table(results: list[dict[str, Any]]) -> Table:
         (PAPER, row["trained_on"], row["task"], row["data"], "", row["top1"], "", "", "", row["source"])
         for row in _paper_rows(results)
     ]
-    return _without_empty_columns(Table("Scores: top-1 and top-5 in percent", HEADER, rows + theirs))
+    return without_empty_columns(Table("Scores: top-1 and top-5 in percent", HEADER, rows + theirs))
 
 
 def _wide_table(results: list[dict[str, Any]]) -> Table:
@@ -129,7 +123,7 @@ def _features_table(results: list[dict[str, Any]]) -> Table:
         )
         for result in results
     ]
-    return _without_empty_columns(Table("Features", (*FEATURES_HEADER, "note"), rows))
+    return without_empty_columns(Table("Features", (*FEATURES_HEADER, "note"), rows))
 
 
 def _mean_tables(results: list[dict[str, Any]]) -> list[Table]:
@@ -204,63 +198,3 @@ def paper_rows(task: str, data: str, num_classes: int) -> list[dict[str, str]]:
 def _read_paper_numbers() -> list[dict[str, str]]:
     with (files("fakeit_eval") / "paper_numbers.tsv").open(encoding="utf-8") as lines:
         return list(csv.DictReader(lines, delimiter="\t"))
-
-
-def _without_empty_columns(table: Table) -> Table:
-    kept = [number for number in range(len(table.header)) if any(row[number] for row in table.rows)]
-    pick = [tuple(row[number] for number in kept) for row in [table.header, *table.rows]]
-    return Table(table.title, pick[0], pick[1:])
-
-
-def _aligned(table: Table) -> list[list[str]]:
-    lines = [table.header, *table.rows]
-    widths = [max(len(row[column]) for row in lines) for column in range(len(table.header))]
-    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in lines]
-
-
-def render_markdown(table: Table) -> str:
-    """Renders a Markdown table; its columns are aligned, so that the source is readable, too."""
-    escaped = Table(table.title, table.header, [tuple(cell.replace("|", "\\|") for cell in row) for row in table.rows])
-    head, *rows = ["| " + " | ".join(cells) + " |" for cells in _aligned(escaped)]
-    rule = "|" + "|".join("-" * (len(cell) + 2) for cell in _aligned(escaped)[0]) + "|"
-    return "\n".join([head, rule, *rows])
-
-
-def render_terminal(table: Table) -> str:
-    head, *rows = ["  ".join(cells).rstrip() for cells in _aligned(table)]
-    return "\n".join([table.title, "", head, "─" * max(map(len, [head, *rows])), *rows])
-
-
-def render_csv(table: Table) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([table.header, *table.rows])
-    return out.getvalue().rstrip("\n")
-
-
-SPECIAL = str.maketrans(
-    {**{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-     "±": r"$\pm$", "–": "--"}
-)  # fmt: skip
-
-
-def render_latex(table: Table) -> str:
-    """Renders a LaTeX tabular; it needs the booktabs package."""
-    lines = [" & ".join(cell.translate(SPECIAL) for cell in row) + r" \\" for row in [table.header, *table.rows]]
-    return "\n".join([
-        f"% {table.title}",
-        rf"\begin{{tabular}}{{{'l' * len(table.header)}}}",
-        r"\toprule",
-        lines[0],
-        r"\midrule",
-        *lines[1:],
-        r"\bottomrule",
-        r"\end{tabular}",
-    ])  # fmt: skip
-
-
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "markdown": render_markdown,
-    "terminal": render_terminal,
-    "csv": render_csv,
-    "latex": render_latex,
-}

@@ -9,7 +9,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from builders.images.center_crop import PREPROCESSING
 from builders.versions import versions
 from fakeit_eval.analyze import MEASURES
 from fakeit_eval.image_sets.base import ImageSet, Labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NUMBERS = ("top5", "mean_per_class", "top1_spread")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scipy", "optuna")
@@ -99,7 +102,9 @@ def is_known(model: Evaluated, path: Path, data: dict[str, Any]) -> bool:
         raise UserError(
             f"'{model.out}' holds results of '{found['written_for']}'; give '{model.name}' another folder with --out"
         )
-    return bool(found["weights_sha256"] == model.sha256 and found["data"].get("state") == data.get("state"))
+    has_images = "images" not in found or path.with_suffix(".parquet").is_file()
+    is_same = found["weights_sha256"] == model.sha256 and found["data"].get("state") == data.get("state")
+    return bool(is_same and has_images)
 
 
 def write_result(
@@ -111,9 +116,16 @@ def write_result(
     unit: str,
     data: dict[str, Any],
     settings: dict[str, Any],
+    images: "pa.Table | None" = None,
+    drawing: bytes | None = None,
     **more: Any,
 ) -> None:
-    """Writes a result file; a killed process leaves no partial file under its name."""
+    """Writes a result file; a killed process leaves no partial file under its name.
+
+    Args:
+        images: A row for each image, written beside the result with the suffix .parquet.
+        drawing: A PNG file, written beside the result with the suffix .png.
+    """
     content = {
         "task": task,
         "value": round(value, 4),
@@ -124,9 +136,19 @@ def write_result(
         "data": data,
         "settings": settings,
         **more,
+        **({"images": path.with_suffix(".parquet").name} if images is not None else {}),
+        **({"drawing": path.with_suffix(".png").name} if drawing is not None else {}),
         "versions": versions(*PACKAGES),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    if images is not None:
+        import pyarrow.parquet as pq
+
+        scratch = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        pq.write_table(images, scratch)
+        scratch.replace(path.with_suffix(".parquet"))
+    if drawing is not None:
+        path.with_suffix(".png").write_bytes(drawing)
     scratch = path.with_name(f".{uuid.uuid4().hex}.tmp")
     scratch.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     scratch.replace(path)
@@ -188,6 +210,9 @@ def _check(result: dict[str, Any]) -> None:
         *result.get("interval", [0.0, 0.0]),
     ]
     numbers += [result["measures"][name] for name in MEASURES] if "measures" in result else []
+    if result["task"] == "data":
+        numbers += [number for found in _all_numbers(result) for number in (found["value"], *found.get("interval", []))]
+        counts.append(result["num_measured"])
     texts = [data["name"], settings.get("probe", ""), settings.get("group", ""), settings.get("reading", "")]
     if not (
         all(type(count) is int for count in counts)
@@ -198,3 +223,9 @@ def _check(result: dict[str, Any]) -> None:
         and ("measures" not in result or "reading" in settings)
     ):
         raise TypeError("a field has a wrong type")
+
+
+def _all_numbers(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every number of a clone's result, with its interval."""
+    classes = [found["numbers"] for found in result.get("per_class", {}).values()]
+    return [found for numbers in (result["numbers"], *classes) for found in numbers.values()]

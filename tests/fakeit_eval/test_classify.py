@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from builders.errors import UserError
-from fakeit_eval.classify import classify, shared_rows
+from fakeit_eval.classify import classify, score_images, shared_rows
 from fakeit_eval.reporting.intervals import interval
 
 CLASSES = list("abcdefg")
@@ -11,7 +11,7 @@ CLASSES = list("abcdefg")
 
 def test_classify__top1_top5_and_per_class() -> None:
     logits = np.array([[7, 6, 5, 4, 3, 2, 1]] * 4, dtype=np.float32)
-    score = classify(logits, np.array([0, 0, 4, 5]), CLASSES, CLASSES)
+    score = classify(score_images(logits, np.array([0, 0, 4, 5]), CLASSES, CLASSES))
     assert (score.top1, score.top5) == (50.0, 75.0)
     assert score.per_class == {"a": 100.0, "e": 0.0, "f": 0.0}
     assert score.confusion == {"a": {"a": 2}, "e": {"a": 1}, "f": {"a": 1}}
@@ -20,8 +20,8 @@ def test_classify__top1_top5_and_per_class() -> None:
 def test_classify__labels_are_matched_by_id_and_only_the_sets_classes_compete() -> None:
     # The largest logit is that of class a, but the test set has only c and b.
     logits = np.array([[9, 1, 3, 0, 0, 0, 0]], dtype=np.float32)
-    assert classify(logits, np.array([0]), ["c", "b"], CLASSES).top1 == 100.0
-    assert classify(logits, np.array([1]), ["c", "b"], CLASSES).top1 == 0.0
+    assert classify(score_images(logits, np.array([0]), ["c", "b"], CLASSES)).top1 == 100.0
+    assert classify(score_images(logits, np.array([1]), ["c", "b"], CLASSES)).top1 == 0.0
 
 
 def test_classify__images_of_unknown_classes_are_left_out() -> None:
@@ -29,7 +29,7 @@ def test_classify__images_of_unknown_classes_are_left_out() -> None:
     assert shared_rows(labels, ["a", "x", "b"], CLASSES).tolist() == [0, 3, 4]
     # The largest logit is that of class c, which the test set does not have.
     logits = np.array([[1, 0, 9, 0, 0, 0, 0], [0, 1, 9, 0, 0, 0, 0]], dtype=np.float32)
-    score = classify(logits, np.array([0, 2]), ["a", "x", "b"], CLASSES)
+    score = classify(score_images(logits, np.array([0, 2]), ["a", "x", "b"], CLASSES))
     assert score.top1 == 100.0 and score.per_class == {"a": 100.0, "b": 100.0}
 
 
@@ -41,7 +41,7 @@ def test_classify__no_class_in_common_is_refused() -> None:
 def test_classify__confusion_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(200, 7)).astype(np.float32), rng.integers(0, 7, 200)
-    found = classify(logits, labels, CLASSES, CLASSES).confusion
+    found = classify(score_images(logits, labels, CLASSES, CLASSES)).confusion
     expected = confusion_matrix(labels, logits.argmax(1))
     assert [[found[a].get(b, 0) for b in CLASSES] for a in CLASSES] == expected.tolist()
 

@@ -1,4 +1,5 @@
-// Script of the gallery's page. Data files are scripts that call gallery.index, gallery.audit and gallery.receive.
+// Script of the gallery's page. Data files are scripts that call gallery.index, gallery.audit, gallery.measures and
+// gallery.receive.
 // All data is inserted as text, never as markup.
 "use strict";
 
@@ -11,7 +12,8 @@ const gallery = (() => {
   };
   const classes = new Map(); // data of opened classes
   const waiting = new Map(); // class id -> callback
-  let all, audit, opened, shown = [], position = -1;
+  const pages = {}; // data of the pages "audit" and "measures", once they are loaded
+  let all, opened, shown = [], position = -1;
 
   // --- sprites ---
 
@@ -90,7 +92,9 @@ const gallery = (() => {
     options($("source"), "all sources", all.sources.map((source) => source.title));
     options($("background"), "any background", [...new Set(data.rows.map((row) => row.background).filter(Boolean))].sort());
     const kinds = Object.entries(all.audit?.found ?? {}).filter(([, count]) => count).map(([kind]) => kind);
-    $("flag").replaceChildren(...[["", "any flag"], ["1", "flagged"], ["0", "not flagged"], ["-1", "not checked"], ...kinds.map((kind) => [kind, `audit: ${kind}`])]
+    const measured = Object.keys(all.measures?.kinds ?? {}).filter((kind) => data.rows.some((row) => row.findings.includes(kind)));
+    $("flag").replaceChildren(...[["", "any flag"], ["1", "flagged"], ["0", "not flagged"], ["-1", "not checked"],
+      ...kinds.map((kind) => [kind, `audit: ${kind}`]), ...measured.map((kind) => [kind, `measures: ${kind}`])]
       .map(([value, text]) => make("option", { value }, text)));
     $("filters").hidden = false;
     showRows();
@@ -116,19 +120,23 @@ const gallery = (() => {
     $("count").value = `${shown.length.toLocaleString()} of ${opened.rows.length.toLocaleString()} images`;
   }
 
-  // --- the audit ---
+  // --- the pages of the audit and of the measures ---
 
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const linked = (id) => make("a", { href: `#${encodeURIComponent(id)}` }, all.classes.find((entry) => entry.id === id)?.name.split(", ")[0] ?? id);
 
-  function openAudit() {
+  function openPage(name) {
     opened = null;
     $("filters").hidden = true;
     $("count").value = "";
-    document.title = `audit · ${all.sources[0].settings.name}`;
-    if (audit) return showAudit();
+    document.title = `${name} · ${all.sources[0].settings.name}`;
+    if (pages[name]) return showPage(name);
     $("main").replaceChildren(make("p", {}, "…"));
-    document.head.append(make("script", { src: "data/audit.js" }));
+    document.head.append(make("script", { src: `data/${name}.js` }));
+  }
+
+  function showPage(name) {
+    if (location.hash === `#/${name}`) $("main").replaceChildren(...{ audit: auditPage, measures: measuresPage }[name](all[name], pages[name]));
   }
 
   function table(headings, rows, label) {
@@ -137,9 +145,8 @@ const gallery = (() => {
       make("tbody", {}, ...rows.map((cells) => make("tr", {}, ...cells.map((cell) => make("td", {}, ...[cell].flat())))))));
   }
 
-  function showAudit() {
-    if (location.hash !== "#/audit") return;
-    const summary = all.audit, total = audit.classes.reduce((sum, entry) => sum + entry.num_images, 0);
+  function auditPage(summary, audit) {
+    const total = audit.classes.reduce((sum, entry) => sum + entry.num_images, 0);
     const kinds = table(["finding", "images", "share"], Object.entries(summary.found).map(([kind, count]) => [kind, count.toLocaleString(), percent(count / total)]), "findings");
     const others = (entries, text) => (entries ?? []).flatMap((entry, number) => [number ? ", " : "", ...text(entry), ` ${percent(entry.share)}`]);
     const classes = [...audit.classes].sort((a, b) => (a.share ?? 2) - (b.share ?? 2)).map((entry) => [
@@ -149,16 +156,24 @@ const gallery = (() => {
     const siblings = audit.groups.flatMap((family) => [
       make("h3", {}, family.parent, " ", make("small", {}, `${percent(family.accuracy)} of the images look most like their own class among these`)),
       table(["labeled as", ...family.classes.map((id) => linked(id))], family.classes.map((id, row) => [[linked(id)], ...family.confusion[row].map(String)]), `confusion within ${family.parent}`)]);
-    $("main").replaceChildren(make("h2", {}, "Audit"),
+    return [make("h2", {}, "Audit"),
       make("p", {}, summary.scorer ? `Checked with ${summary.scorer.model}. ${summary.note}` : "Checked without an image-text model."), kinds,
       make("h3", {}, "Classes, the least recognized first"),
-      table(["class", "images", "recognized", "mistaken for", "other senses of its name", "diversity", "findings"], classes, "classes"), ...siblings);
+      table(["class", "images", "recognized", "mistaken for", "other senses of its name", "diversity", "findings"], classes, "classes"), ...siblings];
+  }
+
+  function measuresPage(summary, classes) {
+    const rows = classes.map(([id, count, values]) => [[linked(id)], count.toLocaleString(), ...values]);
+    const ranking = rows.length ? [make("h3", {}, `Classes, the lowest ${summary.rankedBy} first`), table(["class", "images", ...summary.columns], rows, "classes")] : [];
+    return [make("h2", {}, "What the images are worth, in numbers"), make("p", {}, summary.about), make("p", {}, make("code", {}, summary.command)),
+      table(["measure", "value", "95 % interval", "what it says"], summary.numbers, "measures"), ...summary.notes.map((note) => make("p", {}, note)),
+      make("h3", {}, "Marked images on the pages of the classes"), table(["mark", "what it says"], Object.entries(summary.kinds), "marks"), ...ranking];
   }
 
   // --- one image ---
 
   function figure(row) {
-    const image = make("img", { src: `images/${encodeURIComponent(row.source)}/${encodeURIComponent(`${row.key}.${row.extension}`)}`, alt: row.prompt || row.key });
+    const image = make("img", { src: `images/${encodeURIComponent(row.source)}/${encodeURIComponent(`${row.key.replaceAll("/", "_")}.${row.extension}`)}`, alt: row.prompt || row.key });
     image.onload = () => image.classList.toggle("small", image.naturalWidth < 128);
     return make("figure", {}, image, make("figcaption", {}, row.source));
   }
@@ -170,7 +185,7 @@ const gallery = (() => {
     $("pictures").replaceChildren(...[row, ...twins].sort((a, b) => a.which - b.which).map(figure));
     const flags = { "-1": "not checked", 0: "not flagged", 1: "flagged" };
     const facts = [["key", row.key], ["prompt", row.prompt], ["seed", row.seed], ["background", row.background], ["guidance", row.guidance_scale],
-      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["audit", row.audit], ["generated again", row.attempt ? `${row.attempt} times` : ""]];
+      ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["finding", row.audit], ["generated again", row.attempt ? `${row.attempt} times` : ""]];
     twins.forEach((twin) => facts.push([`${twin.source}: prompt`, twin.prompt === row.prompt ? "the same" : twin.prompt],
       [`${twin.source}: guidance`, twin.guidance_scale], [`${twin.source}: steps`, twin.num_inference_steps]));
     $("about").replaceChildren(...facts.filter(([, value]) => value !== undefined && value !== null && value !== "")
@@ -188,7 +203,7 @@ const gallery = (() => {
   function route() {
     const id = decodeURIComponent(location.hash.slice(1));
     if ($("viewer").open) $("viewer").close();
-    if (id === "/audit") openAudit();
+    if (id === "/audit" || id === "/measures") openPage(id.slice(1));
     else if (id) open(id);
     else showList();
     scrollTo(0, 0);
@@ -199,7 +214,7 @@ const gallery = (() => {
     const formats = { prompt: (value) => `prompt “${value}”`, guidance_scale: (value) => `guidance ${value}`, num_inference_steps: (value) => `${value} steps` };
     const settings = (source) => Object.entries(source.settings).map(([name, value]) => formats[name]?.(value) ?? value).join(" · ");
     $("settings").textContent = all.sources.map((source) => `${source.title}: ${settings(source)}`).join("  |  ");
-    $("audit").hidden = !all.audit;
+    for (const name of ["audit", "measures"]) $(name).hidden = !all[name];
     $("search").addEventListener("input", () => {
       if (location.hash.length > 1) location.hash = "";
       else showList();
@@ -223,7 +238,8 @@ const gallery = (() => {
 
   return {
     index(content) { all = content; start(); },
-    audit(content) { audit = content; showAudit(); },
+    audit(content) { pages.audit = content; showPage("audit"); },
+    measures(content) { pages.measures = content; showPage("measures"); },
     receive(data) {
       classes.set(data.id, data);
       waiting.get(data.id)?.(data);

@@ -19,6 +19,10 @@ from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe
 from builders.storage.base import open_storage
 from builders.viewing.gallery import write_gallery
+from fakeit_eval.evaluate.dataset import Clone, Reference, measure_clone
+from fakeit_eval.features.extract import Loading
+from fakeit_eval.image_sets.open_image_set import open_image_set
+from fakeit_eval.models import open_model
 from tests.builders.audit.embedders import WordEmbedder
 
 HOSTILE = (
@@ -223,4 +227,34 @@ def test_gallery__audit_page_and_filter(browser: Any, finished: tuple[Path, Mani
     page.keyboard.press("Escape")
     page.click("#audit")
     page.wait_for_selector("table[aria-label=findings]")
+    visit.check()
+
+
+def test_gallery__measures_page_order_of_classes_and_marks(
+    browser: Any, finished: tuple[Path, Manifest], scans: Path, tmp_path: Path
+) -> None:
+    measured = Clone(images=open_image_set(str(finished[0])), out=tmp_path)
+    reference = Reference(real=open_image_set(str(scans / "train")), is_per_class=True)
+    path = measure_clone(measured, open_model("pixels"), reference, Loading(cache=tmp_path))
+    found = json.loads(path.read_text())
+    write_gallery(str(finished[0]), tmp_path / "site", real=str(scans / "train"), measures=str(path), per_class=4)
+    visit = Visit(browser, tmp_path / "site")
+    page = visit.page
+    listed = [
+        link.split("#")[1] for link in page.eval_on_selector_all("a.class", "links => links.map((link) => link.href)")
+    ]
+    coverage = [found["per_class"][name]["numbers"]["coverage"]["value"] for name in listed]
+    assert len(listed) == 10 and coverage == sorted(coverage)
+    page.click("#measures")
+    page.wait_for_selector("table[aria-label=classes]")
+    rows = page.locator("table[aria-label=measures] tbody tr").all_inner_texts()
+    assert [row.split("\t")[0] for row in rows] == [name.replace("_", " ") for name in found["numbers"]]
+    assert found["command"] in page.inner_text("main")
+    page.locator("table[aria-label=classes] tbody a").first.click()
+    page.wait_for_selector(".grid button")
+    page.select_option("#flag", "uncovered")
+    assert 0 < page.locator(".grid button").count() == page.locator(".grid .flagged").count()
+    page.locator(".grid button").first.click()
+    assert "from the nearest image of the other set" in page.inner_text("#about")
+    page.wait_for_function("document.querySelector('#pictures img').naturalWidth > 0")
     visit.check()

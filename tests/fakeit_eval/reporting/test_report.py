@@ -9,8 +9,9 @@ import pytest
 
 from builders.errors import UserError
 from fakeit_eval.analyze import MEASURES
-from fakeit_eval.reporting.report import FORMATS, render
+from fakeit_eval.reporting.report import render
 from fakeit_eval.reporting.results import read_result
+from fakeit_eval.reporting.table import FORMATS
 
 
 def score(task: str = "test", data: str = "imagenet_val", value: float = 64.3, **more: Any) -> dict[str, Any]:
