@@ -30,7 +30,7 @@ def study(
     Finished clones, runs and results are used again; a study that was stopped continues when it is run again.
 
     Args:
-        name: guidance, steps, size, prompts, augmentation, features, or card.
+        name: guidance, steps, size, prompts, augmentation, features, card, or predict.
         base: What the study runs on: digits, imagenet_100 or imagenet_1k.
         values: Values to compare; by default the study's own.
         out: Folder of clones, runs and results; studies in one folder share them.
@@ -44,7 +44,8 @@ def study(
         guidance: Guidance scale of the card's synthetic images; by default 7.5. The paper does not say.
     """
     from fakeit_eval.studies.base import Options
-    from fakeit_eval.study import Setting, parse_share, run_study
+    from fakeit_eval.study import parse_share, run_study
+    from fakeit_eval.study_runs import Setting
 
     options = Options(seeds=seeds, fixed=fixed, real=real, guidance=guidance)
     setting = Setting(out=out, root=root, share=parse_share(share), jobs=jobs, trials=trials, options=options)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from fakeit_eval.analyze import SHOWN
 from fakeit_eval.figures.table import Cell, Table
 from fakeit_eval.reporting.averages import family
+from fakeit_eval.reporting.correlation import Correlation
 from fakeit_eval.studies.base import Base
 from fakeit_eval.test_sets.base import DOMAINS
 
@@ -120,6 +121,28 @@ def draw_spiders(table: Table, base: Base) -> Figure:
         panel.tick_params(axis="x", pad=2)
         panel.set_title(title, pad=14)
     _legend(figure, panels[0], "outside lower center")
+    return figure
+
+
+def draw_prediction(
+    table: Table, metric: str, accuracies: Sequence[float], correlations: dict[str, Correlation]
+) -> Figure:
+    """Draws accuracy over a measure, a color for each series, and the rank correlation of every measure."""
+    figure, (panel, bars) = _panels(2, height=2.6)
+    for series in table.series:
+        found = [(cell.mean, y) for (name, x), y in zip(table.points, accuracies, strict=True)
+                 if name == series and (cell := table.cell(name, x, metric))]  # fmt: skip
+        panel.plot([x for x, _ in found], [y for _, y in found], linestyle="", marker="o", label=series)
+    panel.set_xlabel(metric.partition(": ")[2])
+    panel.set_ylabel("mean top-1 in %")
+    panel.legend()
+    for number, found_of in enumerate(reversed(correlations.values())):
+        bars.plot(found_of.interval, [number, number], color="0.6", marker="")
+        bars.plot([found_of.overall], [number], color="black", marker="o")
+    bars.set_yticks(range(len(correlations)), [name.replace("_", " ") for name in reversed(correlations)])
+    bars.axvline(0, color="0.8", linewidth=rcParams["axes.linewidth"])
+    bars.set_xlim(-1, 1)
+    bars.set_xlabel("rank correlation")
     return figure
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fakeit_eval.figures.draw import figure_style
-from fakeit_eval.figures.table import Cell, Row, Table
+from fakeit_eval.figures.table import CLONE, Cell, Row, Table
 from fakeit_eval.reporting.report import paper_rows
 from fakeit_eval.reporting.table import Table as Lines
 from fakeit_eval.reporting.table import render_markdown
@@ -83,6 +83,6 @@ def _shown(table: Table, base: Base) -> list[str]:
 def _written(cell: Cell | None, metric: str) -> str:
     if cell is None:
         return ""
-    digits = 3 if metric.rpartition(", ")[2] in DOMAINS else 1
+    digits = 3 if metric.startswith(CLONE) or metric.rpartition(", ")[2] in DOMAINS else 1
     spread = f" ± {cell.spread:.{digits}f}" if cell.num_seeds > 1 else ""
     return f"{cell.mean:.{digits}f}{spread}"

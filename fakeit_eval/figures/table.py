@@ -7,6 +7,8 @@ from typing import Any
 
 from fakeit_eval.reporting.averages import family_means, mean_of_sets
 
+CLONE = "clone: "
+"""Begins the metrics that are measures of the clone."""
 NOT_A_LEVEL = ("cog_in1k",)
 """Tasks of ImageNet-CoG that are not one of its five levels; the paper's mean is over the levels."""
 
@@ -18,7 +20,7 @@ class Row:
     seed: int
     metric: str
     """Top-1 of a test set ("digits_clean") or its top-5 ("digits_clean, top-5"), a task ("probe: wine"), "transfer,
-    mean", "transfer, FAMILY", or a measure in a domain ("sparsity, far")."""
+    mean", "transfer, FAMILY", a measure of features in a domain ("sparsity, far"), or of the clone ("clone: coverage")."""
     value: float
     """Percent for accuracies; the measure's own unit for measures."""
     low: float | None = None
@@ -91,6 +93,8 @@ def rows_of_results(
             rows.append(row(f"probe: {name}", result["value"], result.get("interval")))
             if name not in NOT_A_LEVEL:
                 transfer.setdefault(family_of(name), []).append(result["value"])
+        elif task == "data":
+            rows += [row(f"{CLONE}{name}", of["value"], of.get("interval")) for name, of in result["numbers"].items()]
         elif task == "analyze":
             for measure, value in result["measures"].items():
                 measures.setdefault((measure, result["settings"]["group"]), []).append((name, value))

@@ -3,7 +3,7 @@
 A study is a module of this folder with
 
     TITLE, X_LABEL                  title of the page, and label of the figure's x-axis
-    EVALUATIONS                     the evaluations of its runs: test, probe, analyze
+    EVALUATIONS                     the evaluations of its runs: test, probe, analyze; of its clones: data
     default_values(base)            the values to compare if --values is not given
     points(base, values, options)   the runs, and the position of each in the figure
     draw(table, base)               draws the figure
@@ -113,6 +113,12 @@ class Base:
     """Suite of fakeit-eval for the performance card; "" means `suite`."""
     main_set: str
     """Test set whose top-1 is the study's main metric."""
+    shifted_sets: tuple[str, ...]
+    """Test sets of the same classes in other styles: the sketches and the renditions."""
+    backbone: str = ""
+    """Network of fakeit-eval whose features clones are measured with; "" means one trained on the real images."""
+    classifier: str = ""
+    """Network of fakeit-eval that recognizes images of clones; "" means the same."""
     steps: tuple[float, ...]
     """Numbers of diffusion steps that the study `steps` compares."""
     steps_scheduler: str = ""
@@ -147,6 +153,12 @@ class Base:
             return Clone(recipe="real_images/train", path=options.real)
         source = ("--source", options.real) if options.real else ()
         return Clone(recipe="real_images/train", options=(*source, *self.real_options))
+
+    def all_real(self, options: Options) -> Clone:
+        """All real training images of this base, whatever number of them a run trains on."""
+        if options.real and ("://" in options.real):
+            return Clone(recipe="real_images/train", path=options.real)
+        return Clone(recipe="real_images/train", options=("--source", options.real) if options.real else ())
 
     def runs(self, data: Clone, options: Options, augmentation: str = "dino", scale: float = 0.0) -> list[Run]:
         """The training runs on a clone, one for each seed.

@@ -20,6 +20,7 @@ BASE = Base(
     real_options=("--images-per-class", "20", "--shard-size", "20"),
     suite="digits",
     main_set="digits_clean",
+    shifted_sets=("digits_sketch", "digits_restyled"),
     steps=(3, 5, 10, 15, 25),
     steps_scheduler="PNDMScheduler",
     fixed="iterations",

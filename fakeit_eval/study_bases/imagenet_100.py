@@ -18,6 +18,9 @@ BASE = Base(
     suite="imagenet",
     card_suite="imagenet_cog",
     main_set="imagenet_val",
+    shifted_sets=("imagenet_sketch", "imagenet_r"),
+    backbone="dinov2",
+    classifier="torchvision/resnet50",
     steps=(5, 10, 25, 50, 100),
     fixed="epochs",
 )

@@ -17,6 +17,9 @@ BASE = Base(
     real_config="imagenet_1k",
     suite="imagenet_cog",
     main_set="imagenet_val",
+    shifted_sets=("imagenet_sketch", "imagenet_r"),
+    backbone="dinov2",
+    classifier="torchvision/resnet50",
     steps=(5, 10, 25, 50, 100),
     fixed="epochs",
 )

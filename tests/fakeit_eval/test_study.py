@@ -14,7 +14,8 @@ import pytest
 
 from builders.errors import UserError
 from fakeit_eval.studies.base import Options
-from fakeit_eval.study import Setting, parse_share, run_study
+from fakeit_eval.study import parse_share, run_study
+from fakeit_eval.study_runs import Setting
 from tests import in_process
 
 TINY = """
@@ -81,8 +82,8 @@ class InOrder(Executor):
 
 
 def stay_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fakeit_eval.study._call", call_in_process)
-    monkeypatch.setattr("fakeit_eval.study.ThreadPoolExecutor", lambda jobs: InOrder())
+    monkeypatch.setattr("fakeit_eval.study_runs._call", call_in_process)
+    monkeypatch.setattr("fakeit_eval.study_runs.ThreadPoolExecutor", lambda jobs: InOrder())
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fakeit_eval.analyze import MEASURES
+from fakeit_eval.dataset_measures.measure_all import MEANINGS
 from fakeit_eval.figures.draw import figure_style
 from fakeit_eval.figures.page import write_study
 from fakeit_eval.figures.table import Row, Table, rows_of_results
@@ -22,6 +23,7 @@ METRICS = [
     "transfer, offline",
     "transfer, mean",
     *(f"{measure}, {domain}" for measure in MEASURES for domain in ("near", "far", "transfer")),
+    *(f"clone: {measure}" for measure in MEANINGS),
 ]
 
 
