@@ -40,6 +40,7 @@ VALUES = {
     "features": ["c"],
     "card": ["synthetic"],
     "augmentation": ["plain", "dino"],
+    "predict": ["guidance 1.5", "prompt c"],
 }
 
 

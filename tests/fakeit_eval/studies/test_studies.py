@@ -173,11 +173,13 @@ CAPTIONS = {
     ),
 }
 """For each study the paper's caption, and the expected recipes: config, and options other than the 1x size."""
+NOT_THE_PAPERS = {"predict"}
+"""Studies that the paper does not have."""
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
 def test_studies__recipes_are_those_of_the_paper(name: str) -> None:
-    assert set(CAPTIONS) == set(study_names())
+    assert set(CAPTIONS) | NOT_THE_PAPERS == set(study_names())
     module, base = find_study(name), find_base("imagenet_100")
     points = module.points(base, module.default_values(base), Options(real="/data/imagenet/train"))
     found = set()
@@ -242,3 +244,24 @@ def test_table__v2_weighs_as_much_as_val_in_report_and_study() -> None:
 
     (line,) = [line for line in render(results, "csv", "long").splitlines() if "Val, v2" in line]
     assert ",2.5" in line
+
+
+def test_predict__a_measure_that_follows_accuracy_comes_out_above_one_that_does_not(tmp_path: Any) -> None:
+    module, base = find_study("predict"), find_base("digits")
+    points = module.points(base, module.default_values(base), Options())
+    clones = list(dict.fromkeys(point.run.data for point in points))
+    assert len(clones) >= 24
+    noise = np.random.default_rng(0).permutation(len(clones))
+    rows = []
+    for point in points:
+        number = clones.index(point.run.data)
+        values = dict.fromkeys(base.shifted_sets, 40.0 + number + point.run.seed)
+        values |= {"clone: coverage": number / 100, "clone: vendi_score": float(noise[number])}
+        rows += [Row(series=point.series, x=point.x, seed=point.run.seed, metric=m, value=v) for m, v in values.items()]
+    table = Table(rows)
+    found = module.correlations(table, base)
+    assert list(found) == ["coverage", "vendi_score"]
+    assert found["coverage"].overall == pytest.approx(1) and abs(found["vendi_score"].overall) < 0.5
+    assert set(found["coverage"].without) == {"guidance", "prompt", "steps", "solver"}
+    page = write_study("predict", module, base, table, tmp_path).read_text()
+    assert page.index("| coverage") < page.index("All others:") < page.index("| vendi score")
