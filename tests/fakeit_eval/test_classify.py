@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix
+from scipy.special import softmax
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import confusion_matrix, log_loss
 
 from builders.errors import UserError
-from fakeit_eval.classify import classify, score_images, shared_rows
+from fakeit_eval.classify import NUM_BINS, classify, score_images, shared_rows
 from fakeit_eval.reporting.intervals import interval
 
 CLASSES = list("abcdefg")
@@ -44,6 +46,31 @@ def test_classify__confusion_is_scikit_learns() -> None:
     found = classify(score_images(logits, labels, CLASSES, CLASSES)).confusion
     expected = confusion_matrix(labels, logits.argmax(1))
     assert [[found[a].get(b, 0) for b in CLASSES] for a in CLASSES] == expected.tolist()
+
+
+def test_classify__likelihood_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = (3 * rng.normal(size=(300, 7))).astype(np.float32), rng.integers(0, 7, 300)
+    found = classify(score_images(logits, labels, CLASSES, CLASSES))
+    assert found.negative_log_likelihood == pytest.approx(
+        log_loss(labels, softmax(logits.astype(np.float64), 1)), rel=1e-6
+    )
+
+
+def test_classify__calibration_error_is_that_of_scikit_learns_curve() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = (2 * rng.normal(size=(2_000, 7))).astype(np.float32), rng.integers(0, 7, 2_000)
+    scores = score_images(logits, labels, CLASSES, CLASSES)
+    accuracy, confidence = calibration_curve(scores.is_right, scores.confidence, n_bins=NUM_BINS)
+    counts = np.histogram(scores.confidence, NUM_BINS, (0, 1))[0]
+    expected = np.average(np.abs(accuracy - confidence), weights=counts[counts > 0])
+    assert classify(scores).calibration_error == pytest.approx(100 * expected, rel=1e-6)
+
+
+def test_classify__a_certain_and_right_classifier_has_no_error() -> None:
+    logits = np.array([[1_000, 0, 0, 0, 0, 0, 0]] * 4, dtype=np.float32)  # large logits do not overflow
+    found = classify(score_images(logits, np.zeros(4, np.int64), CLASSES, CLASSES))
+    assert found.calibration_error == found.negative_log_likelihood == 0
 
 
 def test_intervals__contain_the_value_and_shrink_with_images() -> None:

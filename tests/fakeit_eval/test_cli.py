@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from builders.format.manifest import Manifest
@@ -55,6 +56,11 @@ def test_cli__test_writes_a_result_and_prints_a_table(
     assert result["interval"][0] <= result["value"] <= result["interval"][1]
     assert sum(sum(row.values()) for row in result["confusion"].values()) == finished[1].num_samples
     assert f"{result['value']:.1f}" in capsys.readouterr().out
+    images = pq.read_table(run / "results" / result["images"]).to_pydict()
+    assert len(set(images["key"])) == finished[1].num_samples
+    assert 100 * np.mean(images["is_right"]) == pytest.approx(result["value"], abs=1e-3)
+    assert np.mean(images["loss"]) == pytest.approx(result["negative_log_likelihood"], abs=1e-4)
+    assert 0 <= result["calibration_error"] <= 100
 
 
 def test_cli__the_same_command_again_reads_the_result(
@@ -62,7 +68,7 @@ def test_cli__the_same_command_again_reads_the_result(
 ) -> None:
     command = ("test", run, "--data", finished[0])
     assert call(monkeypatch, *command) == 0
-    (path,) = (run / "results").iterdir()
+    (path,) = (run / "results").glob("*.json")
     written = path.stat().st_mtime_ns
     assert call(monkeypatch, *command) == 0 and path.stat().st_mtime_ns == written
     assert call(monkeypatch, *command, "--again") == 0 and path.stat().st_mtime_ns != written
@@ -210,7 +216,7 @@ def test_cli__a_run_that_was_moved_keeps_its_results(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "analyze", run, "--data", "wine") == 0
-    (written,) = (run / "results").iterdir()
+    (written,) = (run / "results").glob("*.json")
     moved = Path(shutil.move(run, tmp_path / "elsewhere"))
     before = (moved / "results" / written.name).stat().st_mtime_ns
     monkeypatch.chdir(tmp_path)
@@ -253,11 +259,11 @@ def test_cli__a_suite_runs_everything_and_the_same_again_reads_it(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "suite", run, "--trials", 2) == 0
-    first, files = capsys.readouterr().out, {path: path.stat().st_mtime_ns for path in (run / "results").iterdir()}
+    first, files = capsys.readouterr().out, {path: path.stat().st_mtime_ns for path in (run / "results").glob("*.json")}
     assert len(files) == 5 + 3 + 8 and first.count("| Sketch, R, A ") == 1
     assert call(monkeypatch, "suite", run, "--trials", 2) == 0
     assert capsys.readouterr().out == first
-    assert {path: path.stat().st_mtime_ns for path in (run / "results").iterdir()} == files
+    assert {path: path.stat().st_mtime_ns for path in (run / "results").glob("*.json")} == files
 
 
 def test_cli__a_killed_probe_continues_with_its_finished_trials(run: Path, tmp_path: Path) -> None:
