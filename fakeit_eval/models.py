@@ -151,7 +151,11 @@ def _of_pixels(out: Path | None) -> Model:
 
 
 def _of_dinov2(out: Path | None) -> Model:
-    network, preprocessing = pretrained_network("timm", DINOV2_ARCH, arch_options={"img_size": DINOV2_SIDE})
+    try:
+        network, preprocessing = pretrained_network("timm", DINOV2_ARCH, arch_options={"img_size": DINOV2_SIDE})
+    except UserError as error:
+        reason = str(error).rpartition(";")[0]
+        raise UserError(f"{reason}; go online once, or name a run of fakeit-train or 'pixels' in its place") from None
     return _of_network(DINOV2, network, {**preprocessing, "input_size": DINOV2_SIDE}, "timm", DINOV2_ARCH, "", out)
 
 

@@ -210,7 +210,7 @@ def test_data__users_mistakes_are_one_sentence(
         assert call(monkeypatch, "data", *options, "--out", tmp_path / "out") == 2, sentence
         said = capsys.readouterr().err
         assert sentence in said and "Traceback" not in said
-    assert "88 MB, license Apache-2.0" in said
+    assert "88 MB, license Apache-2.0" in said and "or name a run of fakeit-train or 'pixels'" in said
 
 
 def test_data__card_and_gallery_show_the_measures(
