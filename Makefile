@@ -79,6 +79,7 @@ lint: $(READY) ## style, format and types
 	$(BIN)/mypy
 
 # A worker that crashes ends the run, for a scope that lost its worker is waited for without end.
+PROOFS := $(basename $(notdir $(wildcard tests/acceptance/accept_*.py)))
 PYTEST := $(BIN)/python -m pytest --ignore tests/gpu -n $(WORKERS) --dist loadscope --max-worker-restart 0
 
 test: $(READY) system ## every behaviour that users meet, in minutes
@@ -93,7 +94,7 @@ test-gpu: $(READY) ## what only a CUDA GPU can show
 check: lint test ## lint, and the tests of what users meet
 
 accept: $(READY) system ## the long proofs, one script each in tests/acceptance; each writes a dated file into benchmarks/results
-	@for proof in tests/acceptance/accept_*.py; do echo "== $$proof"; $(BIN)/python $$proof || exit 1; done
+	@for proof in $(PROOFS); do echo "== $$proof"; $(BIN)/python -m tests.acceptance.$$proof || exit 1; done
 
 clean: ## remove what the demo made
 	rm -rf $(DEMO)

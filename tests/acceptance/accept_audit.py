@@ -1,6 +1,6 @@
 """Measures which faults planted in a digits clone the audit finds: swapped labels, near copies, blank images, drawings.
 
-python tests/acceptance/accept_audit.py [SITE]      # about 10 minutes; SITE keeps the gallery
+python -m tests.acceptance.accept_audit [SITE]      # about 10 minutes; SITE keeps the gallery
 """
 
 import io
@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.format.open_clone import open_clone
 from tests.acceptance.record import record, run
@@ -88,7 +86,7 @@ def main(work: Path, site: Path) -> None:
     seen = run("train", "keys", "digits", "--data", work / "clone", "--exclude", work / "skip.txt", *steps).split()
     assert len(skipped) and not skipped & set(seen)
     record("audit", "Faults planted in a digits clone and found by the audit", [
-        f"`python tests/acceptance/accept_audit.py`: {num_images:,} images of `digits_sd/c_cfg2` with planted faults:",
+        f"`python -m tests.acceptance.accept_audit`: {num_images:,} images of `digits_sd/c_cfg2` with planted faults:",
         f"swapped labels, near copies ({', '.join(COPIES)}; five of each), blank images in five grays,",
         "and drawings (dark on white). The image-text model is a small CLIP trained on the 1,200 real training digits.",
         "",

@@ -1,6 +1,6 @@
 """Compares DINO's crops with plain augmentation on synthetic and real digits, three seeds each, as Tab. 2 of the paper.
 
-python tests/acceptance/accept_augmentation.py [FOLDER]    # about 20 minutes on two cores; clones in FOLDER are reused
+python -m tests.acceptance.accept_augmentation [FOLDER]    # about 20 minutes on two cores; clones in FOLDER are reused
 """
 
 import json
@@ -9,8 +9,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from tests.acceptance.record import ROOT, record, run
 

@@ -1,6 +1,6 @@
 """Measures the embedded model: top-1 on real test digits after training on its images alone, and whether it copies.
 
-python tests/acceptance/accept_digits.py [FOLDER]      # about 25 minutes on two cores; clones in FOLDER are reused
+python -m tests.acceptance.accept_digits [FOLDER]      # about 25 minutes on two cores; clones in FOLDER are reused
 """
 
 import json
@@ -9,8 +9,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,6 +1,6 @@
 """Times the offline evaluation of a digits backbone; checks the four measures against slow references.
 
-python tests/acceptance/accept_evaluation.py [RUN]      # about 15 minutes with a finished run (make demo leaves one)
+python -m tests.acceptance.accept_evaluation [RUN]      # about 15 minutes with a finished run (make demo leaves one)
 
 It also records the peak memory of the four measures on a file of 4.1 GB.
 """
@@ -13,8 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import numpy as np
 

@@ -1,17 +1,14 @@
 """Measures how each execution setting changes the images, and makes one clone with four different batch sizes.
 
-python tests/acceptance/accept_executions.py     # about ten minutes
+python -m tests.acceptance.accept_executions     # about ten minutes
 """
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +111,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     record("executions", "How execution settings change the images", [
-        "`python tests/acceptance/accept_executions.py`.",
+        "`python -m tests.acceptance.accept_executions`.",
         "",
         f"{NUM_IMAGES:,} images of `{RECIPE}` (float32, CPU), compared with batches of {REFERENCE.batch_size} and one",
         f"thread: *exact* if all pixels are equal, *close* if {CLOSE_SHARE:.0%} of the images have {CLOSE_DB:.0f} dB or more,",

@@ -1,6 +1,6 @@
 """Plants faults in images, workers and stores through `make`; tabulates how each ends and what the clone looks like.
 
-python tests/acceptance/accept_failures.py     # about ten minutes
+python -m tests.acceptance.accept_failures     # about ten minutes
 """
 
 import json
@@ -14,8 +14,6 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.format.open_clone import open_clone
 from tests.acceptance.accept_scale import S3, fetch, serve_s3
@@ -248,7 +246,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     record("failures", "What faults in images, workers and stores do to a clone", [
-        "`python tests/acceptance/accept_failures.py`: an engine and a builder of another package (`tests/planted`)",
+        "`python -m tests.acceptance.accept_failures`: an engine and a builder of another package (`tests/planted`)",
         f"plant faults in `make`; 240 images in {NUM_SHARDS} shards. moto's S3 server answers 503 while it is down.",
         "",
         "| fault | exit status | shards, and equal to an undisturbed run | `make` says | `status` says | card says |",

@@ -2,17 +2,14 @@
 
 Needs root, for a small tmpfs.
 
-python tests/acceptance/accept_full_disk.py
+python -m tests.acceptance.accept_full_disk
 """
 
 import random
 import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.format.open_clone import open_clone
 from builders.verification.verify_clone import verify_clone

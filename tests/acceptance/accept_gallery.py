@@ -1,15 +1,12 @@
 """Measures the gallery of 1,000 classes with 50 noise images each, and of digits: bytes of the first view, and speed.
 
-python tests/acceptance/accept_gallery.py      # about 5 minutes
+python -m tests.acceptance.accept_gallery      # about 5 minutes
 """
 
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.viewing.gallery import write_gallery
 from tests.acceptance.record import record, run

@@ -1,14 +1,11 @@
 """Grows clones from 1x to 2x: every whole shard stays as it is, and stock readers see the new images.
 
-python tests/acceptance/accept_grow.py
+python -m tests.acceptance.accept_grow
 """
 
 import hashlib
-import sys
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import datasets
 

@@ -1,6 +1,6 @@
 """Kills `make` (SIGKILL) at 20 random moments and runs it again: the same files, and no finished shard is made twice.
 
-python tests/acceptance/accept_kill.py
+python -m tests.acceptance.accept_kill
 """
 
 import hashlib
@@ -9,12 +9,9 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.classes.class_list import read_class_table
 from builders.diffusion.pin import embedded_dir

@@ -6,7 +6,6 @@ images are hidden among generated ones, as they are, compressed, shifted by a pi
 
 import io
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from sklearn.cluster import KMeans
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from builders.classes.digits import compose, enlarge, load_digits_split
 from fakeit_eval.dataset_measures.copies import find_copies
 from fakeit_eval.dataset_measures.manifolds import manifold_measures

@@ -1,6 +1,6 @@
 """Checks that bad input ends in one sentence with the value and the way out and exit status 2, and loses nothing.
 
-python tests/acceptance/accept_mistakes.py
+python -m tests.acceptance.accept_mistakes
 """
 
 import hashlib
@@ -11,8 +11,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from tests.acceptance.record import ROOT, command, record, run
 

@@ -1,6 +1,6 @@
 """Checks that a resumed run and a run in two processes see the global batches of an uninterrupted one.
 
-python tests/acceptance/accept_order.py
+python -m tests.acceptance.accept_order
 """
 
 import json
@@ -11,8 +11,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from tests.acceptance.record import command, record, run
 

@@ -1,18 +1,15 @@
 """Times `plan` for 65 million images: first, last and random samples, with equal and unequal class counts.
 
-python tests/acceptance/accept_plan.py
+python -m tests.acceptance.accept_plan
 """
 
 import os
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.classes.imagenet import read_parents
 from tests.acceptance.record import ROOT, command, record

@@ -1,6 +1,6 @@
 """Compares probes with plain ones: final fits with scikit-learn's at the same C, and the scores of whole searches.
 
-python tests/acceptance/accept_probes.py [NUM_SEEDS]        # about 6 minutes on two cores for ten seeds
+python -m tests.acceptance.accept_probes [NUM_SEEDS]        # about 6 minutes on two cores for ten seeds
 
 There are three sets of features, each with 5,000 test rows:
 - features of a ResNet18 with random weights for crops of photographs, where the class is the photograph;

@@ -1,6 +1,6 @@
 """Kills a push to the Hub (SIGKILL) ten times and runs it again: checks what arrives, and how many bytes were sent.
 
-python tests/acceptance/accept_push.py     # about 15 minutes, 40 GB of disk
+python -m tests.acceptance.accept_push     # about 15 minutes, 40 GB of disk
 
 One clone as large as ImageNet-100-SD goes over xet, whose store is a local folder. A small one goes over LFS through a
 throttled connection. Over xet, the bytes sent are all bytes that the push wrote by the kernel's count (/proc/PID/io),
@@ -13,13 +13,10 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from tests.acceptance.record import command, record
 from tests.loopback.hub import Hub, hub_environment

@@ -1,6 +1,6 @@
 """Kills a training run in two processes (SIGKILL) ten times and resumes it: the weights equal an uninterrupted run's.
 
-python tests/acceptance/accept_resume.py
+python -m tests.acceptance.accept_resume
 """
 
 import json
@@ -13,8 +13,6 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from safetensors.torch import load_file
 

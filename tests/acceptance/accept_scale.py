@@ -1,6 +1,6 @@
 """Makes the same digits clone with every runner and through every fault: all files are identical. Measures overheads.
 
-python tests/acceptance/accept_scale.py [FOLDER]     # about 20 minutes
+python -m tests.acceptance.accept_scale [FOLDER]     # about 20 minutes
 """
 
 import os
@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.storage.base import open_storage
 from builders.storage.remote import RemoteStorage

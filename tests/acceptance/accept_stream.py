@@ -1,14 +1,12 @@
 """Streams a remote clone through faults, and by four processes with two loader workers each that share a cache.
 
-python tests/acceptance/accept_stream.py
+python -m tests.acceptance.accept_stream
 """
 
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from builders.format.open_clone import open_clone
 from builders.format.shard_cache import ShardCache

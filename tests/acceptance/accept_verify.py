@@ -3,7 +3,7 @@
 After a fault inside a shard, checksums, totals, timm's index and the card are updated, so that only the fault itself
 can be found.
 
-python tests/acceptance/accept_verify.py
+python -m tests.acceptance.accept_verify
 """
 
 import hashlib
@@ -11,15 +11,12 @@ import io
 import json
 import random
 import shutil
-import sys
 import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import pyarrow as pa
 import pyarrow.compute as pc

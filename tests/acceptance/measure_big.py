@@ -1,14 +1,12 @@
 """Computes the four measures on features far larger than the memory used; prints seconds, peak memory and values as JSON.
 
-python tests/acceptance/measure_big.py FILE.npy NUM_CLASSES
+python -m tests.acceptance.measure_big FILE.npy NUM_CLASSES
 """
 
 import json
 import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import numpy as np
 
