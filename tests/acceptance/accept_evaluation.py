@@ -57,10 +57,8 @@ def measure_big(folder: Path) -> dict[str, Any]:
         rows[start : start + 10_000] = np.maximum(rng.standard_normal((10_000, SIZE), dtype=np.float32), 0)
     rows.flush()
     del rows
-    script = str(ROOT / "tests" / "acceptance" / "measure_big.py")
-    ended = subprocess.run(
-        [sys.executable, script, str(path), str(NUM_CLASSES)], check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT
-    )
+    started = [sys.executable, "-m", "tests.acceptance.measure_big", str(path), str(NUM_CLASSES)]
+    ended = subprocess.run(started, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT)
     path.unlink()
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
