@@ -69,6 +69,6 @@ def _open(spec: str, root: str, policy: str) -> OpenedSet:
     if row is None:
         return OpenedSet(replace(open_image_set(spec), policy=policy or AS_SEEN), None)
     if row.prefix and not (path or root):
-        raise UserError(f"'{name}' needs the directory of its files; give --root DIR, or --data {name}=PATH")
+        raise UserError(f"'{name}' needs the directory of its files; give --root DIR, or write {name}=PATH")
     module = importlib.import_module(f"fakeit_eval.test_sets.{row.module}")
     return OpenedSet(replace(module.open_set(row, path or root), policy=policy or AS_PUBLISHED), row)

@@ -19,7 +19,7 @@ from fakeit_eval.figures.page import write_study
 from fakeit_eval.figures.table import Row, Table, rows_of_results
 from fakeit_eval.reporting.results import find_results, read_result
 from fakeit_eval.studies.base import Base, Point, Run
-from fakeit_eval.study_runs import Job, Setting, measures_folder, run_all, run_folder
+from fakeit_eval.study_runs import Job, Setting, run_all, run_folder
 from fakeit_eval.tasks.base import read_tasks
 
 
@@ -63,7 +63,7 @@ def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting
     left = [run for run in runs if not job.is_finished(run)]
     if left:
         return None
-    return write_study(name, module, base, gather(points, module.EVALUATIONS, setting), setting.out)
+    return write_study(name, module, base, gather(points, job), setting.out)
 
 
 def find_study(name: str) -> Any:
@@ -130,22 +130,23 @@ def _listed(values: Sequence[float | str]) -> str:
     return " ".join(f"'{value}'" if isinstance(value, str) else f"{value:g}" for value in values)
 
 
-def gather(points: Sequence[Point], evaluations: Sequence[str], setting: Setting) -> Table:
+def gather(points: Sequence[Point], job: Job) -> Table:
     """Collects the results of finished runs in one table.
 
     Runs are shared between studies; results of evaluations that this study does not run are left out.
     """
     families = {name: task.family for name, task in read_tasks().items()}
+    trials = job.setting.trials
     rows: list[Row] = []
     for point in points:
-        folders = [run_folder(point.run, setting)]
-        folders += [measures_folder(point.run.data, setting)] if "data" in evaluations else []
+        folders = [run_folder(point.run, job.setting)]
+        folders += [job.measures_folder(point.run.data)] if "data" in job.evaluations else []
         results = [read_result(path) for path in find_results(folders)]
         rows += rows_of_results(
             [
                 result
                 for result in results
-                if result["task"] in evaluations and result["settings"].get("trials", setting.trials) == setting.trials
+                if result["task"] in job.evaluations and result["settings"].get("trials", trials) == trials
             ],
             series=point.series,
             x=point.x,

@@ -1,5 +1,6 @@
 """Makes the clones of a study, trains on them and evaluates, by calling the commands that do so; finished ones are kept."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -55,10 +56,23 @@ class Job:
         """Names under which the evaluations are recorded once they are finished.
 
         A probe's name holds the number of trials, and the suite if it is not the base's: other ones are evaluated anew.
+        The name of measures holds what clones are measured with.
         """
         of_suite = "" if self.suite == self.base.suite else f"-{self.suite}"
-        trials = self.setting.trials
-        return {f"probe-{trials}{of_suite}" if name == "probe" else name for name in self.evaluations}
+        names = {"probe": f"probe-{self.setting.trials}{of_suite}", "data": f"data-{self.measured_with}"}
+        return {names.get(name, name) for name in self.evaluations}
+
+    @property
+    def measured_with(self) -> str:
+        """Digest of the real images and of the networks that clones are measured with."""
+        base, real = self.base, self.base.all_real(self.setting.options)
+        trained = base.runs(real, self.setting.options)[0].key
+        parts = [real.key, base.backbone or trained, base.classifier or trained]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+    def measures_folder(self, clone: Clone) -> Path:
+        """Folder of what was measured of a clone."""
+        return self.setting.out / "measures" / f"{clone.key}-{self.measured_with}"
 
     def is_finished(self, run: Run) -> bool:
         return self.wanted <= _finished(run, self.setting)
@@ -110,7 +124,7 @@ def _measure(clone: Clone, job: Job) -> None:
     real = base.all_real(setting.options)
     trained = "" if base.backbone and base.classifier else str(_train(base.runs(real, setting.options)[0], setting))
     networks = ["--backbone", base.backbone or trained, "--classifier", base.classifier or trained]
-    out = measures_folder(clone, setting)
+    out = job.measures_folder(clone)
     with _locked(out):
         command = ["data", _make(clone, setting), "--real", _make(real, setting), *networks, "--out", str(out)]
         _call("fakeit_eval", command, out, setting)
@@ -168,11 +182,6 @@ def _locked(folder: Path) -> filelock.FileLock:
 def run_folder(run: Run, setting: Setting) -> Path:
     """Folder of a training run and of its results."""
     return setting.out / "runs" / run.key
-
-
-def measures_folder(clone: Clone, setting: Setting) -> Path:
-    """Folder of what was measured of a clone."""
-    return setting.out / "measures" / clone.key
 
 
 def _finished(run: Run, setting: Setting) -> set[str]:

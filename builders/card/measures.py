@@ -42,6 +42,12 @@ def check_measured(found: dict[str, Any], digest: str, clone: str, where: str) -
         )
 
 
+def without_paths(found: dict[str, Any]) -> dict[str, Any]:
+    """A result without the paths of the machine that measured, which nobody else has."""
+    kept = {name: value for name, value in found.items() if name not in ("run", "against")}
+    return {**kept, "data": {name: value for name, value in found["data"].items() if name != "path"}}
+
+
 def title(name: str) -> str:
     """The name of a measure for people."""
     return name.replace("_", " ")
@@ -77,7 +83,11 @@ def about(found: dict[str, Any]) -> str:
     """One sentence on what the numbers depend on."""
     settings, data = found["settings"], found["data"]
     real, classifier = settings["real"], settings["classifier"]
-    compared = f", compared with {real['num_samples']:,} real ones of {real['name']}" if real else ""
+    compared = (
+        f", {found['num_compared']:,} of them compared with as many of {real['name']}"
+        if "num_compared" in found
+        else ""
+    )
     recognized = f"; recognizability by {classifier['name']}" if classifier else ""
     features = f"features of {settings['backbone']['name']} at {settings['backbone']['input_size']} pixels"
     return f"{data['num_samples']:,} images{compared}, {features}, cropped by {data['preprocessing']}{recognized}"

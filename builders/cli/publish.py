@@ -1,5 +1,6 @@
 """`fakeit-build card` and `push`: describe a clone, and put it where others read it."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ def show_in_card(clone: str, name: str, image: Path) -> None:
 
 def _put_measures(clones: tuple[str, ...], path: Path) -> None:
     """Copies a result of `fakeit-eval data` into the one clone that it measures."""
-    from builders.card.measures import MEASURES, check_measured, parse_measures
+    from builders.card.measures import MEASURES, check_measured, parse_measures, without_paths
 
     if len(clones) > 1:
         raise UserError(f"--measures {path} belongs to one clone; give that one alone")
@@ -118,8 +119,9 @@ def _put_measures(clones: tuple[str, ...], path: Path) -> None:
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({error.strerror}); give --measures a result file") from None
     storage = open_storage(clones[0])
-    check_measured(parse_measures(content, str(path)), read_manifest(storage).digest, clones[0], str(path))
-    storage.write(MEASURES, content)
+    found = parse_measures(content, str(path))
+    check_measured(found, read_manifest(storage).digest, clones[0], str(path))
+    storage.write(MEASURES, json.dumps(without_paths(found), indent=1).encode())
 
 
 def _push_to_hub(clone: str, repo_id: str, target: "HubTarget", tag: bool, replace: bool) -> None:

@@ -34,6 +34,7 @@ from builders.viewing.gallery_findings import (
     NOTHING,
     Finding,
     Findings,
+    check_real,
     merged,
     read_audit_findings,
     read_measures,
@@ -75,7 +76,12 @@ def write_gallery(
     names = {entry["wnid"]: str(entry["name"]) for entry in sources[0].clone.manifest.recipe["classes"]}
     audited = read_audit_findings(sources[0].clone, audit)
     measured = read_measures(sources[0].clone, measures)
-    findings = {"synthetic": merged(audited, measured), "real": measured.of_real if measured else {}}
+    if measured and real:
+        check_real(measured, sources[-1].has)
+    findings = {
+        "synthetic": merged(*(found.by_class for found in (audited, measured) if found)),
+        "real": measured.of_real if measured else {},
+    }
     _copy_assets(out)
     entries = []
     with progress(len(sources[0].classes), unit="class", leave=False) as bar:

@@ -1,5 +1,6 @@
 """What a gallery shows beside images: findings of an audit, and of `fakeit-eval data`, by class and key."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,16 +85,30 @@ def read_measures(clone: Clone, path: str) -> Findings | None:
     synthetic, real = (table.filter(pc.equal(table["set"], name)) for name in ("synthetic", "real"))
     copies = _by_class(synthetic.filter(pc.fill_null(synthetic["is_copy"], False)), COPY, nearest_first=True)
     far = _by_class(synthetic.filter(pc.equal(synthetic["in_manifold"], False)), FAR)
-    for class_id, images in far.items():
-        copies[class_id] = {**copies.get(class_id, {}), **images}
-    return Findings(found, copies, _by_class(real.filter(pc.equal(real["is_covered"], False)), UNCOVERED))
+    uncovered = _by_class(real.filter(pc.equal(real["is_covered"], False)), UNCOVERED)
+    return Findings(found, merged(copies, far), uncovered)
 
 
-def merged(*found: Findings | None) -> dict[str, dict[str, Finding]]:
-    """Findings about the images of a clone from several sources."""
+def check_real(measured: Findings, has: Callable[[str], bool]) -> None:
+    """Checks that the real images of a gallery are those that were measured.
+
+    Args:
+        has: Whether the gallery's real images have one with a key.
+
+    Raises:
+        UserError: they are others.
+    """
+    first = next((key for images in measured.of_real.values() for key in images), None)
+    if first is not None and not has(first):
+        name = measured.summary["settings"]["real"]["name"]
+        raise UserError(f"the real images have no '{first}', which was measured; give --real the images of '{name}'")
+
+
+def merged(*found: dict[str, dict[str, Finding]]) -> dict[str, dict[str, Finding]]:
+    """Findings about the same images from several sources, by class id, then by key."""
     result: dict[str, dict[str, Finding]] = {}
     for findings in found:
-        for class_id, images in (findings.by_class if findings else {}).items():
+        for class_id, images in findings.items():
             known = result.setdefault(class_id, {})
             for key, (kinds, message) in images.items():
                 others, text = known.get(key, NOTHING)

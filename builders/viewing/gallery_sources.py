@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.classes.class_ids import class_ids
-from builders.errors import UserError
+from builders.errors import SampleNotFoundError, UserError
 from builders.format.names import MANIFEST
 from builders.format.open_clone import Clone, open_clone
 from builders.images.encode import as_shown
@@ -56,6 +56,13 @@ class Source:
         names = ("name", "prompt", "model", "guidance_scale", "num_inference_steps")
         return {name: recipe[name] for name in names if name in recipe}
 
+    def has(self, key: str) -> bool:
+        """Whether an image has this key."""
+        try:
+            return self.clone.find(key) >= 0
+        except SampleNotFoundError:
+            return False
+
     def images(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[GalleryImage]:
         """Yields the first `count` images of a class in the random order, then the images with the given keys."""
         extension = str(self.clone.manifest.recipe.get("image_format", "jpg"))
@@ -84,6 +91,9 @@ class Folders(Source):
     @property
     def settings(self) -> dict[str, Any]:
         return {"name": "class folders"}
+
+    def has(self, key: str) -> bool:
+        return any(readable(name) == key for paths in self.paths.values() for name in paths)
 
     def images(self, class_id: str, count: int, keys: Sequence[str] = ()) -> Iterator[GalleryImage]:
         paths = self.paths.get(class_id, [])

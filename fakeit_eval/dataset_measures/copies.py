@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 FALSE_ALARMS = 0.0025
 """Share of real images that are nearer than the threshold to another one, if these are no duplicates themselves."""
+MIN_REAL = round(1 / FALSE_ALARMS)
+"""Real images below which that quantile cannot be estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)

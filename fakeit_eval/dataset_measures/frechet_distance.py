@@ -34,7 +34,7 @@ def frechet_distance(synthetic: Features, real: Features) -> Estimate:
     back = np.where(kept, 1 / np.where(kept, middle, 1), 0)
     to_synthetic = root @ (vectors * back) @ vectors.T @ root
     return Estimate(
-        value=float(value),
+        value=max(0.0, float(value)),
         synthetic=2 * centered @ step + _quadratic(centered, to_real),
         real=-2 * other_centered @ step + _quadratic(other_centered, to_synthetic),
         low=0.0,

@@ -5,7 +5,7 @@ chosen by the hash of their keys, so two clones with the same keys are compared 
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ class Matched:
     """Indices (n,) into the real set."""
     labels: Labels
     """Class (n,) of each row of both, an index into the synthetic set's classes; -1 if the sets share no class."""
+    real_labels: Labels
+    """Class (m,) of all real images, an index into the synthetic set's classes; -1 if these have no such class."""
     note: str
     """What was left out, in words; "" if nothing."""
 
@@ -43,7 +45,7 @@ def match_sets(synthetic: ImageSet, real: ImageSet) -> Matched:
         count = min(len(synthetic), len(real))
         drawn = [_order(images, np.arange(len(images)))[:count] for images in (synthetic, real)]
         note = f"no class in common; compared on {count:,} images of each set"
-        return Matched(synthetic=drawn[0], real=drawn[1], labels=np.full(count, -1), note=note)
+        return Matched(synthetic=drawn[0], real=drawn[1], labels=np.full(count, -1), real_labels=labels, note=note)
     rows, others, chosen = list[NDArray[np.int64]](), list[NDArray[np.int64]](), list[Labels]()
     for label in range(len(synthetic.class_names)):
         own, other = np.flatnonzero(synthetic.labels == label), np.flatnonzero(labels == label)
@@ -51,16 +53,30 @@ def match_sets(synthetic: ImageSet, real: ImageSet) -> Matched:
         rows.append(_order(synthetic, own, len(own) > count)[:count])
         others.append(_order(real, other, len(other) > count)[:count])
         chosen.append(np.full(count, label))
-    matched = np.concatenate(rows), np.concatenate(others), np.concatenate(chosen)
-    return Matched(synthetic=matched[0], real=matched[1], labels=matched[2], note=_note(synthetic, real, matched[2]))
+    compared = np.concatenate(chosen)
+    return Matched(
+        synthetic=np.concatenate(rows),
+        real=np.concatenate(others),
+        labels=compared,
+        real_labels=labels,
+        note=_note(synthetic, real, compared),
+    )
 
 
-def match_pairs(one: ImageSet, other: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """The images of two clones that have the same keys, in the same order.
+def match_pairs(one: ImageSet, other: ImageSet) -> tuple[ImageSet, ImageSet, NDArray[np.int64], NDArray[np.int64]]:
+    """The images of two clones that have the same keys, in the same order and with the first one's labels.
+
+    Returns:
+        Both sets of p pairs, and the indices (p,) of their images in `one` and in `other`.
 
     Raises:
-        UserError: no key is in both.
+        UserError: the images have no keys, or no key is in both.
     """
+    if str in (one.key_of, other.key_of):
+        unnamed = one if one.key_of is str else other
+        raise UserError(
+            f"the images of '{unnamed.location}' have no keys to pair them by; give --against with two clones"
+        )
     keys = {other.key_of(number): number for number in range(len(other))}
     pairs = [(number, keys[key]) for number in range(len(one)) if (key := one.key_of(number)) in keys]
     if not pairs:
@@ -69,7 +85,10 @@ def match_pairs(one: ImageSet, other: ImageSet) -> tuple[ImageSet, ImageSet]:
             "with --real on its own"
         )
     rows = np.array(pairs, dtype=np.int64)
-    return one.subset(rows[:, 0]), other.subset(rows[:, 1])
+    first, second = one.subset(rows[:, 0]), other.subset(rows[:, 1])
+    # The same key is of the same class, whatever number the class has in the other clone.
+    second = replace(second, labels=first.labels, class_names=first.class_names, display_names=first.display_names)
+    return first, second, rows[:, 0], rows[:, 1]
 
 
 def _note(synthetic: ImageSet, real: ImageSet, labels: Labels) -> str:

@@ -1,10 +1,11 @@
 """READ FIRST. Measures what a set of synthetic images is worth: the whole of `fakeit-eval data`.
 
 match                   chooses the images of both sets that are compared
+distances               squared distances of many images, as matrix products
 frechet_distance        how far the distribution of features is from that of real images
 kernel_distance         the same, without bias
 neighbors               which images lie near which
-approximate_neighbors   the same for more than 50,000 images
+approximate_neighbors   nearest images among more than 50,000
 manifolds               precision, recall, density, coverage, from the neighbors
 vendi_score             how many different images there are
 pairwise_distance       how different the images of one class, or of one prompt, are
@@ -19,22 +20,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeit_eval.dataset_measures.approximate_neighbors import (
-    find_nearest_approximately,
-    find_neighbors_approximately,
-)
+from fakeit_eval.dataset_measures.approximate_neighbors import find_nearest_approximately
+from fakeit_eval.dataset_measures.distances import Features
 from fakeit_eval.dataset_measures.estimate import Estimate
 from fakeit_eval.dataset_measures.frechet_distance import frechet_distance
 from fakeit_eval.dataset_measures.kernel_distance import kernel_distance
-from fakeit_eval.dataset_measures.manifolds import manifold_measures
+from fakeit_eval.dataset_measures.manifolds import find_neighbors_of_blocks, manifold_measures
 from fakeit_eval.dataset_measures.neighbors import COVERAGE_K, Nearest, Neighbors, find_nearest, find_neighbors
 from fakeit_eval.dataset_measures.pairwise_distance import pairwise_distance
 from fakeit_eval.dataset_measures.vendi_score import vendi_score
 from fakeit_eval.image_sets.base import Labels
 
-Features = NDArray[np.float32]
 MAX_EXACT = 50_000
-"""Images up to which all pairs are compared."""
+"""Images of each set of which all pairs are compared."""
 MEANINGS = {
     "frechet_distance": "squared units of the features, at least 0; less is closer to the real images",
     "kernel_distance": "about 0 for equal distributions; less is closer to the real images",
@@ -60,14 +58,14 @@ class Measured:
     missing: dict[str, str] = field(default_factory=dict)
     """Why a measure is not defined for these images, by its name."""
     neighbors: Neighbors | None = None
-    recall_of_search: float = 1.0
-    """Share of the exact neighbors that were found; 1 up to `MAX_EXACT` images."""
+    compared: NDArray[np.int64] | None = None
+    """Rows (c,) of the given pairs of images that `neighbors` is about; None if nothing was compared."""
 
     def merge(self, other: "Measured") -> None:
         """Adds the measures against real images to those without."""
         self.estimates |= other.estimates
         self.missing |= other.missing
-        self.neighbors, self.recall_of_search = other.neighbors, other.recall_of_search
+        self.neighbors, self.compared = other.neighbors, other.compared
 
     def fields(self) -> dict[str, Any]:
         """The numbers, in the order of `MEANINGS`, for a result file, and why others are missing."""
@@ -76,37 +74,41 @@ class Measured:
 
 
 def compare_sets(synthetic: Features, real: Features) -> Measured:
-    """Measures features (n, d) of synthetic images against (n, d) of real ones."""
+    """Measures features (n, d) of synthetic images against (n, d) of real ones, both ordered by class.
+
+    Of more than `MAX_EXACT`, that many are compared, of each class its share.
+    """
     found = Measured()
     count, size = synthetic.shape
     if count <= COVERAGE_K:
         reason = f"needs more than {COVERAGE_K} images of each set, and has {count}"
         found.missing = dict.fromkeys(COMPARED, reason)
         return found
-    some = slice(MAX_EXACT)
+    found.compared = np.arange(count)
+    if count > MAX_EXACT:
+        found.compared = np.linspace(0, count - 1, MAX_EXACT).astype(np.int64)
+        synthetic, real = synthetic[found.compared], real[found.compared]
     if count > size:
         found.estimates["frechet_distance"] = frechet_distance(synthetic.astype(np.float64), real.astype(np.float64))
     else:
         found.missing["frechet_distance"] = (
             f"needs more images than the {size} dimensions of a feature, and has {count}"
         )
-    found.estimates["kernel_distance"] = kernel_distance(
-        synthetic[some].astype(np.float64), real[some].astype(np.float64)
-    )
-    if count > MAX_EXACT:
-        found.neighbors, found.recall_of_search = find_neighbors_approximately(synthetic, real)
-    else:
-        found.neighbors = find_neighbors(synthetic, real)
-    found.estimates |= manifold_measures(found.neighbors)
+    found.estimates["kernel_distance"] = kernel_distance(synthetic.astype(np.float64), real.astype(np.float64))
+    found.neighbors = find_neighbors(synthetic, real)
+    found.estimates |= manifold_measures(found.neighbors, find_neighbors_of_blocks(synthetic, real))
     return found
 
 
-def nearest_real(synthetic: Features, real: Features) -> Nearest | None:
-    """The nearest real image of each synthetic one, features (n, d) and (m, d); None with fewer than two real images."""
-    if len(real) < 2:
-        return None
-    is_large = max(len(synthetic), len(real)) > MAX_EXACT
-    return (find_nearest_approximately if is_large else find_nearest)(synthetic, real)
+def nearest_real(synthetic: Features, real: Features) -> tuple[Nearest, float]:
+    """Finds the nearest real image of each synthetic one, features (n, d) and (m, d), m at least 2.
+
+    Returns:
+        The nearest images, and the share of them that is exact: 1 up to `MAX_EXACT` images.
+    """
+    if max(len(synthetic), len(real)) > MAX_EXACT:
+        return find_nearest_approximately(synthetic, real)
+    return find_nearest(synthetic, real), 1.0
 
 
 def measure_diversity(features: Features, labels: Labels, prompts: Labels | None) -> Measured:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.errors import UserError
-from fakeit_eval.classify import score_images
-from fakeit_eval.dataset_measures.copies import find_copies
+from fakeit_eval.dataset_measures.copies import MIN_REAL, find_copies
+from fakeit_eval.dataset_measures.distances import Features
 from fakeit_eval.dataset_measures.estimate import share
 from fakeit_eval.dataset_measures.match import match_pairs, match_sets
 from fakeit_eval.dataset_measures.measure_all import (
+    COMPARED,
     MEANINGS,
-    Features,
     compare_sets,
     measure_diversity,
     nearest_real,
@@ -72,7 +72,17 @@ class Reference:
 
 
 def default_out(clone: str) -> Path:
-    return Path("evaluations") / as_file_name(clone)
+    """Folder in `evaluations` named as the clone is.
+
+    Raises:
+        UserError: the folder would lie among the images.
+    """
+    is_local = Path(clone).exists()
+    name = Path(clone).resolve().name if clone.strip("./") == "" else clone
+    out = Path("evaluations") / as_file_name(name)
+    if is_local and out.resolve().is_relative_to(Path(clone).resolve()):
+        raise UserError(f"results would be written among the images of '{clone}'; give --out another folder")
+    return out
 
 
 def measure_clone(
@@ -85,26 +95,36 @@ def measure_clone(
     """
     if reference.classifier and not reference.classifier.backbone.classes:
         raise UserError(f"'{reference.classifier.name}' has no classifier; give --classifier a network that has one")
-    data, settings = describe_data(clone.images.name, [clone.images]), _settings(backbone, reference)
+    # The files of all sets are part of the state, and of the identity only what is in them.
+    others = [images for images in (reference.real, reference.against) if images]
+    data = describe_data(clone.images.name, [clone.images])
+    data["state"] = describe_data("", [clone.images, *others])["state"]
     evaluation = _Evaluation(clone.images, backbone, reference, loading)
-    return cached_result(clone, "data", data, settings, evaluation.score, again=again)
+    return cached_result(clone, "data", data, _settings(backbone, reference), evaluation.score, again=again)
 
 
 def _settings(backbone: Model, reference: Reference) -> dict[str, Any]:
     def described(images: ImageSet | None) -> dict[str, Any] | None:
-        names = ("name", "path", "digest", "state", "num_samples", "num_classes", "read")
+        names = ("name", "digest", "num_samples", "num_classes", "read")
         return {name: describe_data(images.name, [images])[name] for name in names} if images else None
 
     classifier = reference.classifier
     return {
-        "backbone": {"name": backbone.name, "sha256": backbone.sha256, "input_size": backbone.backbone.input_size},
+        "backbone": {
+            "name": _public_name(backbone), "sha256": backbone.sha256, "input_size": backbone.backbone.input_size
+        },
         "real": described(reference.real),
         "against": described(reference.against),
-        "classifier": {"name": classifier.name, "sha256": classifier.sha256} if classifier else None,
+        "classifier": {"name": _public_name(classifier), "sha256": classifier.sha256} if classifier else None,
         "per_class": reference.is_per_class,
         "manifold_k": MANIFOLD_K,
         "coverage_k": COVERAGE_K,
-    }
+    }  # fmt: skip
+
+
+def _public_name(model: Model) -> str:
+    """The name of a network; of a run or a file only the last part, since others have it elsewhere."""
+    return Path(model.name).name if Path(model.name).exists() else model.name
 
 
 @dataclass(frozen=True)
@@ -117,13 +137,12 @@ class _Evaluation:
     def score(self) -> Score:
         real, against = self.reference.real, self.reference.against
         stored = [extract(self.backbone, images, self.loading) for images in (self.clone, real, against) if images]
+        found = self._measure(self.clone, stored[0][:])
         more: dict[str, Any] = {}
         if against:
-            one, other = match_pairs(self.clone, against)
-            found, compared = self._measure(one), self._measure(other)
-            more = {"differences": _differences(found, compared), "num_pairs": len(one)}
-        else:
-            found = self._measure(self.clone)
+            one, other, rows, other_rows = match_pairs(self.clone, against)
+            pairs = self._measure(one, stored[0][rows]), self._measure(other, stored[-1][other_rows])
+            more = {"differences": _differences(*pairs), "num_pairs": len(one), "against": against.location}
         more["per_class"] = self._per_class(found) if self.reference.is_per_class else {}
         more["ranking"] = rank_classes(more["per_class"])
         more["command"] = self._command()
@@ -138,25 +157,29 @@ class _Evaluation:
             drawing=draw_copies(found, self.reference.real),
         )
 
-    def _measure(self, images: ImageSet) -> MeasuredClone:
-        features = extract(self.backbone, images, self.loading)[:]
+    def _measure(self, images: ImageSet, features: Features) -> MeasuredClone:
+        """Measures images with their features (n, d)."""
         prompts = images.prompt_ids() if images.prompt_ids else None
         measured = measure_diversity(features, images.labels, prompts)
         found = MeasuredClone(images=images, features=features, measured=measured)
         if self.reference.real:
-            matched = match_sets(images, self.reference.real)
-            compared = compare_sets(features[matched.synthetic], self._real[matched.real])
-            measured.merge(compared)
-            nearest = nearest_real(features, self._real)
-            copies = find_copies(nearest.distance, nearest.spacing) if nearest else None
-            if copies:
-                measured.estimates["copies"] = share(copies.is_copy)
-            found = replace(found, matched=matched, nearest=nearest, copies=copies)
+            found = self._compare(found, self.reference.real)
         if self.reference.classifier:
             known, is_recognized = _recognize(self.reference.classifier, images, self.loading)
             measured.estimates["recognizability"] = share(is_recognized)
             found = replace(found, known=known, is_recognized=is_recognized)
         return found
+
+    def _compare(self, found: MeasuredClone, real: ImageSet) -> MeasuredClone:
+        matched = match_sets(found.images, real)
+        found.measured.merge(compare_sets(found.features[matched.synthetic], self._real[matched.real]))
+        if len(real) < MIN_REAL:
+            found.measured.missing["copies"] = f"needs {MIN_REAL} real images or more, and has {len(real)}"
+            return replace(found, matched=matched)
+        nearest, exactness = nearest_real(found.features, self._real)
+        copies = find_copies(nearest.distance, nearest.spacing)
+        found.measured.estimates["copies"] = share(copies.is_copy)
+        return replace(found, matched=matched, nearest=nearest, copies=copies, exactness=exactness)
 
     @cached_property
     def _real(self) -> Features:
@@ -178,6 +201,8 @@ class _Evaluation:
                 chosen = found.matched.labels == label
                 pair = found.features[found.matched.synthetic[chosen]], self._real[found.matched.real[chosen]]
                 measured.merge(compare_sets(*pair))
+                if not (found.matched.real_labels == label).any():
+                    measured.missing |= dict.fromkeys(COMPARED, "the real images have no such class")
             if found.copies:
                 measured.estimates["copies"] = share(found.copies.is_copy[rows])
             if (
@@ -192,11 +217,11 @@ class _Evaluation:
     def _fields(self, found: MeasuredClone) -> dict[str, Any]:
         """The fields of a result file other than its value."""
         measured, real = found.measured, self.reference.real
-        fields = {**measured.fields(), "num_measured": len(found.images), "notes": self._notes(found)}
+        fields = {**measured.fields(), "notes": self._notes(found)}
         for name, number in fields["numbers"].items():
             number["meaning"] = MEANINGS[name]
-        if found.matched:
-            fields["num_compared"] = len(found.matched.labels)
+        if measured.compared is not None:
+            fields["num_compared"] = len(measured.compared)
         if real and found.copies:
             fields["copies"] = {
                 "threshold": round(found.copies.threshold, 6),
@@ -211,23 +236,33 @@ class _Evaluation:
     def _command(self) -> str:
         """The command that measures this, with names in place of paths."""
         reference = self.reference
-        options = [f"--backbone {self.backbone.name}"]
+        options = [f"--backbone {_public_name(self.backbone)}"]
         options += [f"--real {reference.real.name}"] if reference.real else []
         options += [f"--against {reference.against.name}"] if reference.against else []
-        options += [f"--classifier {reference.classifier.name}"] if reference.classifier else []
+        options += [f"--classifier {_public_name(reference.classifier)}"] if reference.classifier else []
         options += ["--per-class"] if reference.is_per_class else []
         return f"fakeit-eval data CLONE {' '.join(options)}"
 
     def _notes(self, found: MeasuredClone) -> list[str]:
         """What a reader of the numbers should know about them."""
-        notes = [found.matched.note] if found.matched and found.matched.note else []
+        against, matched, compared = self.reference.against, found.matched, found.measured.compared
+        notes = [images.note for images in (self.clone, self.reference.real) if images and images.note]
+        notes += [matched.note] if matched and matched.note else []
+        if matched and compared is not None and len(compared) < len(matched.labels):
+            notes.append(f"of these, {len(compared):,} were compared, of each class its share")
         if found.known is not None and len(found.known) < len(found.images):
             notes.append(f"recognizability is of {len(found.known):,} images, whose classes the classifier knows")
-        if found.measured.recall_of_search < 1:
-            notes.append(f"neighbors are approximate: {found.measured.recall_of_search:.1%} of the nearest were found")
-        if self.reference.against and not _share_noise(self.clone, self.reference.against):
-            notes.append("the two clones have other seeds, so their images share no noise")
+        if found.exactness < 1:
+            notes.append(f"copies: {found.exactness:.1%} of the nearest real images were found, by approximate search")
+        if against and (self.clone.seed is None or self.clone.seed != against.seed):
+            notes.append("the two clones are not known to share their seed, so their images may share no noise")
         return notes
+
+
+def _differences(one: MeasuredClone, other: MeasuredClone) -> dict[str, Any]:
+    """The measures of one clone minus those of the other, with intervals from the pairs of images."""
+    found, compared = one.measured.estimates, other.measured.estimates
+    return {name: found[name].minus(compared[name]).fields() for name in MEANINGS if name in found and name in compared}
 
 
 def rank_classes(classes: dict[str, Any]) -> dict[str, Any]:
@@ -240,20 +275,11 @@ def rank_classes(classes: dict[str, Any]) -> dict[str, Any]:
     return {"measure": "", "classes": []}
 
 
-def _differences(one: MeasuredClone, other: MeasuredClone) -> dict[str, Any]:
-    """The measures of one clone minus those of the other, with intervals from the pairs of images."""
-    found, compared = one.measured.estimates, other.measured.estimates
-    return {name: found[name].minus(compared[name]).fields() for name in MEANINGS if name in found and name in compared}
-
-
-def _share_noise(one: ImageSet, other: ImageSet) -> bool:
-    return one.seed is not None and one.seed == other.seed
-
-
 def _recognize(classifier: Model, images: ImageSet, loading: Loading) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Indices (k,) of the images whose class the classifier knows, and whether it recognizes each."""
+    """Indices (k,) of the images whose class the classifier knows, and whether it recognizes each among all its classes."""
     tested, _ = known_classes(classifier, OpenedSet(images, None))
     logits = class_scores(classifier, extract(classifier, tested, loading))
-    scores = score_images(logits, tested.labels, tested.class_names, classifier.backbone.classes)
+    position = {name: number for number, name in enumerate(classifier.backbone.classes)}
+    expected = np.array([position.get(name, -1) for name in tested.class_names])[tested.labels]
     known = np.isin(images.labels, np.unique(tested.labels))
-    return np.flatnonzero(known), scores.is_right
+    return np.flatnonzero(known), logits.argmax(1) == expected

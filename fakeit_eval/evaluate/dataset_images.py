@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakeit_eval.dataset_measures.copies import Copies
+from fakeit_eval.dataset_measures.distances import Features
 from fakeit_eval.dataset_measures.match import Matched
-from fakeit_eval.dataset_measures.measure_all import Features, Measured
+from fakeit_eval.dataset_measures.measure_all import Measured
 from fakeit_eval.dataset_measures.neighbors import Nearest
 from fakeit_eval.figures.copies import draw_pairs
 from fakeit_eval.image_sets.base import ImageSet
@@ -34,6 +35,8 @@ class MeasuredClone:
     """The images that were compared with real ones."""
     nearest: Nearest | None = None
     copies: Copies | None = None
+    exactness: float = 1.0
+    """Share of the nearest real images that are exactly the nearest."""
     known: NDArray[np.int64] | None = None
     """Indices (k,) of the images whose class the classifier knows."""
     is_recognized: NDArray[np.bool_] | None = None
@@ -62,7 +65,7 @@ def draw_copies(found: MeasuredClone, real: ImageSet | None) -> bytes | None:
 def image_table(found: MeasuredClone, real: ImageSet | None) -> "pa.Table":
     """A row for each synthetic image, and for each real one; a field that was not measured is null.
 
-    set, key, class: synthetic or real, and the image's name and class there
+    set, key, class: synthetic or real, and the image's name; its class, for real images by the clone's name of it
     nearest, distance: key of the nearest image of the other set (of real images only the distance), and l2 distance
     is_copy, is_recognized: of synthetic images
     in_manifold: whether the image lies in the manifold of the other set
@@ -81,12 +84,19 @@ def image_table(found: MeasuredClone, real: ImageSet | None) -> "pa.Table":
     if not real:
         return pa.table(synthetic, schema=_schema())
     others = _columns("real", real)
+    if matched:
+        # The clone's name of a class, so that both can be shown on one page.
+        others["class"] = [
+            images.class_names[label] if label >= 0 else name
+            for label, name in zip(matched.real_labels, others["class"], strict=True)
+        ]
     if neighbors and matched:
-        synthetic["in_manifold"] = _spread(neighbors.is_in_real, matched.synthetic, len(images))
-        synthetic["num_real_balls"] = _spread(neighbors.num_real_balls, matched.synthetic, len(images))
-        others["distance"] = _spread(neighbors.nearest_synthetic_distance, matched.real, len(real))
-        others["in_manifold"] = _spread(neighbors.is_in_synthetic, matched.real, len(real))
-        others["is_covered"] = _spread(neighbors.is_covered, matched.real, len(real))
+        rows, other_rows = matched.synthetic[found.measured.compared], matched.real[found.measured.compared]
+        synthetic["in_manifold"] = _spread(neighbors.is_in_real, rows, len(images))
+        synthetic["num_real_balls"] = _spread(neighbors.num_real_balls, rows, len(images))
+        others["distance"] = _spread(neighbors.nearest_synthetic_distance, other_rows, len(real))
+        others["in_manifold"] = _spread(neighbors.is_in_synthetic, other_rows, len(real))
+        others["is_covered"] = _spread(neighbors.is_covered, other_rows, len(real))
     return pa.concat_tables(pa.table(columns, schema=_schema()) for columns in (synthetic, others))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from builders.errors import UserError
 from builders.format.tar_shard import MAX_MEMBER_BYTES
-from builders.images.folders import is_image, is_visible
+from builders.images.folders import is_image, is_visible, readable
 from builders.images.read import ReadImage, read_image
 from builders.storage.cache_folder import cache_folder
 from fakeit_eval.image_sets.base import ImageSet, digest_of
@@ -71,7 +71,7 @@ def open_archive(path: str, name: str = "") -> ImageSet:
         digest=digest_of([f"{member.name}\t{member.num_bytes}\t{class_name}" for class_name, member in listed]),
         state=times,
         read=_ReadMembers(path, tuple(member for _, member in listed), read_at),
-        key_of=lambda number: listed[number][1].name,
+        key_of=lambda number: readable(listed[number][1].name),
     )
 
 
@@ -156,7 +156,7 @@ def _checked(member: _Member, end: int) -> _Member:
 
 
 def _class_of(name: str) -> str:
-    return name.rpartition("/")[0].rpartition("/")[2]
+    return readable(name.rpartition("/")[0].rpartition("/")[2])
 
 
 def _decompressed(path: str) -> str:

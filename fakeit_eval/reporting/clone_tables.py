@@ -27,7 +27,7 @@ def _measures_table(results: list[dict[str, Any]]) -> Table:
             (settings["real"] or {}).get("name", ""),
             settings["backbone"]["name"],
             (settings["classifier"] or {}).get("name", ""),
-            f"{result['num_measured']:,}",
+            f"{result['data']['num_samples']:,}",
             *(_number(result["numbers"].get(name)) for name in names),
             "; ".join([*result["notes"], *(f"no {_title(name)}: {why}" for name, why in result.get("missing", {}).items())]),
         ))  # fmt: skip
@@ -36,7 +36,7 @@ def _measures_table(results: list[dict[str, Any]]) -> Table:
 
 
 def _differences_table(result: dict[str, Any]) -> Table:
-    other = result["settings"]["against"]["path"]
+    other = result["against"]
     rows: list[Row] = [(_title(name), _number(found)) for name, found in result["differences"].items()]
     title = f"{result['run']} minus {other}, on {result['num_pairs']:,} pairs of images"
     return Table(title, ("measure", title), rows)

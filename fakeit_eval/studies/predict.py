@@ -25,6 +25,8 @@ SOLVERS = (
     "DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler",
     "HeunDiscreteScheduler", "LMSDiscreteScheduler",
 )  # fmt: skip
+RECIPES_STEPS = 50
+"""Steps of ImageNet's recipes: with their own scheduler this clone is that of guidance 7.5, which is there already."""
 SOLVER_STEPS = 10
 """Steps of the clones that differ in the solver."""
 
@@ -33,7 +35,7 @@ def default_values(base: Base) -> list[float | str]:
     return [
         *(f"guidance {value}" for value in GUIDANCE),
         *(f"prompt {name}" for name in PROMPTS),
-        *(f"steps {value:g}" for value in base.steps),
+        *(f"steps {value:g}" for value in base.steps if base.steps_scheduler or value != RECIPES_STEPS),
         *(f"solver {name}" for name in SOLVERS),
     ]
 

@@ -12,13 +12,13 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from fakeit_eval.dataset_measures import neighbors
-from fakeit_eval.dataset_measures.approximate_neighbors import find_nearest_approximately, find_neighbors_approximately
+from fakeit_eval.dataset_measures import measure_all, neighbors
+from fakeit_eval.dataset_measures.approximate_neighbors import find_nearest_approximately
 from fakeit_eval.dataset_measures.copies import find_copies
 from fakeit_eval.dataset_measures.estimate import Estimate, share
 from fakeit_eval.dataset_measures.frechet_distance import frechet_distance
 from fakeit_eval.dataset_measures.kernel_distance import kernel_distance
-from fakeit_eval.dataset_measures.manifolds import manifold_measures
+from fakeit_eval.dataset_measures.manifolds import find_neighbors_of_blocks, manifold_measures
 from fakeit_eval.dataset_measures.measure_all import compare_sets, measure_diversity
 from fakeit_eval.dataset_measures.neighbors import COVERAGE_K, MANIFOLD_K, find_nearest, find_neighbors
 from fakeit_eval.dataset_measures.pairwise_distance import pairwise_distance
@@ -198,15 +198,31 @@ def test_standard_error__of_diversity_is_that_of_new_draws(measure: Callable[[Ar
     assert measure(draw(0)).standard_error == pytest.approx(np.std(values), rel=0.15)
 
 
-def test_standard_error__of_manifold_measures_is_that_of_a_bootstrap_of_the_counted_images() -> None:
-    synthetic, real = (found.astype(np.float32) for found in two_sets(400, 300))
-    found = manifold_measures(find_neighbors(synthetic, real))
-    rng = np.random.default_rng(1)
-    for name, estimate in found.items():
-        terms = estimate.synthetic if estimate.synthetic is not None else estimate.real
-        assert terms is not None
-        values = [terms[rng.integers(0, len(terms), len(terms))].mean() for _ in range(NUM_DRAWS)]
-        assert estimate.standard_error == pytest.approx(np.std(values), rel=0.1), name
+def test_interval__of_manifold_measures_holds_what_new_draws_give() -> None:
+    # A ball depends on other images, so a bootstrap would be wrong; the draws are new ones, also for the difference of
+    # two synthetic sets of the same distribution, which is 0.
+    def draw(seed: int) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+        rng = np.random.default_rng(seed)
+        real, *others = (rng.normal(shift, 1, size=(300, 6)).astype(np.float32) for shift in (0, 0.3, 0.3))
+        one, other = (
+            manifold_measures(find_neighbors(images, real), find_neighbors_of_blocks(images, real)) for images in others
+        )
+        return one, {name: one[name].minus(other[name]) for name in one}
+
+    draws = [draw(seed) for seed in range(60)]
+    for name in ("precision", "recall", "density", "coverage"):
+        expected = np.mean([one[name].value for one, _ in draws])
+        for which, truth in ((0, expected), (1, 0.0)):
+            intervals = [found[which][name].interval for found in draws]
+            share_held = np.mean([low <= truth <= high for low, high in filter(None, intervals)])
+            assert share_held > 0.8, (name, which)
+            assert len(intervals) == len(list(filter(None, intervals)))
+
+
+def test_find_neighbors_of_blocks__few_images_have_no_blocks() -> None:
+    synthetic, real = (found.astype(np.float32) for found in two_sets(59, 59))
+    found = manifold_measures(find_neighbors(synthetic, real), find_neighbors_of_blocks(synthetic, real))
+    assert all(estimate.interval is None for estimate in found.values())
 
 
 def test_interval__of_a_share_is_wilsons_and_never_a_point() -> None:
@@ -223,6 +239,24 @@ def test_interval__of_a_paired_difference_is_narrower_than_of_independent_sets()
     assert difference.value == pytest.approx(0.02)
     assert difference.standard_error == pytest.approx(0.1 * math.sqrt(2 / 1_000), rel=0.1)
     assert difference.standard_error < 0.2 * math.hypot(one.standard_error, other.standard_error)
+
+
+def test_interval__of_a_share_in_all_blocks_is_no_point() -> None:
+    images = two_sets(400)[0].astype(np.float32)
+    found = manifold_measures(find_neighbors(images, images), find_neighbors_of_blocks(images, images))
+    low, high = found["coverage"].interval or (1.0, 0.0)
+    assert found["coverage"].value == 1 and 0.98 < low < 1 == high
+
+
+def test_interval__of_a_difference_of_equal_shares_is_no_point() -> None:
+    none = share(np.zeros(1_000, bool))
+    low, high = none.minus(none).interval or (0.0, 0.0)
+    assert low == pytest.approx(-high) and 0.001 < high < 0.005
+    one, other = np.arange(1_000) < 300, np.arange(1_000) >= 750
+    low, high = share(one).minus(share(other)).interval or (0.0, 0.0)
+    # McNemar's closed form for many pairs: 300 count in one only, 250 in the other only.
+    half = 1.96 * math.sqrt((0.55 - 0.05**2) / 1_000)
+    assert low == pytest.approx(0.05 - half, abs=1e-3) and high == pytest.approx(0.05 + half, abs=1e-3)
 
 
 # --- sets of other shapes ---
@@ -258,18 +292,49 @@ def test_find_copies__the_threshold_is_a_quantile_of_the_spacing_of_real_images(
 # --- more images than can be compared with each other ---
 
 
-def test_approximate_neighbors__are_nearly_the_exact_ones() -> None:
+def test_approximate_neighbors__are_nearly_always_the_nearest() -> None:
     rng = np.random.default_rng(0)
     centers = rng.normal(0, 3, size=(20, 12))
     synthetic, real = (
         (centers[rng.integers(0, 20, n)] + rng.normal(size=(n, 12))).astype(np.float32) for n in (4_000, 5_000)
     )
-    exact = {name: found.value for name, found in manifold_measures(find_neighbors(synthetic, real)).items()}
-    found, recall = find_neighbors_approximately(synthetic, real)
-    assert recall > 0.95
-    for name, estimate in manifold_measures(found).items():
-        # Some balls that reach far are missed, which density counts.
-        assert estimate.value == pytest.approx(exact[name], abs=0.05 if name == "density" else 0.02), name
-    nearest, precise = find_nearest_approximately(synthetic, real), find_nearest(synthetic, real)
-    assert (nearest.real == precise.real).mean() > 0.95
-    assert np.median(nearest.spacing) == pytest.approx(np.median(precise.spacing), rel=0.01)
+    found, recall = find_nearest_approximately(synthetic, real)
+    exact = find_nearest(synthetic, real)
+    assert recall == pytest.approx((found.real == exact.real).mean(), abs=0.02) and recall > 0.95
+    assert (np.isclose(found.distance, exact.distance)).mean() > 0.95
+    assert (np.isclose(found.spacing, exact.spacing)).mean() > 0.95
+
+
+def test_compare_sets__of_more_images_every_class_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic, real = (found.astype(np.float32) for found in two_sets(600, 600))
+    synthetic[500:] += 3  # the last of six classes is far off
+    whole = compare_sets(synthetic, real)
+    monkeypatch.setattr(measure_all, "MAX_EXACT", 300)
+    some = compare_sets(synthetic, real)
+    assert some.compared is not None and np.bincount(some.compared // 100).tolist() == [50] * 6
+    for name, estimate in some.estimates.items():
+        assert estimate.value == pytest.approx(whole.estimates[name].value, rel=0.25), name
+
+
+# --- rounding ---
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-2, 1e-1])
+def test_neighbors__of_tight_clusters_are_those_of_double_precision(
+    spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Distances within a cluster are smaller than the rounding errors of squared distances in single precision.
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(20, 64))
+    synthetic, real = (
+        (centers[np.arange(600) % 20] + rng.normal(0, spread, size=(600, 64))).astype(np.float32) for _ in range(2)
+    )
+    monkeypatch.setattr(neighbors, "MAX_DOUBLE", 0)
+    found, nearest = find_neighbors(synthetic, real), find_nearest(synthetic, real)
+    across = cdist(synthetic.astype(np.float64), real.astype(np.float64))
+    within = np.sort(cdist(real.astype(np.float64), real.astype(np.float64)), 1)
+    assert found.num_real_balls.tolist() == (across <= within[:, COVERAGE_K]).sum(1).tolist()
+    np.testing.assert_allclose(found.nearest_real_distance, across.min(1), rtol=1e-3)
+    np.testing.assert_allclose(nearest.distance, across.min(1), rtol=1e-3)
+    np.testing.assert_allclose(found.nearest_synthetic_distance, across.min(0), rtol=1e-3)
+    np.testing.assert_allclose(nearest.spacing, within[:, 1], rtol=1e-9)
