@@ -67,8 +67,8 @@ class Job:
         """Digest of the real images and of the networks that clones are measured with."""
         base, real = self.base, self.base.all_real(self.setting.options)
         trained = base.runs(real, self.setting.options)[0].key
-        parts = [real.key, base.backbone or trained, base.classifier or trained]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+        names = [real.key, base.backbone or trained, base.classifier or trained]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
     def measures_folder(self, clone: Clone) -> Path:
         """Folder of what was measured of a clone."""
