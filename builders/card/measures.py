@@ -90,4 +90,5 @@ def about(found: dict[str, Any]) -> str:
     )
     recognized = f"; recognizability by {classifier['name']}" if classifier else ""
     features = f"features of {settings['backbone']['name']} at {settings['backbone']['input_size']} pixels"
-    return f"{data['num_samples']:,} images{compared}, {features}, cropped by {data['preprocessing']}{recognized}"
+    crops = data["preprocessing"].rpartition(", ")[0]  # without its version
+    return f"{data['num_samples']:,} images{compared}, {features}, cropped by {crops}{recognized}"
