@@ -1,6 +1,6 @@
 """Kills a push to the Hub (SIGKILL) ten times and runs it again: checks what arrives, and how many bytes were sent.
 
-python -m tests.acceptance.accept_push     # about 15 minutes, 40 GB of disk
+python -m tests.acceptance.accept_push     # about 20 minutes, 45 GB of disk
 
 One clone as large as ImageNet-100-SD goes over xet, whose store is a local folder. A small one goes over LFS through a
 throttled connection. Over xet, the bytes sent are all bytes that the push wrote by the kernel's count (/proc/PID/io),
@@ -24,7 +24,7 @@ from tests.loopback.server import running
 from tests.noise import write_noise_clone
 
 NUM_KILLS = 10
-LARGE = {"num_classes": 10, "per_class": 5000, "shard_size": 1000, "side": 420}
+LARGE = {"num_classes": 10, "per_class": 6500, "shard_size": 1000, "side": 420}
 SMALL = {"num_classes": 4, "per_class": 400, "shard_size": 4, "side": 180}
 BYTES_PER_SECOND = 400_000
 """Rate of each LFS connection; the client opens five."""
