@@ -39,22 +39,27 @@ class Rows:
         self.slack = float(np.finfo(np.float64 if is_double else np.float32).eps) * 4 * math.sqrt(features.shape[1])
         """Largest error of a squared distance, as a share of the squared lengths of both images."""
         kind = torch.float64 if is_double else torch.float32
-        self.left = torch.empty(len(features), features.shape[1] + 2, dtype=kind)
+        self.right = torch.empty(len(features), features.shape[1] + 2, dtype=kind)
+        self.lengths = torch.empty(len(features), dtype=kind)
         for rows in blocks(len(features)):
-            self.left[rows, :-2] = torch.from_numpy(features[rows] - center)
-        body = self.left[:, :-2]
-        self.lengths = torch.einsum("nd,nd->n", body, body)
-        self.left[:, -2], self.left[:, -1] = self.lengths, 1
-        # Both factors are stored, since making one anew for each block takes a tenth of the time.
-        self.right = -2 * self.left
+            body = torch.from_numpy(features[rows] - center).to(kind)
+            self.lengths[rows] = torch.einsum("nd,nd->n", body, body)
+            self.right[rows, :-2] = -2 * body
         self.right[:, -2], self.right[:, -1] = 1, self.lengths
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def squares(self, rows: slice, other: "Rows", columns: slice) -> "torch.Tensor":
-        """Squared distances (r, c) to rows of another set."""
-        return self.left[rows] @ other.right[columns].T
+    def left(self, rows: slice) -> "torch.Tensor":
+        """The left factor (r, d + 2) of `squares` for some rows; the right one is stored for all."""
+        import torch
+
+        right = self.right[rows]
+        return torch.cat([-0.5 * right[:, :-2], right[:, -1:], right[:, -2:-1]], 1)
+
+    def squares(self, left: "torch.Tensor", columns: slice) -> "torch.Tensor":
+        """Squared distances (r, c) of rows of any set, given by their left factor, to some of these rows."""
+        return left @ self.right[columns].T
 
     def nearest_others(self, k: int) -> NDArray[np.float64]:
         """Distances (n, k) of each row to its k nearest other rows, in ascending order."""
@@ -62,8 +67,9 @@ class Rows:
         count = min(k + SPARE, len(self) - 1)
         nearest = Smallest(len(self), count)
         for rows in blocks(len(self)):
+            left = self.left(rows)
             for columns in blocks(len(self))[rows.start // BLOCK :]:
-                squares = self.squares(rows, self, columns)
+                squares = self.squares(left, columns)
                 if rows == columns:
                     squares.fill_diagonal_(math.inf)
                 else:
@@ -98,7 +104,7 @@ class Rows:
 
         squares = torch.from_numpy(radii**2)
         # An image in a ball is at most |center| + radius long, and (a + b)² is at most 2 a² + 2 b².
-        return (squares + self.slack * (3 * self.lengths.double() + 2 * squares)).to(self.left.dtype)
+        return (squares + self.slack * (3 * self.lengths.double() + 2 * squares)).to(self.right.dtype)
 
 
 class Smallest:

@@ -67,8 +67,9 @@ def find_nearest(synthetic: Features, real: Features) -> Nearest:
     pair = _Pair.of(synthetic, real)
     nearest = Minimum(len(synthetic))
     for rows in blocks(len(synthetic)):
+        factor = pair.synthetic.left(rows)
         for columns in blocks(len(real)):
-            nearest.update(pair.synthetic.squares(rows, pair.real, columns), rows, columns)
+            nearest.update(pair.real.squares(factor, columns), rows, columns)
     indices, distance = pair.synthetic.refined(nearest, pair.real)
     return Nearest(real=indices, distance=distance, spacing=pair.real.nearest_others(1)[:, 0])
 
@@ -87,8 +88,9 @@ def find_neighbors(synthetic: Features, real: Features) -> Neighbors:
     num_real_balls = np.zeros(n, np.int64)
     reach = pair.real.reach(real_radii[:, -1]), pair.synthetic.reach(synthetic_radii)
     for rows in blocks(n):
+        factor = pair.synthetic.left(rows)
         for columns in blocks(m):
-            squares = pair.synthetic.squares(rows, pair.real, columns)
+            squares = pair.real.squares(factor, columns)
             nearest_real.update(squares, rows, columns)
             nearest_synthetic.update(squares.T, columns, rows)
             left, right = pairs_within(squares, reach[1][rows], reach[0][columns])
