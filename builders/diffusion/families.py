@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from builders.recipes.recipe import Recipe
+from builders.recipes.timestep_interval import WHOLE
 
 ALWAYS, NEVER = -math.inf, math.inf
 CLIP, T5 = (77, 2), 1
@@ -32,6 +33,9 @@ class Family:
     the model reads the value itself, `NEVER` where it is ignored."""
     negative_prompt: Literal["guidance", "true_cfg_scale", "no"] = "guidance"
     """What makes a negative prompt act: guidance, a second scale, or nothing."""
+    interval_tensors: tuple[str, ...] = ()
+    """Tensors that the pipeline hands to a callback and that hold both passes, where guidance can be limited to an interval
+    of the timesteps; empty where the pipeline decides once, before the first step, whether it guides."""
     embeddings: tuple[str, ...] = ()
     """What `encode_prompt` returns, in order, by keyword of the call; empty if prompts are passed as text."""
     max_sequence_length: int | None = None
@@ -85,6 +89,8 @@ class Family:
             found["guidance_scale"] = 1.0
         if recipe.true_cfg_scale != 1 and (self.negative_prompt != "true_cfg_scale" or not recipe.negative_prompt):
             found["true_cfg_scale"] = 1.0
+        if recipe.guidance_interval != WHOLE and not self.is_guided(recipe):
+            found["guidance_interval"] = WHOLE
         if recipe.negative_prompt and not self.is_negative_used(recipe):
             found["negative_prompt"] = ""
         return found
@@ -106,6 +112,7 @@ _SD = Family(
         "CompVis/stable-diffusion-v1-4", "runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "stabilityai/stable-diffusion-2-base", "stabilityai/stable-diffusion-2-1-base",
     ),
+    interval_tensors=("prompt_embeds",),
     embeddings=("prompt_embeds", "negative_prompt_embeds"),
     size=512,
 )  # fmt: skip
@@ -113,6 +120,7 @@ _SDXL = Family(
     name="Stable Diffusion XL",
     pipeline="StableDiffusionXLPipeline",
     hub_ids=("stabilityai/stable-diffusion-xl-base-1.0",),
+    interval_tensors=("prompt_embeds", "add_text_embeds", "add_time_ids"),
     embeddings=IMAGE_EMBEDDINGS,
     tokens={"tokenizer": CLIP, "tokenizer_2": CLIP},
     guidance_scale=5.0,
@@ -124,6 +132,7 @@ _SD3 = Family(
         "stabilityai/stable-diffusion-3-medium-diffusers", "stabilityai/stable-diffusion-3.5-medium",
         "stabilityai/stable-diffusion-3.5-large",
     ),
+    interval_tensors=("prompt_embeds", "pooled_prompt_embeds"),
     embeddings=IMAGE_EMBEDDINGS,
     max_sequence_length=256,
     tokens={"tokenizer": CLIP, "tokenizer_2": CLIP, "tokenizer_3": (256, T5)},

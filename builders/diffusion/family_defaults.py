@@ -9,6 +9,7 @@ from builders.diffusion.model_config import read_model_config
 from builders.diffusion.signature import family_of_signature
 from builders.errors import ReadableError, UserError
 from builders.recipes.recipe import Recipe
+from builders.recipes.timestep_interval import WHOLE
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ def complete(recipe: Recipe, found: Found, *, is_other_model: bool, given: Colle
     if family.acts_above == NEVER and recipe.guidance_scale <= 1:
         # Both 0 and 1 say "no guidance"; one of them is recorded.
         recipe = replace(recipe, guidance_scale=1.0)
+    if recipe.guidance_interval != WHOLE and not family.interval_tensors:
+        raise UserError(
+            f"--guidance-interval {recipe.guidance_interval} is not possible with {family.name}, whose pipeline decides once "
+            "whether it guides; leave it out"
+        )
     in_force = family.ignored(recipe)
     for name in in_force:
         if name in given:
@@ -98,6 +104,11 @@ def _refusal(family: Family, name: str, value: Any) -> str:
     option = f"--{name.replace('_', '-')}"
     if name == "guidance_scale":
         return f"{option} {value:g} changes nothing, because {family.name} ignores guidance; leave it out"
+    if name == "guidance_interval":
+        return (
+            f"{option} {value} changes nothing without guidance; give --guidance-scale above {family.acts_above:g} too, or "
+            "leave it out"
+        )
     if name == "true_cfg_scale" and family.negative_prompt == "true_cfg_scale":
         return (
             f"{option} {value:g} changes nothing without a negative prompt; give --negative-prompt too, or leave it out"
@@ -119,9 +130,10 @@ def describe_settings(recipe: Recipe) -> list[str]:
     except ReadableError as error:
         return [f"the model's family is not known: {error}"]
     scheduler = recipe.scheduler or "the model's own scheduler"
+    interval = "" if recipe.guidance_interval == WHOLE else f" in {recipe.guidance_interval} of the timesteps"
     settings = (
         f"{recipe.width}x{recipe.height}, {recipe.num_inference_steps} steps of {scheduler}, guidance "
-        f"{recipe.guidance_scale:g}, {recipe.dtype}"
+        f"{recipe.guidance_scale:g}{interval}, {recipe.dtype}"
     )
     if found is None:
         return [f"model {recipe.model} has no model_index.json, so its family is not known; {settings}"]

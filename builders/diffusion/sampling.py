@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from builders.diffusion.guidance_interval import interval_options
 from builders.diffusion.loading import (
     device,
     load_check,
@@ -72,10 +73,12 @@ class Sampler:
         decode = safe_decode(pipeline)
         try:
             with torch.inference_mode():
+                prompts = self.encode([sample.prompt for sample in samples])
+                options = {**self.family.call_options(recipe), **interval_options(recipe, self.family, prompts)}
                 images = pipeline(
-                    **self.encode([sample.prompt for sample in samples]),
+                    **prompts,
                     generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
-                    **self.family.call_options(recipe),
+                    **options,
                     output_type="np",
                 ).images
         except ValueError as error:

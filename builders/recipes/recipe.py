@@ -21,12 +21,13 @@ from builders.format.rounds import MAX_COUNT
 from builders.images.encode import check_format
 from builders.images.read import WHITE, check_color
 from builders.recipes.prompts import template_fields
+from builders.recipes.timestep_interval import WHOLE, written
 
 SAFETY = ("off", "flag", "drop")
 DTYPES = ("float32", "float16", "bfloat16")
 NEUTRAL = {
     "background_color": WHITE, "num_left_out": 0, "true_cfg_scale": 1.0, "variant": "", "uses_real": "",
-    "not_applied": "",
+    "not_applied": "", "guidance_interval": WHOLE,
 }  # fmt: skip
 """Fields that are left out of hash and JSON at this value: all that are newer than format 2, and no others."""
 UNHASHED = ("num_left_out", "uses_real", "not_applied")
@@ -59,6 +60,8 @@ class Recipe:
     """Scale of guidance. Its family says from which value it acts: for most, above 1 (docs/families.md)."""
     true_cfg_scale: float = 1.0
     """Second guidance scale of models such as Flux, which a negative prompt needs there; at 1 or below, it is off."""
+    guidance_interval: str = WHOLE
+    """Timesteps that are guided, START:STOP as shares of their number, such as 0.2:0.8; the others need one pass, not two."""
     width: int = 512
     """Width of the images in pixels."""
     height: int = 384
@@ -117,6 +120,7 @@ class Recipe:
             raise UserError(f"image_quality is {self.image_quality}, but must be 1 to 100")
         if not 0 <= self.seed < 2**53:
             raise UserError(f"seed is {self.seed}, but must be 0 to 2**53 - 1")
+        object.__setattr__(self, "guidance_interval", written(self.guidance_interval))
         check_format(self.image_format)
         check_color(self.background_color)
         try:
