@@ -52,7 +52,7 @@ class Counter:
         self.handle = denoiser.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        latents = arguments[0] if arguments else keywords.get("hidden_states", keywords.get("sample"))
+        latents: Any = arguments[0] if arguments else keywords.get("hidden_states", keywords.get("sample"))
         self.rows.append(len(latents))
 
 
