@@ -33,14 +33,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def guided(folder: Path, recipe: Recipe) -> Recipe:
-    changes = {
-        "model": str(folder),
-        "scheduler": "",
-        "guidance_scale": 4.0,
-        "num_inference_steps": STEPS,
-        "safety": "off",
-    }
-    return pin_model(replace(recipe, **changes))
+    changed = replace(recipe, model=str(folder), scheduler="", guidance_scale=4.0, num_inference_steps=STEPS)
+    return pin_model(replace(changed, safety="off"))
 
 
 class Counter:
