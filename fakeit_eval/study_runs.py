@@ -99,8 +99,9 @@ def _run_one(run: Run, job: Job) -> None:
             _call("fakeit_eval", [*suite, "--only", *of_run], out, setting)
     if "data" in job.evaluations:
         _measure(run.data, job)
-    done = _finished(run, setting) | job.wanted
-    (out / FINISHED).write_text(" ".join(sorted(done)), encoding="utf-8")
+    with _locked(out):  # another study may finish something in the same folder
+        done = _finished(run, setting) | job.wanted
+        (out / FINISHED).write_text(" ".join(sorted(done)), encoding="utf-8")
 
 
 def _train(run: Run, setting: Setting) -> Path:

@@ -63,7 +63,6 @@ class Rows:
 
     def nearest_others(self, k: int) -> NDArray[np.float64]:
         """Distances (n, k) of each row to its k nearest other rows, in ascending order."""
-
         count = min(k + SPARE, len(self) - 1)
         nearest = Smallest(len(self), count)
         for rows in blocks(len(self)):

@@ -33,7 +33,7 @@ from fakeit_eval.reporting.results import as_file_name, describe_data
 MAIN = ("coverage", "recognizability", "vendi_score")
 """The first of these that was measured is the value of the result."""
 RANKED_BY = ("coverage", "recognizability", "class_distance")
-"""The first of these that was measured ranks classes; for each of them less is worse."""
+"""The first of these that was measured ranks classes, the lowest first: the least covered, recognized, or diverse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +105,10 @@ def measure_clone(
 
 def _settings(backbone: Model, reference: Reference) -> dict[str, Any]:
     def described(images: ImageSet | None) -> dict[str, Any] | None:
-        names = ("name", "digest", "num_samples", "num_classes", "read")
-        return {name: describe_data(images.name, [images])[name] for name in names} if images else None
+        if not images:
+            return None
+        data = describe_data(images.name, [images])
+        return {name: data[name] for name in ("name", "digest", "num_samples", "num_classes", "read")}
 
     classifier = reference.classifier
     return {
@@ -141,7 +143,8 @@ class _Evaluation:
         more: dict[str, Any] = {}
         if against:
             one, other, rows, other_rows = match_pairs(self.clone, against)
-            pairs = self._measure(one, stored[0][rows]), self._measure(other, stored[-1][other_rows])
+            first = found if one is self.clone else self._measure(one, stored[0][rows])
+            pairs = first, self._measure(other, stored[-1][other_rows])
             more = {"differences": _differences(*pairs), "num_pairs": len(one), "against": against.location}
         more["per_class"] = self._per_class(found) if self.reference.is_per_class else {}
         more["ranking"] = rank_classes(more["per_class"])
@@ -161,7 +164,7 @@ class _Evaluation:
         """Measures images with their features (n, d)."""
         prompts = images.prompt_ids() if images.prompt_ids else None
         measured = measure_diversity(features, images.labels, prompts)
-        found = MeasuredClone(images=images, features=features, measured=measured)
+        found = MeasuredClone(images=images, features=features, prompts=prompts, measured=measured)
         if self.reference.real:
             found = self._compare(found, self.reference.real)
         if self.reference.classifier:
@@ -188,15 +191,13 @@ class _Evaluation:
         return extract(self.backbone, self.reference.real, self.loading)[:]
 
     def _per_class(self, found: MeasuredClone) -> dict[str, dict[str, Any]]:
-        prompts = found.images.prompt_ids() if found.images.prompt_ids else None
         classes = {}
         for label, name in enumerate(found.images.class_names):
             rows = np.flatnonzero(found.images.labels == label)
             if not len(rows):
                 continue
-            measured = measure_diversity(
-                found.features[rows], found.images.labels[rows], prompts[rows] if prompts is not None else None
-            )
+            prompts = found.prompts[rows] if found.prompts is not None else None
+            measured = measure_diversity(found.features[rows], found.images.labels[rows], prompts)
             if found.matched:
                 chosen = found.matched.labels == label
                 pair = found.features[found.matched.synthetic[chosen]], self._real[found.matched.real[chosen]]

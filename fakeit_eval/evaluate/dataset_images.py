@@ -12,7 +12,7 @@ from fakeit_eval.dataset_measures.match import Matched
 from fakeit_eval.dataset_measures.measure_all import Measured
 from fakeit_eval.dataset_measures.neighbors import Nearest
 from fakeit_eval.figures.copies import draw_pairs
-from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval.image_sets.base import ImageSet, Labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +30,8 @@ class MeasuredClone:
     images: ImageSet
     features: Features
     """(n, d), of all images."""
+    prompts: Labels | None
+    """Number (n,) of each image's prompt; None if the images have none."""
     measured: Measured
     matched: Matched | None = None
     """The images that were compared with real ones."""

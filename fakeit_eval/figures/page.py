@@ -83,6 +83,8 @@ def _shown(table: Table, base: Base) -> list[str]:
 def _written(cell: Cell | None, metric: str) -> str:
     if cell is None:
         return ""
-    digits = 3 if metric.startswith(CLONE) or metric.rpartition(", ")[2] in DOMAINS else 1
+    if metric.startswith(CLONE):
+        return f"{cell.mean:.3f}"  # all seeds share the clone
+    digits = 3 if metric.rpartition(", ")[2] in DOMAINS else 1
     spread = f" ± {cell.spread:.{digits}f}" if cell.num_seeds > 1 else ""
     return f"{cell.mean:.{digits}f}{spread}"

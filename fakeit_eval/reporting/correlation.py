@@ -18,12 +18,6 @@ class Correlation:
     without: dict[str, float]
     """The correlation over the clones of all studies but one, by the study that is left out."""
 
-    @property
-    def weakest(self) -> float:
-        """The correlation that is nearest to zero, or of the other sign, when one study is left out."""
-        sign = -1 if self.overall < 0 else 1
-        return sign * min(sign * value for value in self.without.values())
-
 
 def rank_correlation(values: NDArray[np.float64], accuracies: NDArray[np.float64], studies: list[str]) -> Correlation:
     """Correlates a measure (n,) with accuracies (n,) of n clones.

@@ -68,15 +68,16 @@ def accuracies(table: Table, base: Base) -> list[float]:
 
 
 def correlations(table: Table, base: Base) -> dict[str, Correlation]:
-    """Rank correlation of each measure with the accuracies; the named measure is first."""
+    """Rank correlation with the accuracies of each measure that differs between clones; the named measure is first."""
+    expected, studies = np.array(accuracies(table, base)), [series for series, _ in table.points]
     measures = [name for name in table.metrics if name.startswith(CLONE)]
     found = {}
     for name in sorted(measures, key=lambda name: name != CLONE + NAMED):
         cells = [table.cell(series, x, name) for series, x in table.points]
         if all(cells):
             values = np.array([cell.mean for cell in cells if cell])
-            studies = [series for series, _ in table.points]
-            found[name.removeprefix(CLONE)] = rank_correlation(values, np.array(accuracies(table, base)), studies)
+            if len(np.unique(values)) > 1:
+                found[name.removeprefix(CLONE)] = rank_correlation(values, expected, studies)
     return found
 
 

@@ -1,6 +1,5 @@
 """`fakeit-eval data` from the command to its files, on digits; what was planted in the images is found."""
 
-import io
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from builders.classes.digits import compose, enlarge, load_digits_split
 from builders.cli import main as build_cli
@@ -36,6 +35,7 @@ from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_eval.models import open_model
 from fakeit_train.config import load_config
 from fakeit_train.trainer import train
+from tests.planted_copies import planted_copies
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object, program: Any = cli) -> int:
@@ -334,17 +334,7 @@ def test_copies__of_training_images_are_found_and_few_others(tmp_path: Path) -> 
 
     real, held_out = ([compose(enlarge(scan)) for scan in load_digits_split(split)[0]] for split in ("train", "test"))
 
-    def compressed(pixels: Any) -> Any:
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=75)
-        return np.asarray(Image.open(file))
-
-    def turned(pixels: Any) -> Any:
-        image = Image.fromarray(pixels).rotate(5, Image.Resampling.BICUBIC)
-        return np.asarray(ImageEnhance.Brightness(image).enhance(1.2))
-
-    planted = [*real[:10], *map(compressed, real[10:20]), *(np.roll(pixels, 1, 1) for pixels in real[20:30])]
-    planted += map(turned, real[30:40])
+    planted = list(np.concatenate(list(planted_copies(real[:40]).values())))
     reference = features(as_set(real, "real"), tmp_path)
     found = {}
     for name, images in (("planted", planted), ("held out", held_out)):
