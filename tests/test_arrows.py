@@ -131,11 +131,13 @@ def test_arrows__nothing_outside_a_folder_imports_its_plug_ins(folder: str) -> N
             assert not name.startswith(f"{package}.") or name in allowed, f"{path} imports {name}"
 
 
-def test_arrows__three_modules_import_diffusers() -> None:
+def test_arrows__few_modules_import_diffusers() -> None:
     importing = [
         p for p in files_of("builders") if "import diffusers" in p.read_text() or "from diffusers" in p.read_text()
     ]
-    assert [path.name for path in importing] == ["loading.py", "signature.py", "train.py"]
+    assert [path.name for path in importing] == [
+        "acceleration.py", "loading.py", "quiet.py", "safety_checker.py", "signature.py", "train.py",
+    ]  # fmt: skip
 
 
 def test_arrows__no_cycles() -> None:

@@ -24,7 +24,7 @@ from builders.format.schema import card_features
 from builders.planning.plan import Plan
 from builders.planning.prompt_warnings import same_prompts
 from builders.recipes.prompts import template_fields
-from builders.recipes.recipe import Recipe, recipe_from_dict
+from builders.recipes.recipe import Recipe, approximations, recipe_from_dict
 from builders.recipes.sample import Sample
 from builders.storage.base import Storage
 
@@ -32,6 +32,8 @@ CONFIG_NAME = "default"
 NUM_EXAMPLES = 6
 NUM_WORST = 10
 """Number of classes that the sections on an audit and on measures name."""
+UNKNOWN = "other"
+"""License of a model that nothing says."""
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 """The model whose failures the paper lists."""
 
@@ -99,7 +101,7 @@ def render_recipe_card(recipe: Recipe) -> str:
 
 def model_license(model: str) -> str:
     """Returns the license of a model by its name on the Hub; "other" for models that are not in `licenses.tsv`."""
-    return {row["model"]: row["license"] for row in _table("licenses.tsv")}.get(model, "other")
+    return {row["model"]: row["license"] for row in _table("licenses.tsv")}.get(model, UNKNOWN)
 
 
 def known_failures(recipe: Recipe) -> list[tuple[str, str, str]]:
@@ -121,6 +123,8 @@ def _render(plan: Plan, manifest: Manifest | None, beside: CardAssets) -> str:
         recipe=recipe,
         plan=plan,
         license_name=model_license(recipe.model),
+        adapters=list(zip(recipe.adapters, recipe.adapter_licenses or [UNKNOWN] * len(recipe.adapters), strict=False)),
+        accelerations=approximations(recipe),
         fields=template_fields(recipe.prompt),
         examples=list(_examples(plan)),
         scene_phrase=scene_phrase,

@@ -44,6 +44,7 @@ def redo(
     /,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     model: str | None = None,
+    adapters: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="adapter")] = (),
 ) -> None:
     """Generate one image again from its own metadata, and say whether it is the same. Exit status 1 if it is not.
 
@@ -52,11 +53,12 @@ def redo(
         key: Key of the image, such as n01558993_00000007.
         output: File to write the new image to.
         model: Directory of the model, if it did not come from the Hub.
+        adapters: The same for an adapter: its file, with =WEIGHT if that is not 1. Give all adapters, in their order.
     """
     from builders.format.open_clone import open_clone
     from builders.verification.regenerate import regenerate
 
-    redone = regenerate(open_clone(clone), key, model)
+    redone = regenerate(open_clone(clone), key, model, adapters)
     if output:
         output.write_bytes(redone.image)
     print(f"{key}: {redone}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from builders.card.sections import CardText
-from builders.cli.options import Options, OutPath, RecipeName, RecipeOptions, absolute_path
+from builders.cli.options import REPEATED, Options, OutPath, RecipeName, RecipeOptions, absolute_path
 from builders.cli.recipes import print_prompt_warnings
 from builders.command_line.progress import progress
 from builders.coordination.failures import Failure
@@ -215,11 +215,12 @@ def _task_command(planned: Plan, recipe: str, out: str, options: RecipeOptions, 
     given |= {"workers": run.workers or None, "scratch": run.scratch, "patience": run.patience}
     given |= {"license": run.license, "description": run.description}
     for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
+        flag = f"--{REPEATED.get(name, name).replace('_', '-')}"
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif isinstance(value, tuple):
-            words += [flag, *value]
+            # An option that may be repeated takes one value each time; the others take all at once.
+            words += [word for text in value for word in (flag, text)] if name in REPEATED else [flag, *value]
         elif value not in (None, ""):
             words += [flag, str(value)]
     return words

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -15,6 +16,7 @@ import tyro
 from builders.classes.class_options import ClassOptions
 from builders.errors import UserError
 from builders.planning.plan import Plan
+from builders.recipes.adapters import parse_adapter
 from builders.recipes.execution import AUTO, Execution, override_execution
 from builders.recipes.recipe import Recipe
 
@@ -22,8 +24,12 @@ RecipeName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE"
 ClonePath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLONE")]
 OutPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
 
-NO_OPTION = ("name", "engine", "split", "classes", "num_left_out", "not_applied", "model_dir")
+NO_OPTION = (
+    "name", "engine", "split", "classes", "num_left_out", "not_applied", "adapter_licenses", "model_dir", "paths",
+)  # fmt: skip
 """Fields of a recipe that its builder decides."""
+REPEATED = {"adapters": "adapter", "checks": "check"}
+"""Options that may be given several times, by field."""
 DEFAULT_HINT = "(default: the recipe's)"
 
 
@@ -41,12 +47,17 @@ def _field_help(kind: type) -> dict[str, str]:
 def _option_fields() -> list[tuple[str, Any, Any]]:
     """Name, type and default of the option for each field; None stands for what the recipe says."""
     help_texts = {**_field_help(Recipe), **_field_help(Execution)}
-    found = []
+    found: list[tuple[str, Any, Any]] = []
     for field in (*dataclasses.fields(Recipe), *dataclasses.fields(Execution)):
-        if field.name not in NO_OPTION:
-            kind = str if field.name == "batch_size" else field.type
-            option = tyro.conf.arg(help=help_texts[field.name], help_behavior_hint=DEFAULT_HINT)
-            found.append((field.name, Annotated[kind | None, option], None))  # type: ignore[operator]
+        if field.name in NO_OPTION:
+            continue
+        kind: Any = str if field.name == "batch_size" else field.type
+        name = REPEATED.get(field.name)
+        option = tyro.conf.arg(name=name, help=help_texts[field.name], help_behavior_hint=DEFAULT_HINT)
+        if name:
+            found.append((field.name, Annotated[kind, tyro.conf.UseAppendAction, option], ()))
+        else:
+            found.append((field.name, Annotated[kind | None, option], None))
     return found
 
 
@@ -55,6 +66,8 @@ if TYPE_CHECKING:
     class _FieldOptions:
         model: str | None
         revision: str | None
+        adapters: tuple[str, ...]
+        checks: tuple[str, ...]
         batch_size: str | None
 
 else:
@@ -80,7 +93,8 @@ class RecipeOptions(_FieldOptions):
 
     def overrides(self) -> dict[str, Any]:
         """Fields of the recipe; None where the option was not given."""
-        return {name: getattr(self, name) for name in _names(Recipe) if name not in NO_OPTION}
+        given = {name: getattr(self, name) for name in _names(Recipe) if name not in NO_OPTION}
+        return {name: None if value == () else value for name, value in given.items()}
 
     def execution(self, name: str, recipe: Recipe) -> Execution:
         """How workers compute a named recipe: the options that were given, and the builder's own execution for the rest."""
@@ -102,6 +116,7 @@ class RecipeOptions(_FieldOptions):
             model=absolute_path(self.model) if self.model and is_path else self.model,
             source=absolute_path(self.source) if self.source else self.source,
             counts=absolute_path(self.counts) if self.counts else self.counts,
+            adapters=tuple(_absolute_adapter(text) for text in self.adapters),
         )
 
     def class_options(self) -> ClassOptions:
@@ -123,6 +138,11 @@ Options = Annotated[RecipeOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name
 def absolute_path(path: str) -> str:
     """A local path made absolute, so that it means the same to workers in other directories; a URL stays as it is."""
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def _absolute_adapter(text: str) -> str:
+    adapter = parse_adapter(text)
+    return str(dataclasses.replace(adapter, id=absolute_path(adapter.id))) if Path(adapter.id).exists() else text
 
 
 def _names(kind: Any) -> list[str]:

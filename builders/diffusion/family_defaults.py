@@ -4,11 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from builders.diffusion.families import FAMILIES, NEVER, Family
+from builders.diffusion.families import FAMILIES
+from builders.diffusion.family import NEVER, Family
 from builders.diffusion.model_config import read_model_config
 from builders.diffusion.signature import family_of_signature
 from builders.errors import ReadableError, UserError
-from builders.recipes.recipe import Recipe
+from builders.recipes.recipe import Recipe, approximations
 from builders.recipes.timestep_interval import WHOLE
 
 
@@ -81,6 +82,10 @@ def complete(recipe: Recipe, found: Found, *, is_other_model: bool, given: Colle
             f"--guidance-interval {recipe.guidance_interval} is not possible with {family.name}, whose pipeline decides once "
             "whether it guides; leave it out"
         )
+    if recipe.adapters and not family.takes_adapters:
+        raise UserError(
+            f"--adapter {recipe.adapters[0]} is not possible with {family.name}, whose pipeline loads none; leave it out"
+        )
     in_force = family.ignored(recipe)
     for name in in_force:
         if name in given:
@@ -135,11 +140,15 @@ def describe_settings(recipe: Recipe) -> list[str]:
         f"{recipe.width}x{recipe.height}, {recipe.num_inference_steps} steps of {scheduler}, guidance "
         f"{recipe.guidance_scale:g}{interval}, {recipe.dtype}"
     )
+    adapters = [f"adapter {text}" for text in recipe.adapters]
+    settings = ", ".join(
+        [settings, *adapters, *(["first step without adapters"] if recipe.first_step else []), *approximations(recipe)]
+    )
     if found is None:
         return [f"model {recipe.model} has no model_index.json, so its family is not known; {settings}"]
     lines = [f"model {recipe.model}: {found.family.name}, found by {found.reason}", f"settings: {settings}"]
     if recipe.not_applied:
         lines.append(f"not applied, because it changes no image of {found.family.name} here: {recipe.not_applied}")
-    if found.family.max_batch_size == 1:
+    if found.family.largest_batch(recipe) == 1:
         lines.append("batches of one image, because its bytes would depend on its neighbors")
     return lines

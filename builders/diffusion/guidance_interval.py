@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from builders.diffusion.families import Family
+from builders.diffusion.family import Family
 from builders.recipes.recipe import Recipe
 from builders.recipes.timestep_interval import WHOLE, parse_interval
 

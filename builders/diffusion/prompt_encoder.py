@@ -12,7 +12,7 @@ import torch
 from cachetools import LRUCache
 from torch import Tensor
 
-from builders.diffusion.families import Family
+from builders.diffusion.family import Family
 from builders.recipes.recipe import Recipe
 
 CACHE_BYTES = 256 * 1024 * 1024

@@ -14,17 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from builders.diffusion.acceleration import denoiser_of
+from builders.diffusion.first_step import first_step
 from builders.diffusion.guidance_interval import interval_options
-from builders.diffusion.loading import (
-    device,
-    load_check,
-    load_family,
-    load_pipeline,
-    out_of_memory,
-    process_settings,
-    without_known_warnings,
-)
+from builders.diffusion.loading import load_family, load_pipeline
+from builders.diffusion.process import device, out_of_memory, process_settings
 from builders.diffusion.prompt_encoder import PromptEncoder
+from builders.diffusion.quiet import without_known_warnings
+from builders.diffusion.safety_checker import load_check
 from builders.diffusion.vae import safe_decode
 from builders.engines.base import GeneratedImage
 from builders.errors import UserError, first_line
@@ -40,7 +37,7 @@ class Sampler:
     def __init__(self, recipe: Recipe, execution: Execution, packages: Sequence[str]) -> None:
         self.recipe, self.execution = recipe, execution
         self.family = load_family(recipe)
-        most = self.family.max_batch_size
+        most = self.family.largest_batch(recipe)
         if most and execution.batch_size > most:
             raise UserError(
                 f"in batches of {execution.batch_size}, an image of '{recipe.model}' would depend on its neighbors; give "
@@ -75,12 +72,13 @@ class Sampler:
             with torch.inference_mode():
                 prompts = self.encode([sample.prompt for sample in samples])
                 options = {**self.family.call_options(recipe), **interval_options(recipe, self.family, prompts)}
-                images = pipeline(
-                    **prompts,
-                    generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
-                    **options,
-                    output_type="np",
-                ).images
+                with first_step(pipeline, recipe, options) as arguments:
+                    images = pipeline(
+                        **prompts,
+                        generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
+                        **arguments,
+                        output_type="np",
+                    ).images
         except ValueError as error:
             raise UserError(f"the model refuses a setting ({first_line(error)}); change that setting") from None
         if images.shape[1:3] != (recipe.height, recipe.width):
@@ -105,7 +103,7 @@ class Sampler:
 def environment(pipeline: Any, packages: Sequence[str]) -> dict[str, str]:
     """Returns the versions, hardware and settings of this process that pixels may depend on."""
     found = {**versions(*packages), **_device_facts()}
-    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    denoiser = denoiser_of(pipeline)
     processors = {type(processor).__name__ for processor in getattr(denoiser, "attn_processors", {}).values()}
     backends = {
         str(getattr(processor, "_attention_backend", None) or "default")

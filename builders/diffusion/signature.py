@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from builders.diffusion.families import EXACT_SIZE, NEVER, Family
+from builders.diffusion.families import EXACT_SIZE
+from builders.diffusion.family import NEVER, Family
 from builders.errors import UserError
 
 NEEDED = ("prompt", "generator", "num_inference_steps", "output_type", "width", "height")
@@ -59,6 +60,7 @@ def _family(model: str, kind: type, config: Mapping[str, Any]) -> Family:
         guidance=guidance,
         acts_above=1.0 if guidance else NEVER,
         negative_prompt="guidance" if guidance and "negative_prompt" in parameters else "no",
+        takes_adapters=hasattr(kind, "load_lora_weights"),
         tokens={},
         max_batch_size=1,
         options={name: value for name, value in EXACT_SIZE.items() if name in parameters},

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from typing import Any
 
 from builders.diffusion import family_defaults
-from builders.diffusion.pin import pin_pipeline as pin
+from builders.diffusion.adapters import pin_adapters
+from builders.diffusion.pin import pin_pipeline
 from builders.engines.base import Generate
 from builders.errors import ReadableError, UserError
 from builders.images.read import WHITE
@@ -55,10 +56,14 @@ def complete(recipe: Recipe, *, is_other_model: bool, given: Collection[str]) ->
     return family_defaults.complete(recipe, found, is_other_model=is_other_model, given=given)
 
 
+def pin(recipe: Recipe) -> Recipe:
+    return pin_adapters(pin_pipeline(recipe))
+
+
 def max_batch_size(recipe: Recipe) -> int | None:
     with contextlib.suppress(ReadableError):
         if found := family_defaults.family_of(recipe):
-            return found.family.max_batch_size
+            return found.family.largest_batch(recipe)
     return None
 
 
@@ -76,6 +81,7 @@ def json_fields(recipe: Recipe) -> dict[str, Any]:
         "num_inference_steps": recipe.num_inference_steps,
         "scheduler": recipe.scheduler,
         "dtype": recipe.dtype,
+        "adapters": ", ".join(recipe.adapters),
     }
 
 

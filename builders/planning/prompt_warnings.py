@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.scenes import scene_phrase
-from builders.diffusion.families import CLIP, Family
+from builders.diffusion.family import CLIP, Family
 from builders.diffusion.family_defaults import family_of
 from builders.diffusion.pin import is_embedded, model_directory
 from builders.engines.base import engine

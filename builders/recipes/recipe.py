@@ -15,23 +15,28 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from builders.classes.class_list import MAX_CLASS_ID, ClassEntry
+from builders.classes.class_list import ClassEntry
 from builders.errors import UserError, suggest
-from builders.format.rounds import MAX_COUNT
-from builders.images.encode import check_format
-from builders.images.read import WHITE, check_color
-from builders.recipes.prompts import template_fields
+from builders.images.read import WHITE
+from builders.recipes.adapters import parse_adapter
+from builders.recipes.check_recipe import LISTS, check_recipe, is_utf8
 from builders.recipes.timestep_interval import WHOLE, written
 
-SAFETY = ("off", "flag", "drop")
-DTYPES = ("float32", "float16", "bfloat16")
 NEUTRAL = {
     "background_color": WHITE, "num_left_out": 0, "true_cfg_scale": 1.0, "variant": "", "uses_real": "",
-    "not_applied": "", "guidance_interval": WHOLE,
+    "not_applied": "", "guidance_interval": WHOLE, "adapters": (), "adapter_licenses": (), "first_step": "", "checks": (),
+    "vae_tiling": False, "quantization": "", "attention_backend": "", "first_block_cache": 0.0,
 }  # fmt: skip
 """Fields that are left out of hash and JSON at this value: all that are newer than format 2, and no others."""
-UNHASHED = ("num_left_out", "uses_real", "not_applied")
+UNHASHED = ("num_left_out", "uses_real", "not_applied", "adapter_licenses")
 """Fields that are written and say something about the images, but do not change them."""
+UNWRITTEN = ("model_dir", "paths")
+"""Fields that say where files are on this machine."""
+OF_A_MODEL = {
+    "revision": "", "variant": "", "scheduler": "", "uses_real": "", "not_applied": "", "adapters": (),
+    "adapter_licenses": (), "first_step": "", "attention_backend": "", "first_block_cache": 0.0,
+}  # fmt: skip
+"""Fields that another model resets, and to which value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +67,27 @@ class Recipe:
     """Second guidance scale of models such as Flux, which a negative prompt needs there; at 1 or below, it is off."""
     guidance_interval: str = WHOLE
     """Timesteps that are guided, START:STOP as shares of their number, such as 0.2:0.8; the others need one pass, not two."""
+    adapters: tuple[str, ...] = ()
+    """LoRA beside the model's weights, ID[@REVISION][=WEIGHT]: on the Hub, or a file or folder here. May be repeated."""
+    first_step: str = ""
+    """Give base to denoise the first step without adapters, which brings back the diversity that distilled ones lose."""
+    checks: tuple[str, ...] = ()
+    """Score that each image must reach, NAME[=MODEL]:LEAST, such as sharpness:50 or FILE.py:0.5; an image below it is
+    generated again with another seed. May be repeated."""
     width: int = 512
     """Width of the images in pixels."""
     height: int = 384
     """Height of the images in pixels."""
     dtype: str = "float32"
     """Floating-point type of the model: float32, float16 or bfloat16."""
+    vae_tiling: bool = False
+    """Decode large images in tiles, which takes less memory and leaves faint seams."""
+    quantization: str = ""
+    """Give int8 to store the denoiser's matrices in 8 bits, which takes half the memory of 16 bits."""
+    attention_backend: str = ""
+    """Implementation of attention in transformers that have a choice, by its name in diffusers, such as _native_cudnn."""
+    first_block_cache: float = 0.0
+    """Threshold of First Block Cache, such as 0.08: a step whose first block changes less reuses the others' results."""
     safety: str = "flag"
     """The model's safety checker: off, flag (record verdicts) or drop (generate flagged images with another seed)."""
     image_format: str = "jpg"
@@ -91,8 +111,12 @@ class Recipe:
     names them. Pretraining on images of the web does not count."""
     not_applied: str = field(default="", compare=False)
     """Settings of the named recipe that change no image of this model, such as "guidance_scale 2.0"."""
+    adapter_licenses: tuple[str, ...] = field(default=(), compare=False)
+    """License of each adapter by its name on the Hub; "other" where nothing says it."""
     model_dir: str = field(default="", compare=False)
     """Directory of the model, or of the real images, on this machine. It is neither hashed nor written."""
+    paths: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Files of adapters and checks on this machine, by the text that names them in the recipe. Neither hashed nor written."""
 
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
@@ -104,34 +128,18 @@ class Recipe:
                 raise UserError(f"{name} is {value}, but must be a finite number")
             if type(value) is not kind:
                 raise UserError(f"{name} is {value!r}, but must be of type {kind.__name__}")
-            if isinstance(value, str) and not _is_utf8(value):
+            if isinstance(value, str) and not is_utf8(value):
                 raise UserError(f"{name} is {value!r}, which is not valid UTF-8")
-        if self.shard_size < 1:
-            raise UserError(f"shard_size is {self.shard_size}, but must be at least 1")
-        if not all(isinstance(scene, str) and _is_utf8(scene) for scene in self.scenes):
-            raise UserError("scenes must be strings, such as desert/sand")
-        if self.dtype not in DTYPES:
-            raise UserError(f"unknown dtype '{self.dtype}'; choose from {', '.join(DTYPES)}")
-        if self.safety not in SAFETY:
-            raise UserError(f"unknown safety '{self.safety}'; choose from {', '.join(SAFETY)}")
-        if self.split not in ("train", "validation", "test"):
-            raise UserError(f"unknown split '{self.split}'; choose from train, validation, test")
-        if not 1 <= self.image_quality <= 100:
-            raise UserError(f"image_quality is {self.image_quality}, but must be 1 to 100")
-        if not 0 <= self.seed < 2**53:
-            raise UserError(f"seed is {self.seed}, but must be 0 to 2**53 - 1")
+        for name in LISTS:
+            if not all(isinstance(text, str) and is_utf8(text) for text in getattr(self, name)):
+                raise UserError(f"{name} must be strings; fix the recipe")
         object.__setattr__(self, "guidance_interval", written(self.guidance_interval))
-        check_format(self.image_format)
-        check_color(self.background_color)
-        try:
-            template_fields(self.prompt)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        _check_classes(self.classes)
+        object.__setattr__(self, "adapters", tuple(str(parse_adapter(text)) for text in self.adapters))
+        check_recipe(self)
 
     @cached_property
     def hash(self) -> str:
-        """The sha256 of the canonical JSON of all fields except `model_dir` and `UNHASHED`."""
+        """The sha256 of the canonical JSON of all fields except `UNWRITTEN` and `UNHASHED` ones."""
         fields = {name: value for name, value in self.to_dict().items() if name not in UNHASHED}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -164,13 +172,12 @@ class Recipe:
         return self.default_rounds if images_per_class is None else images_per_class
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain JSON values, without `model_dir` and fields of `NEUTRAL` at their default."""
-        fields = asdict(self)
-        del fields["model_dir"]
+        """Returns the fields as plain JSON values, without `UNWRITTEN` ones and fields of `NEUTRAL` at their default."""
+        fields = {name: value for name, value in asdict(self).items() if name not in UNWRITTEN}
         for name, default in NEUTRAL.items():
             if fields[name] == default:
                 del fields[name]
-        return {**fields, "classes": list(fields["classes"]), "scenes": list(fields["scenes"])}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
@@ -185,13 +192,29 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
         classes = tuple(ClassEntry(**entry) for entry in fields["classes"])
         names = {f.name for f in dataclasses.fields(Recipe)}
         known = {name: value for name, value in fields.items() if name in names}
-        known |= {"classes": classes, "scenes": tuple(fields["scenes"])}
-        if not isinstance(fields["scenes"], list) or None in fields.values():
-            raise TypeError("scenes are not a list" if None not in fields.values() else "a field is null")
-        known.pop("model_dir", None)
+        if None in fields.values():
+            raise TypeError("a field is null")
+        for name in LISTS:
+            if not isinstance(fields.get(name, []), list):
+                raise TypeError(f"{name} are not a list")
+            known[name] = tuple(fields.get(name, []))
+        known = {**known, "scenes": tuple(fields["scenes"]), "classes": classes}
+        for name in UNWRITTEN:
+            known.pop(name, None)
         return override_recipe(Recipe(name=known.pop("name")), known)
     except (KeyError, TypeError) as error:
         raise UserError(f"the recipe cannot be read ({type(error).__name__}: {error})") from None
+
+
+def approximations(recipe: Recipe) -> list[str]:
+    """Returns the settings of a recipe that make generating faster or smaller and change images, as a list of words."""
+    names = {
+        "vae_tiling": "images decoded in tiles",
+        "quantization": f"denoiser in {recipe.quantization}",
+        "attention_backend": f"attention by {recipe.attention_backend}",
+        "first_block_cache": f"First Block Cache at {recipe.first_block_cache:g}",
+    }
+    return [words for name, words in names.items() if getattr(recipe, name)]
 
 
 def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
@@ -208,33 +231,11 @@ def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
             raise UserError(f"unknown field '{name}' for recipe '{recipe.name}'; {suggest(name, names)}")
     given = {name: value for name, value in overrides.items() if value is not None}
     if given.get("model", recipe.model) != recipe.model:
-        given = {"revision": "", "variant": "", "scheduler": "", "uses_real": "", "not_applied": "", **given}
+        given = {**OF_A_MODEL, **given}
+    if given.get("adapters", recipe.adapters) != recipe.adapters:
+        given = {"adapter_licenses": (), **given}
     return dataclasses.replace(recipe, **given)
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a text has no lone surrogates; arguments in other encodings than UTF-8 have them."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _kinds() -> dict[str, type]:
     return {f.name: f.type for f in dataclasses.fields(Recipe) if f.type in (str, int, float, bool)}  # type: ignore[misc]
-
-
-def _check_classes(classes: tuple[ClassEntry, ...]) -> None:
-    wnids = [entry.wnid for entry in classes]
-    if wnids != sorted(set(wnids)):
-        raise UserError("the classes of a recipe must be sorted by id, each listed once")
-    for wnid in wnids:
-        if not 0 < len(wnid) <= MAX_CLASS_ID or set(wnid) & set("./\\ \t\n"):
-            raise UserError(
-                f"class id '{wnid}' has a dot, slash or space, or not 1 to {MAX_CLASS_ID} characters; use a wnid or a slug"
-            )
-    for entry in classes:
-        texts = (entry.name, entry.hypernym, entry.definition)
-        if not all(isinstance(text, str) and _is_utf8(text) for text in texts) or type(entry.base_count) is not int:
-            raise UserError(f"class '{entry.wnid}' has fields of a wrong type; give strings and a whole number")
-        if entry.base_count > MAX_COUNT:
-            raise UserError(f"class '{entry.wnid}' has {entry.base_count} images; keys have room for {MAX_COUNT}")
-        if entry.base_count < 1:
-            raise UserError(f"class '{entry.wnid}' has {entry.base_count} images; leave it out or give it at least 1")

@@ -4,6 +4,7 @@ The image gets its recorded slot in a batch of the recorded size, and the execut
 fill the batch, because neighbors do not matter.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,8 +43,13 @@ class Redone:
         return f"differs in {self.num_pixels:,} pixels by at most {self.max_difference}"
 
 
-def regenerate(clone: Clone, key: str, model: str | None = None) -> Redone:
-    """Generates the image with a key again; `model` is the directory of its model on this machine.
+def regenerate(clone: Clone, key: str, model: str | None = None, adapters: Sequence[str] = ()) -> Redone:
+    """Generates the image with a key again.
+
+    Args:
+        key: Key of the image.
+        model: Directory of its model on this machine, if it did not come from the Hub.
+        adapters: Files of its adapters on this machine with their weights, if they did not come from the Hub.
 
     Raises:
         UserError: there is no such key, the images are real, or the model is another one or cannot be loaded.
@@ -57,7 +63,14 @@ def regenerate(clone: Clone, key: str, model: str | None = None) -> Redone:
     recipe = override_recipe(recipe, {name: fields[name] for name in SETTINGS})
     execution = execution_from_dict(manifest.executions[manifest.shards[shard].execution])
     execution = replace(execution, batch_size=fields["batch_size"])
-    recipe = pin_model(replace(recipe, safety="off", model_dir=model or ""))
+    recorded = recipe.adapters
+    recipe = pin_model(
+        replace(recipe, safety="off", model_dir=model or "", checks=(), adapters=tuple(adapters) or recorded)
+    )
+    if recipe.adapters != recorded:
+        raise UserError(
+            f"the image was made with {', '.join(recorded)}, not {', '.join(recipe.adapters)}; give those files"
+        )
     sample = Sample(
         key=key,
         label=fields["label"],

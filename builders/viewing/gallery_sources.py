@@ -53,8 +53,8 @@ class Source:
         recipe = self.clone.manifest.recipe
         if not self.clone.manifest.is_synthetic:
             return {"name": recipe["name"]}
-        names = ("name", "prompt", "model", "guidance_scale", "num_inference_steps")
-        return {name: recipe[name] for name in names if name in recipe}
+        names = ("name", "prompt", "model", "guidance_scale", "num_inference_steps", "adapters")
+        return {name: recipe[name] for name in names if recipe.get(name) not in (None, [])}
 
     def has(self, key: str) -> bool:
         """Whether an image has this key."""

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from builders.diffusion.loading import device, load_check, load_pipeline
+from builders.diffusion.loading import load_pipeline
+from builders.diffusion.process import device
+from builders.diffusion.safety_checker import load_check
 from builders.engines.base import limit_batch_size, pin_model
 from builders.engines.diffusion import load
 from builders.errors import OutOfMemoryError
@@ -92,7 +94,7 @@ def test_gpu__the_checker_has_the_verdicts_of_the_cpu(recipe: Recipe, checked_pi
 import sys, numpy as np
 from dataclasses import replace
 from builders.classes.class_list import ClassEntry
-from builders.diffusion.loading import load_check
+from builders.diffusion.safety_checker import load_check
 from builders.engines.base import pin_model
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe

@@ -14,9 +14,9 @@ COMMIT = "c" * 40
 
 
 class ModelHub(Server):
-    def __init__(self, id: str, folder: Path, *, is_gated: bool = False) -> None:
+    def __init__(self, id: str, folder: Path, *, is_gated: bool = False, license: str = "other") -> None:
         super().__init__(_ModelHub)
-        self.id, self.is_gated = id, is_gated
+        self.id, self.is_gated, self.license = id, is_gated, license
         self.files = {
             path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
         }
@@ -32,7 +32,14 @@ class _ModelHub(Handler):
             self._send_json([_entry(name, content) for name, content in self.server.files.items()])
         elif path == info or path.startswith(f"{info}/revision/"):
             siblings = [{"rfilename": name} for name in self.server.files]
-            self._send_json({"id": self.server.id, "sha": COMMIT, "siblings": siblings})
+            self._send_json(
+                {
+                    "id": self.server.id,
+                    "sha": COMMIT,
+                    "siblings": siblings,
+                    "cardData": {"license": self.server.license},
+                }
+            )
         else:
             self._send_file(path.removeprefix(f"/{self.server.id}/resolve/").partition("/")[2])
 

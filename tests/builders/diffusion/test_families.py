@@ -15,7 +15,8 @@ import torch
 
 from builders.clone_builder import CloneBuilder
 from builders.custom_sd import CustomSD
-from builders.diffusion.families import ALWAYS, FAMILIES, NEVER
+from builders.diffusion.families import FAMILIES
+from builders.diffusion.family import ALWAYS, NEVER
 from builders.diffusion.family_defaults import family_of
 from builders.engines import diffusion
 from builders.engines.base import limit_batch_size, pin_model

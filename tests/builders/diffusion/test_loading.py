@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from builders.diffusion.loading import device, load_check, load_pipeline
+from builders.diffusion.loading import load_pipeline
 from builders.diffusion.pin import directory_digest
+from builders.diffusion.process import device
+from builders.diffusion.safety_checker import load_check
 from builders.engines.base import pin_model
 from builders.engines.diffusion import load
 from builders.errors import UserError

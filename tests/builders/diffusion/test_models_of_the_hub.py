@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fit_lora import fit_lora, slanted_digits
 from tests.loopback.model_hub import COMMIT, ModelHub
 from tests.loopback.server import Fault, running
 from tests.tiny_families import write_tiny_family
@@ -59,3 +60,26 @@ def test_hub__settings_are_never_guessed_when_the_hub_fails(turbo: Path, tmp_pat
         hub.traffic.choose = lambda method, path: Fault(status=500) if path.endswith(file) else None
         ended = build(hub, tmp_path, "plan", "digits_sd/c_cfg2", "--model", "someone/fast")
     assert ended.returncode in (2, 75) and "the configuration of 'someone/fast' cannot be read" in ended.stderr
+
+
+def test_hub__an_adapter_is_pinned_by_its_commit_and_downloaded_by_workers(tmp_path: Path) -> None:
+    images, prompts = slanted_digits()
+    fit_lora(tmp_path / "lora/weights/slant.safetensors", images[:8], prompts[:8], num_steps=1)
+    (tmp_path / "lora/README.md").write_text("---\nlicense: cc0-1.0\n---\n")
+    make = ("make", "digits_sd/c_cfg2", "--images-per-class", 1, "--adapter")
+    with running(ModelHub("someone/slant", tmp_path / "lora", license="cc0-1.0")) as hub:
+        home = tmp_path / "home"
+        for name, adapter in (
+            ("one", "someone/slant=0.5"),
+            ("two", f"someone/slant/weights/slant.safetensors@{COMMIT}=0.5"),
+        ):
+            ended = build(hub, home, *make[:2], tmp_path / name, *make[2:], adapter)
+            assert ended.returncode == 0, ended.stderr
+        other = build(hub, home, *make[:2], tmp_path / "out", *make[2:], "someone/slant/none.safetensors")
+        assert other.returncode == 2 and "'someone/slant' has no file 'none.safetensors'" in other.stderr
+    recipes = [json.loads((tmp_path / name / "clone.json").read_text())["recipe"] for name in ("one", "two")]
+    assert recipes[0] == recipes[1]
+    assert recipes[0]["adapters"] == [f"someone/slant/weights/slant.safetensors@{COMMIT}=0.5"]
+    assert recipes[0]["adapter_licenses"] == ["cc0-1.0"]
+    again = build(hub, home, "redo", tmp_path / "one", "n13742358_00000000")
+    assert again.stdout == "n13742358_00000000: identical\n", again

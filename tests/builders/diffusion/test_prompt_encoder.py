@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from builders.diffusion import prompt_encoder
-from builders.diffusion.families import FAMILIES, Family
+from builders.diffusion.families import FAMILIES
+from builders.diffusion.family import Family
 from builders.diffusion.loading import load_pipeline
 from builders.diffusion.prompt_encoder import PromptEncoder
 from builders.engines.base import pin_model

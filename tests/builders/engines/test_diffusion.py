@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders.diffusion import loading
+from builders.diffusion import loading, process
 from builders.diffusion.loading import load_pipeline
 from builders.diffusion.sampling import find_broken
 from builders.diffusion.vae import safe_decode
@@ -242,7 +242,7 @@ def test_diffusion__the_environment_names_what_pixels_depend_on(generated: Recip
 
 def test_diffusion__mps_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert loading.device().type == "cpu" or torch.cuda.is_available()
+    assert process.device().type == "cpu" or torch.cuda.is_available()
 
 
 def test_diffusion__broken_images_are_distinguished_from_whole_ones() -> None:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,16 +17,23 @@ OTHERS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_recipe__every_field_except_the_model_dir_changes_the_hash(recipe: Recipe) -> None:
-    assert set(OTHERS) == {field.name for field in fields(Recipe)} - {"model_dir", *NEUTRAL}
-    hashes = {replace(recipe, **{name: value}).hash for name, value in OTHERS.items()}
-    hashes |= {replace(recipe, engine="folder", background_color="black").hash, recipe.hash}
-    hashes |= {replace(recipe, true_cfg_scale=4.0).hash, replace(recipe, variant="fp16").hash}
-    assert len(hashes) == len(OTHERS) + 4
-    written = replace(
-        recipe, model_dir="/somewhere", num_left_out=3, uses_real="digits", not_applied="guidance_scale 2"
-    )
+NEWER: dict[str, Any] = {
+    "background_color": "black", "true_cfg_scale": 4.0, "variant": "fp16", "guidance_interval": "0:0.5",
+    "adapters": ("a/b=1",), "first_step": "base", "checks": ("sharpness:5",), "vae_tiling": True, "quantization": "int8",
+    "attention_backend": "flash", "first_block_cache": 0.1,
+}  # fmt: skip
+SAID = {"num_left_out": 3, "uses_real": "digits", "not_applied": "guidance_scale 2", "adapter_licenses": ("mit",)}
+
+
+def test_recipe__every_field_that_changes_images_changes_the_hash(recipe: Recipe) -> None:
+    assert set(OTHERS) == {field.name for field in fields(Recipe)} - {"model_dir", "paths", *NEUTRAL}
+    assert {*NEWER, *SAID} == set(NEUTRAL)
+    recipe = replace(recipe, adapters=("any",))
+    hashes = {replace(recipe, **{name: value}).hash for name, value in {**OTHERS, **NEWER}.items()}
+    assert len(hashes | {recipe.hash}) == len(OTHERS) + len(NEWER) + 1
+    written = replace(recipe, model_dir="/somewhere", paths=(("any=1", "/there"),), **SAID)  # type: ignore[arg-type]
     assert written.hash == recipe.hash and written.to_dict()["uses_real"] == "digits"
+    assert "/" not in str(written.to_dict()["adapters"])
 
 
 def test_recipe__new_fields_change_no_old_hash(recipe: Recipe) -> None:
@@ -36,6 +44,8 @@ def test_recipe__new_fields_change_no_old_hash(recipe: Recipe) -> None:
 
 def test_recipe__json_round_trip_keeps_it(recipe: Recipe) -> None:
     assert recipe_from_dict(recipe.to_dict()) == recipe
+    newer = replace(recipe, **NEWER)
+    assert recipe_from_dict(json.loads(json.dumps(newer.to_dict()))) == newer
 
 
 @pytest.mark.parametrize(
