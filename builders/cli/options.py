@@ -76,6 +76,8 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions(_FieldOptions):
+    preset: str | None = None
+    """Settings that belong together by one name: dpm8, lcm4, turbo1 or schnell4; `plan` shows what fits the model."""
     images_per_class: Annotated[int | None, tyro.conf.arg(help_behavior_hint=DEFAULT_HINT)] = None
     """Number of images of each class; of the largest class, where counts differ."""
     scale: Annotated[float | None, tyro.conf.arg(help_behavior_hint=DEFAULT_HINT)] = None
@@ -94,7 +96,7 @@ class RecipeOptions(_FieldOptions):
     def overrides(self) -> dict[str, Any]:
         """Fields of the recipe; None where the option was not given."""
         given = {name: getattr(self, name) for name in _names(Recipe) if name not in NO_OPTION}
-        return {name: None if value == () else value for name, value in given.items()}
+        return {name: None if value == () else value for name, value in {**given, "preset": self.preset}.items()}
 
     def execution(self, name: str, recipe: Recipe) -> Execution:
         """How workers compute a named recipe: the options that were given, and the builder's own execution for the rest."""

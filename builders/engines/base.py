@@ -97,6 +97,13 @@ class ModelEngine(Engine, Protocol):
             UserError: the user set a field that this source ignores.
         """
 
+    def preset_settings(self, recipe: Recipe, name: str) -> dict[str, Any]:
+        """Returns the fields that a preset sets in a recipe of this model.
+
+        Raises:
+            UserError: there is no such preset, or it does not fit the model.
+        """
+
     def max_batch_size(self, recipe: Recipe) -> int | None:
         """Returns the largest batch in which an image does not depend on its neighbors; None if any batch will do."""
 
@@ -116,19 +123,37 @@ def engine(name: str) -> Engine:
 def complete_recipe(named: Recipe, overrides: dict[str, Any]) -> Recipe:
     """Returns a named recipe with some fields replaced, and with what its source decides filled in.
 
+    Args:
+        named: The recipe of a config.
+        overrides: Values by field; None keeps a field. "preset" names a set of values, which single ones take
+            precedence over.
+
     Raises:
-        UserError: a field is unknown, out of range, or ignored by the source.
+        UserError: a field is unknown, out of range, or ignored by the source, or the preset does not fit it.
     """
+    preset, overrides = _split_preset(overrides)
     recipe = override_recipe(named, overrides)
-    given = [name for name, value in overrides.items() if value is not None]
     models = _models_of(recipe)
+    if preset:
+        if models is None:
+            raise UserError(f"preset '{preset}' is for models, and '{named.name}' has none; leave it out")
+        single = {name: value for name, value in overrides.items() if value is not None}
+        overrides = {**models.preset_settings(recipe, preset), **single}
+        recipe = override_recipe(named, overrides)
+    given = [name for name, value in overrides.items() if value is not None]
     return models.complete(recipe, is_other_model=recipe.model != named.model, given=given) if models else recipe
 
 
 def complete_frozen_recipe(frozen: Recipe, overrides: dict[str, Any]) -> Recipe:
     """Does the same for the recipe of an existing clone, which stays as it is unless the user gives a setting of it."""
-    changed = override_recipe(frozen, overrides)
-    return changed if changed == frozen else complete_recipe(frozen, overrides)
+    preset, settings = _split_preset(overrides)
+    changed = override_recipe(frozen, settings)
+    return changed if changed == frozen and not preset else complete_recipe(frozen, overrides)
+
+
+def _split_preset(overrides: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the name of the preset among overrides, "" if there is none, and the others."""
+    return overrides.get("preset") or "", {name: value for name, value in overrides.items() if name != "preset"}
 
 
 def in_force(recipe: Recipe, guidance_scale: float) -> Recipe:

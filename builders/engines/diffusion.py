@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Collection
 from typing import Any
 
-from builders.diffusion import family_defaults
+from builders.diffusion import family_defaults, presets
 from builders.diffusion.adapters import pin_adapters
 from builders.diffusion.pin import pin_pipeline
 from builders.engines.base import Generate
@@ -24,7 +24,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "safetensors", "
 
 __all__ = [
     "HAS_TOKENIZERS", "IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "complete", "describe", "json_fields", "load",
-    "max_batch_size", "notes", "pin",
+    "max_batch_size", "notes", "pin", "preset_settings",
 ]  # fmt: skip
 
 
@@ -68,7 +68,15 @@ def max_batch_size(recipe: Recipe) -> int | None:
 
 
 def notes(recipe: Recipe) -> list[str]:
-    return family_defaults.describe_settings(recipe)
+    lines = family_defaults.describe_settings(recipe)
+    with contextlib.suppress(ReadableError):
+        if fitting := presets.fitting_presets(recipe):
+            lines.append(f"presets of this model: {', '.join(fitting)}")
+    return lines
+
+
+def preset_settings(recipe: Recipe, name: str) -> dict[str, Any]:
+    return presets.preset_settings(recipe, name)
 
 
 def describe(recipe: Recipe) -> str:
