@@ -3,7 +3,7 @@
     [project.entry-points."fakeit.engines"]
     my_engine = "my_package.my_engine"
 
-The name of a plug-in is the name of its file or its entry point. There are three kinds: builders, engines and runners.
+The name of a plug-in is the name of its file or its entry point. There are four kinds: builders, engines, runners and checks.
 """
 
 import importlib
@@ -14,7 +14,12 @@ from types import ModuleType
 
 from builders.errors import UserError, missing_extra, suggest
 
-FOLDERS = {"builders": "builders", "engines": "builders.engines", "runners": "builders.runners"}
+FOLDERS = {
+    "builders": "builders",
+    "engines": "builders.engines",
+    "runners": "builders.runners",
+    "checks": "builders.checks",
+}
 NOT_PLUGINS = ("base", "worker")
 """Modules in plug-in folders that plug-ins use, and that are not plug-ins themselves."""
 

@@ -59,6 +59,7 @@ LAYERS = [
     "format",
     "networks",
     "recipes",
+    "checks",
     "engines.base",
     "diffusion",
     "engines",
@@ -100,6 +101,7 @@ def test_arrows__builders_import_neither_training_nor_evaluation() -> None:
 
 
 PLUGIN_FOLDERS = {
+    "builders/checks": ("base",),
     "builders/engines": ("base",),
     "builders/runners": ("base", "worker"),
     "fakeit_eval/tasks": ("base",),

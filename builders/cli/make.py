@@ -259,7 +259,11 @@ def _print_made(out: str, manifest: Manifest) -> None:
     """Says what a finished clone holds, how real images were changed, and how to load it."""
     print(f"{out}: {manifest.num_samples:,} images in {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
     verdicts = manifest.verdict_totals()
-    for what, counts in (("broken at every attempt", verdicts.broken), ("flagged and kept", verdicts.flagged)):
+    for what, counts in (
+        ("broken at every attempt", verdicts.broken),
+        ("flagged and kept", verdicts.flagged),
+        ("below the score of a check at every attempt", verdicts.low),
+    ):
         if number := sum(counts.values()):
             print(f"  {number:,} images are {what}; their json says so")
     for change, count in manifest.change_totals().items():

@@ -139,9 +139,9 @@ def audit(clone: ClonePath, /, options: Audit = AuditOptions()) -> None:
         clone: Directory or URL of the clone.
     """
     from builders.audit.audit import audit_clone
-    from builders.audit.clip import ClipEmbedder
     from builders.audit.findings import check_kinds
     from builders.card.render import clone_card
+    from builders.networks.clip import ClipEmbedder
 
     storage, target = open_storage(clone), open_storage(options.output or clone)
     manifest = read_manifest(storage)

@@ -56,7 +56,7 @@ def _keep_alive(tell: OnBatch) -> Iterator[None]:
 
     def report() -> None:
         while not is_over.wait(LONGEST_WAIT):
-            tell(0, 0, 0)
+            tell(0, 0, 0, 0)
 
     thread = threading.Thread(target=report, daemon=True)
     thread.start()

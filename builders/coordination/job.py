@@ -74,9 +74,11 @@ class Images:
     num_kept: int
     """Images of the batch that will be in the shard."""
     num_first: int
-    """Images of first attempts, without those that were made again to replace a flagged image."""
+    """Images of first attempts, without those that were made again to replace a rejected image."""
     num_broken: int
     """Broken images among those of first attempts."""
+    num_low: int
+    """Images among those of first attempts that a check rejects."""
 
 
 @dataclass(frozen=True)

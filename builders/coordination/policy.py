@@ -29,6 +29,8 @@ HUNG_AFTER, MIN_SECONDS, SECONDS_BEFORE_FIRST = 10.0, 600.0, 3600.0
 """A worker is hung after 10 times its median batch time, and at least 600 s; before its first batch after 3600 s."""
 NUM_FIRST_IMAGES, MAX_BROKEN = 200, 0.5
 """If more than half of a new clone's first 200 images are broken, a setting is wrong and the run ends."""
+MAX_LOW = 0.95
+"""The same if checks reject more than this share, because an image would be made ten times."""
 
 Scope = Literal["config", "shard", "worker", "memory", "store", "machine"]
 
@@ -116,8 +118,8 @@ class Policy:
         self.execution = execution
         self.is_proven = is_begun
         """Whether any shard of the clone is finished, which shows that the settings work."""
-        self.num_images = self.num_broken = 0
-        """Numbers of images, and of broken ones among them, of first attempts."""
+        self.num_images = self.num_broken = self.num_low = 0
+        """Numbers of images, and of broken ones and ones that a check rejects among them, of first attempts."""
         self.workers: dict[str, _Worker] = {}
         self.attempts: Counter[int] = Counter()
         self.deaths: Counter[int] = Counter()
@@ -128,7 +130,7 @@ class Policy:
         known.shard, known.since = shard, now
         return known.execution
 
-    def on_images(self, worker: str, num_first: int, num_broken: int, now: float) -> list[Decision]:
+    def on_images(self, worker: str, num_first: int, num_broken: int, num_low: int, now: float) -> list[Decision]:
         """Notes that a worker has made a batch. `num_first` counts images of first attempts; 0 is a sign of life."""
         known = self.workers[worker]
         if num_first:
@@ -137,9 +139,12 @@ class Policy:
         is_first = self.num_images < NUM_FIRST_IMAGES
         self.num_images += num_first
         self.num_broken += num_broken
+        self.num_low += num_low
         is_decided = is_first and self.num_images >= NUM_FIRST_IMAGES and not self.is_proven
         if is_decided and self.num_broken > MAX_BROKEN * self.num_images:
             return [End(UserError(_broken(self.num_broken, self.num_images)), is_now=True)]
+        if is_decided and self.num_low > MAX_LOW * self.num_images:
+            return [End(UserError(_low(self.num_low, self.num_images)), is_now=True)]
         return []
 
     def forget(self, worker: str) -> None:
@@ -202,6 +207,13 @@ class Policy:
 
     def _give_up(self, shard: int, problem: Problem) -> Decision:
         return GiveUp(shard, problem, max(1, self.attempts[shard] + self.deaths[shard]))
+
+
+def _low(num_low: int, num_images: int) -> str:
+    return (
+        f"checks reject {num_low} of the first {num_images} images; lower the score that --check asks for (the images' json "
+        "has it), or leave it out"
+    )
 
 
 def _broken(num_broken: int, num_images: int) -> str:

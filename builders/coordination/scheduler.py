@@ -237,7 +237,8 @@ class _Run:
         if isinstance(event, Images):
             if (shard := self.busy.get(event.worker)) is not None:
                 self.images[shard] += event.num_kept
-                self._apply(self.policy.on_images(event.worker, event.num_first, event.num_broken, self.clock()))
+                counts = (event.num_first, event.num_broken, event.num_low)
+                self._apply(self.policy.on_images(event.worker, *counts, self.clock()))
                 self._report_progress()
             return
         # The event may come from a process that was killed meanwhile.

@@ -107,6 +107,12 @@ def describe(status: Status) -> list[str]:
         lines.append(f"broken: {broken:,} images (not finite, or of one flat color), which training leaves out")
     if flagged := sum(status.verdicts.flagged.values()):
         lines.append(f"flagged by the safety checker and kept: {flagged:,} images")
+    if low := sum(status.verdicts.low.values()):
+        lines.append(f"below the score of a check after the last attempt, and kept: {low:,} images")
+    if remade := sum(status.verdicts.remade.values()):
+        lines.append(
+            f"generated again with another seed: {remade:,} attempts that were broken, flagged or below a check"
+        )
     if status.is_complete:
         return [*lines, "the clone is complete"]
     if status.is_finalizing:

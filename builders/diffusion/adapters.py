@@ -3,14 +3,13 @@
 Invariant: an adapter of weight 0 gives the images of the model without it, byte for byte.
 """
 
-import hashlib
 import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from builders.errors import UserError, first_line
+from builders.networks.revision import COMMIT, file_digest
 from builders.recipes.adapters import Adapter, parse_adapter
 from builders.recipes.recipe import Recipe
 from builders.storage.hub_error import hub_error
@@ -20,7 +19,6 @@ USUAL_NAME = "pytorch_lora_weights.safetensors"
 LICENSE, USES_REAL = "modelspec.license", "uses_real"
 """Keys of a safetensors file's metadata that the card shows."""
 UNKNOWN_LICENSE = "other"
-COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,7 @@ def _pin_file(adapter: Adapter) -> Pinned:
     path = Path(adapter.id)
     if path.is_dir():
         path = path / _choose(adapter.id, [file.name for file in path.glob("*.safetensors")])
-    with path.open("rb") as file:
-        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    digest = file_digest(path)
     if adapter.revision not in ("", digest):
         raise UserError(
             f"adapter '{path}' is {digest}, but {adapter.revision} was given; give that file, or leave @… out"

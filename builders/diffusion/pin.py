@@ -1,14 +1,13 @@
 """Pins a recipe's model: turns a name, a Hub id or a directory into a model with a revision that fixes its bytes."""
 
-import hashlib
 import json
-import re
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
 from builders.errors import UserError
+from builders.networks.revision import directory_digest, files_digest, hub_commit
 from builders.recipes.recipe import Recipe
 from builders.storage.hub_error import hub_error
 
@@ -64,7 +63,7 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
     """
     path, directory = model_path(recipe), model_directory(recipe)
     if not path:
-        recipe = replace(recipe, revision=_commit(recipe.model, recipe.revision))
+        recipe = replace(recipe, revision=hub_commit(recipe.model, recipe.revision))
         return replace(recipe, scheduler=recipe.scheduler or _scheduler_on_hub(recipe))
     if not (Path(directory) / "model_index.json").is_file():
         if path != directory:
@@ -76,7 +75,7 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
         )
     if recipe.variant and path != directory:
         raise UserError(f"'{path}' is a single-file checkpoint, which has no variants; leave --variant out")
-    digest = directory_digest(path)
+    digest = pipeline_digest(path)
     if recipe.revision and recipe.revision != digest:
         raise UserError(
             f"the model in '{path}' is {digest}, but the recipe was made with {recipe.revision}; give --model that "
@@ -88,20 +87,14 @@ def pin_pipeline(recipe: Recipe) -> Recipe:
 
 
 @lru_cache(maxsize=4)
-def directory_digest(model: str) -> str:
-    """Returns "sha256:…" over the names and contents of a directory's json, txt, safetensors and model files.
+def pipeline_digest(model: str) -> str:
+    """Returns "sha256:…" over the files of a pipeline's directory.
 
-    The model's card is left out. Of a single-file checkpoint's directory, only that file and its pipeline's configuration
-    count.
+    Of a single-file checkpoint's directory, only that file and its pipeline's configuration count.
     """
-    total = hashlib.sha256()
-    directory = Path(model).parent if is_checkpoint(model) else Path(model)
-    for path in _checkpoint_files(Path(model)) if is_checkpoint(model) else sorted(directory.rglob("*")):
-        if path.suffix in (".json", ".txt", ".safetensors", ".model"):
-            with path.open("rb") as file:
-                total.update(f"{path.relative_to(directory).as_posix()}\n".encode())
-                total.update(hashlib.file_digest(file, "sha256").digest())
-    return "sha256:" + total.hexdigest()
+    if is_checkpoint(model):
+        return files_digest(Path(model).parent, _checkpoint_files(Path(model)))
+    return directory_digest(model)
 
 
 def _checkpoint_files(checkpoint: Path) -> list[Path]:
@@ -128,18 +121,3 @@ def _scheduler_on_hub(recipe: Recipe) -> str:
             f"cannot read the scheduler of '{recipe.model}'", error, recipe.model, "give --scheduler its class"
         ) from None
     return _scheduler_name(Path(path))
-
-
-def _commit(model: str, revision: str) -> str:
-    if re.fullmatch("[0-9a-f]{40}", revision):
-        return revision
-    if revision.startswith("sha256:"):
-        raise UserError(f"model '{model}' was read from a local directory; give --model that directory")
-    import huggingface_hub
-
-    try:
-        commit = huggingface_hub.model_info(model, revision=revision or None).sha
-    except Exception as error:  # the client raises all kinds of errors without a network or for an odd name
-        what = f"cannot look up model '{model}' on the Hub"
-        raise hub_error(what, error, model, "give --model a directory, or --revision a full commit") from None
-    return str(commit)

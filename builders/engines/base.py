@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.checks.base import pin_checks
 from builders.errors import UserError
 from builders.plugins import find_plugin
 from builders.recipes.execution import Execution
@@ -188,8 +189,8 @@ def source_notes(recipe: Recipe) -> list[str]:
 
 
 def pin_model(recipe: Recipe) -> Recipe:
-    """Returns the recipe with its source pinned by its engine; see `Engine.pin`."""
-    return engine(recipe.engine).pin(recipe)
+    """Returns the recipe with its source pinned by its engine (see `Engine.pin`), and with its checks pinned."""
+    return pin_checks(engine(recipe.engine).pin(recipe))
 
 
 def _models_of(recipe: Recipe) -> ModelEngine | None:

@@ -50,6 +50,8 @@ def check(recipe: Recipe, num_rounds: int) -> None:
         raise UserError(
             f"{num_rounds} images per class are more than the largest class has ({recipe.default_rounds}); ask for fewer"
         )
+    if recipe.checks:
+        raise UserError(f"--check {recipe.checks[0]} is for images that can be generated again; leave it out")
     if recipe.safety != "off":
         raise UserError(f"safety is '{recipe.safety}', but real images are not checked; leave it out")
 

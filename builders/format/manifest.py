@@ -6,9 +6,10 @@ Invariant: `clone.json` is written last; a clone without it is unfinished.
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,11 +36,17 @@ class Verdicts:
     broken: dict[str, int] = field(default_factory=dict)
     """Number of images of each class that were broken at every attempt, and were kept."""
     remade: dict[str, int] = field(default_factory=dict)
-    """Number of attempts of each class that were flagged or broken, so that another seed was tried."""
+    """Number of attempts of each class that were flagged, broken or low, so that another seed was tried."""
+    low: dict[str, int] = field(default_factory=dict)
+    """Number of images of each class that a check rejects, and that were kept after the last attempt."""
 
     @classmethod
-    def of(cls, rows: list[dict[str, Any]]) -> "Verdicts":
-        """Counts the samples of a shard from their json fields; samples without fields are left out."""
+    def of(cls, rows: list[dict[str, Any]], least: Mapping[str, float]) -> "Verdicts":
+        """Counts the samples of a shard from their json fields; samples without fields are left out.
+
+        Args:
+            least: The least score that an image must reach, by the name of the check.
+        """
         rows = [row for row in rows if row]
         remade: Counter[str] = Counter()
         for row in rows:
@@ -50,12 +57,15 @@ class Verdicts:
             flagged=_sorted(Counter(row["wnid"] for row in rows if row["nsfw"] == 1)),
             broken=_sorted(Counter(row["wnid"] for row in rows if row["broken"] == 1)),
             remade=_sorted(remade),
+            low=_sorted(
+                Counter(row["wnid"] for row in rows if row["check_score"] < least.get(row["verdict"], -math.inf))
+            ),
         )
 
     @classmethod
     def total(cls, verdicts: Iterable["Verdicts"]) -> "Verdicts":
         """Adds up the counts of several shards."""
-        num_unchecked, sums = 0, {name: Counter[str]() for name in ("flagged", "broken", "remade")}
+        num_unchecked, sums = 0, {name: Counter[str]() for name in ("flagged", "broken", "remade", "low")}
         for verdict in verdicts:
             num_unchecked += verdict.num_unchecked
             for name, total in sums.items():
@@ -219,7 +229,7 @@ def _check_types(manifest: Manifest) -> None:
             raise TypeError(f"the numbers of shard '{shard.name}' are not whole numbers from 0 to {MAX_SAMPLES}")
         verdicts = shard.verdicts
         counts = [verdicts.num_unchecked, *shard.changes.values()]
-        for by_class in (verdicts.flagged, verdicts.broken, verdicts.remade):
+        for by_class in (verdicts.flagged, verdicts.broken, verdicts.remade, verdicts.low):
             counts += by_class.values()
         if any(type(count) is not int for count in counts):
             raise TypeError(f"the counts of shard '{shard.name}' are not whole numbers")

@@ -15,9 +15,9 @@ from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
 from builders.storage.base import Storage
 
-OnBatch = Callable[[int, int, int], object]
-"""Called after each batch with the numbers of images kept, of first attempts, and of broken first attempts. Three zeros
-only signal that the worker is alive."""
+OnBatch = Callable[[int, int, int, int], object]
+"""Called after each batch with the numbers of images kept, of first attempts, and of first attempts that are broken or
+that a check rejects. Zeros only signal that the worker is alive."""
 
 CHOSEN = f"{MAKING}/batch-size.json"
 SLACK = 0.03
@@ -81,7 +81,7 @@ def _rate(plan: Plan, execution: Execution, tell: OnBatch) -> float:
         begun = time.perf_counter()
         generate(samples)
         seconds.append(time.perf_counter() - begun)
-        tell(0, 0, 0)
+        tell(0, 0, 0, 0)
     return execution.batch_size / min(seconds[1:])
 
 

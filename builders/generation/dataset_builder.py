@@ -70,9 +70,10 @@ class PlanDataset(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         plan = self.plan
         if self.execution.is_auto:
             raise UserError("batch_size is auto, which streaming does not measure; give a number")
-        # One range per batch, so that a stream that continues repeats one batch at most. With safety drop there is one
-        # range per shard, because flagged images are generated again at its end.
-        stride = self.execution.batch_size if plan.recipe.safety != "drop" else MAX_SHARD
+        # One range per batch, so that a stream that continues repeats one batch at most. With safety drop or
+        # checks there is one range per shard, because rejected images are generated again at its end.
+        has_rejects = plan.recipe.safety == "drop" or plan.recipe.checks
+        stride = MAX_SHARD if has_rejects else self.execution.batch_size
         shard_ranges = [
             (shard, start, start + stride)
             for shard in range(plan.num_shards)

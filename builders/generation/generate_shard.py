@@ -31,6 +31,7 @@ from builders.generation.generate_samples import GeneratedSample, generate_sampl
 from builders.images.encode import encode_image
 from builders.images.read import read_image_header
 from builders.planning.plan import Plan
+from builders.recipes.checks import least_scores
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
 from builders.recipes.sample import Sample
@@ -82,7 +83,7 @@ def encode_sample(recipe: Recipe, execution: Execution, made: GeneratedSample) -
         "batch_slot": made.slot,
         "nsfw": generated.nsfw,
         "broken": int(generated.is_broken),
-        "check_score": -1.0,
+        "check_score": made.score,
         "verdict": made.verdict,
     }
 
@@ -105,8 +106,9 @@ class _InOrder:
 
 def generate_shard_tar(
     plan: Plan, shard: int, generate: Generate, execution: Execution, storage: Storage, scratch: str = ""
-) -> Iterator[tuple[int, int, int]]:
-    """Makes one shard; yields after each batch the numbers of images kept, of first attempts, and of those broken.
+) -> Iterator[tuple[int, int, int, int]]:
+    """Makes one shard; yields after each batch the numbers of images kept, of first attempts, and of those that are
+    broken or that a check rejects.
 
     On a local disk the shard is finished at the end. For a remote store, tar and sidecar stay in the folder `scratch`,
     and `upload_finished_tar` finishes the shard.
@@ -133,7 +135,7 @@ def generate_shard_tar(
                 waiting.append(encoder.submit(write, batch.kept))
                 if len(waiting) > MAX_BATCHES_WAITING:
                     waiting.popleft().result()
-                yield len(batch.kept), batch.num_first, batch.num_broken
+                yield len(batch.kept), batch.num_first, batch.num_broken, batch.num_low
             for future in waiting:
                 future.result()
         rows, sha256 = writer.close()
@@ -144,7 +146,7 @@ def generate_shard_tar(
             "sha256": sha256,
             "environment": generate.environment,
             "execution": asdict(execution),
-            "verdicts": asdict(Verdicts.of(rows)),
+            "verdicts": asdict(Verdicts.of(rows, least_scores(recipe.checks))),
             "changes": dict(sorted(changes.items())),
         }
         sidecar = _sidecar(rows, shard_name(recipe.split, shard), facts)

@@ -7,6 +7,7 @@ from builders.errors import UserError
 from builders.format.rounds import MAX_COUNT
 from builders.images.encode import check_format
 from builders.images.read import check_color
+from builders.recipes.checks import least_scores
 from builders.recipes.prompts import template_fields
 
 SAFETY = ("off", "flag", "drop")
@@ -56,6 +57,10 @@ def check_recipe(recipe: Any) -> None:
         texts = getattr(recipe, name)
         if twice := [text for number, text in enumerate(texts) if text in texts[:number]]:
             raise UserError(f"--{name.removesuffix('s')} {twice[0]} is given twice; leave one of them out")
+    if len(least_scores(recipe.checks)) < len(recipe.checks):
+        raise UserError(
+            f"two checks of {', '.join(recipe.checks)} have one name; rename the file of one, or leave it out"
+        )
 
 
 def is_utf8(text: str) -> bool:

@@ -20,6 +20,7 @@ from builders.errors import UserError, suggest
 from builders.images.read import WHITE
 from builders.recipes.adapters import parse_adapter
 from builders.recipes.check_recipe import LISTS, check_recipe, is_utf8
+from builders.recipes.checks import parse_check
 from builders.recipes.timestep_interval import WHOLE, written
 
 NEUTRAL = {
@@ -135,6 +136,7 @@ class Recipe:
                 raise UserError(f"{name} must be strings; fix the recipe")
         object.__setattr__(self, "guidance_interval", written(self.guidance_interval))
         object.__setattr__(self, "adapters", tuple(str(parse_adapter(text)) for text in self.adapters))
+        object.__setattr__(self, "checks", tuple(str(parse_check(text)) for text in self.checks))
         check_recipe(self)
 
     @cached_property

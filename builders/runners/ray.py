@@ -67,7 +67,7 @@ class ShardActor:
     """A worker on a node: makes shards with a model that stays loaded, and reports its progress meanwhile."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.counts = task, (0, 0, 0, 0)
+        self.task, self.counts = task, (0, 0, 0, 0, 0)
 
     def location(self) -> str:
         """Returns the id of the node, and the GPU if there is one."""
@@ -81,7 +81,8 @@ class ShardActor:
         return attempt(self.task, shard, execution, self._count)
 
     def progress(self) -> tuple[int, ...]:
-        """Returns totals since the start: reports, images kept, images of first attempts, broken images among those."""
+        """Returns totals since the start: reports, images kept, images of first attempts, broken images
+        among those, and images among those that a check rejects."""
         return self.counts
 
     def _count(self, *counts: int) -> None:
@@ -96,7 +97,7 @@ class _Actor:
     name: str = ""
     """The location, and a number, since several actors may share a location."""
     shard: int | None = None
-    counts: tuple[int, ...] = (0, 0, 0, 0)
+    counts: tuple[int, ...] = (0, 0, 0, 0, 0)
     progress_ref: Any = None
     """Reference to the pending answer about the progress."""
 

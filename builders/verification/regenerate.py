@@ -87,7 +87,9 @@ def regenerate(clone: Clone, key: str, model: str | None = None, adapters: Seque
 
 def _compare(recipe: Recipe, execution: Execution, sample: Sample, slot: int, old: bytes) -> Redone:
     generated = engine(recipe.engine).load(recipe, execution)([sample] * execution.batch_size)[slot]
-    made = GeneratedSample(position=0, sample=sample, slot=slot, generated=generated, verdict="")
+    made = GeneratedSample(
+        position=0, sample=sample, slot=slot, generated=generated, verdict="", score=-1.0, is_rejected=False
+    )
     new, _ = encode_sample(recipe, execution, made)
     before, after = (decode_sample(sample.key, content).astype(int) for content in (old, new))
     if before.shape != after.shape:

@@ -19,6 +19,7 @@ from builders.generation.generate_samples import MAX_ATTEMPTS
 from builders.generation.generate_shard import planned_fields
 from builders.images.read import decode_image, read_image_header
 from builders.planning.plan import Plan
+from builders.recipes.checks import least_scores
 from builders.recipes.recipe import Recipe
 from builders.recipes.sample import Sample
 from builders.storage.base import Storage
@@ -82,7 +83,7 @@ class ShardVerifier:
             yield Fault(entry.name, "its samples are not in the order of the plan")
         if num_samples != entry.num_samples:
             yield Fault(entry.name, f"holds {num_samples} samples, clone.json says {entry.num_samples}")
-        if (counts := Verdicts.of(list(seen.values()))) != entry.verdicts:
+        if (counts := Verdicts.of(list(seen.values()), least_scores(self.plan.recipe.checks))) != entry.verdicts:
             yield Fault(entry.name, f"its verdicts are {counts}, clone.json says {entry.verdicts}")
         if num_bytes != entry.num_bytes:
             yield Fault(entry.name, f"has {num_bytes} bytes, clone.json says {entry.num_bytes}")

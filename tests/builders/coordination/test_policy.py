@@ -129,14 +129,14 @@ def test_policy__a_worker_without_a_new_image_for_long_is_hung() -> None:
     assert this.on_tick(SECONDS_BEFORE_FIRST) == []
     [(worker, problem)] = this.on_tick(SECONDS_BEFORE_FIRST + 1)
     assert worker == "a" and problem.scope == "worker" and "60 minutes" in problem.cause
-    this.on_images("a", 8, 0, 100.0)
+    this.on_images("a", 8, 0, 0, 100.0)
     # Ten times the median batch time.
     assert this.on_tick(100.0 + 10 * 100.0) == [] and this.on_tick(100.0 + 10 * 100.0 + 1)
     for when in range(101, 200):
-        this.on_images("a", 8, 0, float(when))
+        this.on_images("a", 8, 0, 0, float(when))
     assert this.on_tick(199.0 + MIN_SECONDS) == [] and this.on_tick(200.0 + MIN_SECONDS)
     # A sign of life while the worker waits for a store.
-    this.on_images("a", 0, 0, 900.0)
+    this.on_images("a", 0, 0, 0, 900.0)
     assert this.on_tick(1000.0) == []
     this.on_end("a", 3, None)
     assert this.on_tick(1e9) == []
@@ -146,8 +146,8 @@ def test_policy__a_worker_without_a_new_image_for_long_is_hung() -> None:
 def test_policy__more_than_half_broken_at_first_ends_the_run(num_broken: int, ends: bool) -> None:
     this = policy()
     this.on_start("a", 0, 0.0)
-    assert this.on_images("a", 100, min(num_broken, 100), 1.0) == []
-    found = this.on_images("a", 100, max(0, num_broken - 100), 2.0)
+    assert this.on_images("a", 100, min(num_broken, 100), 0, 1.0) == []
+    found = this.on_images("a", 100, max(0, num_broken - 100), 0, 2.0)
     assert bool(found) == ends
     if ends:
         assert (
@@ -155,21 +155,21 @@ def test_policy__more_than_half_broken_at_first_ends_the_run(num_broken: int, en
             and found[0].is_now
             and f"{num_broken} of the first 200 images" in str(found[0].error)
         )
-    assert this.on_images("a", 1000, 1000, 3.0) == []
+    assert this.on_images("a", 1000, 1000, 0, 3.0) == []
 
 
 def test_policy__broken_images_do_not_end_a_run_with_a_finished_shard() -> None:
     for this in (policy(is_begun=True), policy()):
         end(this, "a", 0, None) if not this.is_proven else None
         this.on_start("a", 1, 0.0)
-        assert this.on_images("a", 200, 200, 1.0) == []
+        assert this.on_images("a", 200, 200, 0, 1.0) == []
 
 
 def test_policy__a_replaced_process_has_an_hour_to_load_its_model() -> None:
     this = policy()
     this.on_start("a", 3, 0.0)
     for when in range(1, 9):
-        this.on_images("a", 8, 0, float(when))
+        this.on_images("a", 8, 0, 0, float(when))
     this.on_end("a", 3, UNEXPECTED)
     this.on_start("a", 3, 10.0)
     assert this.on_tick(10.0 + SECONDS_BEFORE_FIRST) == [] and this.on_tick(11.0 + SECONDS_BEFORE_FIRST)

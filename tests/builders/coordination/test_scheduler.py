@@ -409,7 +409,7 @@ def test_scheduler__a_setting_that_breaks_images_ends_the_run_at_once(recipe: Re
             def poll(self, seconds: float, on_event: Callable[[Event], object]) -> None:
                 for _ in range(1000):
                     self.tried.append(0)
-                    on_event(Images("a", 0, 50, 50))
+                    on_event(Images("a", 0, 50, 50, 0))
 
         scripted = Broken(job, lambda *_: None, ["a"])
         report = run_shards(job, scripted)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from builders.diffusion.loading import load_pipeline
-from builders.diffusion.pin import directory_digest
+from builders.diffusion.pin import pipeline_digest
 from builders.diffusion.process import device
 from builders.diffusion.safety_checker import load_check
 from builders.engines.base import pin_model
@@ -199,10 +199,10 @@ def test_loading__other_files_beside_a_checkpoint_do_not_change_its_revision(
     single = replace(generated, model=str(checkpoint), model_dir="", revision="")
     revision = pin_model(single).revision
     (tmp_path / "single/preview.json").write_text("{}")
-    directory_digest.cache_clear()
+    pipeline_digest.cache_clear()
     assert pin_model(single).revision == revision
     (tmp_path / "single/unet/config.json").write_text("{}")
-    directory_digest.cache_clear()
+    pipeline_digest.cache_clear()
     assert pin_model(single).revision != revision
     with pytest.raises(UserError, match="has no variants; leave --variant out"):
         pin_model(replace(single, variant="fp16"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.diffusion.pin import EMBEDDED, directory_digest
+from builders.diffusion.pin import EMBEDDED, pipeline_digest
 from builders.engines.base import pin_model
 from builders.errors import UnreachableError, UserError
 from builders.recipes.recipe import Recipe, override_recipe
@@ -15,7 +15,7 @@ from tests.tiny_families import write_tiny_family
 def test_pin__a_directory_is_pinned_by_its_content(recipe: Recipe, tiny_pipeline: Path) -> None:
     pinned = pin_model(replace(recipe, model=str(tiny_pipeline)))
     assert (pinned.model, pinned.model_dir) == ("tiny-sd", str(tiny_pipeline))
-    assert pinned.revision == directory_digest(str(tiny_pipeline))
+    assert pinned.revision == pipeline_digest(str(tiny_pipeline))
     assert pin_model(pinned) == pinned
     with pytest.raises(UserError, match="was made with sha256:other"):
         pin_model(replace(pinned, revision="sha256:other"))

@@ -36,7 +36,7 @@ class Noise:
 
 
 def make(plan: Plan, shard: int, storage: Storage, scratch: str = "", execution: Execution = EXECUTION) -> int:
-    return sum(number for number, _, _ in generate_shard_tar(plan, shard, Noise(), execution, storage, scratch))
+    return sum(number for number, *_ in generate_shard_tar(plan, shard, Noise(), execution, storage, scratch))
 
 
 def test_generate_shard__sidecar_describes_the_tar(recipe: Recipe, tmp_path: Path) -> None:

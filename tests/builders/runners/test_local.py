@@ -176,7 +176,7 @@ def test_local__an_unexpected_failure_is_retried_after_the_other_shards(
 ) -> None:
     tried: list[int] = []
 
-    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int, int]]:
+    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int, int, int]]:
         tried.append(shard)
         if shard == 1 or (shard == 0 and tried.count(shard) < 2):
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more lines")
@@ -271,7 +271,7 @@ def test_local__a_run_whose_attempts_all_fail_ends_and_names_the_cause(
     """Simulates a process that a CUDA error has broken."""
     plan, made, tried = Plan(generated, 24), list[int](), list[int]()
 
-    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int, int]]:
+    def make(plan: Plan, shard: int, *rest: object) -> Iterator[tuple[int, int, int, int]]:
         tried.append(shard)
         if len(made) >= 2:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")

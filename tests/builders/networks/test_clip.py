@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders.audit.clip import ClipEmbedder
 from builders.errors import UserError
+from builders.networks.clip import ClipEmbedder
 from tests.tiny_pipeline import write_tiny_pipeline
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.diffusion.pin import directory_digest
 from builders.errors import UserError, first_line
+from builders.networks.revision import directory_digest
 
 TEXTS_AT_ONCE = 256
 """Number of texts per forward."""
@@ -21,7 +21,7 @@ class ClipEmbedder:
         UserError: the model cannot be loaded, or does not embed both images and texts.
     """
 
-    def __init__(self, model: str, revision: str = "") -> None:
+    def __init__(self, model: str, revision: str = "", *, option: str = "--clip") -> None:
         import torch
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
         from transformers.utils import logging
@@ -38,13 +38,13 @@ class ClipEmbedder:
         # transformers has no common exception for a missing connection, file or key.
         except Exception as error:
             raise UserError(
-                f"'{model}' cannot be loaded as a CLIP ({first_line(error)}); give --clip a Hub id, such as "
+                f"'{model}' cannot be loaded as a CLIP ({first_line(error)}); give {option} a Hub id, such as "
                 "openai/clip-vit-base-patch32, or a directory"
             ) from None
         if not (hasattr(network, "get_image_features") and hasattr(network, "logit_scale")):
             raise UserError(
                 f"'{model}' is a {type(network).__name__}, which does not embed both images and texts; "
-                "give --clip a model such as openai/clip-vit-base-patch32"
+                f"give {option} a model such as openai/clip-vit-base-patch32"
             )
         self._network = network.eval().to(self._device)
         self._max_tokens = int(network.config.get_text_config().max_position_embeddings)
