@@ -154,7 +154,7 @@ def qwen_image() -> Any:
             patch_size=2,
             in_channels=16,
             out_channels=4,
-            num_layers=1,
+            num_layers=2,
             attention_head_dim=16,
             num_attention_heads=2,
             joint_attention_dim=16,

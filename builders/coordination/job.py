@@ -80,6 +80,11 @@ class Images:
     num_low: int
     """Images among those of first attempts that a check rejects."""
 
+    @property
+    def first_attempts(self) -> tuple[int, int, int]:
+        """Numbers of first attempts: all, broken ones, and those that a check rejects."""
+        return self.num_first, self.num_broken, self.num_low
+
 
 @dataclass(frozen=True)
 class Ended:

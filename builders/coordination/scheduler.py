@@ -237,8 +237,7 @@ class _Run:
         if isinstance(event, Images):
             if (shard := self.busy.get(event.worker)) is not None:
                 self.images[shard] += event.num_kept
-                counts = (event.num_first, event.num_broken, event.num_low)
-                self._apply(self.policy.on_images(event.worker, *counts, self.clock()))
+                self._apply(self.policy.on_images(event.worker, *event.first_attempts, self.clock()))
                 self._report_progress()
             return
         # The event may come from a process that was killed meanwhile.

@@ -52,6 +52,7 @@ _SD3 = Family(
 )  # fmt: skip
 _FLUX = Family(
     name="Flux dev",
+    accelerations=("attention_backend", "first_block_cache"),
     pipeline="FluxPipeline",
     facts={"denoiser.guidance_embeds": True},
     hub_ids=("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-Krea-dev"),
@@ -66,6 +67,7 @@ _FLUX = Family(
 )
 _KLEIN = Family(
     name="Flux 2 klein base",
+    accelerations=("attention_backend",),
     pipeline="Flux2KleinPipeline",
     hub_ids=("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B"),
     embeddings=("prompt_embeds",),
@@ -139,6 +141,7 @@ FAMILIES = (
     ),
     Family(
         name="Flux 2",
+        accelerations=("attention_backend",),
         pipeline="Flux2Pipeline",
         hub_ids=("black-forest-labs/FLUX.2-dev",),
         acts_above=ALWAYS,
@@ -186,6 +189,7 @@ FAMILIES = (
     ),
     Family(
         name="Qwen-Image",
+        accelerations=("attention_backend", "first_block_cache"),
         pipeline="QwenImagePipeline",
         hub_ids=("Qwen/Qwen-Image", "Qwen/Qwen-Image-2512"),
         guidance="true_cfg_scale",

@@ -86,6 +86,10 @@ def complete(recipe: Recipe, found: Found, *, is_other_model: bool, given: Colle
         raise UserError(
             f"--adapter {recipe.adapters[0]} is not possible with {family.name}, whose pipeline loads none; leave it out"
         )
+    for name in ("attention_backend", "first_block_cache"):
+        if getattr(recipe, name) and name not in family.accelerations:
+            option = f"--{name.replace('_', '-')} {getattr(recipe, name)}"
+            raise UserError(f"{option} is not possible with {family.name}; leave it out")
     in_force = family.ignored(recipe)
     for name in in_force:
         if name in given:

@@ -27,6 +27,7 @@ KNOWN_WARNINGS = (
     "was removed because",
     "Potential NSFW",
     "No LoRA keys associated to",
+    "Attention backends are an experimental feature",
 )
 """What the libraries say in every batch: about long prompts, as `plan` says once, and of flagged images that they are
 blackened, which they never are here; and of text encoders that an adapter leaves as they are."""

@@ -5,14 +5,16 @@ Each image has its own generator, prompts are encoded in one shape, and a short 
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from builders.diffusion.acceleration import denoiser_of
 from builders.diffusion.first_step import first_step
@@ -52,19 +54,33 @@ class Sampler:
             self.environment = environment(self.pipeline, packages)
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
+        with self.session():
+            return self.start(samples)()
+
+    def start(self, samples: Sequence[Sample]) -> Callable[[], list[GeneratedImage]]:
+        """Does the device's part; returns a function that does the host's part, in any thread."""
         filled = [*samples, *[samples[-1]] * (self.execution.batch_size - len(samples))]
-        with self._report_out_of_memory(), process_settings(self.execution), without_known_warnings():
+        with self._report_out_of_memory(), without_known_warnings():
             pixels, vae_dtypes = self._run(filled)
+        return partial(self._finish, pixels, vae_dtypes, len(samples))
+
+    def session(self) -> AbstractContextManager[None]:
+        """Holds the settings of the process that bytes depend on, also for threads that start in the meantime."""
+        return process_settings(self.execution)
+
+    def _finish(self, tensor: Tensor, vae_dtypes: list[str], num_samples: int) -> list[GeneratedImage]:
+        with self._report_out_of_memory(), without_known_warnings():
+            pixels = tensor.cpu().permute(0, 2, 3, 1).float().numpy()
             images = (np.nan_to_num(pixels) * 255).round().astype(np.uint8)
             verdicts = self.check(images) if self.check else [-1] * len(images)
         broken = find_broken(pixels, images)
         return [
             GeneratedImage(images[slot], verdicts[slot], is_broken=slot in broken, vae_dtype=vae_dtypes[slot])
-            for slot in range(len(samples))
+            for slot in range(num_samples)
         ]
 
-    def _run(self, samples: Sequence[Sample]) -> tuple[NDArray[np.floating[Any]], list[str]]:
-        """Returns images (n, height, width, 3) in [0, 1], and the floating-point type in which each was decoded."""
+    def _run(self, samples: Sequence[Sample]) -> tuple[Tensor, list[str]]:
+        """Returns images (n, 3, height, width) in [0, 1], and the floating-point type in which each was decoded."""
         recipe, pipeline = self.recipe, self.pipeline
         pipeline.scheduler = self.scheduler
         decode = safe_decode(pipeline)
@@ -77,12 +93,12 @@ class Sampler:
                         **prompts,
                         generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
                         **arguments,
-                        output_type="np",
+                        output_type="pt",
                     ).images
         except ValueError as error:
             raise UserError(f"the model refuses a setting ({first_line(error)}); change that setting") from None
-        if images.shape[1:3] != (recipe.height, recipe.width):
-            height, width = images.shape[1:3]
+        if images.shape[2:] != (recipe.height, recipe.width):
+            height, width = images.shape[2:]
             raise UserError(
                 f"the model generates {width}x{height} for --width {recipe.width} --height {recipe.height}; "
                 "give a size that it supports"

@@ -60,6 +60,8 @@ def _family(model: str, kind: type, config: Mapping[str, Any]) -> Family:
         guidance=guidance,
         acts_above=1.0 if guidance else NEVER,
         negative_prompt="guidance" if guidance and "negative_prompt" in parameters else "no",
+        # Loading it says whether it has them.
+        accelerations=("attention_backend", "first_block_cache"),
         takes_adapters=hasattr(kind, "load_lora_weights"),
         tokens={},
         max_batch_size=1,

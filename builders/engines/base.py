@@ -7,7 +7,8 @@
 Other packages add engines through entry points in the group "fakeit.engines".
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -43,6 +44,16 @@ class Generate(Protocol):
     """Versions, device and settings that the bytes may depend on."""
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]: ...
+
+
+class OverlappingGenerate(Generate, Protocol):
+    """An engine's callable whose host work may overlap with the next batch on the device. Others lack these methods."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """Holds the settings of the process that bytes depend on, while `start` and what it returns are called."""
+
+    def start(self, samples: Sequence[Sample]) -> Callable[[], list[GeneratedImage]]:
+        """Does the device's part of a batch; returns a function that does the host's part, in any thread."""
 
 
 class Engine(Protocol):
@@ -110,6 +121,19 @@ class ModelEngine(Engine, Protocol):
 
     def notes(self, recipe: Recipe) -> list[str]:
         """Returns lines about the source and its settings, for `plan`."""
+
+
+def session(generate: Generate) -> AbstractContextManager[None]:
+    """Returns the context in which `start` may be called."""
+    return cast(OverlappingGenerate, generate).session() if hasattr(generate, "session") else nullcontext()
+
+
+def start(generate: Generate, samples: Sequence[Sample]) -> Callable[[], list[GeneratedImage]]:
+    """Does the device's part of a batch, or all of it where an engine does not separate the two."""
+    if hasattr(generate, "start"):
+        return cast(OverlappingGenerate, generate).start(samples)
+    images = generate(samples)
+    return lambda: images
 
 
 def engine(name: str) -> Engine:

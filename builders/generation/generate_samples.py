@@ -5,11 +5,13 @@ attempts come first, in order. Rejected images are generated again together, in 
 whatever its verdict.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from builders.checks.base import loaded_checks, scores
-from builders.engines.base import Generate, GeneratedImage, engine
+from builders.engines.base import Generate, GeneratedImage, engine, start
 from builders.errors import ShardError
 from builders.images.read import decode_image
 from builders.planning.plan import Plan
@@ -17,6 +19,8 @@ from builders.recipes.checks import least_scores
 from builders.recipes.recipe import Recipe
 from builders.recipes.sample import Sample
 
+Waiting = tuple[int, Sample, str]
+"""Position of a sample that is not made yet, the sample, and the verdict against its last attempt."""
 MAX_ATTEMPTS = 10
 """Number of attempts at an image, including the first."""
 
@@ -49,9 +53,13 @@ class GeneratedBatch:
 
 
 def generate_samples(
-    plan: Plan, samples: Sequence[Sample], generate: Generate, batch_size: int
+    plan: Plan, samples: Sequence[Sample], generate: Generate, batch_size: int, host: Executor | None = None
 ) -> Iterator[GeneratedBatch]:
     """Generates the images of some samples, and yields them batch by batch.
+
+    Args:
+        host: Does the host's part of a batch and the checks while the device makes the next batch, within the
+            `session` of the engine; without it, they are done in between.
 
     Raises:
         ShardError: files cannot be read; the message names all of them.
@@ -61,10 +69,9 @@ def generate_samples(
     can_retry = engine(plan.recipe.engine).IS_SYNTHETIC
     problems: list[str] = []
     for attempt in range(MAX_ATTEMPTS):
-        again: list[tuple[int, Sample, str]] = []
-        for start in range(0, len(waiting), batch_size):
-            batch = waiting[start : start + batch_size]
-            made = judge(batch, generate([sample for _, sample, _ in batch]))
+        again: list[Waiting] = []
+        batches = [waiting[first : first + batch_size] for first in range(0, len(waiting), batch_size)]
+        for made in _judged(batches, generate, judge, host):
             problems += [one.generated.problem for one in made if one.generated.problem]
             is_last = attempt + 1 == MAX_ATTEMPTS or not can_retry
             rejected = {} if is_last else {one.position: one for one in made if one.is_rejected}
@@ -83,6 +90,21 @@ def generate_samples(
             return
 
 
+def _judged(
+    batches: Sequence[Sequence[Waiting]], generate: Generate, judge: "_Judge", host: Executor | None
+) -> Iterator[list[GeneratedSample]]:
+    if host is None:
+        yield from (judge(batch, generate([sample for _, sample, _ in batch])) for batch in batches)
+        return
+    waiting: deque[Future[list[GeneratedSample]]] = deque()
+    for batch in batches:
+        finish = start(generate, [sample for _, sample, _ in batch])
+        waiting.append(host.submit(judge.finish, batch, finish))
+        if len(waiting) > 1:
+            yield waiting.popleft().result()
+    yield from (future.result() for future in waiting)
+
+
 class _Judge:
     """Gives each image of a batch its verdict: by the engine, then by the recipe's checks in their order."""
 
@@ -91,9 +113,10 @@ class _Judge:
         self.least = least_scores(recipe.checks)
         self.checks = loaded_checks(recipe) if recipe.checks else []
 
-    def __call__(
-        self, batch: Sequence[tuple[int, Sample, str]], images: Sequence[GeneratedImage]
-    ) -> list[GeneratedSample]:
+    def finish(self, batch: Sequence[Waiting], finish: Callable[[], list[GeneratedImage]]) -> list[GeneratedSample]:
+        return self(batch, finish())
+
+    def __call__(self, batch: Sequence[Waiting], images: Sequence[GeneratedImage]) -> list[GeneratedSample]:
         by_check = self._scores(images, [sample for _, sample, _ in batch])
         made = []
         for slot, ((position, sample, before), image) in enumerate(zip(batch, images, strict=True)):

@@ -1,4 +1,4 @@
-"""Makes one shard: an engine generates a batch while a thread encodes the batches before it and writes them in order.
+"""Makes one shard: while a device generates a batch, threads check, encode and write the batches before it, in order.
 
 Invariant: a shard is finished exactly when its sidecar exists, and then the tar that the sidecar names exists, too.
 
@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builders.engines.base import Generate, engine
+from builders.engines.base import Generate, engine, session
 from builders.format.manifest import Verdicts
 from builders.format.names import shard_name, staging_stem
 from builders.format.schema import METADATA_SCHEMA
@@ -129,9 +129,9 @@ def generate_shard_tar(
             changes.update([made.generated.change] if made.generated.change else [])
 
     try:
-        with ThreadPoolExecutor(1) as encoder:
+        with session(generate), ThreadPoolExecutor(1) as host, ThreadPoolExecutor(1) as encoder:
             waiting: deque[Future[None]] = deque()
-            for batch in generate_samples(plan, plan.shard_samples(shard), generate, execution.batch_size):
+            for batch in generate_samples(plan, plan.shard_samples(shard), generate, execution.batch_size, host):
                 waiting.append(encoder.submit(write, batch.kept))
                 if len(waiting) > MAX_BATCHES_WAITING:
                     waiting.popleft().result()

@@ -1,4 +1,6 @@
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -91,3 +93,39 @@ def test_generate_samples__files_that_cannot_be_read_are_all_named(recipe: Recip
 
     with pytest.raises(ShardError, match=r"n0\d_00000000' cannot be read; .*; repair or remove them"):
         generate(recipe, Unreadable())
+
+
+class Overlapping(Faulty):
+    """An engine whose host part of each batch but the last waits for the device part of the next one."""
+
+    def __init__(self, flagged: str, num_batches: int) -> None:
+        super().__init__(flagged)
+        self.begun = [threading.Event() for _ in range(num_batches)]
+        self.num_begun = 0
+
+    def start(self, samples: Sequence[Sample]) -> Callable[[], list[GeneratedImage]]:
+        number = self.num_begun
+        self.num_begun += 1
+        if number < len(self.begun):
+            self.begun[number].set()
+
+        def finish() -> list[GeneratedImage]:
+            if number + 1 < len(self.begun):
+                assert self.begun[number + 1].wait(10)
+            return self(samples)
+
+        return finish
+
+
+def test_generate_samples__host_and_device_overlap_and_change_nothing(recipe: Recipe) -> None:
+    plan = Plan(replace(recipe, safety="drop"), 30)
+    samples = [sample for shard in range(plan.num_shards) for sample in plan.shard_samples(shard)]
+    num_batches = -(-len(samples) // 4)
+    alone = [list(batch.kept) for batch in generate_samples(plan, samples, Faulty("third"), 4)]
+    with ThreadPoolExecutor(1) as host:
+        engine = Overlapping("third", num_batches)
+        both = [list(batch.kept) for batch in generate_samples(plan, samples, engine, 4, host)]
+    assert engine.num_begun > num_batches
+    assert [[(one.sample, one.slot, one.verdict) for one in batch] for batch in both] == [
+        [(one.sample, one.slot, one.verdict) for one in batch] for batch in alone
+    ]
