@@ -12,6 +12,7 @@ import tyro
 from builders.card.sections import CardText
 from builders.cli.options import REPEATED, Options, OutPath, RecipeName, RecipeOptions, absolute_path
 from builders.cli.recipes import print_prompt_warnings
+from builders.command_line.duration import duration
 from builders.command_line.progress import progress
 from builders.coordination.failures import Failure
 from builders.coordination.signals import IS_STOPPED, Preempted, Stop, StoppedError, on_signals
@@ -184,13 +185,13 @@ def _make(planned: Plan, execution: Execution, out: str, run: RunOptions, stop: 
 
 
 def _preview(planned: Plan, execution: Execution, num_images: int) -> None:
-    from builders.coordination.status import duration
     from builders.generation.preview import write_preview
+    from builders.planning.cost import num_batches
 
     if execution.is_auto:
         raise UserError("--batch-size auto is measured by a run, not by a preview; give a number")
     found = write_preview(planned, execution, num_images, Path())
-    total = duration(found["seconds_per_image"] * planned.num_samples)
+    total = duration(found["seconds_per_batch"] * num_batches(planned, execution.batch_size))
     print(
         f"preview.png, preview.json: {found['num_images']} images, {found['seconds_per_image']:g} s each in batches of "
         f"{execution.batch_size} on {found['environment']['device']}; all {planned.num_samples:,} take {total} of it"

@@ -1,9 +1,11 @@
 """`fakeit-build list` and `plan`: what can be made, and what a recipe would make."""
 
+import dataclasses
 import sys
+from pathlib import Path
 
 from builders.cli.options import Options, RecipeName, RecipeOptions
-from builders.engines.base import engine, source_notes
+from builders.engines.base import engine, pin_model, source_notes
 from builders.errors import UserError
 from builders.planning.plan import Plan
 from builders.recipes.sample import Sample
@@ -18,15 +20,32 @@ def list_() -> None:
             print(f"{name}/{config:24} {engine(recipe.engine).describe(recipe)}")
 
 
-def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int = 10, at: tuple[int, ...] = ()) -> None:
+def plan(
+    recipe: RecipeName,
+    /,
+    options: Options = RecipeOptions(),
+    limit: int = 10,
+    at: tuple[int, ...] = (),
+    cost: bool = False,
+    on: str = "",
+    measured: Path | None = None,
+) -> None:
     """Show what would be made, as a table, with warnings about the prompts; make nothing.
 
     Args:
         recipe: builder/config, or a recipe file such as another clone's clone.json.
         limit: Number of samples to show from the beginning; the last one always follows.
         at: Show the samples at these positions instead, numbered from 0.
+        cost: Say the operations of an image, and hours and dollars on GPUs, from the model's configuration alone.
+        on: Only on this GPU, such as a100 or h100.
+        measured: A preview.json of this recipe; says the time by its measure instead, on the machine that made it.
     """
+    from builders.planning.cost import check_card, estimated_cost, measured_cost
     from builders.planning.disk_space import disk_space
+
+    if (on or measured) and not cost:
+        raise UserError(f"{'--on' if on else '--measured'} belongs to --cost; give that too")
+    check_card(on)
 
     planned = options.plan(recipe)
     print(f"{planned.recipe.name}: {planned.num_samples:,} images, {len(planned.recipe.classes):,} classes, ", end="")
@@ -44,7 +63,13 @@ def plan(recipe: RecipeName, /, options: Options = RecipeOptions(), limit: int =
     if not at and shown < planned.num_samples:
         print("…")
         _print_sample(planned.num_samples - 1, planned.sample_at(planned.num_samples - 1))
-    print("\n".join(disk_space(planned, options.execution(recipe, planned.recipe))))
+    execution = options.execution(recipe, planned.recipe)
+    print("\n".join(disk_space(planned, execution)))
+    if measured:
+        planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))
+        print("\n".join(measured_cost(planned, measured, execution)))
+    elif cost:
+        print("\n".join(estimated_cost(planned, on)))
     print_prompt_warnings(planned)
 
 

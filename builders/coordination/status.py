@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from builders.command_line.duration import duration
 from builders.coordination.failures import Failure, read_failures
 from builders.coordination.heartbeat import RunFile, alive_runs, read_summary
 from builders.coordination.output import made_shards, read_state
@@ -144,10 +145,3 @@ def _run(seen: RunFile, summary: dict[str, Any]) -> RunStatus:
 
 def _numbers(shards: Sequence[int]) -> str:
     return f"shards {', '.join(map(str, shards[:MAX_SHOWN]))}{', …' if len(shards) > MAX_SHOWN else ''}"
-
-
-def duration(seconds: float) -> str:
-    """Formats a duration in seconds, minutes or hours, whichever reads best."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

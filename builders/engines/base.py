@@ -116,6 +116,14 @@ class ModelEngine(Engine, Protocol):
             UserError: there is no such preset, or it does not fit the model.
         """
 
+    def count_operations(self, recipe: Recipe) -> Any:
+        """Returns the `Operations` (diffusion/operations.py) of one image, from the model's configuration alone.
+
+        Raises:
+            UserError: the configuration cannot be read, or the model's operations are not counted.
+            UnreachableError: the Hub does not answer.
+        """
+
     def max_batch_size(self, recipe: Recipe) -> int | None:
         """Returns the largest batch in which an image does not depend on its neighbors; None if any batch will do."""
 
@@ -210,6 +218,18 @@ def source_notes(recipe: Recipe) -> list[str]:
     """Returns lines about the recipe's model and the settings in force, for `plan`."""
     models = _models_of(recipe)
     return models.notes(recipe) if models else []
+
+
+def count_operations(recipe: Recipe) -> Any:
+    """Returns the operations of one image; see `ModelEngine.count_operations`.
+
+    Raises:
+        UserError: the engine has no models.
+    """
+    models = _models_of(recipe)
+    if models is None:
+        raise UserError(f"'{recipe.name}' has no model whose operations could be counted; leave --cost out")
+    return models.count_operations(recipe)
 
 
 def pin_model(recipe: Recipe) -> Recipe:

@@ -23,8 +23,8 @@ HAS_TOKENIZERS = True
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 
 __all__ = [
-    "HAS_TOKENIZERS", "IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "complete", "describe", "json_fields", "load",
-    "max_batch_size", "notes", "pin", "preset_settings",
+    "HAS_TOKENIZERS", "IS_SYNTHETIC", "PACKAGES", "USES_GPU", "check", "complete", "count_operations", "describe",
+    "json_fields", "load", "max_batch_size", "notes", "pin", "preset_settings",
 ]  # fmt: skip
 
 
@@ -77,6 +77,12 @@ def notes(recipe: Recipe) -> list[str]:
 
 def preset_settings(recipe: Recipe, name: str) -> dict[str, Any]:
     return presets.preset_settings(recipe, name)
+
+
+def count_operations(recipe: Recipe) -> Any:
+    from builders.diffusion import operations
+
+    return operations.count_operations(recipe)
 
 
 def describe(recipe: Recipe) -> str:

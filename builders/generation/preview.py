@@ -2,20 +2,25 @@
 
 import json
 import math
+import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from builders.engines.base import engine
+from builders.engines.base import engine, session
+from builders.generation.generate_samples import GeneratedSample, generate_samples
+from builders.generation.generate_shard import encode_sample
 from builders.images.read import decode_image
 from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
 from builders.recipes.sample import Sample
 
+IMPORTED = time.perf_counter()
 TILE, GAP, FONT_SIZE = 256, 8, 14
 """Pixels of a tile's longer side, of the gap between tiles, and of the captions' font."""
 
@@ -37,38 +42,57 @@ def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Pat
     """Generates some images in this process and writes them to `folder`; nothing goes to the clone's output.
 
     Returns:
-        The content of `preview.json`: seconds per image without loading the model, device, batch size and settings.
+        The content of `preview.json`: seconds a batch and an image in the steady state, seconds from the start of the
+        process to the first batch, device, execution and settings.
 
     Raises:
         UserError: the model cannot be loaded, or a batch does not fit.
     """
     samples = choose_samples(plan, num_images)
-    begun = time.perf_counter()
     generate = engine(plan.recipe.engine).load(plan.recipe, execution)
-    load_seconds = time.perf_counter() - begun
-    images, seconds = [], []
-    for start in range(0, len(samples), execution.batch_size):
+    with session(generate), ThreadPoolExecutor(1) as host, ThreadPoolExecutor(1) as encoder:
+        # A warm-up, which belongs to the start: the first batch of a process takes longer than the others.
+        list(generate_samples(plan, samples[: execution.batch_size], generate, execution.batch_size, host))
+        seconds_to_start = _seconds_since_start()
         begun = time.perf_counter()
-        images += generate(samples[start : start + execution.batch_size])
-        seconds.append(time.perf_counter() - begun)
-    # The first batch is a warm-up; it counts only if there is no other.
-    timed = seconds[1:] or seconds
+        kept: list[GeneratedSample] = []
+        encoding = []
+        num_batches = 0
+        for batch in generate_samples(plan, samples, generate, execution.batch_size, host):
+            num_batches += 1
+            kept += batch.kept
+            encoding += [encoder.submit(encode_sample, plan.recipe, execution, made) for made in batch.kept]
+        for future in encoding:
+            future.result()
+        seconds = (time.perf_counter() - begun) / num_batches
+    made = [one.generated for one in sorted(kept, key=lambda one: one.position)]
     summary = {
         "num_images": len(samples),
-        "seconds_per_image": round(sum(timed) / len(timed) / execution.batch_size, 4),
-        "seconds_to_load": round(load_seconds, 2),
-        "num_broken": sum(image.is_broken for image in images),
-        "num_flagged": sum(image.nsfw == 1 for image in images),
+        "seconds_per_batch": round(seconds, 4),
+        "seconds_per_image": round(seconds / execution.batch_size, 4),
+        "seconds_to_start": round(max(0.0, seconds_to_start - seconds), 2),
+        "num_broken": sum(image.is_broken for image in made),
+        "num_flagged": sum(image.nsfw == 1 for image in made),
         "environment": generate.environment,
         "execution": asdict(execution),
         "recipe": {name: value for name, value in plan.recipe.to_dict().items() if name not in ("classes", "scenes")},
         "images": [{"key": s.key, "seed": s.seed, "prompt": s.prompt} for s in samples],
     }
-    drawn = [Image.fromarray(decode_image(i.image) if isinstance(i.image, bytes) else i.image) for i in images]
+    drawn = [Image.fromarray(decode_image(i.image) if isinstance(i.image, bytes) else i.image) for i in made]
     folder.mkdir(parents=True, exist_ok=True)
     _sheet(drawn, samples).save(folder / "preview.png")
     (folder / "preview.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return summary
+
+
+def _seconds_since_start() -> float:
+    """Returns the seconds since this process began; since this module was imported where the system does not say."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return uptime - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return time.perf_counter() - IMPORTED
 
 
 def _sheet(images: list[Image.Image], samples: list[Sample]) -> Image.Image:
