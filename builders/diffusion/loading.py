@@ -31,6 +31,10 @@ OF_EXECUTION = ("channels_last", "compile", "vae_slicing")
 """Fields that the loaded modules depend on. Recipes that differ in others share them."""
 
 
+FEW_STEPS = ("LCMScheduler", "TCDScheduler")
+"""Schedulers for distilled adapters, which fit every model that DDIM fits; diffusers does not list them as compatible."""
+
+
 def load_pipeline(recipe: Recipe, execution: Execution) -> Any:
     """Returns the recipe's pipeline, on the GPU if there is one. Recipes that differ only in guidance or size share it.
 
@@ -138,6 +142,8 @@ def _read_pipeline(recipe: Recipe) -> Any:
 def _compatible_scheduler(own: Any, name: str) -> Any:
     """Returns the named scheduler with the configuration of the model's own, if it samples the same kind of model."""
     known = {kind.__name__: kind for kind in own.compatibles}
+    if "DDIMScheduler" in known:
+        known |= {name: getattr(diffusers, name) for name in FEW_STEPS}
     if name not in known:
         raise UserError(f"unknown scheduler '{name}' for this model; {suggest(name, sorted(known))}")
     try:
