@@ -52,12 +52,7 @@ def recipe_of(options: tuple[object, ...]) -> Recipe:
     given: dict[str, Any] = dict(zip(names, options[1::2], strict=True))
     if "adapter" in given:
         given["adapters"] = (str(given.pop("adapter")),)
-    return pin_model(
-        DigitsSD.recipe(
-            "c_cfg2",
-            **{**given, **({"guidance_scale": float(given["guidance_scale"])} if "guidance_scale" in given else {})},
-        )
-    )
+    return pin_model(DigitsSD.recipe("c_cfg2", **given))
 
 
 def seconds(recipe: Recipe, batch_size: int = 50) -> float:
