@@ -17,6 +17,7 @@ from builders.classes.class_options import ClassOptions
 from builders.errors import UserError
 from builders.planning.plan import Plan
 from builders.recipes.adapters import parse_adapter
+from builders.recipes.checks import parse_check
 from builders.recipes.execution import AUTO, Execution, override_execution
 from builders.recipes.recipe import Recipe
 
@@ -119,6 +120,7 @@ class RecipeOptions(_FieldOptions):
             source=absolute_path(self.source) if self.source else self.source,
             counts=absolute_path(self.counts) if self.counts else self.counts,
             adapters=tuple(_absolute_adapter(text) for text in self.adapters),
+            checks=tuple(_absolute_check(text) for text in self.checks),
         )
 
     def class_options(self) -> ClassOptions:
@@ -145,6 +147,13 @@ def absolute_path(path: str) -> str:
 def _absolute_adapter(text: str) -> str:
     adapter = parse_adapter(text)
     return str(dataclasses.replace(adapter, id=absolute_path(adapter.id))) if Path(adapter.id).exists() else text
+
+
+def _absolute_check(text: str) -> str:
+    check = parse_check(text)
+    kind = absolute_path(check.kind) if check.kind.endswith(".py") else check.kind
+    model = absolute_path(check.model) if check.model and Path(check.model).is_dir() else check.model
+    return str(dataclasses.replace(check, kind=kind, model=model))
 
 
 def _names(kind: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """Checks while generating: images below a score are generated again, as flagged ones are."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from builders.checks.base import pin_checks
 from builders.checks.sharpness import sharpness
 from builders.cli.main import main
 from builders.coordination.policy import End, Policy
+from builders.digits_sd import DigitsSD
 from builders.errors import UserError
 from builders.format.manifest import read_manifest
 from builders.format.open_clone import open_clone
@@ -77,6 +79,18 @@ def test_checks__low_images_are_generated_again_until_a_seed_passes(made: Path) 
         first = attempts.index(True)
         assert (row["attempt"], row["check_score"]) == (first, 1.0)
         assert row["verdict"] == ("third" if first else "") and row["seed"] % 3
+
+
+def test_checks__a_stream_of_datasets_has_the_same_images(made: Path, file: Path) -> None:
+    builder = DigitsSD("c_cfg2", images_per_class=6, shard_size=20, batch_size=10, checks=(f"{file}:0.5",))
+    rows = {row["key"]: row for row in rows_of(made)}
+    # The first shard alone.
+    streamed = list(itertools.islice(builder.as_streaming_dataset(split="train"), 20))
+    for row in streamed:
+        expected = rows[row["__key__"]]
+        names = ("sha256", "seed", "attempt", "verdict", "check_score")
+        assert [row["json"][name] for name in names] == [expected[name] for name in names]
+    assert any(row["json"]["attempt"] for row in streamed)
 
 
 def test_checks__counts_are_in_manifest_card_and_status(made: Path) -> None:

@@ -178,6 +178,10 @@ def test_slurm__the_printed_command_has_absolute_paths(
     assert given["--model"] == str(tmp_path / "model") and given["--revision"].startswith("sha256:")
     assert (given["--guidance-scale"], given["--batch-size"]) == ("3.5", "auto")
     assert "--channels-last" in words and "--print" not in words and "--tasks" not in words
+    (tmp_path / "mine.py").write_text("TAKES_MODEL = False\ndef load(model, revision):\n    return None\n")
+    checks = ("--check", "mine.py:0.5", "--check", "sharpness:3")
+    checked = in_process.call(cli.main, *requested, *checks)
+    assert f" --check {tmp_path}/mine.py:0.5 --check sharpness:3 " in checked.stdout, checked.stderr
     source = in_process.call(
         cli.main, "make", "real_images/test", "s3://x/y", "--source", os.path.relpath(scans / "test"), "--runner",
         "slurm", "--print",
