@@ -57,15 +57,15 @@ def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Pat
         begun = time.perf_counter()
         kept: list[GeneratedSample] = []
         encoding = []
-        num_batches = 0
         for batch in generate_samples(plan, samples, generate, execution.batch_size, host):
-            num_batches += 1
             kept += batch.kept
             encoding += [encoder.submit(encode_sample, plan.recipe, execution, made) for made in batch.kept]
         for future in encoding:
             future.result()
-        seconds = (time.perf_counter() - begun) / num_batches
-    made = [one.generated for one in sorted(kept, key=lambda one: one.position)]
+        # Batches of images that are made again, as checks ask for, count to the first ones.
+        seconds = (time.perf_counter() - begun) / math.ceil(len(samples) / execution.batch_size)
+    kept.sort(key=lambda one: one.position)
+    made = [one.generated for one in kept]
     summary = {
         "num_images": len(samples),
         "seconds_per_batch": round(seconds, 4),
@@ -76,7 +76,17 @@ def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Pat
         "environment": generate.environment,
         "execution": asdict(execution),
         "recipe": {name: value for name, value in plan.recipe.to_dict().items() if name not in ("classes", "scenes")},
-        "images": [{"key": s.key, "seed": s.seed, "prompt": s.prompt} for s in samples],
+        "images": [
+            {
+                "key": one.sample.key,
+                "seed": one.sample.seed,
+                "prompt": one.sample.prompt,
+                "attempt": one.sample.attempt,
+                "verdict": one.verdict,
+                "check_score": one.score,
+            }
+            for one in kept
+        ],
     }
     drawn = [Image.fromarray(decode_image(i.image) if isinstance(i.image, bytes) else i.image) for i in made]
     folder.mkdir(parents=True, exist_ok=True)
