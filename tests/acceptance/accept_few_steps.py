@@ -22,8 +22,8 @@ from tests.acceptance.accept_digits import real_split, svc_accuracy, synthetic
 from tests.acceptance.record import record, run
 from tests.fit_lora import fit_lcm_lora
 
-NUM_SEEDS, PER_CLASS, NUM_STEPS_LCM = 3, 50, 400
-NUM_ROUNDS = 7
+NUM_SEEDS, PER_CLASS, NUM_STEPS_LCM = 3, 30, 400
+NUM_ROUNDS = 5
 PNDM = ("--scheduler", "PNDMScheduler", "--num-inference-steps", 25)
 INTERVALS = ("0:1", "0:0.5", "0.2:0.8", "0.5:1")
 T_95 = 4.303
@@ -55,7 +55,7 @@ def recipe_of(options: tuple[object, ...]) -> Recipe:
     return pin_model(DigitsSD.recipe("c_cfg2", **given))
 
 
-def seconds(recipe: Recipe, batch_size: int = 50) -> float:
+def seconds(recipe: Recipe, batch_size: int = 20) -> float:
     """Returns the seconds of one batch on one thread."""
     generate = engine(recipe.engine).load(recipe, Execution(batch_size=batch_size))
     samples = Plan(recipe, 10).shard_samples(0)[:batch_size]
@@ -80,7 +80,7 @@ def measure(folder: Path, name: str, options: tuple[object, ...], real: Path) ->
         coverage.append(value_of(found, "coverage"))
         diversity.append(value_of(found, "diversity"))
     recipe = recipe_of(options)
-    rate = statistics.median(50 / seconds(recipe) for _ in range(3))
+    rate = statistics.median(20 / seconds(recipe) for _ in range(3))
     columns = [f"{statistics.mean(v):.{d}f} ± {half(v):.{d}f}" for v, d in ((top1, 1), (coverage, 3), (diversity, 3))]
     row = f"| {name} | {rate:.1f} | {' | '.join(columns)} |"
     print(row, flush=True)
@@ -124,14 +124,14 @@ def main(folder: Path) -> None:
     lora = folder / "lcm.safetensors"
     if not lora.exists():
         fit_lcm_lora(lora, num_steps=NUM_STEPS_LCM)
-    times = interval_times()
     rows = [measure(folder, name, options, real) for name, options in settings(lora).items()]
+    times = interval_times()
     record("few-steps", "Fewer passes: solvers, intervals of guidance, and a distilled adapter", [
         "`python -m tests.acceptance.accept_few_steps`.",
         "",
         f"{PER_CLASS} images a class of `digits_sd/c_cfg2` for each of {NUM_SEEDS} seeds. Top-1 in % is that of scikit-learn's",
         "SVC on the 597 real test digits; coverage and diversity are those of `fakeit-eval data --backbone pixels` against the",
-        "1,200 real training digits. ± is the 95 % interval of the mean over seeds. Images/s of one thread in batches of 50.",
+        "1,200 real training digits. ± is the 95 % interval of the mean over seeds. Images/s of one thread in batches of 20.",
         f"The LCM adapter has rank 16 and was fitted in {NUM_STEPS_LCM} steps.",
         "",
         "| setting | images/s | top-1 | coverage | diversity |",
