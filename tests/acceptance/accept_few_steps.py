@@ -76,20 +76,15 @@ def measure(folder: Path, name: str, options: tuple[object, ...], real: Path) ->
         (clone,) = (path for path in sub.iterdir() if (path / "clone.json").exists())
         out = sub / "measures"
         run("eval", "data", clone, "--real", real, "--backbone", "pixels", "--out", out)
-        found = json.loads(next(out.rglob("data-*.json")).read_text())["measures"]
-        coverage.append(value_of(found, "coverage"))
-        diversity.append(value_of(found, "diversity"))
+        found = json.loads(next(out.rglob("data-*.json")).read_text())["numbers"]
+        coverage.append(found["coverage"]["value"])
+        diversity.append(found["vendi_score"]["value"])
     recipe = recipe_of(options)
     rate = statistics.median(20 / seconds(recipe) for _ in range(3))
-    columns = [f"{statistics.mean(v):.{d}f} ± {half(v):.{d}f}" for v, d in ((top1, 1), (coverage, 3), (diversity, 3))]
+    columns = [f"{statistics.mean(v):.{d}f} ± {half(v):.{d}f}" for v, d in ((top1, 1), (coverage, 3), (diversity, 2))]
     row = f"| {name} | {rate:.1f} | {' | '.join(columns)} |"
     print(row, flush=True)
     return row
-
-
-def value_of(measures: Any, name: str) -> float:
-    found = measures[name]
-    return float(found["value"] if isinstance(found, dict) else found)
 
 
 def half(values: list[float]) -> float:
@@ -130,11 +125,11 @@ def main(folder: Path) -> None:
         "`python -m tests.acceptance.accept_few_steps`.",
         "",
         f"{PER_CLASS} images a class of `digits_sd/c_cfg2` for each of {NUM_SEEDS} seeds. Top-1 in % is that of scikit-learn's",
-        "SVC on the 597 real test digits; coverage and diversity are those of `fakeit-eval data --backbone pixels` against the",
+        "SVC on the 597 real test digits; coverage and Vendi score (diversity) are those of `fakeit-eval data --backbone pixels` against the",
         "1,200 real training digits. ± is the 95 % interval of the mean over seeds. Images/s of one thread in batches of 20.",
         f"The LCM adapter has rank 16 and was fitted in {NUM_STEPS_LCM} steps.",
         "",
-        "| setting | images/s | top-1 | coverage | diversity |",
+        "| setting | images/s | top-1 | coverage | Vendi score |",
         "|---|---|---|---|---|",
         *rows,
         "",
