@@ -34,6 +34,16 @@ class UnreachableError(ReadableError):
     exit_status = 75
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any library says that memory (of the GPU or the machine) does not suffice."""
+    words = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(w in str(error) for w in words)
+    )
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's text without its full stop, or the error's type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -13,6 +13,7 @@ is made again.
 
 import importlib.util
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,8 +23,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.errors import ReadableError, UserError, first_line
-from builders.networks.revision import COMMIT, directory_digest, file_digest, hub_commit
+from builders.errors import OutOfMemoryError, ReadableError, UserError, first_line, is_out_of_memory
+from builders.networks.revision import directory_digest, file_digest, hub_commit
 from builders.plugins import find_plugin
 from builders.recipes.checks import Check, parse_check
 from builders.recipes.recipe import Recipe
@@ -65,8 +66,7 @@ def pin_checks(recipe: Recipe) -> Recipe:
     paths, pinned = dict(recipe.paths), []
     for text in recipe.checks:
         check = parse_check(text)
-        is_pinned = text in paths or (check.model and COMMIT.fullmatch(check.revision))
-        found, path = (check, paths.get(text, "")) if is_pinned else _pin(check)
+        found, path = (check, paths[text]) if text in paths else _pin(check)
         pinned.append(str(found))
         if path:
             paths[str(found)] = path
@@ -87,7 +87,7 @@ def _pin(check: Check) -> tuple[Check, str]:
     """Returns a check with its revision, and the path of its file or of its model's directory; "" for one of the Hub."""
     if check.kind.endswith(".py"):
         return _pin_file(check)
-    takes_model = _module(check.kind).TAKES_MODEL
+    takes_model = _module(check.kind, "").TAKES_MODEL
     if bool(check.model) != takes_model:
         way_out = f"give {check.kind}=MODEL:LEAST" if takes_model else f"give {check.kind}:LEAST"
         raise UserError(
@@ -95,44 +95,58 @@ def _pin(check: Check) -> tuple[Check, str]:
         )
     if not check.model:
         return check, ""
-    if not Path(check.model).is_dir():
+    folder = Path(check.model)
+    if not folder.is_dir():
         return replace(check, revision=hub_commit(check.model, check.revision, "--check")), ""
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(
+            f"'{folder}' has no weights in safetensors; give --check {check.kind}=MODEL a model that has them"
+        )
     digest = directory_digest(check.model)
     if check.revision not in ("", digest):
         raise UserError(f"the model in '{check.model}' is {digest}, but {check.revision} was given; give that model")
-    name = Path(check.model).resolve().name
-    return replace(check, model=name, revision=digest), str(Path(check.model).resolve())
+    path = os.path.abspath(check.model)
+    return replace(check, model=Path(path).name, revision=digest), path
 
 
 def _pin_file(check: Check) -> tuple[Check, str]:
-    path = Path(check.kind)
+    path = Path(os.path.abspath(check.kind))
     if not path.is_file():
         reason = "was read from a file on another machine" if check.revision else "does not exist"
         raise UserError(f"check '{check.kind}' {reason}; give --check the path of a file")
     digest = file_digest(path)
+    if check.model:
+        raise UserError(
+            f"--check {check} has a model, but a file of your own loads its model itself; give {check.kind}:LEAST"
+        )
     if check.revision not in ("", digest):
         raise UserError(f"check '{path}' is {digest}, but {check.revision} was given; give that file")
-    _module(str(path))
-    return replace(check, kind=path.name, revision=digest), str(path.resolve())
+    _module(str(path), digest)
+    return replace(check, kind=path.name, revision=digest), str(path)
 
 
 @lru_cache(maxsize=8)
 def _load(text: str, path: str) -> LoadedCheck:
     check = parse_check(text)
     if check.kind.endswith(".py"):
-        module, model, revision = _module(path), check.model, ""
+        if file_digest(Path(path)) != check.revision:
+            raise UserError(f"check '{path}' has changed since it was given; start again")
+        module, model, revision = _module(path, check.revision), "", ""
     else:
-        module, model, revision = _module(check.kind), path or check.model, "" if path else check.revision
+        module, model, revision = _module(check.kind, ""), path or check.model, "" if path else check.revision
     try:
         return LoadedCheck(check.name, check.least, module.load(model, revision))
     except ReadableError:
         raise
     except Exception as error:  # a plug-in may raise anything
-        raise UserError(f"check '{text}' cannot be loaded ({first_line(error)}); repair it") from None
+        raise _memory_error(check.name, error) or UserError(
+            f"check '{text}' cannot be loaded ({first_line(error)}); repair it"
+        ) from None
 
 
 @lru_cache(maxsize=16)
-def _module(kind: str) -> CheckModule:
+def _module(kind: str, digest: str) -> CheckModule:
+    """Returns a plug-in by its name, or a file's by its path; `digest` tells versions of one file apart."""
     if not kind.endswith(".py"):
         return cast(CheckModule, find_plugin("checks", kind))
     spec = importlib.util.spec_from_file_location(Path(kind).stem, kind)
@@ -150,10 +164,11 @@ def _module(kind: str) -> CheckModule:
 
 
 def scores(check: LoadedCheck, images: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> list[float]:
-    """Returns the score of each image.
+    """Returns the score of each image. One that is not finite counts as 1 below the least, so that it is rejected.
 
     Raises:
-        UserError: the check fails, or does not give a finite number for each image.
+        OutOfMemoryError: the check's model does not fit beside the generator.
+        UserError: the check fails, or does not give a number for each image.
     """
     try:
         found = [float(score) for score in check.score(images, samples)]
@@ -164,7 +179,11 @@ def scores(check: LoadedCheck, images: Sequence[NDArray[np.uint8]], samples: Seq
             f"check '{check.name}' fails ({type(error).__name__}: {first_line(error)}); repair it"
         ) from None
     if len(found) != len(images) or not all(map(math.isfinite, found)):
-        raise UserError(
-            f"check '{check.name}' gives {found[:3]}… for {len(images)} images; it must give a finite number each"
-        )
-    return found
+        raise UserError(f"check '{check.name}' gives {found[:3]}… for {len(images)} images; it must give one each")
+    return [score if math.isfinite(score) else check.least - 1 for score in found]
+
+
+def _memory_error(name: str, error: Exception) -> OutOfMemoryError | None:
+    if not is_out_of_memory(error):
+        return None
+    return OutOfMemoryError(f"out of memory in check '{name}'; try a smaller --batch-size, auto, or a smaller model")

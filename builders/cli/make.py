@@ -21,6 +21,8 @@ from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.images.encode import CHANGES
 from builders.planning.plan import Plan
+from builders.recipes.adapters import parse_adapter
+from builders.recipes.checks import parse_check
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
 
@@ -210,6 +212,7 @@ def _task_command(planned: Plan, recipe: str, out: str, options: RecipeOptions, 
     """The command line of one task of the array; it means the same in every directory, and names the model's revision."""
     if engine(planned.recipe.engine).IS_SYNTHETIC:
         options = dataclasses.replace(options, revision=options.revision or planned.recipe.revision)  # type: ignore[call-arg]
+    options = dataclasses.replace(options, **_pinned_options(planned.recipe, options))  # type: ignore[arg-type]
     program = [PROGRAM] if Path(sys.argv[0]).name == PROGRAM else [sys.executable, "-m", "builders"]
     words = [*program, "make", recipe, out, "--runner", "slurm"]
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
@@ -225,6 +228,28 @@ def _task_command(planned: Plan, recipe: str, out: str, options: RecipeOptions, 
         elif value not in (None, ""):
             words += [flag, str(value)]
     return words
+
+
+def _pinned_options(recipe: Recipe, options: RecipeOptions) -> dict[str, Any]:
+    """The options that name adapters and checks, with their revisions; and those of a preset one by one."""
+    paths = dict(recipe.paths)
+    found: dict[str, Any] = {}
+    if options.adapters or options.preset:
+        adapters = [(text, parse_adapter(text)) for text in recipe.adapters]
+        found["adapters"] = tuple(str(dataclasses.replace(one, id=paths.get(text, one.id))) for text, one in adapters)
+    if options.checks:
+        found["checks"] = tuple(_with_path(text, paths.get(text, "")) for text in recipe.checks)
+    if options.preset:
+        names = ("scheduler", "num_inference_steps", "guidance_scale")
+        found |= {"preset": None, **{name: getattr(recipe, name) for name in names}}
+    return found
+
+
+def _with_path(text: str, path: str) -> str:
+    check = parse_check(text)
+    if not path:
+        return text
+    return str(dataclasses.replace(check, model=path) if check.model else dataclasses.replace(check, kind=path))
 
 
 def _absolute_recipe(recipe: str) -> str:

@@ -146,7 +146,10 @@ def absolute_path(path: str) -> str:
 
 def _absolute_adapter(text: str) -> str:
     adapter = parse_adapter(text)
-    return str(dataclasses.replace(adapter, id=absolute_path(adapter.id))) if Path(adapter.id).exists() else text
+    # A path may contain an @.
+    whole = dataclasses.replace(adapter, id=str(adapter).rpartition("=")[0], revision="")
+    found = next((one for one in (whole, adapter) if Path(one.id).exists()), None)
+    return str(dataclasses.replace(found, id=absolute_path(found.id))) if found else text
 
 
 def _absolute_check(text: str) -> str:

@@ -45,6 +45,8 @@ def plan(
 
     if (on or measured) and not cost:
         raise UserError(f"{'--on' if on else '--measured'} belongs to --cost; give that too")
+    if on and measured:
+        raise UserError(f"--measured says the time on the preview's machine, not --on {on}; give one of them")
     check_card(on)
 
     planned = options.plan(recipe)

@@ -32,7 +32,7 @@ def attempt(task: Task, shard: int, execution: Execution, tell: OnBatch) -> Prob
             return None
         if execution.is_auto:
             tuned = partial(shared_batch_size, plan, storage, execution, tell, unload_engine)
-            execution = retry_unreachable(tuned, task.patience, partial(tell, 0, 0, 0))
+            execution = retry_unreachable(tuned, task.patience, partial(tell, 0, 0, 0, 0))
         generate = _load_engine(plan.recipe, execution)
         for counts in generate_shard_tar(plan, shard, generate, execution, storage, task.scratch):
             tell(*counts)

@@ -14,8 +14,8 @@ from builders.recipes.recipe import Recipe
 
 
 def denoiser_of(pipeline: Any) -> Any:
-    """Returns the network of a pipeline that runs at every step: a UNet or a transformer."""
-    return getattr(pipeline, "unet", None) or pipeline.transformer
+    """Returns the network of a pipeline that runs at every step: a UNet or a transformer; None where it has neither."""
+    return getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
 
 
 def accelerate(pipeline: Any, recipe: Recipe, execution: Execution) -> None:
@@ -25,6 +25,11 @@ def accelerate(pipeline: Any, recipe: Recipe, execution: Execution) -> None:
         UserError: the model does not have what a setting of the recipe needs.
     """
     denoiser, modules = denoiser_of(pipeline), pipeline.components
+    changes = (recipe.quantization, recipe.attention_backend, recipe.first_block_cache, execution.compile)
+    if denoiser is None and any(changes):
+        raise UserError(
+            f"a {type(pipeline).__name__} has no UNet or transformer that could be changed; leave it as it is"
+        )
     if recipe.quantization:
         _quantize(denoiser)
     if execution.channels_last:
@@ -68,10 +73,16 @@ def _set_attention_backend(denoiser: Any, name: str) -> None:
             f"--attention-backend {name} changes nothing, because {type(denoiser).__name__} has no choice of attention; "
             "leave it out"
         )
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    before, _ = _AttentionBackendRegistry.get_active_backend()
     try:
         denoiser.set_attention_backend(name)
     except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
         raise UserError(f"attention backend '{name}' cannot be used ({first_line(error)}); choose another") from None
+    finally:
+        # The call also sets the default of all models, which would outlive this one.
+        _AttentionBackendRegistry.set_active_backend(before)
 
 
 def _enable_first_block_cache(denoiser: Any, threshold: float) -> None:

@@ -4,6 +4,7 @@ Invariant: an adapter of weight 0 gives the images of the model without it, byte
 """
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ USUAL_NAME = "pytorch_lora_weights.safetensors"
 LICENSE, USES_REAL = "modelspec.license", "uses_real"
 """Keys of a safetensors file's metadata that the card shows."""
 UNKNOWN_LICENSE = "other"
+SEPARATOR = "; "
+"""Between what several sources say of real images."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,13 @@ def pin_adapters(recipe: Recipe) -> Recipe:
         adapter = parse_adapter(text)
         is_pinned = text in known and (text in paths or COMMIT.fullmatch(adapter.revision))
         pinned.append(Pinned(adapter, paths.get(text, ""), known[text]) if is_pinned else _pin(adapter))
-    uses_real = dict.fromkeys(text for text in (recipe.uses_real, *(one.uses_real for one in pinned)) if text)
+    said = [*recipe.uses_real.split(SEPARATOR), *(one.uses_real for one in pinned)]
+    uses_real = dict.fromkeys(text for text in said if text)
     return replace(
         recipe,
         adapters=tuple(str(one.adapter) for one in pinned),
         adapter_licenses=tuple(one.license for one in pinned),
-        uses_real="; ".join(uses_real),
+        uses_real=SEPARATOR.join(uses_real),
         paths=tuple({**paths, **{str(one.adapter): one.path for one in pinned if one.path}}.items()),
     )
 
@@ -106,10 +110,11 @@ def _pin_file(adapter: Adapter) -> Pinned:
             f"adapter '{path}' is {digest}, but {adapter.revision} was given; give that file, or leave @… out"
         )
     facts = _metadata(path)
-    name = Path(adapter.id).resolve().name
+    # Not resolved: in the Hub's cache, files are links to blobs without a suffix.
+    name = Path(os.path.abspath(adapter.id)).name
     return Pinned(
         Adapter(name, digest, adapter.weight),
-        str(path.resolve()),
+        os.path.abspath(path),
         facts.get(LICENSE, UNKNOWN_LICENSE),
         facts.get(USES_REAL, ""),
     )
@@ -151,8 +156,8 @@ def _metadata(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return dict(header.get("__metadata__", {}))
-    except (ValueError, MemoryError, OverflowError):
+        return {str(name): str(value) for name, value in header.get("__metadata__", {}).items()}
+    except (ValueError, TypeError, AttributeError, MemoryError, OverflowError):
         raise UserError(f"'{path}' is no .safetensors file; give --adapter one") from None
 
 

@@ -33,6 +33,8 @@ class Family:
     interval_tensors: tuple[str, ...] = ()
     """Tensors that the pipeline hands to a callback and that hold both passes, where guidance can be limited to an interval
     of the timesteps; empty where the pipeline decides once, before the first step, whether it guides."""
+    is_in_table: bool = True
+    """Whether the family is a row of the table; a pipeline that is called by its signature alone is not."""
     accelerations: tuple[str, ...] = ()
     """Fields of a recipe that its transformer takes beside those that all do: attention_backend, first_block_cache."""
     takes_adapters: bool = True

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import torch
 
-from builders.errors import OutOfMemoryError
+from builders.errors import OutOfMemoryError, is_out_of_memory
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
 
@@ -26,9 +26,7 @@ def device() -> torch.device:
 
 def out_of_memory(recipe: Recipe, execution: Execution, error: Exception) -> OutOfMemoryError | None:
     """Returns the error to report for a batch that does not fit into memory (GPU or CPU); None for any other error."""
-    words = ("allocate memory", "out of memory", "ALLOC_FAILED")
-    is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
-    if not is_memory:
+    if not is_out_of_memory(error):
         return None
     size = execution.batch_size
     what = f"out of memory with batches of {size} at {recipe.width}x{recipe.height}"

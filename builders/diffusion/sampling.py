@@ -51,7 +51,8 @@ class Sampler:
             # Other samplers may share the pipeline with another scheduler, so each call sets this one again.
             self.scheduler = self.pipeline.scheduler
             self.encode = PromptEncoder(self.pipeline, self.family, recipe)
-            self.environment = environment(self.pipeline, packages)
+            extra = (*(["peft"] if recipe.adapters else []), *(["torchao"] if recipe.quantization else []))
+            self.environment = environment(self.pipeline, (*packages, *extra))
 
     def __call__(self, samples: Sequence[Sample]) -> list[GeneratedImage]:
         with self.session():
@@ -69,6 +70,8 @@ class Sampler:
         return process_settings(self.execution)
 
     def _finish(self, tensor: Tensor, vae_dtypes: list[str], num_samples: int) -> list[GeneratedImage]:
+        # Until torch has been asked, a new thread computes with all threads of the machine.
+        torch.get_num_threads()
         with self._report_out_of_memory(), without_known_warnings():
             pixels = tensor.cpu().permute(0, 2, 3, 1).float().numpy()
             images = (np.nan_to_num(pixels) * 255).round().astype(np.uint8)
@@ -84,6 +87,8 @@ class Sampler:
         recipe, pipeline = self.recipe, self.pipeline
         pipeline.scheduler = self.scheduler
         decode = safe_decode(pipeline)
+        # As tensors, images stay on the device; some pipelines outside of the table return these without scaling them.
+        kind = "pt" if self.family.is_in_table else "np"
         try:
             with torch.inference_mode():
                 prompts = self.encode([sample.prompt for sample in samples])
@@ -93,10 +98,12 @@ class Sampler:
                         **prompts,
                         generator=[torch.Generator("cpu").manual_seed(sample.seed) for sample in samples],
                         **arguments,
-                        output_type="pt",
+                        output_type=kind,
                     ).images
         except ValueError as error:
             raise UserError(f"the model refuses a setting ({first_line(error)}); change that setting") from None
+        if kind == "np":
+            images = torch.from_numpy(images).permute(0, 3, 1, 2)
         if images.shape[2:] != (recipe.height, recipe.width):
             height, width = images.shape[2:]
             raise UserError(

@@ -57,6 +57,7 @@ def _family(model: str, kind: type, config: Mapping[str, Any]) -> Family:
     return Family(
         name=kind.__name__,
         pipeline=kind.__name__,
+        is_in_table=False,
         guidance=guidance,
         acts_above=1.0 if guidance else NEVER,
         negative_prompt="guidance" if guidance and "negative_prompt" in parameters else "no",

@@ -159,7 +159,7 @@ def complete_recipe(named: Recipe, overrides: dict[str, Any]) -> Recipe:
     Args:
         named: The recipe of a config.
         overrides: Values by field; None keeps a field. "preset" names a set of values, which single ones take
-            precedence over.
+            precedence over; adapters are added to its own.
 
     Raises:
         UserError: a field is unknown, out of range, or ignored by the source, or the preset does not fit it.
@@ -171,7 +171,10 @@ def complete_recipe(named: Recipe, overrides: dict[str, Any]) -> Recipe:
         if models is None:
             raise UserError(f"preset '{preset}' is for models, and '{named.name}' has none; leave it out")
         single = {name: value for name, value in overrides.items() if value is not None}
-        overrides = {**models.preset_settings(recipe, preset), **single}
+        settings = models.preset_settings(recipe, preset)
+        # An adapter of the user, such as one of a style, comes beside the preset's.
+        adapters = (*settings.pop("adapters", ()), *single.pop("adapters", ()))
+        overrides = {**settings, **single, **({"adapters": adapters} if adapters else {})}
         recipe = override_recipe(named, overrides)
     given = [name for name, value in overrides.items() if value is not None]
     return models.complete(recipe, is_other_model=recipe.model != named.model, given=given) if models else recipe

@@ -17,7 +17,7 @@ from builders.errors import UserError
 from builders.images.encode import stored
 from builders.images.source import SourceFile, pinned_images, read_source
 from builders.recipes.execution import Execution
-from builders.recipes.recipe import Recipe
+from builders.recipes.recipe import NEUTRAL, Recipe
 from builders.recipes.sample import Sample
 from builders.versions import versions
 
@@ -25,6 +25,10 @@ USES_GPU = False
 IS_SYNTHETIC = False
 HAS_TOKENIZERS = False
 PACKAGES = ("pillow",)
+OF_MODELS = (
+    "adapters", "first_step", "checks", "vae_tiling", "quantization", "attention_backend", "first_block_cache",
+)  # fmt: skip
+"""Fields of a recipe that only generated images have."""
 
 
 def pin(recipe: Recipe) -> Recipe:
@@ -50,8 +54,9 @@ def check(recipe: Recipe, num_rounds: int) -> None:
         raise UserError(
             f"{num_rounds} images per class are more than the largest class has ({recipe.default_rounds}); ask for fewer"
         )
-    if recipe.checks:
-        raise UserError(f"--check {recipe.checks[0]} is for images that can be generated again; leave it out")
+    for name in OF_MODELS:
+        if getattr(recipe, name) != NEUTRAL[name]:
+            raise UserError(f"{name} is {getattr(recipe, name)!r}, but real images are not generated; leave it out")
     if recipe.safety != "off":
         raise UserError(f"safety is '{recipe.safety}', but real images are not checked; leave it out")
 

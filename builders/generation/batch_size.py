@@ -11,6 +11,7 @@ from dataclasses import replace
 from builders.engines.base import engine
 from builders.errors import OutOfMemoryError
 from builders.format.names import MAKING
+from builders.generation.generate_samples import Judge
 from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
 from builders.storage.base import Storage
@@ -75,11 +76,12 @@ def _rates(plan: Plan, execution: Execution, tell: OnBatch) -> dict[int, float]:
 
 def _rate(plan: Plan, execution: Execution, tell: OnBatch) -> float:
     generate = engine(plan.recipe.engine).load(plan.recipe, execution)
-    samples = [plan.sample_at(position % plan.num_samples) for position in range(execution.batch_size)]
+    judge = Judge(plan.recipe, execution.batch_size)
+    batch = [(number, plan.sample_at(number % plan.num_samples), "") for number in range(execution.batch_size)]
     seconds = []
     for _ in range(1 + NUM_TIMED):
         begun = time.perf_counter()
-        generate(samples)
+        judge(batch, generate([sample for _, sample, _ in batch]))
         seconds.append(time.perf_counter() - begun)
         tell(0, 0, 0, 0)
     return execution.batch_size / min(seconds[1:])

@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from builders.checks.base import loaded_checks, scores
-from builders.engines.base import Generate, GeneratedImage, engine, start
+from builders.engines.base import Generate, GeneratedImage, engine, session, start
 from builders.errors import ShardError
 from builders.images.read import decode_image
 from builders.planning.plan import Plan
@@ -64,7 +64,7 @@ def generate_samples(
     Raises:
         ShardError: files cannot be read; the message names all of them.
     """
-    judge = _Judge(plan.recipe, batch_size)
+    judge = Judge(plan.recipe, batch_size)
     waiting = [(position, sample, "") for position, sample in enumerate(samples)]
     can_retry = engine(plan.recipe.engine).IS_SYNTHETIC
     problems: list[str] = []
@@ -91,10 +91,13 @@ def generate_samples(
 
 
 def _judged(
-    batches: Sequence[Sequence[Waiting]], generate: Generate, judge: "_Judge", host: Executor | None
+    batches: Sequence[Sequence[Waiting]], generate: Generate, judge: "Judge", host: Executor | None
 ) -> Iterator[list[GeneratedSample]]:
     if host is None:
-        yield from (judge(batch, generate([sample for _, sample, _ in batch])) for batch in batches)
+        for batch in batches:
+            with session(generate):
+                made = judge(batch, generate([sample for _, sample, _ in batch]))
+            yield made
         return
     waiting: deque[Future[list[GeneratedSample]]] = deque()
     for batch in batches:
@@ -105,7 +108,7 @@ def _judged(
     yield from (future.result() for future in waiting)
 
 
-class _Judge:
+class Judge:
     """Gives each image of a batch its verdict: by the engine, then by the recipe's checks in their order."""
 
     def __init__(self, recipe: Recipe, batch_size: int) -> None:

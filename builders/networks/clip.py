@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.errors import UserError, first_line
+from builders.errors import UserError
 from builders.networks.revision import directory_digest
+from builders.storage.hub_error import hub_error
 
 TEXTS_AT_ONCE = 256
 """Number of texts per forward."""
@@ -33,14 +34,13 @@ class ClipEmbedder:
         options: dict[str, Any] = {"revision": revision} if revision else {}
         try:
             network = AutoModel.from_pretrained(model, dtype=dtype, **options)
-            self._images = AutoImageProcessor.from_pretrained(model, **options)
+            # The other backend needs torchvision and gives other pixels.
+            self._images = AutoImageProcessor.from_pretrained(model, backend="pil", **options)
             self._tokenizer = AutoTokenizer.from_pretrained(model, **options)
         # transformers has no common exception for a missing connection, file or key.
         except Exception as error:
-            raise UserError(
-                f"'{model}' cannot be loaded as a CLIP ({first_line(error)}); give {option} a Hub id, such as "
-                "openai/clip-vit-base-patch32, or a directory"
-            ) from None
+            way_out = f"give {option} a Hub id, such as openai/clip-vit-base-patch32, or a directory"
+            raise hub_error(f"'{model}' cannot be loaded as a CLIP", error, model, way_out) from None
         if not (hasattr(network, "get_image_features") and hasattr(network, "logit_scale")):
             raise UserError(
                 f"'{model}' is a {type(network).__name__}, which does not embed both images and texts; "

@@ -26,7 +26,7 @@ MEASURED_SHARES = (0.15, 0.35)
 """Shares that published runs reach: Stable Diffusion 1.5 on H100 and A100, FLUX.1-dev on H100 (docs/speed.md)."""
 NO_COST = (
     "name", "split", "prompt", "negative_prompt", "revision", "seed", "shard_size", "num_left_out", "uses_real", "not_applied",
-    "adapter_licenses", "classes", "scenes", "checks", "image_quality", "engine", "background_color",
+    "adapter_licenses", "classes", "scenes", "image_quality", "engine", "background_color",
 )  # fmt: skip
 """Fields of a recipe that do not decide how long an image takes."""
 

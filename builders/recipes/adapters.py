@@ -36,7 +36,7 @@ def parse_adapter(text: str) -> Adapter:
         raise UserError(
             f"adapter is '{text}', but must be ID, ID@REVISION or either with =WEIGHT, such as user/lora=0.8"
         )
-    return Adapter(name, revision, found)
+    return Adapter(name, revision, found + 0.0)
 
 
 def _number(text: str) -> float | None:

@@ -40,11 +40,14 @@ def parse_check(text: str) -> Check:
     """
     before, _, least = text.rpartition(":")
     try:
-        number = float(least)
+        number = float(least) + 0.0
     except ValueError:
         number = math.nan
-    before, _, revision = before.rpartition("@") if "@" in before else (before, "", "")
-    kind, _, model = before.partition("=")
+    revision = ""
+    if "@" in before and not before.endswith(".py"):
+        before, _, revision = before.rpartition("@")
+    # The path of a file may contain "=".
+    kind, _, model = (before, "", "") if before.endswith(".py") else before.partition("=")
     found = Check(kind=kind, model=model, revision=revision, least=number)
     if not math.isfinite(number) or not found.name or found.name in TAKEN:
         raise UserError(f"check is '{text}', but must be NAME:LEAST or NAME=MODEL:LEAST, such as sharpness:50")

@@ -3,7 +3,7 @@
     python -m builders.runners.worker
 
 Invariant: it ends when its parent does. Input: a `Task`, then (shard, execution) for each shard. Output: (kept, first,
-broken) for each batch, and for each shard the `Problem` that it ended with, or None. All messages are pickled. The
+broken, low) for each batch, and for each shard the `Problem` that it ended with, or None. All messages are pickled. The
 process does not import the script that started the run.
 """
 

@@ -15,6 +15,7 @@ from builders.format.open_clone import Clone
 from builders.generation.generate_samples import GeneratedSample
 from builders.generation.generate_shard import encode_sample
 from builders.images.read import decode_sample
+from builders.recipes.adapters import parse_adapter
 from builders.recipes.execution import Execution, execution_from_dict
 from builders.recipes.recipe import Recipe, override_recipe, recipe_from_dict
 from builders.recipes.sample import Sample
@@ -63,14 +64,16 @@ def regenerate(clone: Clone, key: str, model: str | None = None, adapters: Seque
     recipe = override_recipe(recipe, {name: fields[name] for name in SETTINGS})
     execution = execution_from_dict(manifest.executions[manifest.shards[shard].execution])
     execution = replace(execution, batch_size=fields["batch_size"])
-    recorded = recipe.adapters
-    recipe = pin_model(
-        replace(recipe, safety="off", model_dir=model or "", checks=(), adapters=tuple(adapters) or recorded)
+    recorded = [parse_adapter(text) for text in recipe.adapters]
+    recipe = replace(
+        recipe, safety="off", model_dir=model or "", checks=(), adapters=tuple(adapters) or recipe.adapters
     )
-    if recipe.adapters != recorded:
-        raise UserError(
-            f"the image was made with {', '.join(recorded)}, not {', '.join(recipe.adapters)}; give those files"
-        )
+    recipe = pin_model(recipe)
+    given = [parse_adapter(text) for text in recipe.adapters]
+    # A file may have another name here.
+    if [(one.revision, one.weight) for one in given] != [(one.revision, one.weight) for one in recorded]:
+        there, here = (", ".join(map(str, some)) for some in (recorded, given))
+        raise UserError(f"the image was made with {there}, not {here}; give those files")
     sample = Sample(
         key=key,
         label=fields["label"],

@@ -1,6 +1,7 @@
 """Checks while generating: images below a score are generated again, as flagged ones are."""
 
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -12,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from builders.checks import clip
-from builders.checks.base import pin_checks
+from builders.checks.base import LoadedCheck, loaded_checks, pin_checks, scores
 from builders.checks.sharpness import sharpness
 from builders.cli.main import main
 from builders.coordination.policy import End, Policy
 from builders.digits_sd import DigitsSD
-from builders.errors import UserError
+from builders.errors import OutOfMemoryError, UserError
 from builders.format.manifest import read_manifest
 from builders.format.open_clone import open_clone
 from builders.planning.plan import Plan
@@ -125,6 +127,49 @@ def test_checks__killed_and_resumed_equals_uninterrupted(made: Path, file: Path,
     assert open_clone(tmp_path / "out").manifest.digest == open_clone(made).manifest.digest
 
 
+def test_checks__a_stream_computes_with_the_threads_of_the_clone(tmp_path: Path) -> None:
+    check = tmp_path / "threads.py"
+    check.write_text(
+        "import torch\nTAKES_MODEL = False\ndef load(model, revision):\n"
+        "    return lambda images, samples: [float(torch.get_num_threads())] * len(images)"
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        builder = DigitsSD("c_cfg2", images_per_class=1, batch_size=10, checks=(f"{check}:0",))
+        scores = {row["json"]["check_score"] for row in builder.as_streaming_dataset(split="train")}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert scores == {1.0}
+
+
+def test_checks__a_score_that_is_no_number_rejects_one_image(recipe: Recipe) -> None:
+    check = LoadedCheck("odd", 0.5, lambda images, samples: [math.nan, 1.0, math.inf])
+    images = [noise(4, 4)] * 3
+    assert scores(check, images, [Plan(recipe, 6).sample_at(position) for position in range(3)]) == [-0.5, 1.0, -0.5]
+
+
+def test_checks__too_little_memory_is_said_as_such(recipe: Recipe) -> None:
+    def fail(*arguments: object) -> list[float]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(OutOfMemoryError, match="out of memory in check 'big'; try a smaller --batch-size"):
+        scores(LoadedCheck("big", 0.5, fail), [noise(4, 4)], [Plan(recipe, 6).sample_at(0)])
+
+
+def test_checks__an_edited_file_is_read_again(tmp_path: Path, recipe: Recipe) -> None:
+    file, found = tmp_path / "edited.py", []
+    for value in (0.25, 0.75):
+        file.write_text(f"{BODY}[{value}] * len(images)")
+        pinned = pin_checks(replace(recipe, checks=(f"{file}:0.1",)))
+        found += scores(loaded_checks(pinned)[0], [noise(4, 4)], [Plan(recipe, 6).sample_at(0)])
+    assert found == [0.25, 0.75]
+    file.write_text("changed")
+    with pytest.raises(UserError, match="has changed since it was given"):
+        loaded_checks(replace(pinned, paths=(*pinned.paths, ("x", "y"))))
+
+
 def test_checks__another_file_or_score_is_another_recipe(file: Path, tmp_path: Path, recipe: Recipe) -> None:
     other = tmp_path / "third.py"
     other.write_text(THIRD + "# changed\n")
@@ -145,7 +190,6 @@ def test_checks__sharpness_equals_the_variance_of_scipys_laplacian() -> None:
 
 
 def test_checks__clip_scores_are_the_cosines_of_transformers(tmp_path: Path, recipe: Recipe) -> None:
-    import torch
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
     from tests.builders.networks.test_clip import write_tiny
@@ -170,6 +214,7 @@ def test_checks__texts_have_one_spelling() -> None:
         ("clip=a/b@main:.2", "clip=a/b@main:0.2"),
         ("clip=a/b@sha256:00ff:-1e-2", "clip=a/b@sha256:00ff:-0.01"),
         ("/x/y.py:1", "/x/y.py:1"),
+        ("a=1@b/c.py:-0", "a=1@b/c.py:0"),
     ):
         assert str(parse_check(text)) == written == str(parse_check(written))
     for wrong in ("sharpness", "sharpness:", "sharpness:nan", ":1", "broken:1"):
@@ -186,6 +231,8 @@ def test_checks__mistakes_are_one_sentence(tmp_path: Path) -> None:
         ("clip:0.2", "lacks its model; give clip=MODEL:LEAST"),
         ("sharpness=a/b:2", "has a model, but takes none; give sharpness:LEAST"),
         (f"{tmp_path}/none.py:1", "does not exist; give --check the path of a file"),
+        (f"{tmp_path}/few.py=a/b:1", "a file of your own loads its model itself"),
+        (f"clip={tmp_path}:1", "has no weights in safetensors"),
         (f"{tmp_path}/syntax.py:1", "cannot be read (SyntaxError: "),
         (f"{tmp_path}/empty.py:1", "has no function load(model, revision)"),
         (f"{tmp_path}/fails.py:1", "check 'fails' fails (ZeroDivisionError: division by zero); repair it"),

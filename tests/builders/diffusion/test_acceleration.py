@@ -88,6 +88,11 @@ def test_acceleration__an_attention_backend_is_recorded_and_an_unknown_one_refus
 ) -> None:
     named = tiny_recipe(recipe, "Flux dev", tmp_path, attention_backend="_native_math")
     assert load(named).environment["attention"].endswith("(AttentionBackendName._NATIVE_MATH)")
+    # Nor does it outlive the model.
+    assert load(replace(named, attention_backend="")).environment["attention"].endswith("(default)")
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    assert _AttentionBackendRegistry.get_active_backend()[0].value == "native"
     with pytest.raises(UserError, match=r"attention backend 'none' cannot be used \(.*\); choose another"):
         load(replace(named, attention_backend="none"))
 

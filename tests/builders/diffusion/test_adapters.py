@@ -132,6 +132,17 @@ def test_adapter__a_clone_grows_with_the_same_file(slant: Path, slanted: Path, t
     assert pin_adapters(replace(recipe, adapters=(str(slant),), adapter_licenses=())).hash == before.recipe_hash
 
 
+def test_adapter__a_link_keeps_its_own_name_and_its_statement_stands_once(slant: Path, tmp_path: Path) -> None:
+    blob = tmp_path / "0123abc"
+    blob.write_bytes(slant.read_bytes())
+    link = tmp_path / "linked.safetensors"
+    link.symlink_to(blob)
+    pinned = pin_model(replace(DigitsSD.recipe("c_cfg2"), adapters=(str(link),)))
+    assert pinned.adapters[0].startswith("linked.safetensors@sha256:")
+    again = pin_model(replace(pinned, adapters=(str(link),), adapter_licenses=()))
+    assert again.uses_real == pinned.uses_real == f"the digits of scikit-learn, training part; {USES_REAL}"
+
+
 def test_adapter__another_file_or_weight_is_another_recipe(slant: Path, tmp_path: Path) -> None:
     other = tmp_path / "slant.safetensors"
     other.write_bytes(slant.read_bytes()[:-4] + bytes(4))
@@ -197,7 +208,7 @@ def test_adapter__a_first_step_of_the_base_model(slant: Path) -> None:
 
 def test_adapter__names_are_written_in_one_way() -> None:
     for text, written in (("a/b", "a/b=1"), ("a/b@main=0.80", "a/b@main=0.8"), ("x=y.safetensors", "x=y.safetensors=1"),
-                          ("a/b=-1e-3", "a/b=-0.001")):  # fmt: skip
+                          ("a/b=-1e-3", "a/b=-0.001"), ("a/b=-0", "a/b=0")):  # fmt: skip
         assert str(parse_adapter(text)) == written == str(parse_adapter(written))
     for wrong in ("", "=1", "a/b=nan", "@main"):
         with pytest.raises(UserError, match="but must be ID, ID@REVISION or either with =WEIGHT"):

@@ -11,6 +11,7 @@ from builders.diffusion.presets import PRESETS, fitting_presets, preset_settings
 from builders.digits_sd import DigitsSD
 from builders.engines import diffusion
 from builders.engines.base import complete_recipe, pin_model
+from builders.errors import UserError
 from builders.imagenet_1k_sd import ImageNet1KSD
 from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
@@ -65,6 +66,22 @@ def test_presets__settings_of_every_preset_generate_images(recipe: Recipe, tmp_p
         samples = Plan(pinned, 6).shard_samples(0)[:2]
         images = diffusion.load(pinned, Execution(batch_size=2))(samples)
         assert len(images) == 2 and not any(image.is_broken for image in images)
+
+
+def test_presets__listing_them_asks_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *arguments, **options: pytest.fail("the Hub was asked")
+    )
+    assert fitting_presets(ImageNet1KSD.recipe("c_cfg2")) == ["dpm8", "lcm4"]
+    with pytest.raises(UserError, match="preset 'turbo1' does not fit 'CompVis/stable-diffusion-v1-4'"):
+        ImageNet1KSD.recipe("c_cfg2", preset="turbo1")
+
+
+def test_presets__an_adapter_of_the_user_comes_beside_that_of_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"index._class_name": "StableDiffusionPipeline", "denoiser.cross_attention_dim": 768}
+    monkeypatch.setattr("builders.diffusion.presets.read_model_config", lambda recipe: facts)
+    recipe = ImageNet1KSD.recipe("c_cfg2", preset="lcm4", adapters=("me/style=0.5",))
+    assert recipe.adapters == ("latent-consistency/lcm-lora-sdv1-5=1", "me/style=0.5")
 
 
 def test_presets__plan_shows_them_and_mistakes_are_one_sentence(tmp_path: Path) -> None:
