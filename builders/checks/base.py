@@ -175,10 +175,10 @@ def scores(check: LoadedCheck, images: Sequence[NDArray[np.uint8]], samples: Seq
     except ReadableError:
         raise
     except Exception as error:  # a plug-in may raise anything
-        raise UserError(
+        raise _memory_error(check.name, error) or UserError(
             f"check '{check.name}' fails ({type(error).__name__}: {first_line(error)}); repair it"
         ) from None
-    if len(found) != len(images) or not all(map(math.isfinite, found)):
+    if len(found) != len(images):
         raise UserError(f"check '{check.name}' gives {found[:3]}… for {len(images)} images; it must give one each")
     return [score if math.isfinite(score) else check.least - 1 for score in found]
 

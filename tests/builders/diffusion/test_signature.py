@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from builders.diffusion.family_defaults import family_of
+from builders.diffusion.sampling import Sampler
 from builders.diffusion.signature import _family
 from builders.engines import diffusion
-from builders.engines.base import limit_batch_size, pin_model
+from builders.engines.base import complete_recipe, limit_batch_size, pin_model
 from builders.errors import UserError
 from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
-from tests.tiny_pipeline import stable_diffusion
+from tests.tiny_pipeline import stable_diffusion, t5, t5_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,37 @@ def test_signature__what_it_needs_and_what_it_ignores() -> None:
         "guidance_scale": 1.0,
         "negative_prompt": "",
     }
+
+
+@pytest.mark.long
+def test_signature__a_pipeline_that_scales_its_images_itself_gives_the_same_pixels(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """Kandinsky 3 returns tensors without scaling them."""
+    import torch
+    from diffusers import DDPMScheduler, Kandinsky3Pipeline, Kandinsky3UNet, VQModel
+
+    tokenizer = t5_tokenizer()
+    encoder = t5(tokenizer)
+    unet = Kandinsky3UNet(
+        time_embedding_dim=4, groups=2, attention_head_dim=4, block_out_channels=(32, 64), cross_attention_dim=4,
+        encoder_hid_dim=encoder.config.d_model,
+    )  # fmt: skip
+    movq = VQModel(
+        block_out_channels=[32] * 4, down_block_types=["DownEncoderBlock2D"] * 4, latent_channels=4, norm_num_groups=8,
+        norm_type="spatial", num_vq_embeddings=12, up_block_types=["UpDecoderBlock2D"] * 4, vq_embed_dim=4,
+    )  # fmt: skip
+    Kandinsky3Pipeline(
+        tokenizer=tokenizer, text_encoder=encoder, unet=unet, movq=movq, scheduler=DDPMScheduler(steps_offset=1)
+    ).save_pretrained(tmp_path / "tiny")
+    given = {"model": str(tmp_path / "tiny"), "width": 64, "height": 64, "dtype": "float32", "safety": "off"}
+    named = complete_recipe(replace(recipe, model="other"), given)
+    sampler = diffusion.load(pin_model(replace(named, num_inference_steps=2)), Execution(batch_size=1))
+    assert isinstance(sampler, Sampler)
+    sample = Plan(sampler.recipe, 6).sample_at(0)
+    image = np.asarray(sampler([sample])[0].image)
+    own = sampler.pipeline(
+        **sampler.encode([sample.prompt]), generator=[torch.Generator("cpu").manual_seed(sample.seed)], num_inference_steps=2,
+        width=64, height=64, guidance_scale=sampler.recipe.guidance_scale, output_type="np",
+    ).images  # fmt: skip
+    assert np.abs(image.astype(int) - (own[0] * 255).round()).max() <= 1
