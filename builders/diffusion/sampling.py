@@ -70,7 +70,7 @@ class Sampler:
         return process_settings(self.execution)
 
     def _finish(self, tensor: Tensor, vae_dtypes: list[str], num_samples: int) -> list[GeneratedImage]:
-        # Until torch has been asked, a new thread computes with all threads of the machine.
+        # Before torch has counted its threads, a new one computes with all threads of the machine.
         torch.get_num_threads()
         with self._report_out_of_memory(), without_known_warnings():
             pixels = tensor.cpu().permute(0, 2, 3, 1).float().numpy()

@@ -31,8 +31,9 @@ def test_cli__list_and_plan_show_recipes() -> None:
         "model fakeit/digits-sd: Stable Diffusion 1.x, found by its class StableDiffusionPipeline "
     )
     assert shown[2] == "settings: 32x32, 4 steps of DPMSolverMultistepScheduler, guidance 2, float32"
-    assert shown[7] == "disk: about 40.9 MB for the clone, 7.3 MB for the model"
-    assert len(shown) == 8 and shown[3].split()[1] == "n13742358_00000000"
+    assert shown[3] == "presets of this model: dpm8"
+    assert shown[8] == "disk: about 40.9 MB for the clone, 7.3 MB for the model"
+    assert len(shown) == 9 and shown[4].split()[1] == "n13742358_00000000"
 
 
 def test_cli__make_verify_card_sheet(scans: Path, tmp_path: Path) -> None:

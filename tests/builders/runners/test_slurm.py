@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -181,7 +182,11 @@ def test_slurm__the_printed_command_has_absolute_paths(
     (tmp_path / "mine.py").write_text("TAKES_MODEL = False\ndef load(model, revision):\n    return None\n")
     checks = ("--check", "mine.py:0.5", "--check", "sharpness:3")
     checked = in_process.call(cli.main, *requested, *checks)
-    assert f" --check {tmp_path}/mine.py:0.5 --check sharpness:3 " in checked.stdout, checked.stderr
+    assert re.search(rf" --check {tmp_path}/mine.py@sha256:[0-9a-f]{{64}}:0.5 --check sharpness:3 ", checked.stdout)
+    preset = in_process.call(
+        cli.main, *requested[:3], "--preset", "dpm8", *requested[-2:], "--runner", "slurm", "--print"
+    )
+    assert "--preset" not in preset.stdout and " --num-inference-steps 8 " in preset.stdout
     source = in_process.call(
         cli.main, "make", "real_images/test", "s3://x/y", "--source", os.path.relpath(scans / "test"), "--runner",
         "slurm", "--print",
