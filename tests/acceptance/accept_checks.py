@@ -2,7 +2,7 @@
 
 A bad seed gives an image of another class. The expected verdicts come from transformers' own CLIPModel.
 
-python -m tests.acceptance.accept_checks     # about fifteen minutes, most of it for training the CLIP
+python -m tests.acceptance.accept_checks     # about ten minutes, most of it for training the CLIP
 """
 
 import os
@@ -102,7 +102,7 @@ def measure(folder: Path) -> list[str]:
     (plugin / "planted_builder.py").write_text(BUILDER)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(plugin)])}
     sys.path.insert(0, str(plugin))
-    write_digits_clip(folder / "clip")
+    write_digits_clip(folder / "clip", num_steps=800)
 
     def make(out: Path, *options: object, is_killed: bool = False) -> None:
         words = command("build", "make", f"{plugin}/planted_builder.py/c_cfg2", out, "--images-per-class", PER_CLASS,

@@ -114,7 +114,7 @@ def test_signature__a_pipeline_that_scales_its_images_itself_gives_the_same_pixe
     tokenizer = t5_tokenizer()
     encoder = t5(tokenizer)
     unet = Kandinsky3UNet(
-        time_embedding_dim=4, groups=2, attention_head_dim=4, block_out_channels=(32, 64), cross_attention_dim=4,
+        time_embedding_dim=4, attention_head_dim=4, groups=2, block_out_channels=(32, 64), cross_attention_dim=4,
         encoder_hid_dim=encoder.config.d_model,
     )  # fmt: skip
     movq = VQModel(

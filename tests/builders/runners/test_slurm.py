@@ -183,9 +183,7 @@ def test_slurm__the_printed_command_has_absolute_paths(
     checks = ("--check", "mine.py:0.5", "--check", "sharpness:3")
     checked = in_process.call(cli.main, *requested, *checks)
     assert re.search(rf" --check {tmp_path}/mine.py@sha256:[0-9a-f]{{64}}:0.5 --check sharpness:3 ", checked.stdout)
-    preset = in_process.call(
-        cli.main, *requested[:3], "--preset", "dpm8", *requested[-2:], "--runner", "slurm", "--print"
-    )
+    preset = in_process.call(cli.main, *requested[:3], "--preset", "dpm8", *requested[-3:])
     assert "--preset" not in preset.stdout and " --num-inference-steps 8 " in preset.stdout
     source = in_process.call(
         cli.main, "make", "real_images/test", "s3://x/y", "--source", os.path.relpath(scans / "test"), "--runner",
