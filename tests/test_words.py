@@ -57,7 +57,7 @@ def library_names(path: Path) -> set[int]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and node.attr in ("group", "groups", "parts"):
             found.add(node.end_lineno or 0)
-        if isinstance(node, ast.keyword) and node.arg in ("group",):
+        if isinstance(node, ast.keyword) and node.arg in ("group", "groups"):
             found.add(node.end_lineno or 0)
     return found
 
