@@ -212,7 +212,7 @@ const gallery = (() => {
   function start() {
     for (const entry of all.classes) entry.text = `${entry.id} ${entry.name} ${entry.words}`.toLowerCase();
     const formats = { prompt: (value) => `prompt “${value}”`, guidance_scale: (value) => `guidance ${value}`, num_inference_steps: (value) => `${value} steps`,
-      adapters: (value) => `adapter ${value.join(", ")}` };
+      adapters: (value) => `adapter ${value.join(", ").replace(/@(?:sha256:)?([0-9a-f]{8})[0-9a-f]+/g, "@$1…")}` };
     const settings = (source) => Object.entries(source.settings).map(([name, value]) => formats[name]?.(value) ?? value).join(" · ");
     $("settings").textContent = all.sources.map((source) => `${source.title}: ${settings(source)}`).join("  |  ");
     for (const name of ["audit", "measures"]) $(name).hidden = !all[name];
