@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.classes.class_list import ClassEntry
+from builders.diffusion import loading
 from builders.digits_sd import DigitsSD
 from builders.engines.base import complete_recipe, engine, pin_model
 from builders.format.open_clone import open_clone
@@ -109,6 +110,7 @@ def measure_variants() -> list[str]:
                 references[key] = images(recipe, REFERENCE, num_images)[0]
             recipe = replace(recipe, **{n: v for n, v in changes.items() if n not in of_execution})
             UNet2DConditionModel._repeated_blocks = [] if name == WHOLE else blocks
+            loading._last_loaded.clear()
             made, rate, first = images(recipe, execution, num_images)
             found = psnr(made, references[key])
             worst = int(found.argmin())
