@@ -73,7 +73,7 @@ def measure(folder: Path, name: str, options: tuple[object, ...], real: Path) ->
         sub = folder / f"{number}-{seed}"
         sub.mkdir(exist_ok=True)
         top1.append(svc_accuracy(synthetic(sub, "digits_sd/c_cfg2", PER_CLASS, "--seed", seed, *options), test))
-        (clone,) = (path for path in sub.iterdir() if (path / "clone.json").exists())
+        (clone,) = (path.parent for path in sub.rglob("clone.json"))
         out = sub / "measures"
         run("eval", "data", clone, "--real", real, "--backbone", "pixels", "--out", out)
         found = json.loads(next(out.rglob("data-*.json")).read_text())["numbers"]
@@ -120,7 +120,10 @@ def main(folder: Path) -> None:
     if not lora.exists():
         fit_lcm_lora(lora, num_steps=NUM_STEPS_LCM)
     rows = [measure(folder, name, options, real) for name, options in settings(lora).items()]
-    times = interval_times()
+    write(rows, interval_times())
+
+
+def write(rows: list[str], times: list[str]) -> None:
     record("few-steps", "Fewer passes: solvers, intervals of guidance, and a distilled adapter", [
         "`python -m tests.acceptance.accept_few_steps`.",
         "",
