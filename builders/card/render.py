@@ -16,6 +16,7 @@ from builders.card import measures
 from builders.card.assets import CardAssets, read_card_assets
 from builders.card.sections import CardText, merge_card, read_card, stale_keys, with_text
 from builders.classes.scenes import scene_phrase
+from builders.diffusion.adapters import UNKNOWN_LICENSE
 from builders.engines.base import engine
 from builders.errors import UserError
 from builders.format.manifest import Manifest
@@ -32,8 +33,6 @@ CONFIG_NAME = "default"
 NUM_EXAMPLES = 6
 NUM_WORST = 10
 """Number of classes that the sections on an audit and on measures name."""
-UNKNOWN = "other"
-"""License of a model that nothing says."""
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 """The model whose failures the paper lists."""
 
@@ -101,7 +100,7 @@ def render_recipe_card(recipe: Recipe) -> str:
 
 def model_license(model: str) -> str:
     """Returns the license of a model by its name on the Hub; "other" for models that are not in `licenses.tsv`."""
-    return {row["model"]: row["license"] for row in _table("licenses.tsv")}.get(model, UNKNOWN)
+    return {row["model"]: row["license"] for row in _table("licenses.tsv")}.get(model, UNKNOWN_LICENSE)
 
 
 def known_failures(recipe: Recipe) -> list[tuple[str, str, str]]:
@@ -123,8 +122,10 @@ def _render(plan: Plan, manifest: Manifest | None, beside: CardAssets) -> str:
         recipe=recipe,
         plan=plan,
         license_name=model_license(recipe.model),
-        adapters=list(zip(recipe.adapters, recipe.adapter_licenses or [UNKNOWN] * len(recipe.adapters), strict=False)),
-        accelerations=approximations(recipe),
+        adapters=list(
+            zip(recipe.adapters, recipe.adapter_licenses or [UNKNOWN_LICENSE] * len(recipe.adapters), strict=False)
+        ),
+        approximations=approximations(recipe),
         fields=template_fields(recipe.prompt),
         examples=list(_examples(plan)),
         scene_phrase=scene_phrase,

@@ -11,13 +11,13 @@ Invariant: a score depends on the image, its sample and the size of the batch al
 is made again.
 """
 
-import importlib.util
 import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -149,11 +149,10 @@ def _module(kind: str, digest: str) -> CheckModule:
     """Returns a plug-in by its name, or a file's by its path; `digest` tells versions of one file apart."""
     if not kind.endswith(".py"):
         return cast(CheckModule, find_plugin("checks", kind))
-    spec = importlib.util.spec_from_file_location(Path(kind).stem, kind)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(Path(kind).stem)
     try:
-        spec.loader.exec_module(module)
+        # Not imported: bytecode beside the file would hide an edit within the same second.
+        exec(compile(Path(kind).read_bytes(), kind, "exec"), vars(module))
     except Exception as error:  # the user's file may raise anything
         raise UserError(
             f"check '{kind}' cannot be read ({type(error).__name__}: {first_line(error)}); repair it"

@@ -20,6 +20,7 @@ USUAL_NAME = "pytorch_lora_weights.safetensors"
 LICENSE, USES_REAL = "modelspec.license", "uses_real"
 """Keys of a safetensors file's metadata that the card shows."""
 UNKNOWN_LICENSE = "other"
+"""License of a model or an adapter where nothing says it, by the Hub's name for it."""
 SEPARATOR = "; "
 """Between what several sources say of real images."""
 

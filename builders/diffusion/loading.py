@@ -24,7 +24,7 @@ from builders.recipes.recipe import Recipe
 from builders.storage.hub_error import hub_error
 
 OF_RECIPE = (
-    "model", "model_dir", "revision", "variant", "dtype", "adapters", "paths", "vae_tiling", "quantization",
+    "model", "model_dir", "revision", "variant", "dtype", "adapters", "vae_tiling", "quantization",
     "attention_backend", "first_block_cache",
 )  # fmt: skip
 OF_EXECUTION = ("channels_last", "compile", "vae_slicing")

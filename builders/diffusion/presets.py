@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from builders.diffusion.family_defaults import family_of
+from builders.diffusion.family_defaults import Found, family_of
 from builders.diffusion.model_config import read_model_config
 from builders.diffusion.pin import model_directory
 from builders.errors import UserError, suggest
@@ -57,7 +57,7 @@ def preset_settings(recipe: Recipe, name: str) -> dict[str, Any]:
     """
     if name not in PRESETS:
         raise UserError(f"unknown preset '{name}'; {suggest(name, list(PRESETS))}")
-    if (found := _fitting(recipe, name, reads_facts=True)) is None:
+    if (found := _fitting(recipe, family_of(recipe), name, reads_facts=True)) is None:
         others = fitting_presets(recipe)
         way_out = f"choose from {', '.join(others)}" if others else "leave it out"
         raise UserError(f"preset '{name}' does not fit '{recipe.model}'; {way_out}")
@@ -66,12 +66,11 @@ def preset_settings(recipe: Recipe, name: str) -> dict[str, Any]:
 
 def fitting_presets(recipe: Recipe) -> list[str]:
     """Returns the names of the presets that fit a recipe's model, as far as can be said without asking the Hub."""
-    is_here = bool(model_directory(recipe))
-    return [name for name in PRESETS if _fitting(recipe, name, reads_facts=is_here)]
+    family, is_here = family_of(recipe), bool(model_directory(recipe))
+    return [name for name in PRESETS if _fitting(recipe, family, name, reads_facts=is_here)]
 
 
-def _fitting(recipe: Recipe, name: str, *, reads_facts: bool) -> Preset | None:
-    family = family_of(recipe)
+def _fitting(recipe: Recipe, family: Found | None, name: str, *, reads_facts: bool) -> Preset | None:
     for preset in PRESETS[name]:
         if family and family.family.name in preset.families:
             config = (read_model_config(recipe) or {}) if preset.facts and reads_facts else preset.facts

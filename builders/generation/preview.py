@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,6 @@ from builders.planning.plan import Plan
 from builders.recipes.execution import Execution
 from builders.recipes.sample import Sample
 
-IMPORTED = time.perf_counter()
 TILE, GAP, FONT_SIZE = 256, 8, 14
 """Pixels of a tile's longer side, of the gap between tiles, and of the captions' font."""
 
@@ -96,13 +94,9 @@ def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Pat
 
 
 def _seconds_since_start() -> float:
-    """Returns the seconds since this process began; since this module was imported where the system does not say."""
-    try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-        return uptime - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return time.perf_counter() - IMPORTED
+    import psutil
+
+    return time.time() - float(psutil.Process().create_time())
 
 
 def _sheet(images: list[Image.Image], samples: list[Sample]) -> Image.Image:

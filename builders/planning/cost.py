@@ -22,8 +22,9 @@ from builders.recipes.recipe import NEUTRAL, Recipe
 
 SHARE = 0.25
 """Assumed share of a card's peak."""
-MEASURED_SHARES = (0.15, 0.35)
-"""Shares that published runs reach: Stable Diffusion 1.5 on H100 and A100, FLUX.1-dev on H100 (docs/speed.md)."""
+PUBLISHED_SHARES = (0.15, 0.28)
+"""Shares that published runs of Stable Diffusion 1.5 reach, by 803 GFLOP a pass: 0.572 s an image on an H100
+(onnxruntime issue 22834), 55 guided steps a second on an A100 (stable-fast issue 2)."""
 NO_COST = (
     "name", "split", "prompt", "negative_prompt", "revision", "seed", "shard_size", "num_left_out", "uses_real", "not_applied",
     "adapter_licenses", "classes", "scenes", "image_quality", "engine", "background_color",
@@ -84,7 +85,7 @@ def estimated_cost(plan: Plan, card: str = "") -> list[str]:
         f"{_number(operations.denoiser.total)} each ({_number(operations.denoiser.total - operations.denoiser.attention)}), "
         f"and {_number(operations.decoder.total)} to decode; prompts are not counted"
     ]
-    low, high = MEASURED_SHARES
+    low, high = PUBLISHED_SHARES
     for name in [card] if card else cards():
         found = cards()[name]
         hours = plan.num_samples * image.total / found.peak(recipe.dtype) / 3600

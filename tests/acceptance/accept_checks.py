@@ -91,8 +91,8 @@ def main() -> None:
     record("checks", "Bad seeds are found by a check and made again", lines)
 
 
-def measure(folder: Path) -> list[str]:
-    plugin = folder / "plugin"
+def write_plugin(plugin: Path) -> Path:
+    """Writes a package with the planted engine and its builder; returns its folder."""
     (plugin / "planted_digits-1.0.dist-info").mkdir(parents=True)
     (plugin / "planted_digits-1.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: planted-digits\nVersion: 1.0\n"
@@ -100,6 +100,19 @@ def measure(folder: Path) -> list[str]:
     (plugin / "planted_digits-1.0.dist-info/entry_points.txt").write_text(ENTRY)
     (plugin / "planted_digits.py").write_text(ENGINE)
     (plugin / "planted_builder.py").write_text(BUILDER)
+    return plugin
+
+
+def separating_score(scores: dict[str, float], planted: set[str]) -> float:
+    """Returns the score that separates planted images from others with the fewest errors."""
+    bad, good = (np.array([scores[key] for key in scores if (key in planted) == which]) for which in (True, False))
+    candidates = np.array(sorted(scores.values()))
+    errors = [(bad >= candidate).sum() + (good < candidate).sum() for candidate in candidates]
+    return round(float(candidates[int(np.argmin(errors))]), 3)
+
+
+def measure(folder: Path) -> list[str]:
+    plugin = write_plugin(folder / "plugin")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(plugin)])}
     sys.path.insert(0, str(plugin))
     write_digits_clip(folder / "clip", num_steps=800)
@@ -120,11 +133,7 @@ def measure(folder: Path) -> list[str]:
 
     planted = {row["key"] for row in rows_of(plain) if row["seed"] % 7 == 0 or row["wnid"] == HOPELESS}
     scores = scores_of(folder / "clip", plain)
-    bad, good = ([scores[key] for key in scores if (key in planted) == which] for which in (True, False))
-    # The score that separates planted images from others best.
-    candidates = np.array(sorted(scores.values()))
-    errors = [(np.array(bad) >= c).sum() + (np.array(good) < c).sum() for c in candidates]
-    least = round(float(candidates[int(np.argmin(errors))]), 3)
+    least = separating_score(scores, planted)
     check = ("--check", f"clip={folder / 'clip'}:{least}")
     make(folder / "whole", *check)
     make(folder / "killed", *check, is_killed=True)

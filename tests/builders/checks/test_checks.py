@@ -42,7 +42,7 @@ def load(model, revision):
     return lambda images, samples: [0.0 if s.seed % 3 == 0 or s.wnid == "n13744722" else 1.0 for s in samples]
 """
 BODY = "TAKES_MODEL = False\ndef load(model, revision):\n    return lambda images, samples: "
-MAKE = ("digits_sd/c_cfg2", "--images-per-class", 6, "--shard-size", 20, "--batch-size", 10)
+MAKE = ("digits_sd/c_cfg2", "--images-per-class", 4, "--shard-size", 20, "--batch-size", 10)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def made(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made") / "clone"
     ended = call(main, "make", MAKE[0], out, *MAKE[1:], "--check", f"{file}:0.5")
     assert ended.returncode == 0, ended.stderr
-    assert "6 images are below the score of a check at every attempt" in ended.stdout
+    assert "4 images are below the score of a check at every attempt" in ended.stdout
     return out
 
 
@@ -71,7 +71,7 @@ def rows_of(clone: Path) -> list[dict[str, Any]]:
 
 
 def test_checks__low_images_are_generated_again_until_a_seed_passes(made: Path) -> None:
-    plan = Plan(replace(recipe_from_dict(read_manifest(open_storage(str(made))).recipe), checks=()), 6)
+    plan = Plan(replace(recipe_from_dict(read_manifest(open_storage(str(made))).recipe), checks=()), 4)
     for row in rows_of(made):
         label = [entry.wnid for entry in plan.recipe.classes].index(row["wnid"])
         attempts = [plan.sample(label, row["index"], attempt).seed % 3 != 0 for attempt in range(10)]
@@ -84,7 +84,7 @@ def test_checks__low_images_are_generated_again_until_a_seed_passes(made: Path) 
 
 
 def test_checks__a_stream_of_datasets_has_the_same_images(made: Path, file: Path) -> None:
-    builder = DigitsSD("c_cfg2", images_per_class=6, shard_size=20, batch_size=10, checks=(f"{file}:0.5",))
+    builder = DigitsSD("c_cfg2", images_per_class=4, shard_size=20, batch_size=10, checks=(f"{file}:0.5",))
     rows = {row["key"]: row for row in rows_of(made)}
     # The first shard alone.
     streamed = list(itertools.islice(builder.as_streaming_dataset(split="train"), 20))
@@ -97,13 +97,13 @@ def test_checks__a_stream_of_datasets_has_the_same_images(made: Path, file: Path
 
 def test_checks__counts_are_in_manifest_card_and_status(made: Path) -> None:
     totals = read_manifest(open_storage(str(made))).verdict_totals()
-    assert totals.low == {"n13744722": 6} and totals.remade["n13744722"] == 9 * 6
+    assert totals.low == {"n13744722": 4} and totals.remade["n13744722"] == 9 * 4
     remade = sum(row["attempt"] for row in rows_of(made))
     assert sum(totals.remade.values()) == remade
     card = (made / "README.md").read_text()
-    assert "| check | `third.py@sha256:" in card and "6 images are below the score of a check" in card
+    assert "| check | `third.py@sha256:" in card and "4 images are below the score of a check" in card
     status = call(main, "status", made).stdout
-    assert "below the score of a check after the last attempt, and kept: 6 images" in status
+    assert "below the score of a check after the last attempt, and kept: 4 images" in status
     assert f"generated again with another seed: {remade} attempts" in status
 
 
