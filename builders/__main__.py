@@ -1,3 +1,3 @@
-from builders.cli.main import main
+from fakeit_commands import build
 
-main()
+build()

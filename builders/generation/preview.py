@@ -21,6 +21,8 @@ from builders.recipes.sample import Sample
 
 TILE, GAP, FONT_SIZE = 256, 8, 14
 """Pixels of a tile's longer side, of the gap between tiles, and of the captions' font."""
+LEAST_SECONDS = 4.0
+"""Time for which a preview generates, over and over where its images take less, so that its measure is steady."""
 
 
 def choose_samples(plan: Plan, num_images: int) -> list[Sample]:
@@ -52,23 +54,25 @@ def write_preview(plan: Plan, execution: Execution, num_images: int, folder: Pat
         # A warm-up, which belongs to the start: the first batch of a process takes longer than the others.
         list(generate_samples(plan, samples[: execution.batch_size], generate, execution.batch_size, host))
         seconds_to_start = _seconds_since_start()
-        begun = time.perf_counter()
-        kept: list[GeneratedSample] = []
-        encoding = []
-        for batch in generate_samples(plan, samples, generate, execution.batch_size, host):
-            kept += batch.kept
-            encoding += [encoder.submit(encode_sample, plan.recipe, execution, made) for made in batch.kept]
-        for future in encoding:
-            future.result()
-        # Batches of images that are made again, as checks ask for, count to the first ones.
-        seconds = (time.perf_counter() - begun) / math.ceil(len(samples) / execution.batch_size)
+        begun, num_batches = time.perf_counter(), 0
+        while (seconds := time.perf_counter() - begun) < LEAST_SECONDS:
+            kept: list[GeneratedSample] = []
+            encoding = []
+            for batch in generate_samples(plan, samples, generate, execution.batch_size, host):
+                kept += batch.kept
+                encoding += [encoder.submit(encode_sample, plan.recipe, execution, made) for made in batch.kept]
+            for future in encoding:
+                future.result()
+            # Batches of images that are made again, as checks ask for, count to the first ones.
+            num_batches += math.ceil(len(samples) / execution.batch_size)
+    seconds_per_batch = seconds / num_batches
     kept.sort(key=lambda one: one.position)
     made = [one.generated for one in kept]
     summary = {
         "num_images": len(samples),
-        "seconds_per_batch": round(seconds, 4),
-        "seconds_per_image": round(seconds / execution.batch_size, 4),
-        "seconds_to_start": round(max(0.0, seconds_to_start - seconds), 2),
+        "seconds_per_batch": round(seconds_per_batch, 4),
+        "seconds_per_image": round(seconds_per_batch / execution.batch_size, 4),
+        "seconds_to_start": round(max(0.0, seconds_to_start - seconds_per_batch), 2),
         "num_broken": sum(image.is_broken for image in made),
         "num_flagged": sum(image.nsfw == 1 for image in made),
         "environment": generate.environment,

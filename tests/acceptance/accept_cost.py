@@ -26,7 +26,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         for num_steps in STEPS:
-            options = ("--num-inference-steps", num_steps, "--batch-size", 20)
+            options = ("--num-inference-steps", num_steps, "--batch-size", 5)
             run_in(folder, "make", RECIPE, "unused", *options, "--preview", 20)
             for per_class in LENGTHS:
                 length = ("--images-per-class", per_class)
@@ -49,7 +49,7 @@ def main() -> None:
         "`python -m tests.acceptance.accept_cost`.",
         "",
         f"`make {RECIPE} … --preview 20`, then `plan --cost --measured preview.json`, then the run itself: the whole command,",
-        "with its start, on one worker in batches of 20.",
+        "with its start, on one worker in batches of 5.",
         "",
         "| steps | images | foretold | measured | difference |",
         "|---|---|---|---|---|",
