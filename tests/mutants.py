@@ -19,6 +19,12 @@ TABLE = ROOT / "tests" / "mutants.tsv"
 COPIED = ("fakeit_commands.py", "builders", "fakeit_train", "fakeit_eval", "tests", "docs", "pyproject.toml")
 
 
+def read_table() -> list[dict[str, str]]:
+    """Reads the faults: file, text, the wrong text, and the tests that should notice it."""
+    with TABLE.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
 def passes(tests: str, copy: Path) -> bool:
     options = ("-x", "-q", "-m", "not long", "-p", "no:cacheprovider")
     status = subprocess.run(
@@ -43,8 +49,7 @@ def is_killed(mutant: dict[str, str], copy: Path) -> bool:
 
 
 def main() -> int:
-    with TABLE.open(encoding="utf-8") as file:
-        mutants = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    mutants = read_table()
     numbers = [int(number) for number in sys.argv[1:]] or range(1, len(mutants) + 1)
     num_survivors = 0
     with tempfile.TemporaryDirectory() as folder:
