@@ -4,8 +4,6 @@ The package index has such a package, and a folder of that name in the working d
 outside the packages, so that it can always be imported and report the conflict in one sentence.
 """
 
-import atexit
-import gc
 import importlib
 import importlib.metadata
 import importlib.util
@@ -32,8 +30,6 @@ def _start(program: str, module: str) -> None:
             "it, run 'pip uninstall builders' and install fakeit again, otherwise start in another directory\n"
         )
         raise SystemExit(2)
-    # Without this, Python searches the objects of torch and diffusers for cycles as it ends, which takes 1.6 seconds.
-    atexit.register(gc.freeze)
     importlib.import_module(module).main()
 
 
