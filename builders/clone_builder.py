@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from builders.classes.class_list import ClassEntry
 from builders.classes.class_options import ClassOptions, with_counts
+from builders.diffusion.token_counts import fetch_tokenizers
 from builders.engines.base import complete_recipe, engine, limit_batch_size, pin_model
 from builders.errors import UserError, missing_extra, suggest
 from builders.format.manifest import Manifest
 from builders.make_clone import make_clone
 from builders.planning.plan import Plan
-from builders.planning.prompt_warnings import fetch_tokenizers, prompt_warnings
+from builders.planning.prompt_warnings import prompt_warnings
+from builders.prompts.canonical_rows import with_prompts
 from builders.recipes.execution import Execution, override_execution
 from builders.recipes.prompts import TEMPLATES
 from builders.recipes.recipe import Recipe
@@ -111,7 +113,8 @@ class CloneBuilder:
         if options.skip_broken and engine(recipe.engine).IS_SYNTHETIC:
             raise UserError(f"'{builder_name}' reads no images; leave out --skip-broken")
         classes = recipe.classes or cls.classes(options)
-        return replace(recipe, classes=with_counts(classes, options.counts) if options.counts else classes)
+        recipe = replace(recipe, classes=with_counts(classes, options.counts) if options.counts else classes)
+        return with_prompts(recipe, overrides["prompts"]) if overrides.get("prompts") else recipe
 
     @classmethod
     def classes(cls, options: ClassOptions) -> tuple[ClassEntry, ...]:

@@ -17,8 +17,11 @@ from builders.engines.base import complete_frozen_recipe, engine
 from builders.errors import UserError, suggest
 from builders.format.manifest import check_version
 from builders.plugins import find_plugin, plugin_names
+from builders.prompts.canonical_rows import with_prompts
+from builders.prompts.prompt_table import fetch_prompts
 from builders.recipes.execution import Execution, execution_from_dict
 from builders.recipes.recipe import Recipe, recipe_from_dict
+from builders.storage.base import open_storage
 
 if TYPE_CHECKING:
     from builders.clone_builder import CloneBuilder
@@ -149,6 +152,10 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
     if model and is_local(model) and overrides.get("revision") in (None, recipe.revision):
         # A local copy of the recipe's model; it is checked against the recipe's revision.
         overrides = {**overrides, "model": None, "model_dir": model}
+    prompts = overrides.get("prompts")
+    if prompts and recipe.prompts:
+        # They may be those that the recipe has, and then it stays as it is.
+        overrides = {**overrides, "prompts": None}
     recipe = complete_frozen_recipe(recipe, overrides)
     if not is_synthetic and options.source:
         recipe = replace(recipe, model_dir=options.source)
@@ -156,4 +163,11 @@ def _read_recipe_file(path: Path, overrides: dict[str, Any], options: ClassOptio
         raise UserError(f"recipe file '{path}' lists its classes already; leave out --source and --hypernym-…")
     if not is_synthetic and options.counts:
         raise UserError("real images are counted by their folders; leave out --counts")
-    return replace(recipe, classes=with_counts(recipe.classes, options.counts)) if options.counts else recipe
+    recipe = replace(recipe, classes=with_counts(recipe.classes, options.counts)) if options.counts else recipe
+    if prompts:
+        return with_prompts(recipe, prompts)
+    if not fetch_prompts(recipe.prompts, open_storage(path.parent)):
+        raise UserError(
+            f"the recipe of '{path}' has the prompts of '{recipe.prompts_source}'; give --prompts that file"
+        )
+    return recipe

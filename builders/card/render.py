@@ -20,17 +20,19 @@ from builders.diffusion.adapters import UNKNOWN_LICENSE
 from builders.engines.base import engine
 from builders.errors import UserError
 from builders.format.manifest import Manifest
-from builders.format.names import CARD
+from builders.format.names import CARD, PROMPTS
 from builders.format.schema import card_features
 from builders.planning.plan import Plan
 from builders.planning.prompt_warnings import same_prompts
+from builders.prompts.prompt_table import fetch_prompts, prompt_table
 from builders.recipes.prompts import template_fields
 from builders.recipes.recipe import Recipe, approximations, recipe_from_dict
 from builders.recipes.sample import Sample
 from builders.storage.base import Storage
 
 CONFIG_NAME = "default"
-NUM_EXAMPLES = 6
+NUM_EXAMPLES, NUM_PROMPTS = 6, 10
+"""Number of images whose prompts the card shows, by one template and from a file."""
 NUM_WORST = 10
 """Number of classes that the sections on an audit and on measures name."""
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
@@ -81,7 +83,10 @@ def clone_card(storage: Storage, manifest: Manifest, text: CardText = CardText()
 
 def fresh_card(storage: Storage, manifest: Manifest) -> str:
     """Returns the README.md of a clone without anybody's edits."""
-    return render_card(manifest, recipe_from_dict(manifest.recipe), read_card_assets(storage, manifest))
+    recipe = recipe_from_dict(manifest.recipe)
+    if not fetch_prompts(recipe.prompts, storage):
+        raise UserError(f"'{storage.url(PROMPTS)}' is missing; restore it")
+    return render_card(manifest, recipe, read_card_assets(storage, manifest))
 
 
 def card_faults(storage: Storage, manifest: Manifest) -> list[str]:
@@ -127,6 +132,7 @@ def _render(plan: Plan, manifest: Manifest | None, beside: CardAssets) -> str:
         ),
         approximations=approximations(recipe),
         fields=template_fields(recipe.prompt),
+        prompts=prompt_table(recipe.prompts).summary() if recipe.prompts else None,
         examples=list(_examples(plan)),
         scene_phrase=scene_phrase,
         counts=plan.class_counts().tolist(),
@@ -176,7 +182,7 @@ def _template() -> Template:
 def _examples(plan: Plan) -> Iterator[Sample]:
     """Returns the first image of each of some classes, spread over the list."""
     num_classes = len(plan.recipe.classes)
-    num_examples = min(NUM_EXAMPLES, num_classes)
+    num_examples = min(NUM_PROMPTS if plan.recipe.prompts else NUM_EXAMPLES, num_classes)
     counts = plan.class_counts()
     labels = [number * num_classes // num_examples for number in range(num_examples)]
     return (plan.sample(label, 0) for label in labels if counts[label])

@@ -6,6 +6,7 @@ from typing import Any
 
 import tyro
 
+from builders.cli import prompts as prompt_commands
 from builders.cli.check import compare, redo, verify
 from builders.cli.make import make, status
 from builders.cli.publish import card, push
@@ -19,6 +20,7 @@ SKIP_BROKEN, DEFAULT_FRACTION = "--skip-broken", "0.01"
 COMMANDS: dict[str, Callable[..., Any]] = {
     "list": list_,
     "plan": plan,
+    "prompts": prompt_commands.prompts,
     "make": make,
     "status": status,
     "verify": verify,
@@ -37,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line, by default the process's own."""
     with report_errors(PROGRAM, "build"):
         arguments = _with_default_fraction(sys.argv[1:] if arguments is None else arguments)
+        if arguments[:1] == ["prompts"] and len(arguments) > 1:
+            prompt_commands.main(arguments[1:])
+            return
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog=PROGRAM, description=__doc__, args=arguments, config=(tyro.conf.DisallowNone,)
         )

@@ -124,8 +124,8 @@ def status(out: OutPath, /) -> None:
 
 def _prepare(recipe: str, options: RecipeOptions) -> tuple[Plan, Execution]:
     """The plan with its model pinned, and the execution; prints warnings."""
+    from builders.diffusion.token_counts import fetch_tokenizers
     from builders.engines.base import pin_model, source_notes
-    from builders.planning.prompt_warnings import fetch_tokenizers
 
     planned = options.plan(recipe)
     planned = dataclasses.replace(planned, recipe=pin_model(planned.recipe))

@@ -26,7 +26,8 @@ ClonePath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CLONE")]
 OutPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
 
 NO_OPTION = (
-    "name", "engine", "split", "classes", "num_left_out", "not_applied", "adapter_licenses", "model_dir", "paths",
+    "name", "engine", "split", "classes", "num_left_out", "not_applied", "adapter_licenses", "prompts_source", "model_dir",
+    "paths",
 )  # fmt: skip
 """Fields of a recipe that its builder decides."""
 REPEATED = {"adapters": "adapter", "checks": "check"}
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         revision: str | None
         adapters: tuple[str, ...]
         checks: tuple[str, ...]
+        prompts: str | None
         batch_size: str | None
 
 else:
@@ -119,6 +121,7 @@ class RecipeOptions(_FieldOptions):
             model=absolute_path(self.model) if self.model and is_path else self.model,
             source=absolute_path(self.source) if self.source else self.source,
             counts=absolute_path(self.counts) if self.counts else self.counts,
+            prompts=absolute_path(self.prompts) if self.prompts else self.prompts,
             adapters=tuple(_absolute_adapter(text) for text in self.adapters),
             checks=tuple(_absolute_check(text) for text in self.checks),
         )

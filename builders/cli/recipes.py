@@ -8,6 +8,7 @@ from builders.cli.options import Options, RecipeName, RecipeOptions
 from builders.engines.base import engine, pin_model, source_notes
 from builders.errors import UserError
 from builders.planning.plan import Plan
+from builders.prompts.prompt_table import prompt_table
 from builders.recipes.sample import Sample
 
 
@@ -54,6 +55,8 @@ def plan(
     print(f"{planned.num_shards:,} shards of {planned.shard_length(0):,}")
     for line in source_notes(planned.recipe):
         print(line)
+    if planned.recipe.prompts:
+        print(f"prompts: {prompt_table(planned.recipe.prompts).summary().about}, {planned.recipe.prompts}")
     for position in at:
         if not 0 <= position < planned.num_samples:
             raise UserError(f"--at {position} is not within the clone's samples 0:{planned.num_samples}")

@@ -40,6 +40,15 @@ def read_list(path: str | Path, what: str = "a line for each item") -> list[Line
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({error.strerror}); give a text file with {what}") from None
+    return parse_list(content, path, what)
+
+
+def parse_list(content: bytes, path: str | Path, what: str) -> list[Line]:
+    """Returns the items of the content of a text file that comes from `path`.
+
+    Raises:
+        UserError: the file has no items, or is not text.
+    """
     lines = [Line(number, text.strip(" \t\ufeff\xa0")) for number, text in enumerate(_lines(path, content), start=1)]
     found = [line for line in lines if line.text and not line.text.startswith("#")]
     if not found:

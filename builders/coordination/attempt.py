@@ -11,8 +11,10 @@ from builders.coordination.job import Task
 from builders.coordination.patience import LONGEST_WAIT, retry_unreachable
 from builders.coordination.policy import Problem
 from builders.engines.base import Generate, engine
+from builders.errors import UserError
 from builders.generation.batch_size import OnBatch, shared_batch_size
 from builders.generation.generate_shard import generate_shard_tar, sweep_scratch, upload_finished_tar
+from builders.prompts.prompt_table import fetch_prompts
 from builders.recipes.execution import Execution
 from builders.recipes.recipe import Recipe
 from builders.storage.base import Storage, open_storage
@@ -30,6 +32,8 @@ def attempt(task: Task, shard: int, execution: Execution, tell: OnBatch) -> Prob
         sweep_scratch(storage, task.scratch)
         if not storage.is_local and _upload(task, shard, storage, tell):
             return None
+        if not fetch_prompts(plan.recipe.prompts, storage):
+            raise UserError(f"the prompts of this clone are missing in '{task.out}'; run 'fakeit-build make' again")
         if execution.is_auto:
             tuned = partial(shared_batch_size, plan, storage, execution, tell, unload_engine)
             execution = retry_unreachable(tuned, task.patience, partial(tell, 0, 0, 0, 0))

@@ -25,6 +25,7 @@ from builders.format.names import (
     CARD,
     MAKING,
     MANIFEST,
+    PROMPTS,
     SHARDS_PER_METADATA_FILE,
     TARGET,
     TIMM_INDEX,
@@ -34,6 +35,7 @@ from builders.format.names import (
 from builders.format.schema import METADATA_SCHEMA
 from builders.generation.generate_shard import read_sidecar, sidecar_name, tar_name
 from builders.planning.plan import Plan
+from builders.prompts.prompt_table import prompt_file_of
 
 NUM_MOVERS = 32
 """Number of files that a remote store moves at the same time. Each move is a copy on the server."""
@@ -117,6 +119,8 @@ def finalize(plan: Plan, state: State, text: CardText = CardText()) -> Manifest:
     if storage.exists(MANIFEST):
         storage.move(MANIFEST, OLD_MANIFEST)
     _move_all(state, moves)
+    if plan.recipe.prompts:
+        storage.write(PROMPTS, prompt_file_of(plan.recipe.prompts))
     storage.write(TIMM_INDEX, timm_index(manifest))
     storage.write(CARD, clone_card(storage, manifest, text))
     # Otherwise the temporary files may belong to runs that make a longer clone.

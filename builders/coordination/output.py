@@ -12,9 +12,10 @@ from typing import Any
 
 from builders.errors import UserError
 from builders.format.manifest import Manifest, ShardEntry, parse_manifest
-from builders.format.names import MAKING, MANIFEST, TARGET
+from builders.format.names import MAKING, MANIFEST, TARGET, staged_prompts
 from builders.generation.generate_shard import sidecar_name
 from builders.planning.plan import Plan
+from builders.prompts.prompt_table import prompt_file_of
 from builders.recipes.recipe import Recipe, recipe_from_dict
 from builders.storage.base import Storage
 
@@ -133,10 +134,12 @@ def read_state(storage: Storage) -> State:
 
 
 def write_target(plan: Plan, state: State) -> None:
-    """Records what is being made, for all later runs. A longer clone that has begun stays the target."""
+    """Records what is being made, and its prompts, for all later runs. A longer clone that has begun stays the target."""
     target = {"recipe": plan.recipe.to_dict(), "recipe_hash": plan.recipe.hash, "num_rounds": plan.num_rounds}
     is_longer = state.target is not None and state.target["num_rounds"] > plan.num_rounds
     is_new = target != state.target and not (state.is_begun and is_longer)
+    if (prompts := plan.recipe.prompts) and not state.storage.exists(staged_prompts(prompts)):
+        state.storage.write(staged_prompts(prompts), prompt_file_of(prompts))
     if is_new or not state.storage.exists(TARGET):
         state.storage.write(
             TARGET, json.dumps(target if is_new else state.target, ensure_ascii=False, indent=1).encode()

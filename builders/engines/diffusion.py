@@ -86,7 +86,8 @@ def count_operations(recipe: Recipe) -> Any:
 
 
 def describe(recipe: Recipe) -> str:
-    return f'prompt "{recipe.prompt}", guidance {recipe.guidance_scale:g}'
+    prompt = f'prompt "{recipe.prompt}"' if recipe.prompt else f"prompts of {recipe.prompts_source}"
+    return f"{prompt}, guidance {recipe.guidance_scale:g}"
 
 
 def json_fields(recipe: Recipe) -> dict[str, Any]:

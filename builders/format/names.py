@@ -3,6 +3,8 @@
 MANIFEST = "clone.json"
 CARD = "README.md"
 TIMM_INDEX = "_info.json"
+PROMPTS = "prompts.parquet"
+"""File with the prompts of a clone whose recipe takes them from a file."""
 MAKING = "_making"
 """Folder of files that exist only while the clone is being made."""
 RUNS = f"{MAKING}/runs"
@@ -35,3 +37,8 @@ def staging_stem(split: str, shard: int, recipe_hash: str, end_round: int) -> st
     end round: the last shard of a clone may be shorter than the shard of the same number in a longer clone.
     """
     return f"{staging_folder(shard)}/{split}-{shard:06d}-{end_round}-{recipe_hash[:8]}"
+
+
+def staged_prompts(name: str) -> str:
+    """Returns where the prompts with the hash "sha256:…" lie while the clone is being made."""
+    return f"{MAKING}/prompts-{name.removeprefix('sha256:')[:16]}"

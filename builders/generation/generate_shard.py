@@ -60,7 +60,7 @@ def planned_fields(recipe: Recipe, sample: Sample) -> dict[str, Any]:
         "model": recipe.model,
         "revision": recipe.revision,
         "adapters": "",
-        "prompt_index": -1,
+        "prompt_index": sample.prompt_index,
         **engine(recipe.engine).json_fields(recipe),
     }
 

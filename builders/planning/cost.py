@@ -26,8 +26,9 @@ PUBLISHED_SHARES = (0.15, 0.28)
 """Shares that published runs of Stable Diffusion 1.5 reach, by 803 GFLOP a pass: 0.572 s an image on an H100
 (onnxruntime issue 22834), 55 guided steps a second on an A100 (stable-fast issue 2)."""
 NO_COST = (
-    "name", "split", "prompt", "negative_prompt", "revision", "seed", "shard_size", "num_left_out", "uses_real", "not_applied",
-    "adapter_licenses", "classes", "scenes", "image_quality", "engine", "background_color",
+    "name", "split", "prompt", "prompts", "prompts_source", "images_per_prompt", "negative_prompt", "revision",
+    "seed", "shard_size", "num_left_out", "uses_real", "not_applied", "adapter_licenses", "classes", "scenes",
+    "image_quality", "engine", "background_color",
 )  # fmt: skip
 """Fields of a recipe that do not decide how long an image takes."""
 

@@ -18,7 +18,8 @@ from builders.classes.scenes import scene_phrase
 from builders.engines.base import engine
 from builders.errors import UserError
 from builders.format.rounds import MAX_COUNT, Rounds
-from builders.recipes.prompts import render_prompt, template_fields
+from builders.prompts.prompt_table import Prompt, prompt_of
+from builders.recipes.prompts import render_prompt, template_fields, template_problem
 from builders.recipes.recipe import Recipe
 from builders.recipes.sample import Sample
 
@@ -54,18 +55,11 @@ class Plan:
         if not self.recipe.classes:
             raise UserError(f"recipe '{self.recipe.name}' has no classes")
         engine(self.recipe.engine).check(self.recipe, self.num_rounds)
-        fields = template_fields(self.recipe.prompt)
-        if "b" in fields and not self.recipe.scenes:
-            raise UserError(f"prompt '{self.recipe.prompt}' needs backgrounds, but '{self.recipe.name}' has no scenes")
-        for field, attribute in (("h_c", "hypernym"), ("d_c", "definition")):
-            missing_names = [
-                entry.wnid for entry in self.recipe.classes if field in fields and not getattr(entry, attribute)
-            ]
-            if missing_names:
-                raise UserError(
-                    f"prompt '{self.recipe.prompt}' needs each class's {attribute}, and '{missing_names[0]}' has none; "
-                    "give it one in the class list, or choose another prompt"
-                )
+        recipe = self.recipe
+        if problem := template_problem(recipe.prompt, recipe.name, recipe.classes, bool(recipe.scenes)):
+            raise UserError(problem)
+        if recipe.prompts and not engine(recipe.engine).IS_SYNTHETIC:
+            raise UserError(f"'{recipe.name}' generates no images; leave out --prompts")
 
     @cached_property
     def rounds(self) -> Rounds:
@@ -131,7 +125,8 @@ class Plan:
     def sample_with_seed(self, label: int, index: int, attempt: int, seed: int) -> Sample:
         """Returns an image of a class with the given seed, from which its background is drawn as well."""
         recipe, entry = self.recipe, self.recipe.classes[label]
-        has_background = "b" in template_fields(recipe.prompt)
+        found = prompt_of(recipe, entry.wnid, index) if recipe.prompts else Prompt(-1, recipe.prompt, is_template=True)
+        has_background = found.is_template and "b" in template_fields(found.text)
         background = recipe.scenes[draw_background(seed, len(recipe.scenes))] if has_background else ""
         return Sample(
             key=f"{entry.wnid}_{index:08d}",
@@ -142,7 +137,8 @@ class Plan:
             attempt=attempt,
             seed=seed,
             background=background,
-            prompt=render_prompt(recipe.prompt, entry, scene_phrase(background)),
+            prompt=render_prompt(found.text, entry, scene_phrase(background)) if found.is_template else found.text,
+            prompt_index=found.row,
         )
 
     def _round_order(self, number: int) -> list[tuple[int, int]]:

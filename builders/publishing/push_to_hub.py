@@ -18,12 +18,14 @@ from builders.card.assets import card_asset_names
 from builders.card.collection import card_yaml, render_collection
 from builders.errors import UserError
 from builders.format.manifest import parse_manifest
-from builders.format.names import CARD, MANIFEST
+from builders.format.names import CARD, MANIFEST, PROMPTS
 from builders.publishing.hub_repo import MAIN, HubRepo, Tree
 from builders.publishing.push_to_url import INDEX_FILES, checked_clone, clone_files
 
 CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 SHARD_PATTERNS, SHARD_FOLDERS = ("data/*.tar", "metadata/*.parquet"), ("data/", "metadata/")
+REPLACED = (*SHARD_FOLDERS, PROMPTS)
+"""What the paths of files begin with that go when another clone comes."""
 INITIAL_FILES = {".gitattributes", "README.md", "LICENSE"}
 """Files that a repo may have before its first clone."""
 
@@ -117,10 +119,10 @@ class _Push:
         return [file for file in self.files + self.extra if not file.is_same(tree.get(file.path))]
 
     def stale(self, tree: Tree) -> list[str]:
-        """Returns the paths of shards and metadata in a revision that are not part of the clone."""
+        """Returns the paths of shards, metadata and prompts in a revision that are not part of the clone."""
         paths = {file.path for file in self.files}
-        folders = tuple(self.target.prefix + folder for folder in SHARD_FOLDERS)
-        return [path for path in tree if path.startswith(folders) and path not in paths]
+        ours = tuple(self.target.prefix + start for start in REPLACED)
+        return [path for path in tree if path.startswith(ours) and path not in paths]
 
     def is_done(self, tree: Tree) -> bool:
         return not self.missing(tree) and not self.stale(tree)
@@ -128,10 +130,8 @@ class _Push:
     def foreign_changes(self, tree: Tree, main: Tree) -> list[str]:
         """Returns the paths outside the clone at which a pull request differs from main."""
         ours = {file.path for file in self.files + self.extra}
-        folders = tuple(self.target.prefix + folder for folder in SHARD_FOLDERS)
-        paths = [
-            path for path in sorted(tree.keys() | main.keys()) if path not in ours and not path.startswith(folders)
-        ]
+        starts = tuple(self.target.prefix + start for start in REPLACED)
+        paths = [path for path in sorted(tree.keys() | main.keys()) if path not in ours and not path.startswith(starts)]
         return [p for p in paths if p not in tree or p not in main or tree[p].blob_id != main[p].blob_id]
 
 
@@ -166,7 +166,7 @@ def push_to_hub(
             _File(target.prefix + file.name, file.num_bytes, file.sha256, Path(storage.path(file.name)))
             for file in clone_files(storage, manifest)
         ],
-        patterns=[*SHARD_PATTERNS, *card_asset_names(storage), *INDEX_FILES],
+        patterns=[*SHARD_PATTERNS, PROMPTS, *card_asset_names(storage), *INDEX_FILES],
         card=storage.read(CARD).decode(),
     ).with_card(commit)
     if not push.is_done(tree):

@@ -11,7 +11,7 @@ from pathlib import Path
 from builders.card.assets import CARD_ASSETS, card_asset_names
 from builders.errors import UserError
 from builders.format.manifest import FileEntry, Manifest, parse_manifest, read_manifest
-from builders.format.names import CARD, MAKING, MANIFEST, TIMM_INDEX
+from builders.format.names import CARD, MAKING, MANIFEST, PROMPTS, TIMM_INDEX
 from builders.storage.base import Storage, open_storage
 from builders.verification.verify_clone import verify_clone
 
@@ -43,8 +43,9 @@ def checked_clone(root: str) -> tuple[Storage, Manifest]:
 
 
 def clone_files(storage: Storage, manifest: Manifest) -> list[FileEntry]:
-    """Returns a clone's files in the order of a push: shards, metadata, card assets, index files (manifest last)."""
-    contents = [(name, storage.read(name)) for name in (*card_asset_names(storage), *INDEX_FILES)]
+    """Returns a clone's files in the order of a push: shards, metadata, prompts, card assets, index files (manifest last)."""
+    prompts = [PROMPTS] if manifest.recipe.get("prompts") else []
+    contents = [(name, storage.read(name)) for name in (*prompts, *card_asset_names(storage), *INDEX_FILES)]
     index = [FileEntry(name=n, num_bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in contents]
     return [*manifest.shards, *manifest.metadata, *index]
 

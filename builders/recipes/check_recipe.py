@@ -36,6 +36,10 @@ def check_recipe(recipe: Any) -> None:
         raise UserError(f"image_quality is {recipe.image_quality}, but must be 1 to 100")
     if not 0 <= recipe.seed < 2**53:
         raise UserError(f"seed is {recipe.seed}, but must be 0 to 2**53 - 1")
+    if recipe.images_per_prompt < 1:
+        raise UserError(f"images_per_prompt is {recipe.images_per_prompt}, but must be at least 1")
+    if recipe.images_per_prompt > 1 and not recipe.prompts:
+        raise UserError(f"--images-per-prompt {recipe.images_per_prompt} is for prompts of a file; give --prompts too")
     if recipe.first_step not in FIRST_STEPS:
         raise UserError(f"unknown first_step '{recipe.first_step}'; give base, or leave it out")
     if recipe.first_step and not recipe.adapters:

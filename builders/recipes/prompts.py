@@ -4,7 +4,7 @@ A new template is an entry of `TEMPLATES`, a new field an entry of `FIELDS`.
 """
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from builders.classes.class_list import ClassEntry
 
@@ -48,3 +48,21 @@ def template_fields(template: str) -> list[str]:
 def render_prompt(template: str, entry: ClassEntry, background: str = "") -> str:
     """Returns the prompt of one image: the template filled in for a class and a background phrase ("" without {b})."""
     return template.format(**{name: field(entry, background) for name, field in FIELDS.items()})
+
+
+def template_problem(template: str, name: str, classes: Sequence[ClassEntry], has_scenes: bool) -> str:
+    """Returns why the classes of the recipe `name` cannot fill a template; "" if they can."""
+    try:
+        fields = template_fields(template)
+    except ValueError as error:
+        return str(error)
+    if "b" in fields and not has_scenes:
+        return f"prompt '{template}' needs backgrounds, but '{name}' has no scenes"
+    for field, attribute in (("h_c", "hypernym"), ("d_c", "definition")):
+        missing = [entry.wnid for entry in classes if field in fields and not getattr(entry, attribute)]
+        if missing:
+            return (
+                f"prompt '{template}' needs each class's {attribute}, and '{missing[0]}' has none; give it one in the class "
+                "list, or choose another prompt"
+            )
+    return ""

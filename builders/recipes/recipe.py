@@ -26,10 +26,11 @@ from builders.recipes.timestep_interval import WHOLE, written
 NEUTRAL = {
     "background_color": WHITE, "num_left_out": 0, "true_cfg_scale": 1.0, "variant": "", "uses_real": "",
     "not_applied": "", "guidance_interval": WHOLE, "adapters": (), "adapter_licenses": (), "first_step": "", "checks": (),
-    "vae_tiling": False, "quantization": "", "attention_backend": "", "first_block_cache": 0.0,
+    "vae_tiling": False, "quantization": "", "attention_backend": "", "first_block_cache": 0.0, "prompts": "",
+    "prompts_source": "", "images_per_prompt": 1,
 }  # fmt: skip
 """Fields that are left out of hash and JSON at this value: all that are newer than format 2, and no others."""
-UNHASHED = ("num_left_out", "uses_real", "not_applied", "adapter_licenses")
+UNHASHED = ("num_left_out", "uses_real", "not_applied", "adapter_licenses", "prompts_source")
 """Fields that are written and say something about the images, but do not change them."""
 UNWRITTEN = ("model_dir", "paths")
 """Fields that say where files are on this machine."""
@@ -50,6 +51,10 @@ class Recipe:
     """Name of the clone's only split: train, validation or test."""
     prompt: str = "{c}"
     """Prompt template. Fields: {c} names, {lemma} first name, {h_c} hypernym, {d_c} definition, {b} background."""
+    prompts: str = ""
+    """File or URL of prompts to use instead of one template: .txt, .csv, .jsonl or .parquet (docs/prompts.md)."""
+    images_per_prompt: int = 1
+    """Number of images of a class in a row that share a prompt of the file."""
     negative_prompt: str = ""
     """Text that guidance steers images away from."""
     model: str = "CompVis/stable-diffusion-v1-4"
@@ -112,6 +117,8 @@ class Recipe:
     names them. Pretraining on images of the web does not count."""
     not_applied: str = field(default="", compare=False)
     """Settings of the named recipe that change no image of this model, such as "guidance_scale 2.0"."""
+    prompts_source: str = field(default="", compare=False)
+    """Name or URL of the file that the prompts come from. The recipe's `prompts` are the hash of its rows."""
     adapter_licenses: tuple[str, ...] = field(default=(), compare=False)
     """License of each adapter by its name on the Hub; "other" where nothing says it."""
     model_dir: str = field(default="", compare=False)
@@ -234,6 +241,13 @@ def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
     given = {name: value for name, value in overrides.items() if value is not None}
     if given.get("model", recipe.model) != recipe.model:
         given = {**OF_A_MODEL, **given}
+    is_file = not given.get("prompts", "").startswith("sha256:")
+    if given.get("prompts") and given.get("prompt") and is_file:
+        raise UserError("--prompt is one template and --prompts are those of a file; give one of them")
+    if given.get("prompts"):
+        given = {"prompt": "", **given}
+    elif given.get("prompt") and recipe.prompts:
+        given = {"prompts": "", "prompts_source": "", "images_per_prompt": 1, **given}
     if given.get("adapters", recipe.adapters) != recipe.adapters:
         given = {"adapter_licenses": (), **given}
     return dataclasses.replace(recipe, **given)

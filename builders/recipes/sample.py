@@ -15,3 +15,5 @@ class Sample:
     seed: int
     background: str
     prompt: str
+    prompt_index: int = -1
+    """Row of the prompt in the clone's `prompts.parquet`; -1 where the recipe has one template."""

@@ -84,6 +84,7 @@ def regenerate(clone: Clone, key: str, model: str | None = None, adapters: Seque
         seed=fields["seed"],
         background=fields["background"],
         prompt=fields["prompt"],
+        prompt_index=fields["prompt_index"],
     )
     return _compare(recipe, execution, sample, fields["batch_slot"], clone[number].image)
 

@@ -21,8 +21,9 @@ from builders.coordination.output import FINALIZING
 from builders.engines.base import engine
 from builders.errors import UserError
 from builders.format.manifest import Manifest, read_manifest, timm_index
-from builders.format.names import CARD, SHARDS_PER_METADATA_FILE, TIMM_INDEX, metadata_name
+from builders.format.names import CARD, PROMPTS, SHARDS_PER_METADATA_FILE, TIMM_INDEX, metadata_name
 from builders.planning.plan import Plan
+from builders.prompts.prompt_table import check_prompts
 from builders.recipes.recipe import recipe_from_dict
 from builders.storage.base import Storage, open_storage
 from builders.verification.verify_shard import Fault, ShardVerifier
@@ -47,6 +48,9 @@ def verify_clone(
     """
     verifier = _open_verifier(root, deep)
     manifest, storage = verifier.manifest, verifier.storage
+    if fault := _prompts_fault(verifier.plan, storage):
+        yield fault
+        return
     yield from _verify_files(manifest, verifier.plan, storage)
     there = [shard for shard, entry in enumerate(manifest.shards) if storage.exists(entry.name)]
     if len(there) < len(manifest.shards):
@@ -80,6 +84,19 @@ def _open_verifier(root: str, deep: bool) -> ShardVerifier:
     storage = open_storage(root)
     manifest = read_manifest(storage)
     return ShardVerifier(manifest, Plan(recipe_from_dict(manifest.recipe), manifest.num_rounds), storage, deep)
+
+
+def _prompts_fault(plan: Plan, storage: Storage) -> Fault | None:
+    """Checks the clone's prompts against its recipe. Without them, nothing can be compared with the plan."""
+    prompts = plan.recipe.prompts
+    try:
+        if prompts:
+            check_prompts(prompts, storage.read(PROMPTS), PROMPTS)
+    except FileNotFoundError:
+        return Fault(PROMPTS, "missing; restore it, for nothing else was checked")
+    except UserError as error:
+        return Fault(PROMPTS, f"{error}; nothing else was checked")
+    return None
 
 
 def _start_worker(root: str, deep: bool) -> None:

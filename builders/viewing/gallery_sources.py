@@ -17,7 +17,17 @@ from builders.images.folders import list_class_folders, readable
 
 NUM_OPEN_SHARDS = 256
 """Number of shards whose metadata stays in memory."""
-COLUMNS_SHOWN = ("prompt", "seed", "background", "guidance_scale", "num_inference_steps", "nsfw", "index", "attempt")
+COLUMNS_SHOWN = (
+    "prompt",
+    "seed",
+    "background",
+    "guidance_scale",
+    "num_inference_steps",
+    "nsfw",
+    "index",
+    "attempt",
+    "prompt_index",
+)
 """Metadata fields that the page shows for an image."""
 
 
@@ -53,8 +63,17 @@ class Source:
         recipe = self.clone.manifest.recipe
         if not self.clone.manifest.is_synthetic:
             return {"name": recipe["name"]}
-        names = ("name", "prompt", "model", "guidance_scale", "num_inference_steps", "adapters")
-        return {name: recipe[name] for name in names if recipe.get(name) not in (None, [])}
+        names = (
+            "name",
+            "prompt",
+            "prompts_source",
+            "images_per_prompt",
+            "model",
+            "guidance_scale",
+            "num_inference_steps",
+            "adapters",
+        )
+        return {name: recipe[name] for name in names if recipe.get(name) not in (None, [], "")}
 
     def has(self, key: str) -> bool:
         """Whether an image has this key."""

@@ -94,7 +94,8 @@ def _title(root: str) -> str:
     recipe = manifest.recipe
     if not manifest.is_synthetic:
         return "real"
-    return f'"{recipe["prompt"]}", guidance {recipe["guidance_scale"]:g}'
+    prompt = f'"{recipe["prompt"]}"' if recipe["prompt"] else f"prompts of {recipe['prompts_source']}"
+    return f"{prompt}, guidance {recipe['guidance_scale']:g}"
 
 
 def _compose(

@@ -21,8 +21,10 @@ from builders.format.schema import JSON_FIELDS
 Rows = NDArray[np.int64]
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
+    "~": lambda text, words: all(word in text.lower() for word in words.lower().split()),
 }  # fmt: skip
-CONDITION = re.compile(r"\s*(\w+)\s*(==|!=|<=|>=|<|>)\s*(.*?)\s*")
+"""Comparisons by their sign; ~ is true of a text that contains all words, whatever their capitals."""
+CONDITION = re.compile(r"\s*(\w+)\s*(==|!=|<=|>=|<|>|~)\s*(.*?)\s*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class Condition:
         if field not in JSON_FIELDS:
             raise UserError(f"condition '{text}' has an unknown field; {suggest(field, list(JSON_FIELDS))}")
         kind = JSON_FIELDS[field]
+        if comparison == "~" and kind is not str:
+            raise UserError(f"condition '{text}' looks for words in a number; compare {field} by ==, != or <")
         try:
             parsed = kind(value.strip("'\"") if kind is str else value)
         except ValueError:

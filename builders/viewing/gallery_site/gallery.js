@@ -104,7 +104,7 @@ const gallery = (() => {
     const [source, flag, background] = ["source", "flag", "background"].map((id) => $(id).value);
     const words = $("words").value.toLowerCase().split(/\s+/).filter(Boolean);
     shown = opened.rows.filter((row) => (!source || row.source === source) && (!background || row.background === background)
-      && (!flag || String(row.nsfw) === flag || row.findings.includes(flag)) && words.every((word) => (row.prompt ?? "").toLowerCase().includes(word)));
+      && (!flag || String(row.nsfw) === flag || row.findings.includes(flag)) && words.every((word) => (row.prompt ?? "").toLowerCase().includes(word) || word === `#${row.prompt_index}`));
     const entry = all.classes.find((found) => found.id === opened.id);
     const grid = make("div", { className: "grid" }, ...shown.map((row, number) => {
       const sprite = Math.floor(row.number / all.perSprite), first = sprite * all.perSprite;
@@ -184,7 +184,7 @@ const gallery = (() => {
     const twins = opened.rows.filter((other) => other.key === row.key && other.source !== row.source && other.source !== "real" && row.source !== "real");
     $("pictures").replaceChildren(...[row, ...twins].sort((a, b) => a.which - b.which).map(figure));
     const flags = { "-1": "not checked", 0: "not flagged", 1: "flagged" };
-    const facts = [["key", row.key], ["prompt", row.prompt], ["seed", row.seed], ["background", row.background], ["guidance", row.guidance_scale],
+    const facts = [["key", row.key], ["prompt", row.prompt], ["prompt number", row.prompt_index >= 0 ? `#${row.prompt_index}` : ""], ["seed", row.seed], ["background", row.background], ["guidance", row.guidance_scale],
       ["steps", row.num_inference_steps], ["flag", flags[row.nsfw]], ["finding", row.audit], ["generated again", row.attempt ? `${row.attempt} times` : ""]];
     twins.forEach((twin) => facts.push([`${twin.source}: prompt`, twin.prompt === row.prompt ? "the same" : twin.prompt],
       [`${twin.source}: guidance`, twin.guidance_scale], [`${twin.source}: steps`, twin.num_inference_steps]));
@@ -211,7 +211,7 @@ const gallery = (() => {
 
   function start() {
     for (const entry of all.classes) entry.text = `${entry.id} ${entry.name} ${entry.words}`.toLowerCase();
-    const formats = { prompt: (value) => `prompt “${value}”`, guidance_scale: (value) => `guidance ${value}`, num_inference_steps: (value) => `${value} steps`,
+    const formats = { prompt: (value) => `prompt “${value}”`, prompts_source: (value) => `prompts of ${value}`, images_per_prompt: (value) => `${value} images a prompt`, guidance_scale: (value) => `guidance ${value}`, num_inference_steps: (value) => `${value} steps`,
       adapters: (value) => `adapter ${value.join(", ").replace(/@(?:sha256:)?([0-9a-f]{8})[0-9a-f]+/g, "@$1…")}` };
     const settings = (source) => Object.entries(source.settings).map(([name, value]) => formats[name]?.(value) ?? value).join(" · ");
     $("settings").textContent = all.sources.map((source) => `${source.title}: ${settings(source)}`).join("  |  ");

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from builders.diffusion.pin import EMBEDDED, embedded_dir
+from builders.diffusion.token_counts import fetch_tokenizers, read_tokenizer
 from builders.imagenet_1k_sd import ImageNet1KSD
 from builders.planning.plan import Plan
-from builders.planning.prompt_warnings import fetch_tokenizers, prompt_warnings, read_tokenizer
+from builders.planning.prompt_warnings import prompt_warnings
 from builders.recipes.prompts import render_prompt
 from builders.recipes.recipe import Recipe
 

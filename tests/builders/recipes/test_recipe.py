@@ -20,15 +20,21 @@ OTHERS: dict[str, Any] = {
 NEWER: dict[str, Any] = {
     "background_color": "black", "true_cfg_scale": 4.0, "variant": "fp16", "guidance_interval": "0:0.5",
     "adapters": ("a/b=1",), "first_step": "base", "checks": ("sharpness:5",), "vae_tiling": True, "quantization": "int8",
-    "attention_backend": "flash", "first_block_cache": 0.1,
+    "attention_backend": "flash", "first_block_cache": 0.1, "prompts": "sha256:1", "images_per_prompt": 2,
 }  # fmt: skip
-SAID = {"num_left_out": 3, "uses_real": "digits", "not_applied": "guidance_scale 2", "adapter_licenses": ("mit",)}
+SAID = {
+    "num_left_out": 3,
+    "uses_real": "digits",
+    "not_applied": "guidance_scale 2",
+    "adapter_licenses": ("mit",),
+    "prompts_source": "x",
+}
 
 
 def test_recipe__every_field_that_changes_images_changes_the_hash(recipe: Recipe) -> None:
     assert set(OTHERS) == {field.name for field in fields(Recipe)} - {"model_dir", "paths", *NEUTRAL}
     assert {*NEWER, *SAID} == set(NEUTRAL)
-    recipe = replace(recipe, adapters=("any",))
+    recipe = replace(recipe, adapters=("any",), prompts="sha256:0")
     hashes = {replace(recipe, **{name: value}).hash for name, value in {**OTHERS, **NEWER}.items()}
     assert len(hashes | {recipe.hash}) == len(OTHERS) + len(NEWER) + 1
     written = replace(recipe, model_dir="/somewhere", paths=(("any=1", "/there"),), **SAID)  # type: ignore[arg-type]
