@@ -90,12 +90,12 @@ def _cut_prompts(recipe: Recipe, encoder: TextEncoder) -> list[str]:
 
 def _cut_captions(recipe: Recipe, encoder: TextEncoder) -> list[str]:
     """Warns of captions: counts the longest ones, for all would take minutes."""
-    texts = prompt_table(recipe.prompts).texts()
-    longest = texts.take(pc.select_k_unstable(pc.utf8_length(texts), MAX_COUNTED, [("", "descending")]))
-    num_cut = int(encoder.is_cut(longest.to_pylist()).sum())
+    table = prompt_table(recipe.prompts)
+    longest = table.longest(MAX_COUNTED)
+    num_cut = int(encoder.is_cut(longest).sum())
     if not num_cut:
         return []
-    of_all = "prompts" if len(texts) == len(longest) else f"longest of {len(texts):,} prompts"
+    of_all = "prompts" if table.num_rows == len(longest) else f"longest of {table.num_rows:,} prompts"
     return [
         f"{num_cut:,} of the {len(longest):,} {of_all} are longer than the {encoder.limit} tokens that its {encoder.name} "
         "reads; their ends are cut off (fakeit-build prompts lint names them)"

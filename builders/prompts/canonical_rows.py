@@ -110,7 +110,6 @@ def canonical_rows(recipe: Recipe, where: str) -> CanonicalRows:
     del raw
     # Chunk by chunk, so that memory holds the texts once and a half at most.
     texts = [_as_one_line(chunks.pop(0)) for _ in range(len(chunks))]
-    pa.default_memory_pool().release_unused()
     columns["text"] = pa.chunked_array(texts, pa.string())
     del texts
     faults = list(_row_faults(columns, labels))

@@ -117,9 +117,16 @@ class PromptTable:
         """Returns the rows of a class, or of the templates for it."""
         return self._file.read_row_group(self._position(class_id))
 
-    def texts(self) -> pa.Array:
-        """Returns the texts of all rows."""
-        return self._file.read(columns=["text"]).column(0).combine_chunks()
+    def longest(self, count: int) -> list[str]:
+        """Returns the longest texts, a class at a time, so that memory holds few of them."""
+        found = pa.array([], pa.string())
+        for number in range(self._file.num_row_groups):
+            texts = self._file.read_row_group(number, columns=["text"]).column(0)
+            found = pa.concat_arrays([found, *texts.chunks])
+            if len(found) > 2 * count or number + 1 == self._file.num_row_groups:
+                order = pc.sort_indices(pc.utf8_length(found), sort_keys=[("", "descending")])
+                found = found.take(order[:count])
+        return list(found.to_pylist())
 
     def read(self) -> pa.Table:
         """Returns all rows."""
@@ -166,8 +173,10 @@ class RowsHash:
 
     def add(self, rows: pa.Table) -> None:
         """Adds the rows of one class."""
-        lines = [rows["class"][0].as_py(), str(rows.num_rows), *rows["text"].to_pylist()]
-        self._digest.update("".join(f"{line}\n" for line in lines).encode())
+        self._digest.update(f"{rows['class'][0].as_py()}\n{rows.num_rows}\n".encode())
+        lines = pc.binary_join_element_wise(rows["text"].combine_chunks(), "", "\n")
+        # The bytes of all lines in a row, without an object for each.
+        self._digest.update(pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), "")[0].as_buffer())
         self._digest.update(rows["weight"].to_numpy().astype("<f8").tobytes())
         self._digest.update(rows["skip"].to_numpy().astype(np.uint8).tobytes())
 
@@ -188,7 +197,7 @@ def keep_rows(classes: Iterable[pa.Table]) -> str:
     temporary = temporary_file(cache_folder() / "prompts" / "new")
     found = RowsHash()
     try:
-        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, SCHEMA) as writer:
             for rows in classes:
                 found.add(rows)
                 writer.write_table(rows, row_group_size=rows.num_rows)

@@ -60,7 +60,8 @@ def write_captions(path: Path, recipe: Recipe, per_class: int, *, weighted: bool
 
 def with_tokenizer(folder: Path) -> Path:
     """Puts a tokenizer where the Hub's cache would have that of Stable Diffusion 1.4, so that tokens are counted."""
-    snapshot = folder / "hub" / "models--CompVis--stable-diffusion-v1-4" / "snapshots" / "main"
+    revision = ImageNet1KSD.recipe("c_cfg2").revision or "main"
+    snapshot = folder / "hub" / "models--CompVis--stable-diffusion-v1-4" / "snapshots" / revision
     shutil.copytree(embedded_dir() / "tokenizer", snapshot / "tokenizer", dirs_exist_ok=True)
     return folder / "hub"
 
@@ -154,7 +155,7 @@ def compare(folder: Path) -> list[str]:
             clone, trained = (folder / f"{kind}-{'composed' if options else 'c'}-{seed}" for kind in ("clone", "run"))
             run("build", "make", "digits_sd/c_cfg2", clone, "--seed", seed, "--workers", 2, *options)
             if not (trained / "backbone.json").exists():
-                run("train", "digits", "--data", clone, "--out", trained, "--resume", "--set", f"seed={seed}")
+                run("train", "digits", "--data", clone, "--out", trained, "--resume", "--set", f"data.seed={seed}")
             run("eval", "test", trained, "--data", *SETS)
             for path in (trained / "results").glob("test-*.json"):
                 result = json.loads(path.read_text())
