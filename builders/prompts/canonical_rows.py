@@ -24,6 +24,7 @@ from builders.recipes.recipe import Recipe
 MAX_LETTERS = 10_000
 """Upper limit for the letters of a prompt."""
 MAX_SHOWN = 3
+CLASSES_AT_A_TIME = 32
 
 
 @dataclass(frozen=True)
@@ -51,24 +52,35 @@ class CanonicalRows:
     faults: list[Fault]
 
     def by_class(self) -> Iterator[pa.Table]:
-        """Yields the rows of each class. Memory holds one class beside the columns."""
-        starts = np.cumsum([0, *(len(chunk) for chunk in self.columns["text"].chunks)])
-        for first, last in itertools.pairwise(self.bounds):
-            indices = self.order[first:last]
-            # The indices of a class ascend. To take them from each chunk is faster than from the whole.
-            cuts = np.searchsorted(indices, starts)
-            texts = [
-                chunk.take(pa.array(indices[low:high] - start))
-                for chunk, start, low, high in zip(self.columns["text"].chunks, starts, cuts, cuts[1:], strict=False)
-                if high > low
-            ]
-            others = {name: self.columns[name].take(pa.array(indices)) for name in SCHEMA.names if name != "text"}
-            yield pa.table({**others, "text": pa.concat_arrays(texts)}).select(SCHEMA.names).cast(SCHEMA)
+        """Yields the rows of each class. Memory holds some classes beside the columns."""
+        for number in range(0, len(self.bounds) - 1, CLASSES_AT_A_TIME):
+            some = self.bounds[number : number + CLASSES_AT_A_TIME + 1]
+            rows = self._taken(self.order[some[0] : some[-1]])
+            yield from (rows.slice(first - some[0], last - first) for first, last in itertools.pairwise(some))
 
     @cached_property
     def rows(self) -> pa.Table:
         """All rows, sorted by class."""
-        return pa.concat_tables([SCHEMA.empty_table(), *self.by_class()]).combine_chunks()
+        return self._taken(self.order)
+
+    def _taken(self, indices: NDArray[np.int64]) -> pa.Table:
+        chunks = self.columns["text"].chunks
+        starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        # Rows are taken from a chunk in its order, and sorted then: to take single rows from all chunks is slow.
+        ascending = np.sort(indices)
+        cuts = np.searchsorted(ascending, starts)
+        texts = pa.concat_arrays(
+            [
+                pa.array([], pa.string()),
+                *(
+                    chunk.take(pa.array(ascending[low:high] - start))
+                    for chunk, start, low, high in zip(chunks, starts, cuts, cuts[1:], strict=False)
+                ),
+            ]
+        )
+        others = {name: self.columns[name].take(pa.array(indices)) for name in SCHEMA.names if name != "text"}
+        columns = {**others, "text": texts.take(pa.array(np.searchsorted(ascending, indices)))}
+        return pa.table(columns).select(SCHEMA.names).cast(SCHEMA)
 
     @property
     def numbers(self) -> NDArray[np.int64]:

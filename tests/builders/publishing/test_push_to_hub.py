@@ -10,6 +10,9 @@ import pytest
 from builders.format.manifest import Manifest
 from builders.make_clone import make_clone
 from builders.planning.plan import Plan
+from builders.prompts.canonical_rows import with_prompts
+from builders.recipes.recipe import Recipe
+from tests.conftest import EXECUTION
 from tests.loopback.hub import Hub, PullRequest, blob_of, hub_environment
 from tests.loopback.server import Fault, failing
 
@@ -80,6 +83,17 @@ def test_push_to_hub__every_reader_gets_what_was_pushed(clone: Path, hub: Hub, t
     manifest = json.loads((clone / "clone.json").read_text())
     assert len(found["prepared"]) == manifest["num_samples"]
     assert {reader for reader, samples in found.items() if samples != found["snapshot"]} == set()
+
+
+def test_push_to_hub__prompts_come_and_go_with_their_clone(generated: Recipe, hub: Hub, tmp_path: Path) -> None:
+    captioned, plain = tmp_path / "captioned", tmp_path / "plain"
+    (tmp_path / "t.txt").write_text("{c}\na {c}\n")
+    make_clone(Plan(with_prompts(generated, str(tmp_path / "t.txt")), 1), str(captioned), execution=EXECUTION)
+    make_clone(Plan(generated, 1), str(plain), execution=EXECUTION)
+    assert push(hub, captioned, "user/digits").returncode == 0
+    assert in_repo(hub) == contents(captioned) and "prompts.parquet" in contents(captioned)
+    assert push(hub, plain, "user/digits", "--replace").returncode == 0
+    assert in_repo(hub) == contents(plain)
 
 
 @pytest.mark.long

@@ -69,6 +69,13 @@ def test_mixture__a_reopened_mixture_is_the_same(roots: list[str]) -> None:
     assert mixture.reopened().clones[0] is not mixture.clones[0]
 
 
+def test_mixture__words_are_found_in_any_order_and_case(roots: list[str]) -> None:
+    clone = open_clone(roots[0])
+    named = {row["key"] for shard in range(len(clone.manifest.shards)) for row in clone.metadata(shard).to_pylist()
+             if "two" in row["class_name"]}  # fmt: skip
+    assert set(keys(open_mixture(roots[:1], DataConfig(where=("class_name ~ 2 TWO",))))) == named != set()
+
+
 @pytest.mark.parametrize("root", [0, 1])
 @pytest.mark.parametrize("num_rounds", [1, 2, 3])
 def test_mixture__scale_selects_the_prefix_that_make_would_have_generated(
@@ -156,6 +163,7 @@ def test_mixture__an_unreachable_clone_is_reported_and_not_trained_on_whole(
         ("nsfw", "'nsfw' is not a condition"),
         ("nfsw == 1", "unknown field; did you mean nsfw"),
         ("nsfw == yes", "'yes' in condition 'nsfw == yes' is not of type int"),
+        ("nsfw ~ yes", "looks for words in a number; compare nsfw by ==, != or <"),
     ],
 )
 def test_mixture__a_wrong_condition_is_reported(condition: str, words: str) -> None:
