@@ -159,7 +159,7 @@ def compare(folder: Path) -> list[str]:
             run("eval", "test", trained, "--data", *SETS)
             for path in (trained / "results").glob("test-*.json"):
                 result = json.loads(path.read_text())
-                found.setdefault(str(result["dataset"]), []).append(float(result["value"]))
+                found.setdefault(str(result["data"]["name"]), []).append(float(result["value"]))
             run("eval", "data", clone, "--real", real, "--backbone", "pixels", "--out", clone / "measures")
             numbers = json.loads(next((clone / "measures").rglob("data-*.json")).read_text())["numbers"]
             for measure in ("coverage", "vendi_score"):
