@@ -6,6 +6,7 @@ Invariant: files of any format with the same prompts, in the same order within e
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -53,10 +54,15 @@ class CanonicalRows:
 
     def by_class(self) -> Iterator[pa.Table]:
         """Yields the rows of each class. Memory holds some classes beside the columns."""
-        for number in range(0, len(self.bounds) - 1, CLASSES_AT_A_TIME):
-            some = self.bounds[number : number + CLASSES_AT_A_TIME + 1]
-            rows = self._taken(self.order[some[0] : some[-1]])
-            yield from (rows.slice(first - some[0], last - first) for first, last in itertools.pairwise(some))
+        starts = range(0, len(self.bounds) - 1, CLASSES_AT_A_TIME)
+        batches = [self.bounds[start : start + CLASSES_AT_A_TIME + 1] for start in starts]
+        with ThreadPoolExecutor(1) as pool:
+            # The next classes are taken while the caller hashes and writes these.
+            ahead = [pool.submit(self._taken, self.order[some[0] : some[-1]]) for some in batches[:1]]
+            for number, some in enumerate(batches):
+                ahead += [pool.submit(self._taken, self.order[n[0] : n[-1]]) for n in batches[number + 1 : number + 2]]
+                rows = ahead.pop(0).result()
+                yield from (rows.slice(first - some[0], last - first) for first, last in itertools.pairwise(some))
 
     @cached_property
     def rows(self) -> pa.Table:

@@ -118,14 +118,14 @@ class PromptTable:
         return self._file.read_row_group(self._position(class_id))
 
     def longest(self, count: int) -> list[str]:
-        """Returns the longest texts, a class at a time, so that memory holds few of them."""
+        """Returns the longest texts by their bytes; memory holds some classes at a time."""
         found = pa.array([], pa.string())
-        for number in range(self._file.num_row_groups):
-            texts = self._file.read_row_group(number, columns=["text"]).column(0)
-            found = pa.concat_arrays([found, *texts.chunks])
-            if len(found) > 2 * count or number + 1 == self._file.num_row_groups:
-                order = pc.sort_indices(pc.utf8_length(found), sort_keys=[("", "descending")])
-                found = found.take(order[:count])
+        for batch in self._file.iter_batches(batch_size=1 << 16, columns=["text"]):
+            lengths = pc.binary_length(batch.column(0))
+            longest = pc.select_k_unstable(lengths, min(count, len(lengths)), sort_keys=[("", "descending")])
+            found = pa.concat_arrays([found, batch.column(0).take(longest)])
+            order = pc.sort_indices(pc.binary_length(found), sort_keys=[("", "descending")])
+            found = found.take(order[:count])
         return list(found.to_pylist())
 
     def read(self) -> pa.Table:
