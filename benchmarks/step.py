@@ -16,9 +16,8 @@ from fakeit_train.checkpoint import make_state
 from fakeit_train.config import TrainConfig, load_config
 from fakeit_train.data.loader import Batch
 from fakeit_train.distributed import World
-from fakeit_train.losses import multi_crop_cross_entropy
 from fakeit_train.metrics_log import open_metrics_log
-from fakeit_train.model import MultiCropNetwork
+from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer
 from fakeit_train.trainer import _Run
 from tests.acceptance.record import record
@@ -36,16 +35,18 @@ def make_batch(config: TrainConfig) -> Batch:
         )
         for crops_of_kind in config.crops.kinds
     ]
-    return Batch(torch.randint(0, NUM_CLASSES, (count,)), [f"key_{number:08d}" for number in range(count)], crops)
+    keys = [f"key_{number:08d}" for number in range(count)]
+    return Batch(torch.randint(0, NUM_CLASSES, (count,)), keys, torch.full((count,), -1), crops)
 
 
 def bare(config: TrainConfig, batch: Batch) -> None:
     network = build_network(config.backbone).to(memory_format=torch.channels_last)
-    model, optimizer = MultiCropNetwork(network, config.backbone).train(), make_optimizer(network, config.optim)
+    objective = build_objective(network, config).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     for _ in range(NUM_STEPS):
         optimizer.zero_grad(set_to_none=True)
-        loss = multi_crop_cross_entropy(model(batch.crops), batch.labels) / len(batch.labels)
-        loss.backward()
+        loss, _ = objective(batch.crops, batch.labels, batch.prompt_ids)
+        (loss / len(batch.labels)).backward()
         optimizer.step()
 
 
@@ -57,7 +58,8 @@ def loop(config: TrainConfig, batch: Batch) -> None:
             yield batch
 
     network = build_network(config.backbone).to(memory_format=torch.channels_last)
-    state = make_state(network, make_optimizer(network, config.optim), config, "cpu")
+    objective = build_objective(network, config)
+    state = make_state(objective, make_optimizer(objective, config.optim), config, "cpu")
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(config, WORLD, state, Path(folder), NUM_STEPS, NUM_STEPS)
         run._save = lambda step: None  # type: ignore[method-assign]

@@ -37,6 +37,7 @@ from fakeit_train.data.loader import OrderSampler, make_loader
 from fakeit_train.data.mixture import whole
 from fakeit_train.distributed import World
 from fakeit_train.metrics_log import silence
+from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer
 from fakeit_train.trainer import _Run
 from tests.acceptance.record import record
@@ -76,7 +77,8 @@ def ours(root: Path, *, on_device: bool) -> Measurement:
     config = configured(crops_on_device=on_device)
     mixture = whole(open_clone(root))
     network = build_network(config.backbone).to(DEVICE).to(memory_format=torch.channels_last)
-    state = make_state(network, make_optimizer(network, config.optim), config, DEVICE.type)
+    objective = build_objective(network, config).to(DEVICE)
+    state = make_state(objective, make_optimizer(objective, config.optim), config, DEVICE.type)
     total = NUM_WARM + NUM_STEPS
     batches = make_loader(mixture, config, OrderSampler(mixture.order(config.data), 0, 10**6, 0, 1))
     with tempfile.TemporaryDirectory() as folder:

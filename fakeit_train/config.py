@@ -21,9 +21,11 @@ from builders.plugins import module_names
 from builders.storage.cache_folder import cache_folder
 from fakeit_train.crops.parameters import CropConfig, augmentation_crops
 from fakeit_train.data.selection import Condition
+from fakeit_train.objectives.base import check_objective
 
 UNQUOTED_COMMA = r"""(?:[^,'"]|'[^']*'|"[^"]*"|['"])+"""
 """Matches the text between two commas; commas within quotes do not separate."""
+LAYERS = ("all", "head")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -83,10 +85,12 @@ class ValidationConfig:
     """Steps between validations; 0 validates after each epoch. The last step is always validated."""
     batch_size: int = 256
     """Images per forward pass on each rank."""
+    keep_best: bool = False
+    """Whether to export the network that is best in validation to the run's subfolder `best`."""
 
     def __post_init__(self) -> None:
-        if self.every and not self.data:
-            raise UserError("validation.every is set, but there is no validation clone; add --val CLONE")
+        if (self.every or self.keep_best) and not self.data:
+            raise UserError("validation.every or keep_best is set, but there is no validation clone; add --val CLONE")
         if self.every < 0 or self.batch_size < 1:
             raise UserError(
                 f"validation.every is {self.every} and validation.batch_size {self.batch_size}, "
@@ -96,44 +100,74 @@ class ValidationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
+    name: str = "momentum"
+    """Optimizer by timm's name: momentum (SGD without Nesterov), sgd (with it), adamw, muon, lamb, lion, …"""
     learning_rate: float = 0.1
-    """Peak learning rate for the global batch size `data.batch_size`. It is not rescaled when the batch size changes.
-    By the paper's rule (0.1 x batch / 256), a batch of 1,024 needs four times the rate of a batch of 256."""
+    """Peak learning rate for the global batch size `data.batch_size`; see `scale_rate`."""
+    scale_rate: bool = False
+    """Whether `learning_rate` is that of 256 images, so that it grows with the batch size. The paper's rule is 0.1."""
+    min_learning_rate: float = 0.0
+    """Learning rate at the end of the cosine."""
     warm_up: float = 0.1
     """Fraction of the steps over which the learning rate rises linearly; it then falls as a cosine."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD and Muon."""
+    betas: tuple[float, ...] = ()
+    """Decays of the moments, for AdamW and its relatives; () for the optimizer's own."""
     weight_decay: float = 1e-4
-    """Weight decay of SGD (L2 penalty); biases and normalization parameters have none."""
+    """Weight decay. Biases, normalization and position embeddings have none."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer to the one before it, such as 0.75; 1 for the same rate everywhere."""
+    layers: str = "all"
+    """all, or head to train the classifier alone."""
     accumulation: int = 1
     """Gradient accumulation: micro-batches per optimizer step on each rank. More of them need less memory."""
     clip_norm: float = 0.0
     """Maximum L2 norm of the gradient over all parameters; 0 disables clipping."""
     ema: float = 0.0
     """Decay of the exponential moving average (EMA) of the weights; 0 for no EMA. Validation and export use the EMA."""
+    ema_warm_up: bool = False
+    """Whether the EMA's decay after n steps is at most (1 + n) / (10 + n), so that short runs forget their start."""
 
     def __post_init__(self) -> None:
         for name in ("warm_up", "momentum", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"optim.{name} is {getattr(self, name)}, but must be at least 0 and below 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optim.betas are {self.betas}, but must be at least 0 and below 1")
         if self.accumulation < 1:
             raise UserError(f"optim.accumulation is {self.accumulation}, but must be at least 1")
-        for name in ("learning_rate", "weight_decay", "clip_norm"):
+        for name in ("learning_rate", "min_learning_rate", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"optim.{name} is {getattr(self, name)}, but must be a number of at least 0")
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"optim.layer_decay is {self.layer_decay}, but must be above 0 and at most 1")
+        if self.layers not in LAYERS:
+            raise UserError(f"unknown optim.layers '{self.layers}'; choose from {', '.join(LAYERS)}")
+
+    def peak(self, batch_size: int) -> float:
+        """Returns the peak learning rate for a global batch size."""
+        return self.learning_rate * batch_size / 256 if self.scale_rate else self.learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     num_epochs: int = 100
     """Number of epochs, that is passes over the training data."""
+    objective: str = "cross_entropy"
+    """What the run minimizes: a file in fakeit_train/objectives, or the path of one."""
     augmentation: str = "dino"
     """dino: all kinds of crops in `crops`. plain: one crop per image."""
     precision: str = "auto"
     """float32, bfloat16 or float16 (with loss scaling). auto selects bfloat16 on a GPU with native support for it,
     float16 on an older GPU, and float32 on a CPU."""
     compile: bool = False
-    """Whether to compile the network with torch.compile."""
+    """Whether to compile the network with torch.compile. It does not go with synchronized batch norm on several GPUs."""
+    sync_batch_norm: bool = True
+    """Whether batch norm on several GPUs takes the statistics of the whole batch, as in the paper. Each layer then waits
+    for the other GPUs."""
+    timeout_minutes: float = 30.0
+    """Minutes after which a rank that waits for the others gives up."""
     deterministic: bool = False
     """Whether runs on a GPU are repeatable bit by bit: with deterministic algorithms only, a fixed cuBLAS workspace,
     and no cuDNN autotuning."""
@@ -158,7 +192,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     """Selection of samples, batches and their order."""
     optim: OptimConfig = OptimConfig()
-    """SGD and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
     crops: CropConfig = CropConfig()
     """Crops and their augmentation."""
     validation: ValidationConfig = ValidationConfig()
@@ -168,6 +202,9 @@ class TrainConfig:
         for name in ("num_epochs", "checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        check_objective(self.objective)
+        if not 0 < self.timeout_minutes < 1e6:
+            raise UserError(f"timeout_minutes is {self.timeout_minutes}, but must be above 0")
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision '{self.precision}'; choose from {', '.join(PRECISIONS)}")
         for logger in self.log_to:

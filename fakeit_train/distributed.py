@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -11,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from builders.errors import UserError
+
+if TYPE_CHECKING:
+    from fakeit_train.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,26 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """Returns the network with gradients averaged over ranks and, on GPUs, synchronized batch norm."""
+    def wrap(self, objective: nn.Module, config: "TrainConfig") -> nn.Module:
+        """Returns the objective with gradients averaged over ranks and, on GPUs, synchronized batch norm."""
         if self.size == 1:
-            return network
-        if self.device.type == "cuda":
+            return objective
+        is_gpu = self.device.type == "cuda"
+        is_synchronized = is_gpu and config.sync_batch_norm
+        if is_synchronized:
             # torch's own conversion drops the activation of timm's BatchNormAct2d.
             from timm.layers import convert_sync_batchnorm
 
-            network = convert_sync_batchnorm(network)
-            return DistributedDataParallel(network, device_ids=[self.device.index])
-        return DistributedDataParallel(network)
+            objective = convert_sync_batchnorm(objective)
+        return DistributedDataParallel(
+            objective,
+            device_ids=[self.device.index] if is_gpu else None,
+            # Synchronized statistics are the same on all ranks anyway.
+            broadcast_buffers=not is_synchronized,
+            gradient_as_bucket_view=True,
+            # Without micro-batches, every backward pass is the same graph.
+            static_graph=config.optim.accumulation == 1,
+        )
 
     def sum(self, value: Tensor) -> Tensor:
         """Returns the sum of a tensor over all ranks."""
@@ -69,10 +83,11 @@ class World:
 
 
 @contextmanager
-def join_world() -> Iterator[World]:
+def join_world(timeout_minutes: float = 30.0) -> Iterator[World]:
     """Joins the ranks of the run, as torchrun's environment describes them, and yields this rank's `World`.
 
-    Collectives use NCCL for GPU tensors and gloo for CPU tensors.
+    Collectives use NCCL for GPU tensors and gloo for CPU tensors. A rank that waits longer than `timeout_minutes` for
+    the others gives up.
 
     Raises:
         UserError: this rank has no GPU of its own, or another rank has ended early.
@@ -90,7 +105,12 @@ def join_world() -> Iterator[World]:
     else:
         device = torch.device("cpu")
     if size > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        is_gpu = device.type == "cuda"
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if is_gpu else "gloo",
+            timeout=timedelta(minutes=timeout_minutes),
+            device_id=device if is_gpu else None,
+        )
     try:
         yield World(rank, size, device, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     except RuntimeError as error:

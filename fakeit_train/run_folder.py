@@ -3,18 +3,24 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builders.errors import UserError
-from builders.networks.backbone import DESCRIPTION
+from builders.networks.backbone import DESCRIPTION, Backbone, save_backbone
 from fakeit_train.checkpoint import has_checkpoint
 from fakeit_train.config import TrainConfig
 from fakeit_train.data.mixture import Mixture
 
+if TYPE_CHECKING:
+    from torch import nn
+
 CONFIG_FILE = "config.json"
+BEST, SCORES = "best", "scores.json"
+"""Folder of a run with the network that was the best in validation, and the file with its scores there."""
 FREE_SETTINGS = {
     "checkpoint_every", "keep_checkpoints", "log_every", "log_keys", "log_to", "data.num_workers", "data.cache_dir",
-    "data.cache_gib", "data.exclude", "validation.data", "validation.every", "validation.batch_size", "data_urls",
+    "data.cache_gib", "data.exclude", "data_urls", "validation.data", "validation.every", "validation.batch_size",
+    "validation.keep_best", "optim.accumulation", "compile", "timeout_minutes",
 }  # fmt: skip
 """Settings that may change when a run is resumed. The digest of the `data.exclude` list must stay the same."""
 
@@ -64,3 +70,21 @@ def _fixed_settings(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = _fixed_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
         flat |= {key: item for key, item in nested.items() if key not in FREE_SETTINGS}
     return flat
+
+
+def best_score(out: Path) -> float:
+    """Returns the top-1 of the network in `out/best`; -1 without one."""
+    try:
+        return float(json.loads((out / BEST / SCORES).read_text(encoding="utf-8"))["val_top1"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1.0
+
+
+def save_best(out: Path, backbone: Backbone, network: "nn.Module", scores: dict[str, Any]) -> None:
+    """Exports a network to `out/best`, and its scores after it."""
+    folder = out / BEST
+    folder.mkdir(exist_ok=True)
+    save_backbone(folder, backbone, network)
+    scratch = folder / f".{SCORES}.tmp"
+    scratch.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    scratch.replace(folder / SCORES)

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from builders.command_line.progress import progress
 from builders.errors import UserError
-from builders.networks.backbone import Backbone, build_network, save_backbone
-from fakeit_train.checkpoint import State, has_checkpoint, load_checkpoint, make_state, save_checkpoint
+from builders.networks.backbone import Backbone, build_network, head_of, save_backbone
+from fakeit_train.checkpoint import State, load_checkpoint, make_state, newest_whole, save_checkpoint
 from fakeit_train.config import TrainConfig
 from fakeit_train.crops.on_device import make_on_device
 from fakeit_train.crops.parameters import augmentation_crops
@@ -30,14 +31,13 @@ from fakeit_train.data.mixture import Mixture, open_on_all_ranks
 from fakeit_train.data.prefetch import Prefetcher, check_cache
 from fakeit_train.distributed import World, join_world
 from fakeit_train.init_weights import load_init_weights
-from fakeit_train.losses import multi_crop_cross_entropy
 from fakeit_train.metrics_log import Log, forget_after, open_metrics_log, silence, step_log
-from fakeit_train.model import MultiCropNetwork
+from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer, set_rate
 from fakeit_train.peak_memory import memory_gib
 from fakeit_train.precision import precision_on, prepare_torch
-from fakeit_train.run_folder import describe_run, open_run
-from fakeit_train.schedules import warm_up_cosine
+from fakeit_train.run_folder import best_score, describe_run, open_run, save_best
+from fakeit_train.schedules import ema_decay, warm_up_cosine
 from fakeit_train.signals import StopSignals
 from fakeit_train.validation import Validation, open_validation
 
@@ -68,7 +68,8 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
     Raises:
         UserError: a clone cannot be opened, or `out` holds another run, or holds this run and `resume` is false.
     """
-    with join_world() as world:
+    with join_world(config.timeout_minutes) as world:
+        _check_compile(config, world)
         mixture = open_on_all_ranks(data, config.data, world)
         config = replace(config, backbone=_describe_backbone(config, mixture))
         order = mixture.order(config.data)
@@ -86,15 +87,22 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         world.barrier()
         prepare_torch(config, world.device.type)
         network = build_network(config.backbone)
-        if not has_checkpoint(out / "checkpoint"):
+        # The main rank decides where to resume, because folders may look different to other machines.
+        start = int(world.share(str(newest_whole(out / "checkpoint") if world.is_main else 0)))
+        if not start:
             fresh = load_init_weights(network, config.backbone, config.init)
             if fresh and world.is_main:
                 warnings.warn(
                     f"{', '.join(fresh)} are initialized randomly: '{config.init}' has other classes", stacklevel=2
                 )
-        network = network.to(world.device).to(memory_format=torch.channels_last)
-        state = make_state(network, make_optimizer(network, config.optim), config, world.device.type)
-        start = load_checkpoint(out / "checkpoint", state)
+        if config.optim.layers == "head":
+            network.requires_grad_(False)
+            head_of(network)[1].requires_grad_(True)
+        objective = build_objective(network, config).to(world.device)
+        objective.network.to(memory_format=torch.channels_last)
+        state = make_state(objective, make_optimizer(objective, config.optim), config, world.device.type)
+        if start:
+            load_checkpoint(out / "checkpoint", start, state)
         if world.is_main:
             forget_after(start, out)
         world.barrier()
@@ -118,6 +126,14 @@ def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
     )
 
 
+def _check_compile(config: TrainConfig, world: World) -> None:
+    if config.compile and config.sync_batch_norm and world.size > 1 and world.device.type == "cuda":
+        raise UserError(
+            "compile=true breaks up at every synchronized batch norm, which makes it slower; add sync_batch_norm=false, or "
+            "leave compile out"
+        )
+
+
 def _seed(seed: int, step: int, rank: int) -> int:
     """Returns a 63-bit seed, a BLAKE2b hash of the arguments."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest(), "big") >> 1
@@ -138,14 +154,22 @@ class _Run:
     ) -> None:
         self.config, self.world, self.state = config, world, state
         self.network, self.optimizer = state.network, state.optimizer
+        self.peak = config.optim.peak(config.data.batch_size)
+        self.metrics: dict[str, Tensor] = {}
+        self.steps_per_epoch = steps_per_epoch
         self.scaler, self.average = state.scaler, state.average
         self.out, self.num_steps = out, num_steps
         self.validation, self.test_every = validation, config.validation.every or steps_per_epoch
+        self.gradient_norm = torch.zeros(())
+        self.best = best_score(out)
         self.kinds = augmentation_crops(config.augmentation, config.crops).kinds
         self.stopping = StopSignals()
         # Keys of the steps since the loss was last checked.
         self.unchecked: dict[int, list[str]] = {}
-        self.parallel = world.wrap(MultiCropNetwork(self.network, config.backbone)).train()
+        self.parallel = world.wrap(state.objective, config).train()
+        if config.optim.layers == "head":
+            # The statistics of a frozen network's batch norm do not change either.
+            self.network.eval()
         if config.compile:
             self.parallel.compile()
         precision = precision_on(world.device, config.precision)
@@ -183,15 +207,20 @@ class _Run:
                 # The loss is checked before every checkpoint, so that no checkpoint follows a non-finite loss.
                 if is_logged or is_tested or is_saved:
                     value = self._mean_loss(loss, step)
+                    found = {name: float(self.world.sum(total)) for name, total in sorted(self.metrics.items())}
                     elapsed = time.perf_counter() - since
                     message = self._speed(step - counted, elapsed, waited)
-                    metrics(step=step, loss=value, learning_rate=rate, **message)
+                    metrics(
+                        step=step, epoch=step / self.steps_per_epoch, loss=value, learning_rate=rate, **found,
+                        gradient_norm=float(self.gradient_norm), **message,
+                    )  # fmt: skip
                     bar.set_postfix_str(
                         f"loss {value:.3f}, waiting {message['waiting']:.0%}, memory {message['memory_gib']:.1f} GiB",
                         refresh=False,
                     )
                     if is_tested and (scores := self._test()):
                         metrics(step=step, **scores)
+                        self._keep_best(step, scores)
                     waited, since, counted = 0.0, time.perf_counter(), step
                 if is_saved:
                     self._save(step)
@@ -221,16 +250,21 @@ class _Run:
         optim = self.config.optim
         # This seeds dropout.
         torch.manual_seed(_seed(self.config.data.seed, step, self.world.rank))
-        rate = warm_up_cosine(step, self.num_steps, optim.learning_rate, optim.warm_up)
+        rate = warm_up_cosine(step, self.num_steps, self.peak, optim.warm_up, optim.min_learning_rate)
         set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(batch)
         self.scaler.unscale_(self.optimizer)
+        parameters = [parameter for parameter in self.state.objective.parameters() if parameter.grad is not None]
         if optim.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip_norm)
+            self.gradient_norm = nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
+        elif (step + 1) % self.config.log_every == 0 or step + 1 == self.num_steps:
+            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
+            decay = ema_decay(step, optim.ema, has_warm_up=optim.ema_warm_up)
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.average.update_parameters(self.network)
         return loss, rate
 
@@ -238,23 +272,21 @@ class _Run:
         """Accumulates the gradients of this rank's slice of the batch; returns its share of the mean loss."""
         device, config = self.world.device, self.config
         num_micro_batches = config.optim.accumulation
-        tensors = (batch.labels, *self._crops(batch))
+        tensors = (batch.labels, batch.prompt_ids, *self._crops(batch))
         micro_batches = zip(*(tensor.tensor_split(num_micro_batches) for tensor in tensors), strict=True)
         total = torch.zeros((), device=device)
-        for number, (labels, *crops) in enumerate(micro_batches, 1):
+        self.metrics = {}
+        for number, some in enumerate(micro_batches, 1):
+            labels, prompt_ids, *crops = (tensor.to(device, non_blocking=True) for tensor in some)
             with self.world.without_averaging(self.parallel) if number < num_micro_batches else nullcontext():
                 with self.autocast:
-                    logits = self.parallel([crops_of_kind.to(device, non_blocking=True) for crops_of_kind in crops])
-                loss = multi_crop_cross_entropy(
-                    logits,
-                    labels.to(device, non_blocking=True),
-                    label_smoothing=config.label_smoothing,
-                    crop_weights=config.crop_weights,
-                )
+                    loss, metrics = self.parallel(crops, labels, prompt_ids)
                 loss = loss / config.data.batch_size
                 # Data parallelism averages gradients over ranks; the factor makes that a sum.
                 self.scaler.scale(loss * self.world.size).backward()
             total += loss.detach()
+            for name, value in metrics.items():
+                self.metrics[name] = self.metrics.get(name, 0) + value / config.data.batch_size
         return total
 
     def _crops(self, batch: Batch) -> list[Tensor]:
@@ -287,6 +319,12 @@ class _Run:
         This is a gloo all-reduce on the CPU, so it does not synchronize with the GPU.
         """
         return bool(self.world.sum(torch.tensor(len(self.stopping.signals))) > 0)
+
+    def _keep_best(self, step: int, scores: dict[str, float]) -> None:
+        """Exports the network to the subfolder `best` if it is the best in validation so far."""
+        if self.config.validation.keep_best and self.world.is_main and scores["val_top1"] > self.best:
+            self.best = scores["val_top1"]
+            save_best(self.out, self.config.backbone, self.state.learned, {"step": step, **scores})
 
     def _save(self, step: int) -> None:
         if self.world.is_main:

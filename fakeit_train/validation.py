@@ -15,7 +15,7 @@ from builders.images.center_crop import CroppedBatches, as_it_is, start_worker
 from builders.networks.backbone import Backbone
 from fakeit_train.config import TrainConfig
 from fakeit_train.distributed import World
-from fakeit_train.model import normalize
+from fakeit_train.objectives.base import normalize
 from fakeit_train.signals import ignore_signals
 
 
@@ -58,6 +58,10 @@ class Validation:
         network.eval()
         self.world.share_buffers(network)
         sums = torch.zeros(5, dtype=torch.float64)
+        mean, std = (
+            255 * torch.tensor(values, device=self.world.device)[:, None, None]
+            for values in (self.backbone.mean, self.backbone.std)
+        )
         assert self.loader is not None
         for batch in self.loader:
             if isinstance(batch, UserError):
@@ -66,7 +70,7 @@ class Validation:
                 sums[4] = 1
                 break
             crops, labels, _ = batch
-            pixels = normalize(crops.to(self.world.device), self.backbone)
+            pixels = normalize(crops.to(self.world.device), mean, std)
             sums[:4] += _sums(network(pixels).float().cpu(), self.labels[labels])
         network.train(was_training)
         top1, top5, loss, count, is_cut = self.world.sum(sums).tolist()

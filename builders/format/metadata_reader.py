@@ -14,7 +14,7 @@ from builders.format.shard_cache import ShardCache
 from builders.format.tar_shard import MAX_MEMBER_BYTES
 from builders.storage.base import Storage
 
-INDEX_COLUMNS = ("key", "label", "image_offset", "image_size")
+INDEX_COLUMNS = ("key", "label", "image_offset", "image_size", "prompt_index")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class MetadataReader:
         columns = INDEX_COLUMNS if self.storage.is_local else (*INDEX_COLUMNS, "sha256")
         index: dict[str, list[Any]] = self.rows(shard, list(columns)).to_pydict()
         shard_bytes, num_classes = self.manifest.shards[shard].num_bytes, len(self.manifest.label_names)
-        for key, label, start, size in zip(*(index[name] for name in INDEX_COLUMNS), strict=True):
+        for key, label, start, size, _ in zip(*(index[name] for name in INDEX_COLUMNS), strict=True):
             if not (0 <= start <= shard_bytes - size and 0 <= size <= MAX_MEMBER_BYTES):
                 raise UserError(
                     f"image '{key}' in '{self.root}' has {size} bytes at {start}, which is outside of its shard; "

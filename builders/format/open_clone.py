@@ -86,9 +86,8 @@ class Clone:
         """Returns a sample without copying its image, for callers that decode it at once."""
         location = self._location(number)
         if self.storage.is_local:
-            return SampleView(
-                location.key, location.label, self._read_map(location.shard, location.start, location.end)
-            )
+            image_map = self._read_map(location.shard, location.start, location.end)
+            return SampleView(location.key, location.label, image_map, location.prompt_index)
         image = self.cache.read(self.storage, location.shard, location.start, location.end) if self.cache else None
         return location.view(self._read_range(location) if image is None else image)
 
@@ -137,7 +136,7 @@ class Clone:
         start = index["image_offset"][row]
         end = start + index["image_size"][row]
         sha256 = "" if self.storage.is_local else index["sha256"][row]
-        return ImageRange(entry, start, end, index["key"][row], index["label"][row], sha256)
+        return ImageRange(entry, start, end, index["key"][row], index["label"][row], sha256, index["prompt_index"][row])
 
     def _is_in_cache(self, shard: int) -> bool:
         return self.cache is not None and self.cache.has(self.manifest.shards[shard])

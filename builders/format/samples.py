@@ -22,6 +22,8 @@ class SampleView:
     label: int
     image: memoryview
     """A slice of the mapped shard, which keeps the file open, or fetched bytes. It cannot be pickled."""
+    prompt_index: int = -1
+    """Row of its prompt in the clone's `prompts.parquet`; -1 without that file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class ImageRange:
     label: int
     sha256: str
     """sha256 of the image; "" in a local clone, whose index has no hashes."""
+    prompt_index: int = -1
 
     @property
     def num_bytes(self) -> int:
@@ -47,4 +50,4 @@ class ImageRange:
         return hashlib.sha256(image).hexdigest() == self.sha256
 
     def view(self, image: bytes) -> SampleView:
-        return SampleView(self.key, self.label, memoryview(image))
+        return SampleView(self.key, self.label, memoryview(image), self.prompt_index)

@@ -30,6 +30,8 @@ class Batch:
     labels: Tensor
     """int64 (batch,)."""
     keys: list[str]
+    prompt_ids: Tensor
+    """int64 (batch,); images of one prompt have the same, -1 stands for a clone without prompt ids."""
     crops: list[Tensor] = field(default_factory=list)
     """uint8 (batch, num_crops, size, size, 3) per kind; empty if the device generates the crops."""
     images: PackedImages | None = None
@@ -41,7 +43,9 @@ class Batch:
         """Returns the batch in pinned memory; DataLoader calls this if there is a GPU."""
         images = self.images.pin_memory() if self.images else None
         crops = [crops_of_kind.pin_memory() for crops_of_kind in self.crops]
-        return replace(self, labels=self.labels.pin_memory(), crops=crops, images=images)
+        return replace(
+            self, labels=self.labels.pin_memory(), prompt_ids=self.prompt_ids.pin_memory(), crops=crops, images=images
+        )
 
 
 class CropDataset(Dataset[Batch | ReadableError]):
@@ -62,7 +66,12 @@ class CropDataset(Dataset[Batch | ReadableError]):
 
     def _batch(self, wanted: list[EpochSample]) -> Batch:
         samples = self.data.views([number for number, _ in wanted])
-        batch = Batch(torch.tensor([sample.label for sample in samples]), [sample.key for sample in samples])
+        prompt_ids = [self.data.prompt_id(number, sample) for (number, _), sample in zip(wanted, samples, strict=True)]
+        batch = Batch(
+            torch.tensor([sample.label for sample in samples]),
+            [sample.key for sample in samples],
+            torch.tensor(prompt_ids),
+        )
         parameters = (self._sample_crops(sample, epoch) for sample, (_, epoch) in zip(samples, wanted, strict=True))
         if not self.is_for_device:
             made = make_batch(parameters, self.crops.kinds, len(samples))

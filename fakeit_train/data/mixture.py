@@ -77,7 +77,15 @@ class Mixture:
 
     def _here(self, which: int, view: SampleView) -> SampleView:
         """Returns a clone's sample with its key and its label in the mixture."""
-        return SampleView(self._name(which, view.key), self._labels[which][view.label], view.image)
+        return SampleView(self._name(which, view.key), self._labels[which][view.label], view.image, view.prompt_index)
+
+    def prompt_id(self, number: int, view: SampleView) -> int:
+        """Returns what is the same for two samples exactly if they share a prompt; -1 without a prompt file.
+
+        A template gives each class a prompt of its own, so the label is part of it, and so is the clone.
+        """
+        which, _ = self._locate(number)
+        return -1 if view.prompt_index < 0 else (which << 52) | (view.label << 32) | view.prompt_index
 
     def key(self, number: int) -> str:
         """Returns the key of a sample, as `view` does, without reading the image."""

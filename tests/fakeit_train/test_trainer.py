@@ -23,12 +23,13 @@ from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
 from builders.networks.backbone import build_network, load_backbone
-from fakeit_train.checkpoint import make_state
+from fakeit_train.checkpoint import has_checkpoint, make_state, newest_whole
 from fakeit_train.config import load_config
 from fakeit_train.crops.parameters import sample_crops
 from fakeit_train.data.loader import Batch
 from fakeit_train.data.mixture import whole as whole_clone
 from fakeit_train.distributed import World
+from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer
 from fakeit_train.trainer import _Run, train
 
@@ -66,7 +67,7 @@ def run(
 
 def wait_for_a_checkpoint(out: Path) -> None:
     deadline = time.monotonic() + 120
-    while not (out / "checkpoint" / "latest.json").exists() and time.monotonic() < deadline:
+    while not has_checkpoint(out / "checkpoint") and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
@@ -136,7 +137,7 @@ def test_trainer__a_stop_signal_saves_a_checkpoint_and_exits_with_0(
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait() == 0
     assert not (out / "backbone.json").exists()
-    assert json.loads((out / "checkpoint" / "latest.json").read_text())["step"] == len(losses(out))
+    assert newest_whole(out / "checkpoint") == len(losses(out))
 
 
 LAYER_NORM = 'backbone.arch_options={"layers": [1, 1, 1, 1], "channels": [32, 32, 64, 64], "norm_layer": "layernorm2d"}'
@@ -249,9 +250,10 @@ def gradients(num_micro_batches: int, tmp_path: Path) -> list[torch.Tensor]:
     config = replace(config, backbone=replace(config.backbone, arch_options=options, classes=tuple("abcd")))
     torch.manual_seed(0)
     crops = [torch.randint(0, 256, (20, n, side, side, 3), dtype=torch.uint8) for n, side in ((1, 32), (8, 16))]
-    batch = Batch(torch.randint(0, 4, (20,)), [], crops)
+    batch = Batch(torch.randint(0, 4, (20,)), [], torch.full((20,), -1), crops)
     network = build_network(config.backbone)
-    state = make_state(network, make_optimizer(network, config.optim), config, "cpu")
+    objective = build_objective(network, config)
+    state = make_state(objective, make_optimizer(objective, config.optim), config, "cpu")
     _Run(config, World(0, 1, torch.device("cpu")), state, tmp_path, 1, 1)._backward(batch)
     return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
 
@@ -304,7 +306,7 @@ def test_trainer__a_rank_that_dies_ends_the_run_in_seconds(finished: tuple[Path,
     _, message = process.communicate(timeout=60)
     assert process.returncode not in (None, 0) and time.monotonic() - died < 30
     assert b"another rank of the run has ended" in message or b"is blocked by another rank" in message
-    assert b"in _allreduce" not in message and (out / "checkpoint" / "latest.json").exists()
+    assert b"in _allreduce" not in message and has_checkpoint(out / "checkpoint")
 
 
 def test_trainer__crops_can_be_generated_on_the_device(

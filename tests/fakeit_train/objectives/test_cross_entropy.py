@@ -1,10 +1,10 @@
 import torch
 import torch.nn.functional as F
 
-from fakeit_train.losses import multi_crop_cross_entropy
+from fakeit_train.objectives.cross_entropy import multi_crop_cross_entropy
 
 
-def test_losses__every_crop_weighs_the_same() -> None:
+def test_cross_entropy__every_crop_weighs_the_same() -> None:
     torch.manual_seed(0)
     logits, labels = [torch.randn(5, 1, 7), torch.randn(5, 8, 7)], torch.tensor([0, 3, 6, 2, 1])
     slow = sum(
@@ -16,14 +16,14 @@ def test_losses__every_crop_weighs_the_same() -> None:
     assert torch.allclose(multi_crop_cross_entropy(logits, labels), torch.as_tensor(slow))
 
 
-def test_losses__slices_add_up() -> None:
+def test_cross_entropy__slices_add_up() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(7, 3, 4), torch.randint(4, (7,))
     pieces = multi_crop_cross_entropy([logits[:2]], labels[:2]) + multi_crop_cross_entropy([logits[2:]], labels[2:])
     assert torch.allclose(pieces, multi_crop_cross_entropy([logits], labels))
 
 
-def test_losses__kinds_have_the_configured_weights() -> None:
+def test_cross_entropy__kinds_have_the_configured_weights() -> None:
     torch.manual_seed(0)
     logits, labels = [torch.randn(5, 1, 7), torch.randn(5, 8, 7)], torch.tensor([0, 3, 6, 2, 1])
     alone = [multi_crop_cross_entropy([crops_of_kind], labels) for crops_of_kind in logits]
@@ -32,7 +32,7 @@ def test_losses__kinds_have_the_configured_weights() -> None:
     assert torch.allclose(multi_crop_cross_entropy(logits, labels, crop_weights=(1.0, 0.0)), alone[0])
 
 
-def test_losses__smoothing_spreads_the_target() -> None:
+def test_cross_entropy__smoothing_spreads_the_target() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 1, 7), torch.tensor([0, 3, 6, 2, 1])
     target = F.one_hot(labels, 7) * 0.9 + 0.1 / 7
