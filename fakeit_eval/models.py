@@ -11,7 +11,6 @@ Networks with 1,000 outputs have ImageNet-1K's classes in the order of their wni
 ImageNet-100's."""
 
 import hashlib
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,11 +25,11 @@ from builders.networks.backbone import (
     WEIGHTS,
     Backbone,
     build_network,
-    head_of,
     load_backbone,
     pretrained_network,
     read_description,
 )
+from builders.networks.heads import feature_size, heads_of
 from builders.networks.state_dict import misfit, read_state_dict
 from fakeit_eval.reporting.results import as_file_name
 
@@ -137,7 +136,7 @@ def _of_pixels(out: Path | None) -> Model:
     from torch import nn
 
     size = 3 * PIXELS_SIDE**2
-    network = nn.Sequential(nn.Flatten(), _head_over_no_classes(size))
+    network = nn.Flatten()
     pixels = Backbone(
         library="",
         arch=PIXELS,
@@ -168,15 +167,16 @@ def _of_network(
     weights: str,
     out: Path | None,
 ) -> Model:
-    network = _with_head(network)
-    head = head_of(network)[1]
+    heads = list(heads_of(network).values())
+    num_outputs = heads[0].out_features if heads else 0
+    classes = _classes(num_outputs)
     backbone = Backbone(
         library=library,
         arch=arch,
-        head_bias=head.bias is not None,
-        feature_size=head.in_features,
-        classes=_classes(head.out_features),
-        class_names=_class_names(_classes(head.out_features)),
+        head_bias=bool(heads) and heads[0].bias is not None,
+        feature_size=feature_size(network),
+        classes=classes,
+        class_names=_class_names(classes),
         **preprocessing,
         trained_on=f"{library}'s {weights or 'weights'}",
     )
@@ -184,29 +184,11 @@ def _of_network(
     return Model(spec, backbone, _identity(sha256, backbone), out or _folder(spec), lambda: network)
 
 
-def _with_head(network: "nn.Module") -> "nn.Module":
-    """Gives an encoder a classifier over no classes, whose input are the encoder's features, as that of any network."""
-    from torch import nn
-
-    if getattr(network, "num_classes", None) != 0:
-        return network
-    return nn.Sequential(network, _head_over_no_classes(network.num_features))
-
-
-def _head_over_no_classes(feature_size: Any) -> "nn.Linear":
-    from torch import nn
-
-    with warnings.catch_warnings():
-        # torch warns when it initializes a layer without outputs.
-        warnings.simplefilter("ignore")
-        return nn.Linear(feature_size, 0)
-
-
 def _of_file(path: Path, described: FileNetwork, out: Path | None) -> Model:
     library, _, name = described.arch.partition("/")
     found = read_state_dict(path)
     plain = build_network(Backbone(library=library, arch=name, classes=("",)))
-    head, old = head_of(plain)
+    ((head, old), *_) = heads_of(plain).items()
     weight = found.get(f"{head}.weight")
     num_classes = len(weight) if weight is not None and weight.dim() == 2 else 0
     has_bias = f"{head}.bias" in found
@@ -226,13 +208,9 @@ def _of_file(path: Path, described: FileNetwork, out: Path | None) -> Model:
         class_names=_class_names(classes),
         trained_on=path.stem,
     )
-    with warnings.catch_warnings():
-        # torch warns when it initializes a classifier over no classes.
-        warnings.simplefilter("ignore")
-        network = build_network(backbone)
+    network = build_network(backbone)
     expected = network.state_dict()
-    missing_head = [f"{head}.weight"] if not num_classes else []
-    if reason := misfit(found, expected, missing_head):
+    if reason := misfit(found, expected, []):
         raise UserError(
             f"'{path}' does not fit {described.arch}: {reason}; name the network with --arch torchvision/… or timm/…"
         )

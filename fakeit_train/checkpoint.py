@@ -23,7 +23,7 @@ from fakeit_train.config import TrainConfig
 from fakeit_train.objectives.base import Objective
 from fakeit_train.precision import precision_on
 
-OBJECTIVE, OPTIMIZER, PARAM_GROUP, AVERAGE = "objective.", "optimizer.", "param_group.", "average."
+OBJECTIVE, OPTIMIZER, COUNTER, AVERAGE = "objective.", "optimizer.", "counter.", "average."
 """Prefixes of tensor names in a checkpoint."""
 SCALER = "scaler"
 LAYOUT = "2"
@@ -59,7 +59,7 @@ class State:
                     found[f"{OPTIMIZER}{name}/{key}"] = value.contiguous()
         for number, settings in enumerate(self.optimizer.param_groups):
             own = {key: value for key, value in settings.items() if isinstance(value, Tensor)}
-            found |= {f"{PARAM_GROUP}{number}/{key}": value for key, value in own.items()}
+            found |= {f"{COUNTER}{number}/{key}": value for key, value in own.items()}
         if self.average:
             found |= {AVERAGE + name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
         if self.scaler.is_enabled():
@@ -98,7 +98,7 @@ class State:
         if len(numbers["param_groups"]) != len(self.optimizer.param_groups):
             raise ValueError("the optimizer has other parameter groups")
         for number, settings in enumerate(self.optimizer.param_groups):
-            settings.update(numbers["param_groups"][number], **_named(tensors, f"{PARAM_GROUP}{number}/"))
+            settings.update(numbers["param_groups"][number], **_named(tensors, f"{COUNTER}{number}/"))
         if self.average:
             self.average.load_state_dict(_named(tensors, AVERAGE))
         if self.scaler.is_enabled():

@@ -21,7 +21,6 @@ from builders.plugins import module_names
 from builders.storage.cache_folder import cache_folder
 from fakeit_train.crops.parameters import CropConfig, augmentation_crops
 from fakeit_train.data.selection import Condition
-from fakeit_train.objectives.base import check_objective
 
 UNQUOTED_COMMA = r"""(?:[^,'"]|'[^']*'|"[^"]*"|['"])+"""
 """Matches the text between two commas; commas within quotes do not separate."""
@@ -202,7 +201,11 @@ class TrainConfig:
         for name in ("num_epochs", "checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        check_objective(self.objective)
+        names = module_names("fakeit_train.objectives")
+        if self.objective not in names and not (self.objective.endswith(".py") and Path(self.objective).is_file()):
+            raise UserError(
+                f"unknown objective '{self.objective}'; {suggest(self.objective, names)}, or a .py file with a function build"
+            )
         if not 0 < self.timeout_minutes < 1e6:
             raise UserError(f"timeout_minutes is {self.timeout_minutes}, but must be above 0")
         if self.precision not in PRECISIONS:

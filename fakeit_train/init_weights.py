@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from builders.errors import UserError
-from builders.networks.backbone import DESCRIPTION, Backbone, head_of, load_backbone, pretrained_weights
+from builders.networks.backbone import DESCRIPTION, Backbone, load_backbone, pretrained_weights
+from builders.networks.heads import heads_of
 from builders.networks.state_dict import misfit, read_state_dict
 
 LIBRARIES = ("torchvision", "timm")
@@ -28,20 +29,23 @@ def load_init_weights(network: nn.Module, backbone: Backbone, init: str) -> list
     """
     if not init:
         return []
-    head = head_of(network)[0]
-    weight, bias = f"{head}.weight", f"{head}.bias"
-    found, expected = _state_dict(backbone, init, head), network.state_dict()
-    fits = weight in found and found[weight].shape == expected[weight].shape
-    if not fits:
-        found = {name: tensor for name, tensor in found.items() if name not in (weight, bias)}
-    if bias in found and bias not in expected:
-        if found[bias].any():
-            raise UserError(f"init '{init}' has a classifier with a bias; add --set backbone.head_bias=true")
-        # Exports have a bias of zeros, because other libraries expect one.
-        del found[bias]
-    if fits and bias in expected and bias not in found:
-        found[bias] = torch.zeros_like(expected[bias])
-    fresh = sorted({weight, bias} & set(expected) - set(found))
+    heads = list(heads_of(network))
+    found, expected = _state_dict(backbone, init, heads), network.state_dict()
+    fresh: list[str] = []
+    for head in heads:
+        weight, bias = f"{head}.weight", f"{head}.bias"
+        fits = weight in found and found[weight].shape == expected[weight].shape
+        if not fits:
+            found = {name: tensor for name, tensor in found.items() if name not in (weight, bias)}
+        if bias in found and bias not in expected:
+            if found[bias].any():
+                raise UserError(f"init '{init}' has a classifier with a bias; add --set backbone.head_bias=true")
+            # Exports have a bias of zeros, because other libraries expect one.
+            del found[bias]
+        if fits and bias in expected and bias not in found:
+            found[bias] = torch.zeros_like(expected[bias])
+        fresh += {weight, bias} & set(expected) - set(found)
+    fresh.sort()
     if reason := misfit(found, expected, fresh):
         raise UserError(
             f"init '{init}' does not fit {backbone.library}'s {backbone.arch}: {reason}; "
@@ -51,13 +55,13 @@ def load_init_weights(network: nn.Module, backbone: Backbone, init: str) -> list
     return fresh
 
 
-def _state_dict(backbone: Backbone, init: str, head: str) -> dict[str, Tensor]:
+def _state_dict(backbone: Backbone, init: str, heads: list[str]) -> dict[str, Tensor]:
     if init in LIBRARIES:
         return pretrained_weights(backbone, init)
     path = Path(init)
     if (path / DESCRIPTION).is_file():
         described, network = load_backbone(path)
-        return _for_classes(dict(network.state_dict()), described.classes, backbone.classes, head)
+        return _for_classes(dict(network.state_dict()), described.classes, backbone.classes, heads)
     if path.is_file():
         return read_state_dict(path)
     raise UserError(
@@ -67,13 +71,13 @@ def _state_dict(backbone: Backbone, init: str, head: str) -> dict[str, Tensor]:
 
 
 def _for_classes(
-    weights: dict[str, Tensor], theirs: tuple[str, ...], ours: tuple[str, ...], head: str
+    weights: dict[str, Tensor], theirs: tuple[str, ...], ours: tuple[str, ...], heads: list[str]
 ) -> dict[str, Tensor]:
     """Returns a run's weights with the classifier's rows in our order of classes.
 
     Returns them without the classifier if the classes differ.
     """
-    names = [name for name in (f"{head}.weight", f"{head}.bias") if name in weights]
+    names = [f"{head}.{kind}" for head in heads for kind in ("weight", "bias") if f"{head}.{kind}" in weights]
     if set(theirs) != set(ours):
         return {name: tensor for name, tensor in weights.items() if name not in names}
     rows = torch.tensor([theirs.index(name) for name in ours])

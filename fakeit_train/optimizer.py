@@ -28,14 +28,14 @@ def make_optimizer(objective: Objective, config: OptimConfig) -> torch.optim.Opt
         raise UserError(f"unknown optimizer '{config.name}'; {suggest(config.name, names)}")
     try:
         return create_optimizer_v2(  # type: ignore[no-any-return]
-            _param_groups(objective, config), config.name, lr=config.learning_rate, momentum=config.momentum,
+            _parameters(objective, config), config.name, lr=config.learning_rate, momentum=config.momentum,
             **({"betas": config.betas} if config.betas else {}),
         )  # fmt: skip
     except (TypeError, ValueError, IndexError, AssertionError, RuntimeError) as error:
         raise UserError(f"optimizer '{config.name}' cannot be made ({first_line(error)}); choose another") from None
 
 
-def _param_groups(objective: Objective, config: OptimConfig) -> list[dict[str, Any]]:
+def _parameters(objective: Objective, config: OptimConfig) -> list[dict[str, Any]]:
     """Returns timm's parameter groups of the network, and those of what the objective has besides."""
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 

@@ -4,7 +4,6 @@ The run's folder holds `config.json`, `metrics.jsonl`, `checkpoint/` and, at the
 `backbone.json`. After any interruption, `--resume` continues with the next batch of the same sequence.
 """
 
-import hashlib
 import json
 import math
 import time
@@ -16,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
 from builders.command_line.progress import progress
 from builders.errors import UserError
-from builders.networks.backbone import Backbone, build_network, head_of, save_backbone
+from builders.networks.backbone import Backbone, build_network, save_backbone
+from builders.networks.heads import heads_of
 from fakeit_train.checkpoint import State, load_checkpoint, make_state, newest_whole, save_checkpoint
 from fakeit_train.config import TrainConfig
-from fakeit_train.crops.on_device import make_on_device
-from fakeit_train.crops.parameters import augmentation_crops
 from fakeit_train.data.loader import Batch, OrderSampler, make_loader
 from fakeit_train.data.mixture import Mixture, open_on_all_ranks
 from fakeit_train.data.prefetch import Prefetcher, check_cache
@@ -33,12 +30,12 @@ from fakeit_train.distributed import World, join_world
 from fakeit_train.init_weights import load_init_weights
 from fakeit_train.metrics_log import Log, forget_after, open_metrics_log, silence, step_log
 from fakeit_train.objectives.base import build_objective
-from fakeit_train.optimizer import make_optimizer, set_rate
+from fakeit_train.optimizer import make_optimizer
 from fakeit_train.peak_memory import memory_gib
 from fakeit_train.precision import precision_on, prepare_torch
 from fakeit_train.run_folder import best_score, describe_run, open_run, save_best
-from fakeit_train.schedules import ema_decay, warm_up_cosine
 from fakeit_train.signals import StopSignals
+from fakeit_train.train_step import TrainStep
 from fakeit_train.validation import Validation, open_validation
 
 
@@ -86,23 +83,7 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
             open_run(described, out, resume)
         world.barrier()
         prepare_torch(config, world.device.type)
-        network = build_network(config.backbone)
-        # The main rank decides where to resume, because folders may look different to other machines.
-        start = int(world.share(str(newest_whole(out / "checkpoint") if world.is_main else 0)))
-        if not start:
-            fresh = load_init_weights(network, config.backbone, config.init)
-            if fresh and world.is_main:
-                warnings.warn(
-                    f"{', '.join(fresh)} are initialized randomly: '{config.init}' has other classes", stacklevel=2
-                )
-        if config.optim.layers == "head":
-            network.requires_grad_(False)
-            head_of(network)[1].requires_grad_(True)
-        objective = build_objective(network, config).to(world.device)
-        objective.network.to(memory_format=torch.channels_last)
-        state = make_state(objective, make_optimizer(objective, config.optim), config, world.device.type)
-        if start:
-            load_checkpoint(out / "checkpoint", start, state)
+        state, start = _load_state(config, world, out)
         if world.is_main:
             forget_after(start, out)
         world.barrier()
@@ -117,6 +98,33 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
             save_backbone(out, config.backbone, state.learned)
         world.barrier()
     return outcome
+
+
+def _load_state(config: TrainConfig, world: World, out: Path) -> tuple[State, int]:
+    """Returns the state to train from and the number of its steps: the newest checkpoint, or the initial weights.
+
+    Raises:
+        UserError: the checkpoints or the initial weights cannot be used.
+    """
+    network = build_network(config.backbone)
+    # The main rank decides where to resume, because folders may look different to other machines.
+    start = int(world.share(str(newest_whole(out / "checkpoint") if world.is_main else 0)))
+    if not start:
+        fresh = load_init_weights(network, config.backbone, config.init)
+        if fresh and world.is_main:
+            warnings.warn(
+                f"{', '.join(fresh)} are initialized randomly: '{config.init}' has other classes", stacklevel=3
+            )
+    if config.optim.layers == "head":
+        network.requires_grad_(False)
+        for head in heads_of(network).values():
+            head.requires_grad_(True)
+    objective = build_objective(network, config).to(world.device)
+    objective.network.to(memory_format=torch.channels_last)
+    state = make_state(objective, make_optimizer(objective, config.optim), config, world.device.type)
+    if start:
+        load_checkpoint(out / "checkpoint", start, state)
+    return state, start
 
 
 def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
@@ -134,11 +142,6 @@ def _check_compile(config: TrainConfig, world: World) -> None:
         )
 
 
-def _seed(seed: int, step: int, rank: int) -> int:
-    """Returns a 63-bit seed, a BLAKE2b hash of the arguments."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest(), "big") >> 1
-
-
 class _Run:
     """The training loop of one rank."""
 
@@ -153,30 +156,18 @@ class _Run:
         validation: Validation | None = None,
     ) -> None:
         self.config, self.world, self.state = config, world, state
-        self.network, self.optimizer = state.network, state.optimizer
-        self.peak = config.optim.peak(config.data.batch_size)
-        self.metrics: dict[str, Tensor] = {}
+        self.train_step = TrainStep(config, world, state, num_steps)
         self.steps_per_epoch = steps_per_epoch
-        self.scaler, self.average = state.scaler, state.average
         self.out, self.num_steps = out, num_steps
         self.validation, self.test_every = validation, config.validation.every or steps_per_epoch
-        self.gradient_norm = torch.zeros(())
         self.best = best_score(out)
-        self.kinds = augmentation_crops(config.augmentation, config.crops).kinds
         self.stopping = StopSignals()
         # Keys of the steps since the loss was last checked.
         self.unchecked: dict[int, list[str]] = {}
-        self.parallel = world.wrap(state.objective, config).train()
-        if config.optim.layers == "head":
-            # The statistics of a frozen network's batch norm do not change either.
-            self.network.eval()
-        if config.compile:
-            self.parallel.compile()
-        precision = precision_on(world.device, config.precision)
-        dtype = torch.bfloat16 if precision == "float32" else getattr(torch, precision)
-        self.autocast = torch.autocast(world.device.type, dtype, enabled=precision != "float32")
         # On some CPUs, oneDNN's bfloat16 kernels give different sums from run to run, and sometimes non-finite ones.
-        self.is_without_onednn = world.device.type == "cpu" and precision == "bfloat16"
+        self.is_without_onednn = (
+            world.device.type == "cpu" and precision_on(world.device, config.precision) == "bfloat16"
+        )
 
     def steps(self, start: int, batches: Generator[Batch], metrics_log: AbstractContextManager[Log]) -> Outcome:
         """Takes all steps from `start` on, or fewer if a stop signal arrives."""
@@ -207,12 +198,13 @@ class _Run:
                 # The loss is checked before every checkpoint, so that no checkpoint follows a non-finite loss.
                 if is_logged or is_tested or is_saved:
                     value = self._mean_loss(loss, step)
-                    found = {name: float(self.world.sum(total)) for name, total in sorted(self.metrics.items())}
+                    totals = sorted(self.train_step.metrics.items())
+                    found = {name: float(self.world.sum(total)) for name, total in totals}
                     elapsed = time.perf_counter() - since
                     message = self._speed(step - counted, elapsed, waited)
                     metrics(
                         step=step, epoch=step / self.steps_per_epoch, loss=value, learning_rate=rate, **found,
-                        gradient_norm=float(self.gradient_norm), **message,
+                        gradient_norm=float(self.train_step.gradient_norm), **message,
                     )  # fmt: skip
                     bar.set_postfix_str(
                         f"loss {value:.3f}, waiting {message['waiting']:.0%}, memory {message['memory_gib']:.1f} GiB",
@@ -242,58 +234,12 @@ class _Run:
     def _test(self) -> dict[str, float]:
         """Validates the network that would be exported now; returns {} if a stop signal interrupts it."""
         assert self.validation is not None
-        with self.autocast:
+        with self.train_step.autocast:
             return self.validation.scores(self.state.learned, self.stopping.signals)
 
     def step(self, step: int, batch: Batch) -> tuple[Tensor, float]:
         """Takes one optimizer step; returns this rank's share of the mean loss, and the learning rate."""
-        optim = self.config.optim
-        # This seeds dropout.
-        torch.manual_seed(_seed(self.config.data.seed, step, self.world.rank))
-        rate = warm_up_cosine(step, self.num_steps, self.peak, optim.warm_up, optim.min_learning_rate)
-        set_rate(self.optimizer, rate)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(batch)
-        self.scaler.unscale_(self.optimizer)
-        parameters = [parameter for parameter in self.state.objective.parameters() if parameter.grad is not None]
-        if optim.clip_norm:
-            self.gradient_norm = nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
-        elif (step + 1) % self.config.log_every == 0 or step + 1 == self.num_steps:
-            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average:
-            decay = ema_decay(step, optim.ema, has_warm_up=optim.ema_warm_up)
-            self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
-            self.average.update_parameters(self.network)
-        return loss, rate
-
-    def _backward(self, batch: Batch) -> Tensor:
-        """Accumulates the gradients of this rank's slice of the batch; returns its share of the mean loss."""
-        device, config = self.world.device, self.config
-        num_micro_batches = config.optim.accumulation
-        tensors = (batch.labels, batch.prompt_ids, *self._crops(batch))
-        micro_batches = zip(*(tensor.tensor_split(num_micro_batches) for tensor in tensors), strict=True)
-        total = torch.zeros((), device=device)
-        self.metrics = {}
-        for number, some in enumerate(micro_batches, 1):
-            labels, prompt_ids, *crops = (tensor.to(device, non_blocking=True) for tensor in some)
-            with self.world.without_averaging(self.parallel) if number < num_micro_batches else nullcontext():
-                with self.autocast:
-                    loss, metrics = self.parallel(crops, labels, prompt_ids)
-                loss = loss / config.data.batch_size
-                # Data parallelism averages gradients over ranks; the factor makes that a sum.
-                self.scaler.scale(loss * self.world.size).backward()
-            total += loss.detach()
-            for name, value in metrics.items():
-                self.metrics[name] = self.metrics.get(name, 0) + value / config.data.batch_size
-        return total
-
-    def _crops(self, batch: Batch) -> list[Tensor]:
-        """Returns uint8 crops (batch, num_crops, size, size, 3) per kind; generates them if the loader did not."""
-        if not batch.images:
-            return batch.crops
-        return make_on_device(batch.images.to(self.world.device), batch.parameters, self.kinds)
+        return self.train_step(step, batch)
 
     def _mean_loss(self, loss: Tensor, step: int) -> float:
         """Returns the mean loss of the global batch of the last step.

@@ -29,6 +29,7 @@ IDENTIFIERS = {"part", "parts", "group", "groups", "making", "place", "places", 
 FIELD = {
     "row_group", "row_groups", "num_row_groups", "row_group_size", "read_row_group",  # Parquet's
     "param_groups", "init_process_group", "destroy_process_group", "norm_num_groups",  # torch's and diffusers'
+    "param_groups_layer_decay", "param_groups_weight_decay",  # timm's
     "discussion_type", "groupdict", "new_file_download_group",
     "MAKING",  # of `_making`
 }  # fmt: skip

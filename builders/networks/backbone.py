@@ -6,10 +6,12 @@ Torch, timm and torchvision are imported when a network is built, not before.
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from builders.errors import UserError, first_line, missing_extra
+from builders.networks.heads import feature_size, heads_of, set_heads
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,19 +79,18 @@ def _is_finite(value: Any) -> bool:
 
 
 def build_network(backbone: Backbone) -> "nn.Module":
-    """Returns the network with fresh weights and a classifier over `classes`.
+    """Returns the network with fresh weights and a classifier over `classes`; without classes, an encoder.
 
     Raises:
         UserError: the library or the network does not exist, or the library is not installed.
     """
     network = _create(backbone)
-    name, old = head_of(network)
-    parent = network.get_submodule(name.rpartition(".")[0])
-    setattr(parent, name.rpartition(".")[2], _make_head(backbone, old.in_features))
+    set_heads(network, len(backbone.classes), partial(_make_head, backbone))
     return network
 
 
 def _make_head(backbone: Backbone, feature_size: int) -> "nn.Linear":
+    """Returns a fresh classifier: linear, or by the cosine of feature and class vector."""
     from torch import nn
 
     num_classes = len(backbone.classes)
@@ -106,20 +107,6 @@ def _make_head(backbone: Backbone, feature_size: int) -> "nn.Linear":
     return CosineLinear(feature_size, num_classes, bias=False)
 
 
-def head_of(network: "nn.Module") -> "tuple[str, nn.Linear]":
-    """Returns the name and the module of the classifier: the network's last linear layer.
-
-    Raises:
-        UserError: the network has no linear layer.
-    """
-    from torch import nn
-
-    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise UserError(f"network '{type(network).__name__}' has no linear classifier; choose another arch")
-    return linear[-1]
-
-
 def save_backbone(folder: Path, backbone: Backbone, network: "nn.Module") -> None:
     """Writes the weights and then the description; each file is whole or absent.
 
@@ -130,10 +117,11 @@ def save_backbone(folder: Path, backbone: Backbone, network: "nn.Module") -> Non
     from safetensors.torch import save_file
 
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    name, head = head_of(network)
-    backbone = replace(backbone, feature_size=head.in_features)
-    if backbone.head == "linear" and head.bias is None:
-        weights[f"{name}.bias"] = torch.zeros(head.out_features)
+    backbone = replace(backbone, feature_size=feature_size(network))
+    for name, head in heads_of(network).items():
+        if backbone.head == "linear" and head.bias is None:
+            weights[f"{name}.bias"] = torch.zeros(head.out_features)
+    if backbone.head == "linear" and backbone.classes:
         backbone = replace(backbone, head_bias=True)
     scratch = folder / f".{WEIGHTS}.tmp"
     save_file(weights, scratch)

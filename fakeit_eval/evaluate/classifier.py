@@ -10,7 +10,7 @@ from builders.classes.matching import match_classes
 from builders.errors import UserError
 from fakeit_eval.classify import ImageScores, classify, score_images, shared_rows
 from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_files
-from fakeit_eval.features.extract import Loading, class_scores, extract
+from fakeit_eval.features.extract import Loading, extract_scores
 from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.models import Model
 from fakeit_eval.open_test_sets import OpenedSet
@@ -28,12 +28,12 @@ def test_classifier(model: Model, opened: OpenedSet, loading: Loading, *, again:
     """
     backbone = model.backbone
     if not backbone.classes:
-        raise UserError(f"'{model.name}' has no classifier to test; use 'fakeit-eval probe'")
+        raise UserError(f"'{model.name}' is an encoder without a classifier to test; use 'fakeit-eval probe'")
     images, unknown = known_classes(model, opened)
 
     def compute() -> Score:
-        features = extract(model, images, loading)
-        scores = score_images(class_scores(model, features), images.labels, images.class_names, backbone.classes)
+        features, logits = extract_scores(model, images, loading)
+        scores = score_images(logits, images.labels, images.class_names, backbone.classes)
         found = classify(scores)
         return Score(
             value=found.top1,

@@ -24,7 +24,7 @@ from fakeit_eval.dataset_measures.neighbors import COVERAGE_K, MANIFOLD_K
 from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_files
 from fakeit_eval.evaluate.classifier import known_classes
 from fakeit_eval.evaluate.dataset_images import MeasuredClone, draw_copies, image_table, nearest_pairs
-from fakeit_eval.features.extract import Loading, class_scores, extract
+from fakeit_eval.features.extract import Loading, extract, extract_scores
 from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.models import Model
 from fakeit_eval.open_test_sets import OpenedSet
@@ -279,7 +279,7 @@ def rank_classes(classes: dict[str, Any]) -> dict[str, Any]:
 def _recognize(classifier: Model, images: ImageSet, loading: Loading) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Indices (k,) of the images whose class the classifier knows, and whether it recognizes each among all its classes."""
     tested, _ = known_classes(classifier, OpenedSet(images, None))
-    logits = class_scores(classifier, extract(classifier, tested, loading))
+    _, logits = extract_scores(classifier, tested, loading)
     position = {name: number for number, name in enumerate(classifier.backbone.classes)}
     expected = np.array([position.get(name, -1) for name in tested.class_names])[tested.labels]
     known = np.isin(images.labels, np.unique(tested.labels))

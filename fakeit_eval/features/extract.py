@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from builders.command_line.progress import progress
 from builders.errors import UserError, first_line
 from builders.images.center_crop import PREPROCESSING, CroppedBatches, as_it_is, start_worker
+from builders.networks.heads import features_of, heads_of
 from builders.storage.cache_folder import cache_folder
 from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.models import Model
@@ -107,12 +108,37 @@ def class_scores(model: Model, features: StoredFeatures) -> NDArray[np.float32]:
     """Computes the logits (n, classes) of the model's own classifier from its features."""
     import torch
 
-    from builders.networks.backbone import head_of
-
-    head = head_of(model.network)[1].cpu()
+    (head,) = heads_of(model.network).values()
+    head = head.cpu()
     with torch.inference_mode():
         chunks = [head(torch.from_numpy(features[start : start + 8192])) for start in range(0, len(features), 8192)]
     return torch.cat(chunks).numpy()
+
+
+def extract_scores(model: Model, images: ImageSet, loading: Loading) -> tuple[StoredFeatures, NDArray[np.float32]]:
+    """Returns the logits (n, classes) of a model's classifier, and what was extracted of the images for them.
+
+    A distilled network has two classifiers of different features, whose mean only the whole network computes.
+    """
+    if len(heads_of(model.network)) == 1:
+        features = extract(model, images, loading)
+        return features, class_scores(model, features)
+    import torch
+
+    class Whole(torch.nn.Module):
+        """Gives the network's logits for what the network itself would give features for."""
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(model.network(pixels))
+
+    whole = replace(
+        model,
+        sha256=f"{model.sha256} logits",
+        backbone=replace(model.backbone, feature_size=len(model.backbone.classes)),
+        load=Whole,
+    )
+    logits = extract(whole, images, loading)
+    return logits, logits[:]
 
 
 def _finished(folder: Path, shape: tuple[int, int]) -> StoredFeatures | None:
@@ -200,10 +226,7 @@ class _Forward:
     def __init__(self, model: Model, device: Any) -> None:
         import torch
 
-        from builders.networks.backbone import head_of
-
         self.model, self.network = model, model.network.to(device)
-        self.head = head_of(self.network)[1]
         backbone = model.backbone
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (backbone.mean, backbone.std))
         self.is_checked = False
@@ -211,23 +234,18 @@ class _Forward:
     def __call__(self, crops: Any) -> NDArray[np.float32]:
         import torch
 
-        seen: list[torch.Tensor] = []
-        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            with torch.inference_mode():
-                # Contiguous like ToTensor's output: results in another memory format differ in the last bits.
-                pixels = crops.permute(0, 3, 1, 2).contiguous().float() / 255
-                scores = self._scores((pixels - self.mean) / self.std)
-                features = seen[0] if seen else torch.empty(0)
-                self._check(features, scores)
-        finally:
-            hook.remove()
+        with torch.inference_mode():
+            # Contiguous like ToTensor's output: results in another memory format differ in the last bits.
+            pixels = (crops.permute(0, 3, 1, 2).contiguous().float() / 255 - self.mean) / self.std
+            features = self._features(pixels)
+            if not self.is_checked:
+                self._check(features, pixels)
         found: NDArray[np.float32] = features.float().cpu().numpy()
         return found
 
-    def _scores(self, pixels: Any) -> Any:
+    def _features(self, pixels: Any) -> Any:
         try:
-            return self.network(pixels)
+            return features_of(self.network, pixels)
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             if "out of memory" in str(error):
                 raise UserError(
@@ -241,24 +259,23 @@ class _Forward:
                 "network"
             ) from None
 
-    def _check(self, features: Any, scores: Any) -> None:
-        """Checks on the first batch that the scores are the classifier's output for these features.
+    def _check(self, features: Any, pixels: Any) -> None:
+        """Checks on the first batch that a lone classifier's output for these features is the network's own.
 
         Raises:
-            UserError: they are not, or features are not finite.
+            UserError: it is not, or features are not finite.
         """
         import torch
 
-        if self.is_checked:
-            return
-        is_head = features.dim() == 2 and isinstance(scores, torch.Tensor) and scores.dim() == 2
-        if is_head and self.model.backbone.classes:
-            is_head = torch.allclose(self.head(features).float(), scores.float(), rtol=1e-3, atol=1e-3)
+        is_fine = features.dim() == 2 and features.shape[1] == self.model.backbone.feature_size
         if features.dim() == 2 and not torch.isfinite(features).all():
             raise UserError(f"'{self.model.name}' gives features that are NaN or infinite; train it again")
-        if is_head and features.shape[1] != self.model.backbone.feature_size:
-            is_head = False
-        if not is_head:
+        heads = list(heads_of(self.network).values())
+        if is_fine and len(heads) == 1:
+            scores = self.network(pixels)
+            is_fine = isinstance(scores, torch.Tensor) and scores.dim() == 2
+            is_fine = is_fine and torch.allclose(heads[0](features).float(), scores.float(), rtol=1e-3, atol=1e-3)
+        if not is_fine:
             raise UserError(
                 f"'{self.model.name}' does not end in one linear classifier of pooled features, which the "
                 "evaluation needs; choose another network"

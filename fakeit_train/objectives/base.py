@@ -10,18 +10,13 @@ Data parallelism wraps the objective, so heads, teachers and queues in it are sy
 import importlib
 import runpy
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from builders.errors import UserError, suggest
+from builders.errors import UserError
 from builders.networks.backbone import Backbone
-from builders.plugins import module_names
-
-if TYPE_CHECKING:
-    from fakeit_train.config import TrainConfig
+from fakeit_train.config import TrainConfig
 
 Result = tuple[Tensor, dict[str, Tensor]]
 """The loss, and metrics by name: each the sum over the images of this micro-batch, on the device and without a gradient
@@ -65,25 +60,13 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2).float() - mean) / std
 
 
-def check_objective(name: str) -> None:
-    """Checks the name of an objective, or the path of a file that defines one.
-
-    Raises:
-        UserError: there is none.
-    """
-    names = module_names("fakeit_train.objectives")
-    if name not in names and not (name.endswith(".py") and Path(name).is_file()):
-        raise UserError(f"unknown objective '{name}'; {suggest(name, names)}, or a .py file with a function build")
-
-
-def build_objective(network: nn.Module, config: "TrainConfig") -> Objective:
+def build_objective(network: nn.Module, config: TrainConfig) -> Objective:
     """Returns the objective of a configuration for a network.
 
     Raises:
-        UserError: there is no such objective, or the user's file fails.
+        UserError: the user's file fails.
     """
     name = config.objective
-    check_objective(name)
     if not name.endswith(".py"):
         module = importlib.import_module(f"fakeit_train.objectives.{name}")
         found: Objective = module.build(network, config.backbone, config)

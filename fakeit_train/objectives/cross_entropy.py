@@ -1,27 +1,24 @@
 """The supervised multi-crop loss: every crop is classified, and all crops weigh the same unless kinds have weights."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from builders.networks.backbone import Backbone
+from fakeit_train.config import TrainConfig
 from fakeit_train.objectives.base import Objective, Result
 
-if TYPE_CHECKING:
-    from fakeit_train.config import TrainConfig
 
-
-def build(network: nn.Module, backbone: Backbone, config: "TrainConfig") -> Objective:
+def build(network: nn.Module, backbone: Backbone, config: TrainConfig) -> Objective:
     return CrossEntropy(network, backbone, config)
 
 
 class CrossEntropy(Objective):
     """The network's own classifier, on every crop."""
 
-    def __init__(self, network: nn.Module, backbone: Backbone, config: "TrainConfig") -> None:
+    def __init__(self, network: nn.Module, backbone: Backbone, config: TrainConfig) -> None:
         super().__init__(network, backbone)
         self.label_smoothing, self.crop_weights = config.label_smoothing, config.crop_weights
 

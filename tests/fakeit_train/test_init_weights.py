@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from builders.errors import UserError
-from builders.networks.backbone import Backbone, build_network, head_of, load_backbone, save_backbone
+from builders.networks.backbone import Backbone, build_network, load_backbone, save_backbone
+from builders.networks.heads import heads_of
 from fakeit_train.init_weights import load_init_weights
 
 BACKBONE = Backbone(library="torchvision", arch="resnet18", classes=tuple("abcde"))
@@ -47,9 +48,9 @@ def test_init_weights__other_classes_get_a_random_classifier(tmp_path: Path) -> 
     other = fresh(1, replace(BACKBONE, classes=tuple("abc"), head_bias=True)).state_dict()
     torch.save(other, tmp_path / "weights.pth")
     network = fresh(2)
-    head = head_of(network)[1].weight.detach().clone()
+    head = next(iter(heads_of(network).values())).weight.detach().clone()
     assert load_init_weights(network, BACKBONE, str(tmp_path / "weights.pth")) == ["fc.weight"]
-    assert torch.equal(head_of(network)[1].weight, head)
+    assert torch.equal(next(iter(heads_of(network).values())).weight, head)
     assert same(network.state_dict(), other, but=("fc.weight", "fc.bias"))
 
 
@@ -57,7 +58,9 @@ def test_init_weights__the_classifier_of_a_run_follows_class_ids(tmp_path: Path)
     save_backbone(tmp_path, BACKBONE, fresh(1))
     network, turned = fresh(2), replace(BACKBONE, classes=tuple("edcba"))
     assert load_init_weights(network, turned, str(tmp_path)) == []
-    assert torch.equal(head_of(network)[1].weight, head_of(fresh(1))[1].weight.flip(0))
+    assert torch.equal(
+        next(iter(heads_of(network).values())).weight, next(iter(heads_of(fresh(1)).values())).weight.flip(0)
+    )
     assert load_init_weights(fresh(2), replace(BACKBONE, classes=tuple("vwxyz")), str(tmp_path)) == ["fc.weight"]
 
 

@@ -31,6 +31,7 @@ from fakeit_train.data.mixture import whole as whole_clone
 from fakeit_train.distributed import World
 from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer
+from fakeit_train.train_step import TrainStep
 from fakeit_train.trainer import _Run, train
 
 SETTINGS = [
@@ -254,7 +255,7 @@ def gradients(num_micro_batches: int, tmp_path: Path) -> list[torch.Tensor]:
     network = build_network(config.backbone)
     objective = build_objective(network, config)
     state = make_state(objective, make_optimizer(objective, config.optim), config, "cpu")
-    _Run(config, World(0, 1, torch.device("cpu")), state, tmp_path, 1, 1)._backward(batch)
+    TrainStep(config, World(0, 1, torch.device("cpu")), state, 1).backward(batch)
     return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
 
 

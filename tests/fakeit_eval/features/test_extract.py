@@ -16,7 +16,8 @@ from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
 from builders.images.read import AS_PUBLISHED, ReadImage
-from builders.networks.backbone import Backbone, build_network, head_of
+from builders.networks.backbone import Backbone, build_network
+from builders.networks.heads import heads_of
 from fakeit_eval.features.extract import Loading, class_scores, extract
 from fakeit_eval.image_sets.clones import open_clone_images
 from fakeit_eval.image_sets.files import open_folder
@@ -39,7 +40,7 @@ def test_extract__features_are_the_classifiers_input(finished: tuple[Path, Manif
     logits = class_scores(model, found)
     assert found.shape == (len(images), 512) and logits.shape == (len(images), 4)
     assert images.labels.tolist() == [sample.label for sample in open_clone(finished[0])]
-    head = head_of(model.network)[1]
+    head = next(iter(heads_of(model.network).values()))
     expected = found[:] @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     assert np.allclose(logits, expected, atol=1e-4)
 
