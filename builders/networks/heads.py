@@ -49,7 +49,9 @@ def set_heads(network: "nn.Module", num_classes: int, make_head: "Callable[[int]
     if not num_classes:
         if hasattr(network, "reset_classifier"):
             made.reset_classifier(0)
-        for name in heads_of(network):
+        for name, head in heads_of(network).items():
+            # torchvision's networks do not say it, as timm's do.
+            made.num_features = head.in_features
             _replace(network, name, nn.Identity())
         return
     if not heads_of(network) and hasattr(network, "reset_classifier"):

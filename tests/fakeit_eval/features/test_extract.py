@@ -15,13 +15,16 @@ from PIL import Image, ImageFile
 from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
-from builders.images.read import AS_PUBLISHED, ReadImage
-from builders.networks.backbone import Backbone, build_network
+from builders.images.read import AS_PUBLISHED, ReadImage, decode_sample
+from builders.networks.backbone import Backbone, build_network, save_backbone
 from builders.networks.heads import heads_of
-from fakeit_eval.features.extract import Loading, class_scores, extract
+from fakeit_eval.cli.main import main
+from fakeit_eval.features.extract import Loading, class_scores, extract, extract_scores
 from fakeit_eval.image_sets.clones import open_clone_images
 from fakeit_eval.image_sets.files import open_folder
-from fakeit_eval.models import Model
+from fakeit_eval.models import Model, open_model
+from tests.builders.networks.test_heads import FAMILIES
+from tests.in_process import call
 
 BACKBONE = Backbone(
     library="torchvision", arch="resnet18", input_size=32, classes=tuple("abcd"), head_bias=True, feature_size=512
@@ -220,3 +223,42 @@ def test_extract__truncated_files_are_read_as_published_and_counted(
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with Image.open(path) as image:
         assert (np.asarray(image.convert("RGB")) == images.read(1, AS_PUBLISHED).pixels).all()
+
+
+@pytest.mark.parametrize("is_encoder", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_extract__twelve_families_have_features_and_those_with_a_classifier_scores(
+    name: str, is_encoder: bool, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    backbone = FAMILIES[name].backbone(*(() if is_encoder else ("a", "b", "c")))
+    save_backbone(tmp_path, backbone, build_network(backbone))
+    model, images = open_model(str(tmp_path)), open_clone_images(str(finished[0]))
+    found = extract(model, images, Loading(cache=tmp_path))
+    assert found.shape == (len(images), model.backbone.feature_size) and np.isfinite(found[:]).all()
+    if not is_encoder:
+        _, scores = extract_scores(model, images, Loading(cache=tmp_path))
+        crop = decode_sample("", open_clone(finished[0])[0].image)
+        pixels = (torch.tensor(np.array(Image.fromarray(crop).resize((32, 32)))).permute(2, 0, 1) / 255)[None]
+        mean, std = (torch.tensor(values)[:, None, None] for values in (model.backbone.mean, model.backbone.std))
+        with torch.inference_mode():
+            expected = model.network.cpu()((pixels - mean) / std)
+        assert np.allclose(scores[:1], expected, atol=0.02 if crop.shape[0] != 32 else 1e-3)
+
+
+def test_extract__an_encoder_is_probed_and_analyzed_but_not_tested(
+    finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    backbone = FAMILIES["MAE"].backbone()
+    save_backbone(tmp_path, backbone, build_network(backbone))
+    common = ("--cache", tmp_path / "cache")
+    ended = call(main, "test", tmp_path, "--data", finished[0], *common)
+    assert (
+        ended.returncode == 2 and "is an encoder without a classifier to test; use 'fakeit-eval probe'" in ended.stderr
+    )
+    images = ("--train", finished[0], "--test", finished[0])
+    probe = ("probe", tmp_path, *images, "--probe", "k_nearest_neighbors", "--trials", 2)
+    for words in (probe, ("analyze", tmp_path, "--data", finished[0])):
+        ended = call(main, *words, *common)
+        assert ended.returncode == 0, ended.stderr
