@@ -33,8 +33,8 @@ class TrainStep:
         self.peak = config.optim.peak(config.data.batch_size)
         self.metrics: dict[str, Tensor] = {}
         """This rank's share of the mean over the global batch of the last step, by name."""
-        self.gradient_norm = torch.zeros(())
-        """L2 norm of the last step's gradient over all parameters, before it was clipped."""
+        self.gradient_norm: Tensor | None = None
+        """L2 norm of the last step's gradient over all parameters, before it was clipped; None if it was not measured."""
         self.kinds = augmentation_crops(config.augmentation, config.crops).kinds
         self.parallel = world.wrap(state.objective, config).train()
         if config.optim.layers == "head":
@@ -56,11 +56,12 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.backward(batch)
         self.scaler.unscale_(self.optimizer)
-        parameters = [parameter for parameter in self.state.objective.parameters() if parameter.grad is not None]
+        self.gradient_norm = None
         if optim.clip_norm:
-            self.gradient_norm = nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
-        else:
-            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            self.gradient_norm = nn.utils.clip_grad_norm_(self.state.objective.parameters(), optim.clip_norm)
+        elif (step + 1) % self.config.log_every == 0:
+            gradients = [one.grad for one in self.state.objective.parameters() if one.grad is not None]
+            self.gradient_norm = nn.utils.get_total_norm(gradients)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:

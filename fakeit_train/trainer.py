@@ -160,7 +160,7 @@ class _Run:
         self.steps_per_epoch = steps_per_epoch
         self.out, self.num_steps = out, num_steps
         self.validation, self.test_every = validation, config.validation.every or steps_per_epoch
-        self.best = best_score(out)
+        self.best = -1.0
         self.stopping = StopSignals()
         # Keys of the steps since the loss was last checked.
         self.unchecked: dict[int, list[str]] = {}
@@ -172,6 +172,7 @@ class _Run:
     def steps(self, start: int, batches: Generator[Batch], metrics_log: AbstractContextManager[Log]) -> Outcome:
         """Takes all steps from `start` on, or fewer if a stop signal arrives."""
         step = start
+        self.best = best_score(self.out) if start else -1.0
         keys_log = step_log(self.out / f"keys-{self.world.rank}.jsonl") if self.config.log_keys else silence()
         with (
             torch.backends.mkldnn.flags(enabled=False) if self.is_without_onednn else nullcontext(),
@@ -200,11 +201,13 @@ class _Run:
                     value = self._mean_loss(loss, step)
                     totals = sorted(self.train_step.metrics.items())
                     found = {name: float(self.world.sum(total)) for name, total in totals}
+                    if self.train_step.gradient_norm is not None:
+                        found["gradient_norm"] = float(self.train_step.gradient_norm)
                     elapsed = time.perf_counter() - since
                     message = self._speed(step - counted, elapsed, waited)
                     metrics(
                         step=step, epoch=step / self.steps_per_epoch, loss=value, learning_rate=rate, **found,
-                        gradient_norm=float(self.train_step.gradient_norm), **message,
+                        **message,
                     )  # fmt: skip
                     bar.set_postfix_str(
                         f"loss {value:.3f}, waiting {message['waiting']:.0%}, memory {message['memory_gib']:.1f} GiB",

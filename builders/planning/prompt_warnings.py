@@ -51,14 +51,14 @@ def prompt_warnings(plan: Plan) -> list[str]:
 
 
 def same_prompts(recipe: Recipe) -> list[str]:
-    """Returns one sentence for each set of classes whose prompts are the same by one template."""
-    classes: dict[str, list[str]] = defaultdict(list)
-    for template in _templates(recipe)[:1]:
-        for entry in recipe.classes:
-            classes[render_prompt(template, entry, "")].append(entry.wnid)
+    """Returns one sentence for each set of classes whose prompts are the same by every template."""
+    templates = _templates(recipe)
+    classes: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for entry in recipe.classes if templates else ():
+        classes[tuple(render_prompt(template, entry, "") for template in templates)].append(entry.wnid)
     return [
-        f"classes {', '.join(wnids)} have the same prompt '{prompt}', so their images show the same things"
-        for prompt, wnids in classes.items()
+        f"classes {', '.join(wnids)} have the same prompt '{prompts[0]}', so their images show the same things"
+        for prompts, wnids in classes.items()
         if len(wnids) > 1
     ]
 

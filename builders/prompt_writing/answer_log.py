@@ -36,7 +36,8 @@ class AnswerLog:
         header = json.dumps(settings, sort_keys=True, ensure_ascii=False)
         try:
             content = path.read_bytes() if path.is_file() else b""
-            lines = content[: content.rfind(b"\n") + 1].decode().splitlines()
+            # Not splitlines: an answer may hold other line separators of Unicode.
+            lines = content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]
             if lines and lines[0] != header:
                 raise UserError(
                     f"'{path}' holds the answers of {json.loads(lines[0]).get('model', 'another model')!r} or to another "
@@ -52,7 +53,7 @@ class AnswerLog:
             self._write(header)
 
     def add(self, answer: Answer) -> None:
-        """Appends an answer; it is on the disk when this returns."""
+        """Appends an answer, which survives the end of this process."""
         self.answers.append(answer)
         self._write(json.dumps(asdict(answer), ensure_ascii=False))
 

@@ -210,7 +210,7 @@ def recipe_from_dict(fields: dict[str, Any]) -> Recipe:
         known = {**known, "scenes": tuple(fields["scenes"]), "classes": classes}
         for name in UNWRITTEN:
             known.pop(name, None)
-        return override_recipe(Recipe(name=known.pop("name")), known)
+        return dataclasses.replace(Recipe(name=known.pop("name")), **known)
     except (KeyError, TypeError) as error:
         raise UserError(f"the recipe cannot be read ({type(error).__name__}: {error})") from None
 
@@ -241,8 +241,7 @@ def override_recipe(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
     given = {name: value for name, value in overrides.items() if value is not None}
     if given.get("model", recipe.model) != recipe.model:
         given = {**OF_A_MODEL, **given}
-    is_file = not given.get("prompts", "").startswith("sha256:")
-    if given.get("prompts") and given.get("prompt") and is_file:
+    if given.get("prompts") and given.get("prompt"):
         raise UserError("--prompt is one template and --prompts are those of a file; give one of them")
     if given.get("prompts"):
         given = {"prompt": "", **given}

@@ -18,16 +18,8 @@ from builders.images.folders import list_class_folders, readable
 NUM_OPEN_SHARDS = 256
 """Number of shards whose metadata stays in memory."""
 COLUMNS_SHOWN = (
-    "prompt",
-    "seed",
-    "background",
-    "guidance_scale",
-    "num_inference_steps",
-    "nsfw",
-    "index",
-    "attempt",
-    "prompt_index",
-)
+    "prompt", "seed", "background", "guidance_scale", "num_inference_steps", "nsfw", "index", "attempt", "prompt_index",
+)  # fmt: skip
 """Metadata fields that the page shows for an image."""
 
 
@@ -64,15 +56,9 @@ class Source:
         if not self.clone.manifest.is_synthetic:
             return {"name": recipe["name"]}
         names = (
-            "name",
-            "prompt",
-            "prompts_source",
-            "images_per_prompt",
-            "model",
-            "guidance_scale",
-            "num_inference_steps",
+            "name", "prompt", "prompts_source", "images_per_prompt", "model", "guidance_scale", "num_inference_steps",
             "adapters",
-        )
+        )  # fmt: skip
         return {name: recipe[name] for name in names if recipe.get(name) not in (None, [], "")}
 
     def has(self, key: str) -> bool:

@@ -41,6 +41,12 @@ def test_config__loads_a_python_file(tmp_path: Path) -> None:
         ("digits", ["crops.flip=2"], "crops.flip is 2.0, but must be a probability"),
         ("digits", ["validation.every=3"], "there is no validation clone; add --val CLONE"),
         ("digits", ["data.where=nsfw"], "'nsfw' is not a condition"),
+        ("digits", ["objective=crossentropy"], "did you mean cross_entropy"),
+        ("digits", ["optim.layers=last"], "unknown optim.layers 'last'; choose from all, head"),
+        ("digits", ["optim.layer_decay=0"], "must be above 0 and at most 1"),
+        ("digits", ["optim.betas=0.9,1"], "must be at least 0 and below 1"),
+        ("digits", ["validation.keep_best=true"], "there is no validation clone; add --val CLONE"),
+        ("digits", ["timeout_minutes=0"], "timeout_minutes is 0.0, but must be above 0"),
         ("digits", ["augmentation=mixup"], "unknown augmentation 'mixup'"),
         ("digits", ["precision=int8"], "unknown precision 'int8'"),
         ("digits", ["label_smoothing=1"], "label_smoothing is 1.0"),
@@ -54,6 +60,12 @@ def test_config__loads_a_python_file(tmp_path: Path) -> None:
 def test_config__mistakes_are_reported(name: str, settings: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_config(name, settings)
+
+
+def test_config__the_rate_may_grow_with_the_batch() -> None:
+    settings = ["data.batch_size=1024", "optim.learning_rate=0.1"]
+    assert load_config("digits", settings).optim.peak(1024) == 0.1
+    assert load_config("digits", [*settings, "optim.scale_rate=true"]).optim.peak(1024) == 0.4
 
 
 def test_config__commas_in_quotes_do_not_separate() -> None:

@@ -285,6 +285,71 @@ def test_trainer__options_change_the_loss_and_survive_a_resume(
     )
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_trainer__any_optimizer_killed_and_resumed_ends_with_the_same_weights(
+    name: str, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    short = [
+        "num_epochs=2",
+        "checkpoint_every=1",
+        "data.num_workers=0",
+        f"optim.name={name}",
+        "optim.learning_rate=0.001",
+    ]
+    config = load_config("digits", [*SETTINGS, *short])
+    train(config, [str(finished[0])], tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fakeit_train.trainer._Run.step", _killed_at(3))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, [str(finished[0])], tmp_path / "cut")
+    train(config, [str(finished[0])], tmp_path / "cut", resume=True)
+    weights, expected = (load_file(tmp_path / run / "backbone.safetensors") for run in ("cut", "run"))
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+def test_trainer__the_head_alone_is_trained(finished: tuple[Path, Manifest], whole: Path, tmp_path: Path) -> None:
+    settings = [*SETTINGS, "num_epochs=1", "data.num_workers=0", "optim.layers=head", f"init={whole}"]
+    train(load_config("digits", settings), [str(finished[0])], tmp_path / "run")
+    before, after = (load_file(run / "backbone.safetensors") for run in (whole, tmp_path / "run"))
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight"}
+
+
+def test_trainer__metrics_say_accuracy_gradient_and_epoch(whole: Path) -> None:
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["epoch"] == 3 and all(0 <= line["train_top1"] <= 100 for line in lines)
+    assert all(line["gradient_norm"] > 0 for line in lines)
+
+
+def test_trainer__an_objective_of_the_users_own_file(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("""
+from fakeit_train.objectives.base import Objective
+import torch
+
+class Mine(Objective):
+    def __init__(self, network, backbone):
+        super().__init__(network, backbone)
+        self.scale = torch.nn.Linear(1, 1)
+
+    def forward(self, crops, labels, prompt_ids):
+        assert (prompt_ids == -1).all()
+        loss = self.scale(self.outputs(crops[0]).square().mean()[None]).sum() * len(labels)
+        return loss, {"mine": loss.detach()}
+
+def build(network, backbone, config):
+    return Mine(network, backbone)
+""")
+    settings = [*SETTINGS, "num_epochs=1", "data.num_workers=0", f"objective={tmp_path / 'mine.py'}"]
+    train(load_config("digits", settings), [str(finished[0])], tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["mine"] == pytest.approx(line["loss"])
+    names = load_file(next((tmp_path / "run" / "checkpoint").glob("*.safetensors")))
+    assert "objective.scale.weight" in names and "optimizer.scale.weight/momentum_buffer" in names
+    assert "scale.weight" not in load_file(tmp_path / "run" / "backbone.safetensors")
+    (tmp_path / "mine.py").write_text("def build(network, backbone, config):\n    return network\n")
+    with pytest.raises(UserError, match="builds a ResNet; return an Objective"):
+        train(load_config("digits", settings), [str(finished[0])], tmp_path / "other")
+
+
 def _killed_at(number: int) -> Callable[..., Any]:
     real = _Run.step
 

@@ -42,6 +42,21 @@ def test_validation__agrees_with_evaluation_at_the_end(finished: tuple[Path, Man
     assert tests[-1]["val_top1"] <= tests[-1]["val_top5"] <= 100 and tests[-1]["val_loss"] > 0
 
 
+def test_validation__the_best_network_is_kept(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = ("num_epochs=4", "optim.learning_rate=2", "validation.keep_best=true")
+    train(config_on(finished[0], *settings), [str(finished[0])], out)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    tops = [line["val_top1"] for line in lines if "val_top1" in line]
+    kept = json.loads((out / "best" / "scores.json").read_text())
+    assert kept["val_top1"] == max(tops) and kept["step"] == next(
+        x["step"] for x in lines if x.get("val_top1") == max(tops)
+    )
+    (data,) = open_test_sets([str(finished[0])], "")
+    result = json.loads(evaluate(open_model(str(out / "best")), data, Loading(cache=tmp_path / "cache")).read_text())
+    assert result["value"] == pytest.approx(max(tops), abs=1e-4)
+
+
 def test_validation__does_not_change_training(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     plain = load_config("digits", [*SETTINGS, "data.num_workers=0", "num_epochs=1"])
     train(plain, [str(finished[0])], tmp_path / "plain")

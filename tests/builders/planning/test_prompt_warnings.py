@@ -25,6 +25,13 @@ def test_prompt_warnings__classes_with_the_same_name_are_reported() -> None:
     assert prompt_warnings(Plan(ImageNet1KSD.recipe("c_d_cfg2"), 1)) == [uncounted]
 
 
+def test_prompt_warnings__classes_that_one_of_several_templates_distinguishes_are_not_reported(tmp_path: Path) -> None:
+    for lines, expected in (("{lemma}\n", "n02012849, n03126707"), ("{lemma}\n{d_c}\n", "")):
+        (tmp_path / "t.txt").write_text(lines)
+        found = prompt_warnings(Plan(ImageNet1KSD.recipe("c_cfg2", prompts=str(tmp_path / "t.txt")), 1))
+        assert expected in "\n".join(found) and any("same prompt" in line for line in found) == bool(expected)
+
+
 def test_prompt_warnings__a_negative_prompt_without_guidance_is_reported(generated: Recipe) -> None:
     requested = replace(generated, negative_prompt="drawing")
     assert prompt_warnings(Plan(requested, 1)) == []

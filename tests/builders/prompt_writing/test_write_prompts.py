@@ -87,6 +87,18 @@ def test_write_prompts__a_run_that_ended_early_continues(recipe: Recipe, tmp_pat
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+def test_write_prompts__odd_line_separators_in_an_answer_are_kept(recipe: Recipe, tmp_path: Path) -> None:
+    class Odd(Scripted):
+        def answers(self, requests: Sequence[Request], seed: int) -> Iterator[Answer]:
+            for answer in super().answers(requests, seed):
+                yield Answer(answer.class_id, answer.number, f"\x85 \u2028 \x1c\n{answer.text}")
+
+    write_prompts(recipe, tmp_path / "out.csv", 4, Odd())
+    first = (tmp_path / "out.csv").read_bytes()
+    write_prompts(recipe, tmp_path / "out.csv", 4, Odd(ends_after=0))
+    assert (tmp_path / "out.csv").read_bytes() == first
+
+
 def test_write_prompts__answers_of_another_model_are_not_mixed(recipe: Recipe, tmp_path: Path) -> None:
     write_prompts(recipe, tmp_path / "out.csv", 4, Scripted())
     other = Scripted()

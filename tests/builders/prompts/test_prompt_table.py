@@ -20,6 +20,8 @@ from builders.registry import find_recipe
 from builders.storage.base import open_storage
 from builders.verification.regenerate import regenerate
 from builders.verification.verify_clone import verify_clone
+from fakeit_train.config import DataConfig
+from fakeit_train.data.mixture import open_mixture
 from tests.conftest import EXECUTION
 from tests.in_process import call
 
@@ -110,6 +112,31 @@ def test_prompt_table__a_clone_carries_its_prompts(
     again = find_recipe(str(out / "clone.json"), {"model": captioned.model_dir})
     grown = make_clone(Plan(again, 6), str(out), execution=EXECUTION)
     assert grown and list(verify_clone(str(out))) == []
+
+
+def test_prompt_table__training_gets_an_id_for_each_prompt_of_each_class(generated: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("{c}\na {c}\n")
+    templates = with_prompts(replace(generated, images_per_prompt=1), str(tmp_path / "t.txt"))
+    roots = [str(tmp_path / name) for name in ("templates", "plain", "again")]
+    for recipe, root in zip((templates, generated, templates), roots, strict=True):
+        make_clone(Plan(recipe, 4), root, execution=EXECUTION)
+    mixture = open_mixture(roots, DataConfig())
+    ids = [mixture.prompt_id(number, mixture.view(number)) for number in range(len(mixture))]
+    by_prompt: dict[object, set[int]] = {}
+    for number, root in enumerate(roots):
+        for row in pq.read_table(f"{root}/metadata").to_pylist():
+            by_prompt.setdefault((number, row["prompt"]), set())
+    third = len(mixture) // 3
+    assert set(ids[third : 2 * third]) == {-1} and -1 not in ids[:third] + ids[2 * third :]
+    for number, found in enumerate(ids):
+        clone = number // third
+        key = mixture.key(number).partition("/")[2]
+        (prompt,) = (
+            row["prompt"] for row in pq.read_table(f"{roots[clone]}/metadata").to_pylist() if row["key"] == key
+        )
+        by_prompt[clone, prompt].add(found)
+    assert all(len(found) == 1 for found in by_prompt.values())
+    assert len({min(found) for found in by_prompt.values()} - {-1}) == 2 * 3 * 2
 
 
 def test_prompt_table__verify_and_make_name_prompts_that_are_gone(
