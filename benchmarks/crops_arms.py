@@ -6,6 +6,7 @@ returns. Only our own arms import fakeit, so that other libraries can be in an e
 
 import contextlib
 import io
+import itertools
 import json
 import sys
 import time
@@ -23,17 +24,17 @@ Batch = Callable[[list[bytes]], Any]
 
 
 def ours() -> Batch:
-    from fakeit_train.crops.on_cpu import Pixels, make_batch
-    from fakeit_train.crops.parameters import CropConfig, CropParameters, sample_crops
+    from fakeit_train.crops.config import CropConfig
+    from fakeit_train.crops.pipeline import make_crops, make_pipelines
     from fakeit_train.data.decode import decode
 
-    config, number = CropConfig(), iter(range(10**9))
+    pipelines, number = make_pipelines(CropConfig()), itertools.count()
 
-    def decode_and_sample(content: bytes) -> tuple[Pixels, list[list[CropParameters]]]:
-        image = decode("", content)
-        return image, sample_crops(image.shape[0], image.shape[1], config, 0, 0, str(next(number)))
+    def make_batch(images: list[bytes]) -> Any:
+        decoded = ((decode("", content), str(next(number)), 0) for content in images)
+        return make_crops(decoded, pipelines, 0, len(images))
 
-    return lambda images: make_batch(map(decode_and_sample, images), config.kinds, len(images))
+    return make_batch
 
 
 def decode_alone() -> Batch:
@@ -48,7 +49,7 @@ def reference() -> Batch:
     from PIL import Image
     from torchvision import transforms
 
-    from fakeit_train.crops.parameters import CropConfig
+    from fakeit_train.crops.config import CropConfig
     from tests.fakeit_train.crops.reference_crops import reference_transform
 
     config = CropConfig()

@@ -29,7 +29,6 @@ LONG = 20_000
 """Number of images over which memory is recorded."""
 LABELS = {
     "ours": "ours",
-    "ours_for_device": "ours, whole images for crops on the device",
     "webdataset": "webdataset, crops by Pillow and torchvision",
 }
 SHARES = (0.5, 0.8, 0.95)

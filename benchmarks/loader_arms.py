@@ -16,19 +16,17 @@ EVERY = 2500
 """Number of images between measurements of memory."""
 
 
-def ours(data: str, *, for_device: bool = False) -> Iterator[Any]:
+def ours(data: str) -> Iterator[Any]:
     """Yields batches endlessly."""
     from builders.format.open_clone import open_clone
-    from fakeit_train.config import load_config
     from fakeit_train.data.loader import OrderSampler, make_loader
     from fakeit_train.data.mixture import whole
+    from fakeit_train.settings import load_config
 
     config = load_config("imagenet_100_sd", [])
     config = replace(
         config,
-        data=replace(
-            config.data, batch_size=BATCH_SIZE, num_workers=NUM_WORKERS, block_size=4, crops_on_device=for_device
-        ),
+        data=replace(config.data, batch_size=BATCH_SIZE, num_workers=NUM_WORKERS, block_size=4),
     )
     mixture = whole(open_clone(data))
     sampler = OrderSampler(mixture.order(config.data), 0, 10**6, 0, 1)
@@ -42,7 +40,7 @@ def webdataset(data: str) -> Iterator[Any]:
     from PIL import Image
 
     from builders.format.open_clone import open_clone
-    from fakeit_train.crops.parameters import CropConfig
+    from fakeit_train.crops.config import CropConfig
     from tests.fakeit_train.crops.reference_crops import reference_transform
 
     config = CropConfig()
@@ -129,7 +127,7 @@ def main() -> None:
     elif arm == "memory":
         print(json.dumps(memory(ours(data), count)))
     else:
-        batches = webdataset(data) if arm == "webdataset" else ours(data, for_device=arm == "ours_for_device")
+        batches = webdataset(data) if arm == "webdataset" else ours(data)
         print(json.dumps(rate(batches, count)))
     sys.stdout.flush()
 

@@ -13,12 +13,13 @@ import torch
 from benchmarks.pairs import ratios, spread, time_in_turns
 from builders.networks.backbone import build_network
 from fakeit_train.checkpoint import make_state
-from fakeit_train.config import TrainConfig, load_config
+from fakeit_train.config import TrainConfig
 from fakeit_train.data.loader import Batch
 from fakeit_train.distributed import World
 from fakeit_train.metrics_log import open_metrics_log
 from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer
+from fakeit_train.settings import load_config
 from fakeit_train.trainer import _Run
 from tests.acceptance.record import record
 

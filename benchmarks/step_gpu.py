@@ -3,12 +3,13 @@
 python -m benchmarks.step_gpu             # on a GPU
 python -m benchmarks.step_gpu --rehearse  # the same code with a small network and few images; needs no GPU
 
-Crops are made by the loader's processes or on the device. The loop that people write reads class folders, crops with
-Pillow and torchvision, and runs the network eagerly.
+The loop that people write reads class folders, crops with Pillow and torchvision, and runs the network in channels-last
+memory, with autocast, eagerly or compiled.
 """
 
 import itertools
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -31,14 +32,15 @@ from builders.networks.backbone import build_network
 from builders.planning.plan import Plan
 from builders.real_images import RealImages
 from fakeit_train.checkpoint import make_state
-from fakeit_train.config import TrainConfig, load_config
-from fakeit_train.crops.parameters import CropConfig
+from fakeit_train.config import TrainConfig
+from fakeit_train.crops.config import CropConfig
 from fakeit_train.data.loader import OrderSampler, make_loader
 from fakeit_train.data.mixture import whole
 from fakeit_train.distributed import World
 from fakeit_train.metrics_log import silence
 from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer
+from fakeit_train.settings import load_config
 from fakeit_train.trainer import _Run
 from tests.acceptance.record import record
 from tests.fakeit_train.crops.reference_crops import reference_transform
@@ -72,9 +74,9 @@ def configured(**data: Any) -> TrainConfig:
     )
 
 
-def ours(root: Path, *, on_device: bool) -> Measurement:
+def ours(root: Path) -> Measurement:
     """Runs the steps of `train`."""
-    config = configured(crops_on_device=on_device)
+    config = configured()
     mixture = whole(open_clone(root))
     network = build_network(config.backbone).to(DEVICE).to(memory_format=torch.channels_last)
     objective = build_objective(network, config).to(DEVICE)
@@ -90,8 +92,8 @@ def ours(root: Path, *, on_device: bool) -> Measurement:
         return clock.measurement()
 
 
-def baseline(images: Path) -> Measurement:
-    """Runs a hand-written loop: ImageFolder, Pillow, torchvision, one forward per resolution, SGD."""
+def baseline(images: Path, *, is_compiled: bool) -> Measurement:
+    """Runs a fair hand-written loop: ImageFolder, Pillow, torchvision, channels-last, autocast, fused SGD."""
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -107,8 +109,10 @@ def baseline(images: Path) -> Measurement:
     )
     endless = itertools.chain.from_iterable(itertools.repeat(loader))
     config = configured()
-    network = build_network(config.backbone).to(DEVICE).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    network = build_network(config.backbone).to(DEVICE).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True)
+    if is_compiled:
+        network.compile()
     clock = Clock()
     for number, (crops_by_kind, labels) in enumerate(itertools.islice(endless, NUM_WARM + NUM_STEPS)):
         clock.around(number, lambda: plain_step(network, optimizer, crops_by_kind, labels))  # noqa: B023
@@ -121,7 +125,8 @@ def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, kinds: list
     with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
         losses = []
         for crops_of_kind in kinds:
-            logits = network(crops_of_kind.flatten(0, 1).to(DEVICE, non_blocking=True))
+            pixels = crops_of_kind.flatten(0, 1).to(DEVICE, non_blocking=True, memory_format=torch.channels_last)
+            logits = network(pixels)
             losses.append(F.cross_entropy(logits, labels.repeat_interleave(crops_of_kind.shape[1]), reduction="sum"))
         loss = sum(losses) / (len(labels) * sum(crops_of_kind.shape[1] for crops_of_kind in kinds))
     loss.backward()
@@ -150,7 +155,8 @@ class Clock:
 
     def _poll(self) -> None:
         while DEVICE.type == "cuda" and not self.is_over.wait(0.1):
-            self.polls.append(torch.cuda.utilization() > 0)
+            command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            self.polls.append(int(subprocess.check_output(command).split()[0]) > 0)
 
     def measurement(self) -> Measurement:
         rate = NUM_STEPS * BATCH_SIZE / (self.ended - self.began)
@@ -178,9 +184,9 @@ def main() -> None:
         recipe = RealImages.recipe("train", ClassOptions(source=str(work / "images")), shard_size=250)
         make_clone(Plan(recipe, NUM_IMAGES // NUM_CLASSES), str(work / "clone"))
         arms: dict[str, Callable[[], Measurement]] = {
-            "crops by the loader": lambda: ours(work / "clone", on_device=False),
-            "crops on the device": lambda: ours(work / "clone", on_device=True),
-            "class folders, Pillow, eager": lambda: baseline(work / "images"),
+            "fakeit-train": lambda: ours(work / "clone"),
+            "class folders, Pillow, eager": lambda: baseline(work / "images", is_compiled=False),
+            "class folders, Pillow, compiled": lambda: baseline(work / "images", is_compiled=True),
         }
         found: dict[str, list[Measurement]] = {name: [] for name in arms}
         for name, measured in rounds(arms):

@@ -7,6 +7,9 @@ fakeit-train digits --data demo/real demo/digits --weights 1,3 --val demo/real-t
 fakeit-train keys digits --data demo/digits --step 10
 """
 
+import contextlib
+import io
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -65,7 +68,7 @@ def run(
         settings: Settings to change, such as optim.learning_rate=0.2 num_epochs=3.
         resume: Continue the run in --out.
     """
-    from fakeit_train.config import load_config
+    from fakeit_train.settings import load_config
     from fakeit_train.trainer import train
 
     named = [f"{name}={value}" for name, value in (("init", init), ("validation.data", val)) if value]
@@ -105,8 +108,8 @@ def keys(
         num_steps: Number of batches.
         settings: Settings of the run.
     """
-    from fakeit_train.config import load_config
     from fakeit_train.data.mixture import open_mixture
+    from fakeit_train.settings import load_config
 
     loaded = load_config(config, [*choices.settings(), *settings])
     mixture = open_mixture(_given(data), loaded.data)
@@ -119,6 +122,25 @@ def keys(
         print(number, number // order.batches_per_epoch, *(mixture.key(sample) for sample, _ in batch))
 
 
+def settings_help(config: str) -> str:
+    """Returns a page with all settings of a config and their values."""
+    from fakeit_train.config import TrainConfig
+    from fakeit_train.settings import load_config
+
+    content = io.BytesIO()
+    text = io.TextIOWrapper(content, encoding=sys.stdout.encoding)
+    loaded = load_config(config, [])
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        switches = (tyro.conf.FlagConversionOff,)
+        tyro.cli(TrainConfig, default=loaded, args=["--help"], use_underscores=True, config=switches)
+    text.flush()
+    page = content.getvalue().decode(sys.stdout.encoding)
+    # The page is one of options, and settings have no dashes.
+    shown = re.sub(r"(?m)^.*-h, --help.*\n.*\n", "", page[page.index("\n\n") + 2 :])
+    shown = re.sub(r"(?m)^(\W )--", r"\1  ", re.sub(r" options (\W)", r" \1\1\1\1\1\1\1\1\1", shown))
+    return f"Settings of '{config}', for --set NAME=VALUE:\n\n{shown}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line, by default that of the process."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -126,7 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if arguments[:1] == ["keys"]:
             tyro.cli(keys, prog=f"{PROGRAM} keys", args=arguments[1:], config=(tyro.conf.DisallowNone,))
         else:
-            tyro.cli(run, prog=PROGRAM, args=arguments, config=(tyro.conf.DisallowNone,))
+            try:
+                tyro.cli(run, prog=PROGRAM, args=arguments, config=(tyro.conf.DisallowNone,))
+            except SystemExit:
+                if {"-h", "--help"} & set(arguments) and not arguments[0].startswith("-"):
+                    print(settings_help(arguments[0]))
+                raise
 
 
 if __name__ == "__main__":

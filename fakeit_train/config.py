@@ -1,29 +1,17 @@
-"""The configuration of a training run: frozen, validated, and changed only by `--set a.b=value`.
+"""The configuration of a training run, frozen and validated; `load_config` reads and changes it."""
 
-A config is a Python file that defines `CONFIG`, in `configs/` or elsewhere. Its docstring is its lab note.
-"""
-
-import dataclasses
-import importlib
-import importlib.util
-import json
 import math
-import re
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from builders.errors import UserError, suggest
 from builders.format.shard_cache import ShardCache
 from builders.networks.backbone import Backbone
 from builders.plugins import module_names
 from builders.storage.cache_folder import cache_folder
-from fakeit_train.crops.parameters import CropConfig, augmentation_crops
+from fakeit_train.crops.config import CropConfig, MixConfig, augmentation_crops
 from fakeit_train.data.selection import Condition
 
-UNQUOTED_COMMA = r"""(?:[^,'"]|'[^']*'|"[^"]*"|['"])+"""
-"""Matches the text between two commas; commas within quotes do not separate."""
 LAYERS = ("all", "head")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -56,8 +44,6 @@ class DataConfig:
     """Conditions that the metadata of samples must meet, such as "nsfw != 1"."""
     keep_broken: bool = False
     """Whether to train on images that were broken in every attempt: not finite, or of one flat color."""
-    crops_on_device: bool = False
-    """Whether to generate crops in batches on the training device; the loader's workers then only decode."""
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
@@ -194,6 +180,8 @@ class TrainConfig:
     """The optimizer and its learning-rate schedule."""
     crops: CropConfig = CropConfig()
     """Crops and their augmentation."""
+    mixing: MixConfig = MixConfig()
+    """Mixup and cutmix."""
     validation: ValidationConfig = ValidationConfig()
     """Validation during training."""
 
@@ -220,73 +208,12 @@ class TrainConfig:
             raise UserError(
                 f"crop_weights are {weights}, but must be {num_kinds} non-negative numbers, at least one above 0"
             )
+        if self.mixing.is_on and num_kinds != 1:
+            raise UserError(
+                f"mixup and cutmix go with one kind of crops, and there are {num_kinds}; add crops.kinds.1.num_crops=0 or "
+                "augmentation=plain"
+            )
 
 
 def logger_names() -> list[str]:
     return module_names("fakeit_train.loggers")
-
-
-def config_names() -> list[str]:
-    return module_names("fakeit_train.configs")
-
-
-def load_config(name: str, settings: list[str]) -> TrainConfig:
-    """Loads a config by name or from a .py file, and applies settings of the form `a.b=value`.
-
-    Raises:
-        UserError: the config or a setting does not exist, or a value has the wrong type.
-    """
-    if name.endswith(".py") and Path(name).is_file():
-        spec = importlib.util.spec_from_file_location(Path(name).stem, name)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # the user's Python file may raise anything
-            raise UserError(f"config '{name}' cannot be read ({type(error).__name__}: {error}); fix it") from None
-    elif name in config_names():
-        module = importlib.import_module(f"fakeit_train.configs.{name}")
-    else:
-        raise UserError(f"unknown config '{name}'; {suggest(name, config_names())}, or a .py file with a CONFIG")
-    config = getattr(module, "CONFIG", None)
-    if not isinstance(config, TrainConfig):
-        raise UserError(f"config '{name}' has no CONFIG of type TrainConfig; see fakeit_train/configs/digits.py")
-    for setting in settings:
-        path, equals, value = setting.partition("=")
-        if not equals:
-            raise UserError(f"--set {setting} has no value; write --set {setting}=…")
-        config = _replace(config, path.split("."), value, path)
-    return config
-
-
-def _replace(config: Any, path: list[str], text: str, whole: str) -> Any:
-    names = [f.name for f in dataclasses.fields(config)]
-    if path[0] not in names:
-        raise UserError(f"unknown setting '{whole}'; {suggest(path[0], names)}")
-    value = getattr(config, path[0])
-    if len(path) > 1:
-        if not dataclasses.is_dataclass(value):
-            raise UserError(f"setting '{'.'.join(whole.split('.')[: -len(path) + 1])}' has no fields; set it directly")
-        return dataclasses.replace(config, **{path[0]: _replace(value, path[1:], text, whole)})
-    kind = typing.get_type_hints(type(config))[path[0]]
-    return dataclasses.replace(config, **{path[0]: _parse(kind, text, whole)})
-
-
-def _parse(kind: Any, text: str, whole: str) -> Any:
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind in (int, float, str):
-            return kind(text)
-        if typing.get_origin(kind) is dict and isinstance(found := json.loads(text), dict):
-            return found
-        if kind == tuple[str, ...]:
-            return tuple(piece.strip() for piece in re.findall(UNQUOTED_COMMA, text) if piece.strip())
-        if typing.get_origin(kind) is tuple and set(typing.get_args(kind)) <= {float, Ellipsis}:
-            values = tuple(float(piece) for piece in text.split(","))
-            if len(values) == len(typing.get_args(kind)) or Ellipsis in typing.get_args(kind):
-                return values
-    except (ValueError, KeyError):
-        pass
-    name = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else str(kind)
-    raise UserError(f"setting '{whole}' is '{text}', but must be of type {name}") from None

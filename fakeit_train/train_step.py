@@ -9,8 +9,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fakeit_train.checkpoint import State
 from fakeit_train.config import TrainConfig
-from fakeit_train.crops.on_device import make_on_device
-from fakeit_train.crops.parameters import augmentation_crops
 from fakeit_train.data.loader import Batch
 from fakeit_train.distributed import World
 from fakeit_train.optimizer import set_rate
@@ -35,7 +33,6 @@ class TrainStep:
         """This rank's share of the mean over the global batch of the last step, by name."""
         self.gradient_norm: Tensor | None = None
         """L2 norm of the last step's gradient over all parameters, before it was clipped; None if it was not measured."""
-        self.kinds = augmentation_crops(config.augmentation, config.crops).kinds
         self.parallel = world.wrap(state.objective, config).train()
         if config.optim.layers == "head":
             # The statistics of a frozen network's batch norm do not change either.
@@ -74,7 +71,7 @@ class TrainStep:
         """Accumulates the gradients of this rank's slice of the batch; returns its share of the mean loss."""
         device, config = self.world.device, self.config
         num_micro_batches = config.optim.accumulation
-        tensors = (batch.labels, batch.prompt_ids, *self._crops(batch))
+        tensors = (batch.labels, batch.prompt_ids, *batch.crops)
         micro_batches = zip(*(tensor.tensor_split(num_micro_batches) for tensor in tensors), strict=True)
         total = torch.zeros((), device=device)
         self.metrics = {}
@@ -90,9 +87,3 @@ class TrainStep:
             for name, value in metrics.items():
                 self.metrics[name] = self.metrics.get(name, 0) + value / config.data.batch_size
         return total
-
-    def _crops(self, batch: Batch) -> list[Tensor]:
-        """Returns uint8 crops (batch, num_crops, size, size, 3) per kind; generates them if the loader did not."""
-        if not batch.images:
-            return batch.crops
-        return make_on_device(batch.images.to(self.world.device), batch.parameters, self.kinds)

@@ -78,6 +78,11 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
                 f"data.batch_size {config.data.batch_size} is too small for {world.size} ranks with "
                 f"{config.optim.accumulation} micro-batches each; give every micro-batch at least two images"
             )
+        if config.mixing.is_on and config.data.batch_size % (2 * world.size):
+            raise UserError(
+                f"mixup and cutmix mix images two by two; give a data.batch_size that is divisible by {2 * world.size}, "
+                f"not {config.data.batch_size}"
+            )
         described = describe_run(config, mixture)
         if world.is_main:
             open_run(described, out, resume)

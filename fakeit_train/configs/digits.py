@@ -14,7 +14,7 @@ because a mirrored digit is another character or none.
 
 from builders.networks.backbone import Backbone
 from fakeit_train.config import DataConfig, OptimConfig, TrainConfig
-from fakeit_train.crops.parameters import CropConfig, CropKind
+from fakeit_train.crops.config import CropConfig, CropKind
 
 CONFIG = TrainConfig(
     num_epochs=12,

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from builders.images.read import Buffer, decode_sample, read_image_header
-from fakeit_train.crops.on_cpu import Pixels
+from fakeit_train.crops.window import Pixels
 
 END_OF_IMAGE = b"\xff\xd9"
 FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION

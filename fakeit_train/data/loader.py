@@ -4,7 +4,7 @@ A resumed run needs only its step number; the loader keeps no other state.
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import cv2
@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.errors import ReadableError
-from builders.format.samples import SampleView
 from fakeit_train.config import TrainConfig
-from fakeit_train.crops.on_cpu import Pixels, make_batch
-from fakeit_train.crops.on_device import BatchParameters, PackedImages, collect, pack
-from fakeit_train.crops.parameters import CropParameters, augmentation_crops, sample_crops
+from fakeit_train.crops.config import augmentation_crops
+from fakeit_train.crops.mixing import mix_batch, sample_mixes
+from fakeit_train.crops.pipeline import make_crops, make_pipelines
 from fakeit_train.data.decode import decode
 from fakeit_train.data.mixture import Mixture
 from fakeit_train.data.order import BatchOrder, EpochSample, rank_slice
@@ -28,24 +27,17 @@ from fakeit_train.signals import ignore_signals
 @dataclass
 class Batch:
     labels: Tensor
-    """int64 (batch,)."""
+    """int64 (batch,), or float32 (batch, num_classes) if images are mixed."""
     keys: list[str]
     prompt_ids: Tensor
     """int64 (batch,); images of one prompt have the same, -1 stands for a clone without prompt ids."""
-    crops: list[Tensor] = field(default_factory=list)
-    """uint8 (batch, num_crops, size, size, 3) per kind; empty if the device generates the crops."""
-    images: PackedImages | None = None
-    """Decoded images, if the device generates the crops."""
-    parameters: list[BatchParameters] = field(default_factory=list)
-    """Parameters of the crops of each kind, if the device generates the crops."""
+    crops: list[Tensor]
+    """uint8 (batch, num_crops, size, size, 3) per kind."""
 
     def pin_memory(self) -> "Batch":
         """Returns the batch in pinned memory; DataLoader calls this if there is a GPU."""
-        images = self.images.pin_memory() if self.images else None
         crops = [crops_of_kind.pin_memory() for crops_of_kind in self.crops]
-        return replace(
-            self, labels=self.labels.pin_memory(), prompt_ids=self.prompt_ids.pin_memory(), crops=crops, images=images
-        )
+        return replace(self, labels=self.labels.pin_memory(), prompt_ids=self.prompt_ids.pin_memory(), crops=crops)
 
 
 class CropDataset(Dataset[Batch | ReadableError]):
@@ -53,9 +45,8 @@ class CropDataset(Dataset[Batch | ReadableError]):
 
     def __init__(self, data: Mixture, config: TrainConfig) -> None:
         self.data = data
-        self.seed = config.data.seed
-        self.crops = augmentation_crops(config.augmentation, config.crops)
-        self.is_for_device = config.data.crops_on_device
+        self.seed, self.mixing = config.data.seed, config.mixing
+        self.pipelines = make_pipelines(augmentation_crops(config.augmentation, config.crops))
 
     def __getitems__(self, wanted: list[EpochSample]) -> Batch | ReadableError:
         """Returns a batch, or the error as a value, because an exception would leave a worker as a traceback."""
@@ -67,26 +58,17 @@ class CropDataset(Dataset[Batch | ReadableError]):
     def _batch(self, wanted: list[EpochSample]) -> Batch:
         samples = self.data.views([number for number, _ in wanted])
         prompt_ids = [self.data.prompt_id(number, sample) for (number, _), sample in zip(wanted, samples, strict=True)]
-        batch = Batch(
+        keys, epochs = [sample.key for sample in samples], [epoch for _, epoch in wanted]
+        images = (decode(sample.key, sample.image) for sample in samples)
+        arrays = make_crops(zip(images, keys, epochs, strict=True), self.pipelines, self.seed, len(samples))
+        crops, labels = (
+            [torch.from_numpy(array) for array in arrays],
             torch.tensor([sample.label for sample in samples]),
-            [sample.key for sample in samples],
-            torch.tensor(prompt_ids),
         )
-        parameters = (self._sample_crops(sample, epoch) for sample, (_, epoch) in zip(samples, wanted, strict=True))
-        if not self.is_for_device:
-            made = make_batch(parameters, self.crops.kinds, len(samples))
-            return replace(batch, crops=[torch.from_numpy(crops_of_kind) for crops_of_kind in made])
-        images, by_sample = zip(*parameters, strict=True)
-        return replace(
-            batch,
-            images=pack(images),
-            parameters=[collect(crops_of_kind) for crops_of_kind in zip(*by_sample, strict=True)],
-        )
-
-    def _sample_crops(self, sample: SampleView, epoch: int) -> tuple[Pixels, list[list[CropParameters]]]:
-        """Decodes a sample's image and samples the parameters of its crops."""
-        image = decode(sample.key, sample.image)
-        return image, sample_crops(image.shape[0], image.shape[1], self.crops, self.seed, epoch, sample.key)
+        if self.mixing.is_on:
+            mixes = sample_mixes(self.mixing, crops[0].shape[2], self.seed, list(zip(keys, epochs, strict=True)))
+            crops[0], labels = mix_batch(crops[0], labels, mixes, len(self.data.label_names))
+        return Batch(labels, keys, torch.tensor(prompt_ids), crops)
 
 
 class OrderSampler(Sampler[list[EpochSample]]):

@@ -41,7 +41,7 @@ class Objective(nn.Module):
 
         Args:
             crops: uint8 (batch, num_crops, size, size, 3) of each kind.
-            labels: int64 (batch,).
+            labels: int64 (batch,); with mixup or cutmix float32 (batch, num_classes), whose rows sum to 1.
             prompt_ids: int64 (batch,); images of one prompt have the same, -1 stands for a clone without prompt ids.
         """
         raise NotImplementedError

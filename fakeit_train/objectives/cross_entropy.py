@@ -28,7 +28,8 @@ class CrossEntropy(Objective):
             logits, labels, label_smoothing=self.label_smoothing, crop_weights=self.crop_weights
         )
         with torch.no_grad():
-            is_right = logits[0].argmax(-1) == labels[:, None]
+            largest = labels.argmax(-1) if labels.is_floating_point() else labels
+            is_right = logits[0].argmax(-1) == largest[:, None]
         return loss, {"train_top1": 100 * is_right.float().mean(1).sum()}
 
 
@@ -37,14 +38,14 @@ def multi_crop_cross_entropy(
 ) -> Tensor:
     """Returns the sum over images of the weighted mean cross-entropy of their crops.
 
-    `logits` has one tensor (batch, num_crops, num_classes) per kind of crops. `labels` is (batch,). `crop_weights` has
-    the weight of a single crop of each kind. The result is a sum, so that the weight of an image does not depend on the
-    size of its micro-batch.
+    `logits` has one tensor (batch, num_crops, num_classes) per kind of crops. `labels` is int64 (batch,) or float32
+    (batch, num_classes). `crop_weights` has the weight of a single crop of each kind. The result is a sum, so that the
+    weight of an image does not depend on the size of its micro-batch.
     """
     weights = crop_weights or [1.0] * len(logits)
     total = logits[0].new_zeros(())
     for crops_of_kind, weight in zip(logits, weights, strict=True):
-        targets = labels[:, None].expand(crops_of_kind.shape[:2]).flatten()
+        targets = labels.repeat_interleave(crops_of_kind.shape[1], dim=0)
         crops = crops_of_kind.flatten(0, 1).float()
         total = total + weight * F.cross_entropy(crops, targets, reduction="sum", label_smoothing=label_smoothing)
     return total / sum(weight * crops_of_kind.shape[1] for crops_of_kind, weight in zip(logits, weights, strict=True))

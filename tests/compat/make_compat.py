@@ -25,7 +25,7 @@ CONFIG = '''"""A network of a few thousand numbers, for tests."""
 
 from builders.networks.backbone import Backbone
 from fakeit_train.config import DataConfig, TrainConfig
-from fakeit_train.crops.parameters import CropConfig, CropKind
+from fakeit_train.crops.config import CropConfig, CropKind
 
 CONFIG = TrainConfig(
     num_epochs=1,

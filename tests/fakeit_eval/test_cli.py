@@ -13,7 +13,7 @@ import pytest
 
 from builders.format.manifest import Manifest
 from fakeit_eval.cli import main as cli
-from fakeit_train.config import load_config
+from fakeit_train.settings import load_config
 from fakeit_train.trainer import train
 from tests import in_process
 from tests.fakeit_eval.official import class_folders, food101

@@ -33,7 +33,7 @@ from fakeit_eval.features.extract import Loading, extract
 from fakeit_eval.image_sets.arrays import open_arrays
 from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_eval.models import open_model
-from fakeit_train.config import load_config
+from fakeit_train.settings import load_config
 from fakeit_train.trainer import train
 from tests.planted_copies import planted_copies
 

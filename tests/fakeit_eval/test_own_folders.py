@@ -12,7 +12,7 @@ from PIL import Image
 from builders.cli.main import main as build
 from builders.networks.backbone import load_backbone
 from fakeit_eval.cli.main import main as evaluate
-from fakeit_train.config import load_config
+from fakeit_train.settings import load_config
 from fakeit_train.trainer import train
 from tests import in_process
 

@@ -8,9 +8,10 @@ from torch import nn
 
 from builders.errors import UserError
 from fakeit_train.checkpoint import State, load_checkpoint, make_state, newest_whole, save_checkpoint
-from fakeit_train.config import TrainConfig, load_config
+from fakeit_train.config import TrainConfig
 from fakeit_train.objectives.base import Objective
 from fakeit_train.optimizer import make_optimizer
+from fakeit_train.settings import load_config
 
 CONFIG = load_config("digits", [])
 EVERYTHING = replace(CONFIG, precision="float16", optim=replace(CONFIG.optim, ema=0.9))

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from builders.errors import UserError
-from fakeit_train.config import load_config
+from fakeit_train.cli import main
+from fakeit_train.settings import load_config
 
 
 def test_config__settings_apply_at_any_depth() -> None:
@@ -14,6 +15,41 @@ def test_config__settings_apply_at_any_depth() -> None:
         (1.0, 1.0),
         True,
     )
+
+
+def test_config__items_of_lists_and_options_of_networks_are_settings() -> None:
+    settings = ["crops.kinds.1.num_crops=2", "crops.kinds.0.scale=0.1,0.9", "crops.erasing_color=1,2,3"]
+    config = load_config(
+        "digits", [*settings, "backbone.arch_options.drop_path_rate=0.1", "backbone.arch_options.act_layer=gelu"]
+    )
+    assert [kind.num_crops for kind in config.crops.kinds] == [1, 2] and config.crops.kinds[0].scale == (0.1, 0.9)
+    assert config.crops.erasing_color == (1, 2, 3)
+    assert config.backbone.arch_options["drop_path_rate"] == 0.1 and config.backbone.arch_options["act_layer"] == "gelu"
+    assert (
+        config.backbone.arch_options["stem_width"]
+        == 24
+        == load_config("digits", []).backbone.arch_options["stem_width"]
+    )
+
+
+def test_config__help_shows_every_setting_and_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["digits", "--help"])
+    page = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and "--data CLONE" in page and "Settings of 'digits', for --set NAME=VALUE" in page
+    names = [
+        "optim.name",
+        "crops.kinds.1.num_crops",
+        "backbone.arch_options.stem_width",
+        "mixing.cutmix",
+        "validation.every",
+    ]
+    assert [name for name in names if f" {name} " not in page] == [] and "(default: 24 48 96 192)" in page
+
+
+def test_config__settings_are_checked_together(tmp_path: Path) -> None:
+    settings = ["validation.every=3", "validation.data=clone", "mixing.mixup=0.8", "augmentation=plain"]
+    assert load_config("digits", settings).validation.every == 3
 
 
 def test_config__digits_are_never_mirrored() -> None:
@@ -37,6 +73,14 @@ def test_config__loads_a_python_file(tmp_path: Path) -> None:
         ("digits", ["num_epochs=0"], "num_epochs is 0"),
         ("digits", ["num_epochs.x=0"], "has no fields"),
         ("digits", ["crops.ratio=1"], "must be of type"),
+        ("digits", ["crops.kinds=3"], "must be of type"),
+        ("digits", ["crops.kinds.2.size=8"], "number the items from 0 to 1 and name a field of one"),
+        ("digits", ["crops.kinds.1=8"], "number the items from 0 to 1 and name a field of one"),
+        ("digits", ["crops.kinds.1.sise=8"], "unknown setting 'crops.kinds.1.sise'; did you mean size"),
+        ("digits", ["crops.kinds.1.size=0"], "size 0 .* not a valid kind of crops"),
+        ("digits", ["crops.rand_augment_magnitude=31"], "from 0 to 30"),
+        ("digits", ["crops.erasing_color=1,2,256"], "three levels from 0 to 255"),
+        ("digits", ["crops.erasing_scale=0.1,2"], "two numbers above 0 and up to 1"),
         ("digits", ["crops.ratio=0,1"], r"crops\.ratio is 0,1, but must be two numbers above 0"),
         ("digits", ["crops.flip=2"], "crops.flip is 2.0, but must be a probability"),
         ("digits", ["validation.every=3"], "there is no validation clone; add --val CLONE"),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from builders.errors import UserError
-from fakeit_train.config import load_config
 from fakeit_train.metrics_log import forget_after, open_metrics_log
+from fakeit_train.settings import load_config
 
 
 def write(out: Path, log_to: tuple[str, ...], start: int, *steps: int) -> None:

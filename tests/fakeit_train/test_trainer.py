@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,14 @@ from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
 from builders.networks.backbone import build_network, load_backbone
 from fakeit_train.checkpoint import has_checkpoint, make_state, newest_whole
-from fakeit_train.config import load_config
-from fakeit_train.crops.parameters import sample_crops
+from fakeit_train.crops.pipeline import make_pipelines
+from fakeit_train.crops.random_values import random_values
 from fakeit_train.data.loader import Batch
 from fakeit_train.data.mixture import whole as whole_clone
 from fakeit_train.distributed import World
 from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer
+from fakeit_train.settings import load_config
 from fakeit_train.train_step import TrainStep
 from fakeit_train.trainer import _Run, train
 
@@ -375,15 +375,6 @@ def test_trainer__a_rank_that_dies_ends_the_run_in_seconds(finished: tuple[Path,
     assert b"in _allreduce" not in message and has_checkpoint(out / "checkpoint")
 
 
-def test_trainer__crops_can_be_generated_on_the_device(
-    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
-) -> None:
-    settings = ["data.crops_on_device=true", "num_epochs=1", "optim.accumulation=2", "deterministic=true"]
-    config = load_config("digits", [*SETTINGS, *settings])
-    assert train(config, [str(finished[0])], tmp_path / "run").is_finished
-    assert losses(tmp_path / "run") == pytest.approx(losses(whole)[: len(losses(tmp_path / "run"))], rel=0.05)
-
-
 def test_trainer__trains_on_the_selected_samples_of_several_clones(
     finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
@@ -448,8 +439,13 @@ def golden_run(clone: Path, out: Path) -> dict[str, Any]:
             train(config, [str(clone)], out)
     torch.set_num_threads(num_threads)
     keys, rates, levels, losses = zip(*steps, strict=True)
-    parameters = [sample_crops(32, 32, config.crops, config.data.seed, 0, key) for key in keys[0]]
-    numbers = [[round(value, 9) for value in flat(asdict(crop))] for kinds in parameters for crop in chain(*kinds)]
+    pipelines = [one for one in make_pipelines(config.crops) for _ in range(one.kind.num_crops)]
+    parameters = [
+        pipeline.sample(32, 32, random_values(config.data.seed, 0, key, number))
+        for key in keys[0]
+        for number, pipeline in enumerate(pipelines)
+    ]
+    numbers = [[round(value, 9) for value in flat(asdict(crop))] for crop in parameters]
     return {
         "keys": hashlib.sha256(json.dumps(keys).encode()).hexdigest(),
         "draws": hashlib.sha256(json.dumps(numbers).encode()).hexdigest(),

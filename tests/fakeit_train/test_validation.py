@@ -15,8 +15,9 @@ from fakeit_eval.evaluate.classifier import test_classifier as evaluate
 from fakeit_eval.features.extract import Loading
 from fakeit_eval.models import open_model
 from fakeit_eval.open_test_sets import open_test_sets
-from fakeit_train.config import TrainConfig, ValidationConfig, load_config
+from fakeit_train.config import TrainConfig, ValidationConfig
 from fakeit_train.distributed import World
+from fakeit_train.settings import load_config
 from fakeit_train.trainer import train
 from fakeit_train.validation import Validation, open_validation
 from tests.fakeit_train.test_trainer import SETTINGS

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from builders.errors import UserError
 from builders.networks.backbone import Backbone, build_network, load_backbone, save_backbone
 from builders.networks.heads import feature_size, features_of, heads_of
-from fakeit_train.config import TrainConfig, load_config
+from fakeit_train.config import TrainConfig
 from fakeit_train.objectives.base import build_objective
 from fakeit_train.optimizer import make_optimizer
+from fakeit_train.settings import load_config
 
 SMALL_VIT: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 

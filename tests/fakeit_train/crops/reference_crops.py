@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from fakeit_train.crops.parameters import CropConfig, CropKind
+from fakeit_train.crops.config import CropConfig, CropKind
 
 Transform = Callable[[Image.Image], Image.Image]
 

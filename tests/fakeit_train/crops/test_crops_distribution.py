@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from fakeit_train.crops.on_cpu import make_crop
-from fakeit_train.crops.parameters import CropConfig, CropKind, random_values, sample_crop
+from fakeit_train.crops.config import CropConfig, CropKind
+from fakeit_train.crops.pipeline import Pipeline
+from fakeit_train.crops.random_values import random_values
 from tests.fakeit_train.crops.reference_crops import reference_transform
 
 NUM_CROPS = 2000
@@ -48,8 +49,9 @@ def both(name: str) -> tuple[Crops, Crops]:
     """Returns our crops and those of the reference, (NUM_CROPS, size, size, 3) each."""
     kind, config = KINDS[name]
     images = photographs()
-    parameters = [sample_crop(384, 512, kind, config, random_values(0, 0, "key", n)) for n in range(NUM_CROPS)]
-    ours = [make_crop(images[n % 2], crop, kind.size) for n, crop in enumerate(parameters)]
+    pipeline = Pipeline.of(kind, config)
+    parameters = [pipeline.sample(384, 512, random_values(0, 0, "key", n)) for n in range(NUM_CROPS)]
+    ours = [pipeline.apply(images[n % 2], crop) for n, crop in enumerate(parameters)]
     torch.manual_seed(0)
     transform = reference_transform(kind, config)
     opened = [Image.fromarray(image) for image in images]
@@ -106,8 +108,9 @@ def test_crops_distribution__positions_and_sizes() -> None:
         transform = reference_transform(replace(kind, size=256), BARE)
         torch.manual_seed(0)
         theirs = np.stack([np.asarray(transform(image)) for _ in range(NUM_CROPS)])
-        parameters = [sample_crop(192, 256, kind, BARE, random_values(0, 0, "k", n)) for n in range(NUM_CROPS)]
-        ours = np.stack([make_crop(coordinates, crop, 256) for crop in parameters])
+        pipeline = Pipeline.of(replace(kind, size=256), BARE)
+        parameters = [pipeline.sample(192, 256, random_values(0, 0, "k", n)) for n in range(NUM_CROPS)]
+        ours = np.stack([pipeline.apply(coordinates, crop) for crop in parameters])
         for channel in (0, 1):
             for corner in (np.min, np.max, np.ptp):
                 from scipy.stats import ks_2samp

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
-from fakeit_train.config import DataConfig, TrainConfig, load_config
-from fakeit_train.crops.on_device import make_on_device
-from fakeit_train.crops.parameters import CropConfig, CropKind
+from fakeit_train.config import DataConfig, TrainConfig
+from fakeit_train.crops.config import CropConfig, CropKind
 from fakeit_train.data.loader import Batch, OrderSampler, make_loader
 from fakeit_train.data.mixture import Mixture, whole
 from fakeit_train.data.order import Order
@@ -69,13 +68,3 @@ def test_loader__crops_do_not_depend_on_the_process(
         assert torch.equal(whole_batch.labels, torch.cat([piece.labels for piece in pieces]))
         for crops_of_kind, crops in enumerate(whole_batch.crops):
             assert torch.equal(crops, torch.cat([piece.crops[crops_of_kind] for piece in pieces]))
-
-
-def test_loader__yields_images_and_parameters_if_the_device_generates_crops(finished: tuple[Path, Manifest]) -> None:
-    data = whole(open_clone(finished[0]))
-    config = load_config("digits", ["data.num_workers=0", "data.batch_size=8"])
-    crops = next(batches(data, config, 0, 0, 1)).crops
-    batch = next(batches(data, replace(config, data=replace(config.data, crops_on_device=True)), 0, 0, 1))
-    assert not batch.crops and batch.images is not None and batch.images.sizes == [(32, 32)] * 8
-    for ours, made in zip(crops, make_on_device(batch.images, batch.parameters, config.crops.kinds), strict=True):
-        assert (ours.int() - made.int()).abs().float().mean() < 3

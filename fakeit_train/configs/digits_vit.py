@@ -1,0 +1,46 @@
+"""A small vision transformer on digits of 32x32 pixels, with mixup, cutmix and RandAugment, for a laptop."""
+
+from builders.networks.backbone import Backbone
+from fakeit_train.config import DataConfig, OptimConfig, TrainConfig
+from fakeit_train.crops.config import CropConfig, CropKind, MixConfig
+
+CONFIG = TrainConfig(
+    num_epochs=60,
+    checkpoint_every=500,
+    label_smoothing=0.1,
+    backbone=Backbone(
+        library="timm",
+        arch="vit_tiny_patch16_224",
+        arch_options={
+            "img_size": 32,
+            "patch_size": 4,
+            "embed_dim": 96,
+            "depth": 6,
+            "num_heads": 3,
+            "class_token": False,
+            "global_pool": "avg",
+            "drop_path_rate": 0.05,
+        },
+        head_bias=True,
+        input_size=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+    data=DataConfig(batch_size=64, num_workers=1),
+    optim=OptimConfig(
+        name="adamw",
+        learning_rate=1e-3,
+        min_learning_rate=1e-5,
+        weight_decay=0.05,
+        clip_norm=1.0,
+        ema=0.998,
+        ema_warm_up=True,
+    ),
+    crops=CropConfig(
+        kinds=(CropKind(num_crops=1, size=32, scale=(0.5, 1.0), blur=0.2, solarize=0.2),),
+        flip=0.0,
+        rand_augment=1,
+        blur_sigma=(0.1, 0.6),
+    ),
+    mixing=MixConfig(mixup=0.2, cutmix=1.0, probability=0.5),
+)
