@@ -19,7 +19,7 @@ from fakeit_eval.figures.page import write_study
 from fakeit_eval.figures.table import Row, Table, rows_of_results
 from fakeit_eval.reporting.results import find_results, read_result
 from fakeit_eval.studies.base import Base, Point, Run
-from fakeit_eval.study_runs import Job, Setting, run_all, run_folder
+from fakeit_eval.study_runs import Job, Setting, print_all, run_all, run_folder
 from fakeit_eval.tasks.base import read_tasks
 
 
@@ -43,11 +43,16 @@ def base_names() -> list[str]:
     return module_names("fakeit_eval.study_bases")
 
 
-def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting) -> Path | None:
+def run_study(
+    name: str, base_name: str, values: Sequence[str], setting: Setting, *, is_printed: bool = False
+) -> Path | None:
     """Runs this machine's share of a study, and writes the study's results once all shares are finished.
 
+    Args:
+        is_printed: Whether to print the share's commands instead.
+
     Returns:
-        The study's page, or None while other shares are unfinished.
+        The study's page, or None while shares are unfinished.
 
     Raises:
         UserError: the study, its base or a value is unknown, or a command failed.
@@ -59,6 +64,9 @@ def run_study(name: str, base_name: str, values: Sequence[str], setting: Setting
     mine, num_shares = setting.share
     suite = getattr(module, "suite", lambda base: base.suite)(base)
     job = Job(base, suite, module.EVALUATIONS, setting)
+    if is_printed:
+        print_all(runs[mine - 1 :: num_shares], job)
+        return None
     run_all(runs[mine - 1 :: num_shares], job)
     left = [run for run in runs if not job.is_finished(run)]
     if left:

@@ -24,6 +24,10 @@ def study(
     jobs: int = 1,
     trials: int = 30,
     guidance: float = 0.0,
+    gpus_per_run: int = 1,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    print_commands: Annotated[bool, tyro.conf.arg(name="print")] = False,
 ) -> None:
     """Run one of the paper's studies: make, train and evaluate for every value, then write table, page and figure.
 
@@ -39,17 +43,34 @@ def study(
         real: Class folders of the real training images, or a clone's URL; digits have their own.
         root: Directory of the published datasets, laid out as docs/evaluation.md says.
         share: This machine's share i/n of the runs; the last machine to finish writes the table.
-        jobs: Runs at the same time.
+        jobs: Runs at the same time. Each has GPUs of its own, which no other study on this machine uses meanwhile.
         trials: Trials of each probe's search.
         guidance: Guidance scale of the card's synthetic images; by default 7.5. The paper does not say.
+        gpus_per_run: GPUs that each run trains on; with several, under torchrun. Other commands take one GPU.
+        workers: Processes that load images, for each GPU; by default as each command has it.
+        batch_size: Images per forward of the evaluations.
+        print_commands: Print the commands instead, for a cluster's scheduler. Run the study again once they have
+            finished; it then writes the table.
     """
     from fakeit_eval.studies.base import Options
     from fakeit_eval.study import parse_share, run_study
     from fakeit_eval.study_runs import Setting
 
     options = Options(seeds=seeds, fixed=fixed, real=real, guidance=guidance)
-    setting = Setting(out=out, root=root, share=parse_share(share), jobs=jobs, trials=trials, options=options)
-    page = run_study(name, base, values, setting)
+    setting = Setting(
+        out=out,
+        root=root,
+        share=parse_share(share),
+        jobs=jobs,
+        trials=trials,
+        gpus_per_run=gpus_per_run,
+        workers=workers,
+        batch_size=batch_size,
+        options=options,
+    )
+    page = run_study(name, base, values, setting, is_printed=print_commands)
+    if print_commands:
+        return
     if page is None:
         print(f"share {share} is finished, but others are not; the last one to finish writes the table")
     else:

@@ -15,7 +15,7 @@ import pytest
 from builders.errors import UserError
 from fakeit_eval.studies.base import Options
 from fakeit_eval.study import parse_share, run_study
-from fakeit_eval.study_runs import Setting
+from fakeit_eval.study_runs import Launcher, Setting
 from tests import in_process
 
 TINY = """
@@ -59,8 +59,8 @@ def setting(out: Path, share: tuple[int, int] = (1, 1)) -> Setting:
     return Setting(out=out, trials=2, options=Options(seeds=(0,)), share=share)
 
 
-def call_in_process(module: str, arguments: list[str], out: Path, setting: Setting) -> None:
-    """Replaces the study's `_call`: runs the same commands within this process."""
+def call_in_process(launcher: Launcher, module: str, arguments: list[str], out: Path) -> None:
+    """Replaces the study's launcher: runs the same commands within this process."""
     if module in ("builders", "fakeit_train", "fakeit_eval"):
         ended = in_process.call(
             importlib.import_module(f"{module}.cli" if module == "fakeit_train" else f"{module}.cli.main").main,
@@ -83,7 +83,7 @@ class InOrder(Executor):
 
 
 def stay_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fakeit_eval.study_runs._call", call_in_process)
+    monkeypatch.setattr("fakeit_eval.study_runs.Launcher.__call__", call_in_process)
     monkeypatch.setattr("fakeit_eval.study_runs.ThreadPoolExecutor", lambda jobs: InOrder())
 
 
