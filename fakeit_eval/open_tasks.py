@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from builders.errors import UserError, suggest
+from builders.image_sets.annotation_files import DataRoot
+from builders.image_sets.base import ImageSet
+from builders.image_sets.hub import PREFIX, load_splits
+from builders.image_sets.open_image_set import open_image_set
 from builders.images.read import AS_PUBLISHED, AS_SEEN
 from builders.plugins import module_names
-from fakeit_eval.image_sets.annotation_files import DataRoot
-from fakeit_eval.image_sets.base import ImageSet
-from fakeit_eval.image_sets.hub import PREFIX, load_splits
-from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_eval.tasks.base import FAMILIES, Task, read_tasks
 
 T = TypeVar("T")

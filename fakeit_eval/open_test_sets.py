@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builders.errors import UserError
+from builders.image_sets.base import ImageSet
+from builders.image_sets.open_image_set import open_image_set
 from builders.images.read import AS_PUBLISHED, AS_SEEN
-from fakeit_eval.image_sets.base import ImageSet
-from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_eval.test_sets.base import TestSet, read_test_sets
 
 SUITES = ("digits", "imagenet")

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builders.errors import UserError
+from builders.image_sets.annotation_files import DataRoot
 from fakeit_eval.analyze import check_normalization
 from fakeit_eval.evaluate.analysis import analyze_task, analyze_test_set
 from fakeit_eval.evaluate.classifier import test_classifier
 from fakeit_eval.evaluate.probe import ProbeSettings, probe_model
 from fakeit_eval.features.extract import Loading
-from fakeit_eval.image_sets.annotation_files import DataRoot
 from fakeit_eval.models import Model
 from fakeit_eval.open_tasks import open_tasks
 from fakeit_eval.open_test_sets import open_test_sets

@@ -1,4 +1,4 @@
-"""Validation during training: top-1, top-5 and loss on another clone, computed by all ranks together."""
+"""Validation during training: top-1, top-5 and loss on other images, computed by all ranks together."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,39 +10,41 @@ from torch.utils.data import DataLoader
 
 from builders.classes.matching import match_classes
 from builders.errors import UserError
-from builders.format.open_clone import Clone, open_clone
-from builders.images.center_crop import CroppedBatches, as_it_is, start_worker
+from builders.image_sets.base import ImageSet
+from builders.image_sets.open_image_set import open_image_set
+from builders.images.crop_batches import checked_batches, crop_loader, start_worker
 from builders.networks.backbone import Backbone
 from fakeit_train.config import TrainConfig
 from fakeit_train.distributed import World
 from fakeit_train.objectives.base import normalize
 from fakeit_train.signals import ignore_signals
 
+MAX_WORKERS = 4
+
 
 class Validation:
-    """Validates networks on one clone; each rank reads every world-size-th image.
+    """Validates networks on one image set; each rank reads every world-size-th image.
 
-    As a context manager, it starts the loader's workers and ends them.
+    The loader's processes start at the first validation. As a context manager, it ends them.
     """
 
-    def __init__(self, clone: Clone, config: TrainConfig, world: World) -> None:
-        self.clone, self.world, self.backbone = clone, world, config.backbone
-        self.labels = torch.tensor(_labels(clone, config.backbone))
-        numbers, size = range(world.rank, len(clone), world.size), config.validation.batch_size
-        num_workers = config.data.num_workers
-        self.loader: DataLoader[Any] | None = DataLoader(
-            CroppedBatches(clone, config.backbone.input_size),  # type: ignore[arg-type]
-            batch_sampler=[list(numbers[start : start + size]) for start in range(0, len(numbers), size)],
-            num_workers=num_workers,
-            collate_fn=as_it_is,
-            worker_init_fn=_start_worker,
-            persistent_workers=num_workers > 0,
+    def __init__(self, images: ImageSet, config: TrainConfig, world: World) -> None:
+        self.world, self.backbone = world, config.backbone
+        self.labels = torch.tensor(_labels(images, config.backbone))
+        workers = min(MAX_WORKERS, config.data.num_workers)
+        # A forked process could inherit a lock that another thread of training holds.
+        options = {"persistent_workers": True, "multiprocessing_context": "forkserver"} if workers else {}
+        self.loader: DataLoader[Any] | None = crop_loader(
+            images.readable(),
+            config.backbone.input_size,
+            range(world.rank, len(images), world.size),
+            batch_size=config.validation.batch_size,
+            workers=workers,
+            start=_start_worker,
+            **options,
         )
 
     def __enter__(self) -> "Validation":
-        if self.loader and self.loader.num_workers:
-            # This forks the workers now, before other threads may hold locks.
-            iter(self.loader)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,13 +65,10 @@ class Validation:
             for values in (self.backbone.mean, self.backbone.std)
         )
         assert self.loader is not None
-        for batch in self.loader:
-            if isinstance(batch, UserError):
-                raise batch
+        for crops, labels, _ in checked_batches(self.loader, "give fewer or no processes (data.num_workers)"):
             if signals:
                 sums[4] = 1
                 break
-            crops, labels, _ = batch
             pixels = normalize(crops.to(self.world.device), mean, std)
             sums[:4] += _sums(network(pixels).float().cpu(), self.labels[labels])
         network.train(was_training)
@@ -85,23 +84,23 @@ def _start_worker(worker: int) -> None:
 
 
 def open_validation(config: TrainConfig, world: World) -> Validation | None:
-    """Opens the validation clone; returns None without validation.
+    """Opens the validation images: a clone, class folders, an archive or a dataset of the Hub; None without validation.
 
     Raises:
-        UserError: the clone cannot be opened, or has classes that are not in the training data.
+        UserError: they cannot be opened, or have classes that are not in the training data.
     """
     data = config.validation.data
-    return Validation(open_clone(data, config.data.cache), config, world) if data else None
+    return Validation(open_image_set(data, cache=config.data.cache), config, world) if data else None
 
 
-def _labels(clone: Clone, backbone: Backbone) -> list[int]:
-    """Returns the index of the network's output for each label of the clone."""
-    ids, names = clone.manifest.label_names, clone.class_names
-    found = match_classes(ids, names, backbone.classes, backbone.class_names, where=clone.root)
+def _labels(images: ImageSet, backbone: Backbone) -> list[int]:
+    """Returns the index of the network's output for each label of the images."""
+    ids, names = images.class_names, images.display_names
+    found = match_classes(ids, names, backbone.classes, backbone.class_names, where=images.location)
     if None in found:
         raise UserError(
-            f"class '{ids[found.index(None)]}' of the validation clone '{clone.root}' is not among the "
-            f"{len(backbone.classes)} classes in training; give a clone with the same classes"
+            f"class '{ids[found.index(None)]}' of the validation images '{images.location}' is not among the "
+            f"{len(backbone.classes)} classes in training; give images of the same classes"
         )
     return [label for label in found if label is not None]
 

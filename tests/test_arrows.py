@@ -36,7 +36,18 @@ def files_of(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-CONTRACT = ("errors", "versions", "plugins", "command_line", "storage", "classes", "images", "format", "networks")
+CONTRACT = (
+    "errors",
+    "versions",
+    "plugins",
+    "command_line",
+    "storage",
+    "classes",
+    "images",
+    "format",
+    "image_sets",
+    "networks",
+)
 """Packages of `builders` that training and evaluation may import."""
 
 
@@ -57,6 +68,7 @@ LAYERS = [
     "images",
     "classes",
     "format",
+    "image_sets",
     "networks",
     "recipes",
     "prompts",

@@ -57,8 +57,8 @@ def probe(
         features: Features from a file instead of a model: .npz or .safetensors with X_train, y_train, X_test, y_test.
         download: Download what is missing in --root, where torchvision can.
     """
+    from builders.image_sets.annotation_files import DataRoot
     from fakeit_eval.evaluate.probe import probe_features, probe_model
-    from fakeit_eval.image_sets.annotation_files import DataRoot
     from fakeit_eval.open_tasks import open_own, open_tasks
 
     loading, settings = common.loading(), probing.settings()
@@ -93,9 +93,9 @@ def analyze(
         normalization: text: all measures on l2-normalized features, as in the paper's section 3.3; caption: only
             the first two, as in the caption of its Fig. 1.
     """
+    from builders.image_sets.annotation_files import DataRoot
     from fakeit_eval.analyze import check_normalization
     from fakeit_eval.evaluate.analysis import analyze_features, analyze_task, analyze_test_set
-    from fakeit_eval.image_sets.annotation_files import DataRoot
     from fakeit_eval.open_tasks import is_task, open_tasks
     from fakeit_eval.open_test_sets import open_test_sets
 
@@ -131,7 +131,7 @@ def suite(
         only: Which evaluations to run: test, probe, analyze.
         normalization: For the feature analysis, as for `analyze`.
     """
-    from fakeit_eval.image_sets.annotation_files import DataRoot
+    from builders.image_sets.annotation_files import DataRoot
     from fakeit_eval.suite import run_suite
 
     loading, settings, data_root = common.loading(), probing.settings(), DataRoot(root=common.root)

@@ -11,6 +11,7 @@ import tyro
 from builders.command_line.report_errors import report_errors
 from fakeit_eval.cli.evaluate import analyze, data, probe, suite, test
 from fakeit_eval.cli.study import report, study
+from fakeit_eval.ranks import joined
 
 PROGRAM = "fakeit-eval"
 
@@ -27,7 +28,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line, by default the process's own."""
-    with report_errors(PROGRAM, "eval"):
+    with report_errors(PROGRAM, "eval"), joined():
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog=PROGRAM, description=__doc__, args=arguments, config=(tyro.conf.DisallowNone,)
         )

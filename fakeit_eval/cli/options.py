@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -42,8 +42,10 @@ class CommonOptions:
     your own images."""
     batch_size: int = 256
     """Images per forward."""
-    workers: int = 0
-    """Processes that load images."""
+    workers: int | None = None
+    """Processes that load images; by default one for each core, up to 8."""
+    precision: str = "float32"
+    """Precision of networks: float32, or bfloat16, which is faster on a GPU."""
     cache: Path | None = None
     """Folder of cached features and searches; by default $FAKEIT_CACHE or ~/.cache/fakeit."""
     again: bool = False
@@ -69,8 +71,10 @@ class CommonOptions:
         """How images are loaded, and where features are cached."""
         from fakeit_eval.features.extract import Loading
 
-        folder = {"cache": self.cache} if self.cache else {}
-        return Loading(batch_size=self.batch_size, workers=self.workers, **folder)
+        given: dict[str, Any] = {"cache": self.cache} if self.cache else {}
+        if self.workers is not None:
+            given["workers"] = self.workers
+        return Loading(batch_size=self.batch_size, precision=self.precision, **given)
 
     def models(self, specs: tuple[str, ...]) -> "list[Model]":
         """The models that were named; with several, each has its own folder below --out."""

@@ -1,5 +1,6 @@
 """`fakeit-eval study` and `report`: the paper's studies, and tables of results."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,18 @@ import tyro
 StudyName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
 OutputPath = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    jobs: int = 1
+    """Runs at the same time. Each has GPUs of its own, which no other study on this machine uses meanwhile."""
+    gpus_per_run: int = 1
+    """GPUs that each run trains on; with several, under torchrun. Other commands take one GPU."""
+    workers: int | None = None
+    """Processes that load images, for each GPU; by default as each command has it."""
+    batch_size: int | None = None
+    """Images per forward of the evaluations."""
 
 
 def study(
@@ -21,12 +34,9 @@ def study(
     real: str = "",
     root: str = "",
     share: str = "1/1",
-    jobs: int = 1,
+    resources: Annotated[Resources, tyro.conf.arg(name="")] = Resources(),
     trials: int = 30,
     guidance: float = 0.0,
-    gpus_per_run: int = 1,
-    workers: int | None = None,
-    batch_size: int | None = None,
     print_commands: Annotated[bool, tyro.conf.arg(name="print")] = False,
 ) -> None:
     """Run one of the paper's studies: make, train and evaluate for every value, then write table, page and figure.
@@ -43,12 +53,8 @@ def study(
         real: Class folders of the real training images, or a clone's URL; digits have their own.
         root: Directory of the published datasets, laid out as docs/evaluation.md says.
         share: This machine's share i/n of the runs; the last machine to finish writes the table.
-        jobs: Runs at the same time. Each has GPUs of its own, which no other study on this machine uses meanwhile.
         trials: Trials of each probe's search.
         guidance: Guidance scale of the card's synthetic images; by default 7.5. The paper does not say.
-        gpus_per_run: GPUs that each run trains on; with several, under torchrun. Other commands take one GPU.
-        workers: Processes that load images, for each GPU; by default as each command has it.
-        batch_size: Images per forward of the evaluations.
         print_commands: Print the commands instead, for a cluster's scheduler. Run the study again once they have
             finished; it then writes the table.
     """
@@ -61,12 +67,9 @@ def study(
         out=out,
         root=root,
         share=parse_share(share),
-        jobs=jobs,
         trials=trials,
-        gpus_per_run=gpus_per_run,
-        workers=workers,
-        batch_size=batch_size,
         options=options,
+        **vars(resources),
     )
     page = run_study(name, base, values, setting, is_printed=print_commands)
     if print_commands:

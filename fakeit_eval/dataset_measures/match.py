@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from builders.classes.matching import match_classes
 from builders.errors import UserError
-from fakeit_eval.image_sets.base import ImageSet, Labels
+from builders.image_sets.base import ImageSet, Labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.image_sets.base import Labels
 from fakeit_eval.dataset_measures.approximate_neighbors import find_nearest_approximately
 from fakeit_eval.dataset_measures.distances import Features
 from fakeit_eval.dataset_measures.estimate import Estimate
@@ -29,7 +30,6 @@ from fakeit_eval.dataset_measures.manifolds import find_neighbors_of_blocks, man
 from fakeit_eval.dataset_measures.neighbors import COVERAGE_K, Nearest, Neighbors, find_nearest, find_neighbors
 from fakeit_eval.dataset_measures.pairwise_distance import pairwise_distance
 from fakeit_eval.dataset_measures.vendi_score import vendi_score
-from fakeit_eval.image_sets.base import Labels
 
 MAX_EXACT = 50_000
 """Images of each set of which all pairs are compared."""

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from builders.image_sets.base import ImageSet, Labels
 from fakeit_eval.analyze import analyze
 from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_files
 from fakeit_eval.evaluate.classifier import known_classes
 from fakeit_eval.features.extract import Loading, extract
 from fakeit_eval.features.rows import Rows, Stacked
-from fakeit_eval.image_sets.base import ImageSet, Labels
 from fakeit_eval.models import Model
 from fakeit_eval.open_tasks import OpenedTask
 from fakeit_eval.open_test_sets import OpenedSet

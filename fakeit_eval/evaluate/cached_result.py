@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fakeit_eval import ranks
 from fakeit_eval.features.extract import StoredFeatures
 from fakeit_eval.reporting.results import Evaluated, is_known, result_path, write_result
 
@@ -49,8 +50,10 @@ def cached_result(
         again: Whether to compute it even if there is a result.
     """
     path = result_path(model, task, data, settings)
-    if again or not is_known(model, path, data):
+    if ranks.share(again or not is_known(model, path, data)):
         score = compute()
+        if ranks.RANK:
+            return path
         cut = {"cut_files": score.num_cut_files} if score.num_cut_files else {}
         write_result(
             model,

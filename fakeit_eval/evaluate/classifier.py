@@ -8,10 +8,10 @@ import numpy as np
 
 from builders.classes.matching import match_classes
 from builders.errors import UserError
+from builders.image_sets.base import ImageSet
 from fakeit_eval.classify import ImageScores, classify, score_images, shared_rows
 from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_files
 from fakeit_eval.features.extract import Loading, extract_scores
-from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.models import Model
 from fakeit_eval.open_test_sets import OpenedSet
 from fakeit_eval.reporting.results import describe_data

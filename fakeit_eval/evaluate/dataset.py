@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.errors import UserError
+from builders.image_sets.base import ImageSet
 from fakeit_eval.dataset_measures.copies import MIN_REAL, find_copies
 from fakeit_eval.dataset_measures.distances import Features
 from fakeit_eval.dataset_measures.estimate import share
@@ -25,7 +26,6 @@ from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_fil
 from fakeit_eval.evaluate.classifier import known_classes
 from fakeit_eval.evaluate.dataset_images import MeasuredClone, draw_copies, image_table, nearest_pairs
 from fakeit_eval.features.extract import Loading, extract, extract_scores
-from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.models import Model
 from fakeit_eval.open_test_sets import OpenedSet
 from fakeit_eval.reporting.results import as_file_name, describe_data

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.image_sets.base import ImageSet, Labels
 from fakeit_eval.dataset_measures.copies import Copies
 from fakeit_eval.dataset_measures.distances import Features
 from fakeit_eval.dataset_measures.match import Matched
 from fakeit_eval.dataset_measures.measure_all import Measured
 from fakeit_eval.dataset_measures.neighbors import Nearest
 from fakeit_eval.figures.copies import draw_pairs
-from fakeit_eval.image_sets.base import ImageSet, Labels
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builders.errors import UserError, suggest
+from builders.image_sets.base import Labels
 from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_files
 from fakeit_eval.features.extract import Loading, extract
 from fakeit_eval.features.rows import Rows
-from fakeit_eval.image_sets.base import Labels
 from fakeit_eval.models import Model
 from fakeit_eval.open_tasks import OpenedTask
 from fakeit_eval.probes.base import probe_names

@@ -1,13 +1,14 @@
 """Extracts pooled features (n, d), the classifier's input, and caches them on disk.
 
-The cache's key is a digest of everything that features depend on: weights, images and preprocessing. An extraction
-that was stopped continues with the next batch."""
+The cache's key is a digest of everything that features depend on: weights, images (by name, size and label),
+preprocessing and precision. Under torchrun, each rank extracts a slice into the same file.
+"""
 
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,26 @@ from numpy.typing import NDArray
 
 from builders.command_line.progress import progress
 from builders.errors import UserError, first_line
-from builders.images.center_crop import PREPROCESSING, CroppedBatches, as_it_is, start_worker
+from builders.image_sets.base import ImageSet
+from builders.images.center_crop import PREPROCESSING
+from builders.images.crop_batches import checked_batches, crop_loader, default_workers
 from builders.networks.heads import features_of, heads_of
 from builders.storage.cache_folder import cache_folder
-from fakeit_eval.image_sets.base import ImageSet
+from fakeit_eval import ranks
 from fakeit_eval.models import Model
 
-SECONDS_BETWEEN_NOTES = 5.0
-"""Time between two updates of the progress file."""
-FEATURES, PROGRESS = "features.npy", "progress.json"
+FEATURES, FINISHED = "features.npy", "finished.json"
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
     batch_size: int = 256
     """Images per forward pass."""
-    workers: int = 0
+    workers: int = field(default_factory=default_workers)
     """Processes that load images; 0 loads them in the main process."""
+    precision: str = "float32"
+    """float32, or bfloat16: faster on a GPU, and features differ in the third digit."""
     cache: Path = field(default_factory=cache_folder)
     """Folder of cached features and hyper-parameter searches."""
 
@@ -43,6 +47,8 @@ class Loading:
             raise UserError(
                 f"--batch-size {self.batch_size} --workers {self.workers} load nothing; give at least 1 and 0"
             )
+        if self.precision not in PRECISIONS:
+            raise UserError(f"unknown --precision '{self.precision}'; choose from {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)
@@ -89,19 +95,22 @@ def extract(model: Model, images: ImageSet, loading: Loading) -> StoredFeatures:
     Raises:
         UserError: an image is broken, or the network gives no features.
     """
-    depends_on = [model.sha256, images.digest, images.state, images.policy, PREPROCESSING]
-    key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()
-    folder = loading.cache / "features" / key
+    depends_on = [model.sha256, images.digest, images.policy, PREPROCESSING]
+    if loading.precision != "float32":
+        depends_on.append(loading.precision)
+    folder = loading.cache / "features" / hashlib.sha256("\n".join(depends_on).encode()).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     shape = (len(images), model.backbone.feature_size)
-    if (stored := _finished(folder, shape)) is not None:
-        return stored
-    with filelock.FileLock(folder / "lock"):
-        if (stored := _finished(folder, shape)) is None:
+    # Ranks decide together, so that all of them extract or none does.
+    with nullcontext() if ranks.RANK else filelock.FileLock(folder / "lock"):
+        stored = _finished(folder, shape)
+        if not ranks.share(stored is not None):
             _fill(folder, shape, model, images, loading)
-            stored = _finished(folder, shape)
-    assert stored is not None
-    return stored
+            stored = None
+        found = stored or _finished(folder, shape)
+    if found is None:
+        raise UserError(f"'{folder}' does not have what another rank has written; give all ranks the same --cache")
+    return found
 
 
 def class_scores(model: Model, features: StoredFeatures) -> NDArray[np.float32]:
@@ -142,91 +151,69 @@ def extract_scores(model: Model, images: ImageSet, loading: Loading) -> tuple[St
 
 
 def _finished(folder: Path, shape: tuple[int, int]) -> StoredFeatures | None:
-    return _stored(folder, shape) if _progress(folder, shape)[0] == shape[0] else None
-
-
-def _stored(folder: Path, shape: tuple[int, int]) -> StoredFeatures:
-    offset = os.stat(folder / FEATURES).st_size - 4 * shape[0] * shape[1]
-    return StoredFeatures(folder / FEATURES, shape, offset, _progress(folder, shape)[1])
-
-
-def _progress(folder: Path, shape: tuple[int, int]) -> tuple[int, int]:
-    """Numbers of extracted rows and of truncated files among them; (0, 0) if the cached files do not fit `shape`."""
+    """Returns the features in a folder; None if they are unfinished, or do not fit `shape`."""
     try:
-        progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        num_cut = json.loads((folder / FINISHED).read_text(encoding="utf-8"))["num_cut"]
         with (folder / FEATURES).open("rb") as file:
             np.lib.format.read_magic(file)
             found, _, kind = np.lib.format.read_array_header_1_0(file)
-            num_bytes = os.fstat(file.fileno()).st_size - file.tell()
-        fits = found == shape and kind == np.dtype("<f4") and num_bytes == 4 * shape[0] * shape[1]
-        num_done, num_cut = progress["num_done"], progress["num_cut"]
-        is_whole = fits and type(num_done) is type(num_cut) is int and 0 <= num_cut <= num_done <= shape[0]
-        return (num_done, num_cut) if is_whole else (0, 0)
+            offset, num_bytes = file.tell(), os.fstat(file.fileno()).st_size
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0, 0
+        return None
+    fits = found == shape and kind == np.dtype("<f4") and num_bytes - offset == 4 * shape[0] * shape[1]
+    return StoredFeatures(folder / FEATURES, shape, offset, num_cut) if fits and type(num_cut) is int else None
 
 
 def _fill(folder: Path, shape: tuple[int, int], model: Model, images: ImageSet, loading: Loading) -> None:
-    num_done, num_cut = _progress(folder, shape)
-    if not num_done:
-        (folder / PROGRESS).unlink(missing_ok=True)
-    mode: Any = "r+" if num_done else "w+"
-    rows = np.lib.format.open_memmap(folder / FEATURES, mode=mode, dtype=np.float32, shape=shape)
-    # Allocating the file now reports a full disk as an error; a write into the memory map would end in SIGBUS.
-    with (folder / FEATURES).open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    noted = time.monotonic()
-    with progress(shape[0], initial=num_done, desc=images.name, leave=False) as bar:
-        for batch, num_cut_here in _batches(model, images, loading, num_done):
+    """Extracts this rank's slice of the features; the last one to finish marks them as finished."""
+    if not ranks.RANK:
+        (folder / FINISHED).unlink(missing_ok=True)
+        np.lib.format.open_memmap(folder / FEATURES, mode="w+", dtype=np.float32, shape=shape)
+        # Allocating the file now reports a full disk as an error; a write into the memory map would end in SIGBUS.
+        with (folder / FEATURES).open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    ranks.sum_of(0)
+    rows = np.lib.format.open_memmap(folder / FEATURES, mode="r+")
+    start, stop = (shape[0] * rank // ranks.WORLD_SIZE for rank in (ranks.RANK, ranks.RANK + 1))
+    num_cut = 0
+    with progress(stop - start, desc=images.name, leave=False) as bar:
+        for batch, num_cut_here in _batches(model, images, loading, range(start, stop)):
             num_cut += num_cut_here
-            rows[num_done : num_done + len(batch)] = batch
-            num_done += len(batch)
+            rows[start : start + len(batch)] = batch
+            start += len(batch)
             bar.update(len(batch))
-            if time.monotonic() - noted > SECONDS_BETWEEN_NOTES or num_done == shape[0]:
-                rows.flush()
-                _note(folder, num_done, num_cut)
-                noted = time.monotonic()
+    rows.flush()
+    num_cut = ranks.sum_of(num_cut)
+    if not ranks.RANK:
+        scratch = folder / f".{FINISHED}.tmp"
+        scratch.write_text(json.dumps({"num_cut": num_cut}), encoding="utf-8")
+        scratch.replace(folder / FINISHED)
+    ranks.sum_of(0)
 
 
-def _note(folder: Path, num_done: int, num_cut: int) -> None:
-    scratch = folder / f".{PROGRESS}.tmp"
-    scratch.write_text(json.dumps({"num_done": num_done, "num_cut": num_cut}), encoding="utf-8")
-    scratch.replace(folder / PROGRESS)
-
-
-def _batches(model: Model, images: ImageSet, loading: Loading, start: int) -> Iterator[tuple[NDArray[np.float32], int]]:
+def _batches(
+    model: Model, images: ImageSet, loading: Loading, numbers: range
+) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Yields the features (b, d) of each batch, and how many of its image files are truncated."""
     import torch
-    from torch.utils.data import DataLoader
 
-    backbone = model.backbone
-    numbers = range(start, len(images))
-    batches = [
-        list(numbers[first : first + loading.batch_size]) for first in range(0, len(numbers), loading.batch_size)
-    ]
-    loader: DataLoader[Any] = DataLoader(
-        CroppedBatches(images, backbone.input_size),  # type: ignore[arg-type]
-        batch_sampler=batches,
-        num_workers=loading.workers,
-        collate_fn=as_it_is,
-        worker_init_fn=start_worker,
+    loader = crop_loader(
+        images, model.backbone.input_size, numbers, batch_size=loading.batch_size, workers=loading.workers
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    forward = _Forward(model, device)
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        crops, _, num_cut = batch
-        yield forward(crops.to(device)), num_cut
+    forward = _Forward(model, device, loading.precision)
+    for crops, _, num_cut in checked_batches(loader, "give fewer --workers or a smaller --batch-size"):
+        yield forward(crops.to(device, non_blocking=True)), num_cut
 
 
 class _Forward:
     """Maps pixels (n, side, side, 3) in 0 to 255 to float32 features (n, d), the classifier's input."""
 
-    def __init__(self, model: Model, device: Any) -> None:
+    def __init__(self, model: Model, device: Any, precision: str) -> None:
         import torch
 
         self.model, self.network = model, model.network.to(device)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         backbone = model.backbone
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (backbone.mean, backbone.std))
         self.is_checked = False
@@ -234,7 +221,7 @@ class _Forward:
     def __call__(self, crops: Any) -> NDArray[np.float32]:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self.autocast:
             # Contiguous like ToTensor's output: results in another memory format differ in the last bits.
             pixels = (crops.permute(0, 3, 1, 2).contiguous().float() / 255 - self.mean) / self.std
             features = self._features(pixels)
@@ -273,8 +260,11 @@ class _Forward:
         heads = list(heads_of(self.network).values())
         if is_fine and len(heads) == 1:
             scores = self.network(pixels)
+            tolerance = 0.1 if torch.is_autocast_enabled(pixels.device.type) else 1e-3
             is_fine = isinstance(scores, torch.Tensor) and scores.dim() == 2
-            is_fine = is_fine and torch.allclose(heads[0](features).float(), scores.float(), rtol=1e-3, atol=1e-3)
+            is_fine = is_fine and torch.allclose(
+                heads[0](features).float(), scores.float(), rtol=tolerance, atol=tolerance
+            )
         if not is_fine:
             raise UserError(
                 f"'{self.model.name}' does not end in one linear classifier of pooled features, which the "

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from builders.errors import UserError
+from builders.image_sets.base import ImageSet, Labels
 from builders.images.center_crop import PREPROCESSING
 from builders.versions import versions
 from fakeit_eval.analyze import MEASURES
-from fakeit_eval.image_sets.base import ImageSet, Labels
 
 if TYPE_CHECKING:
     import pyarrow as pa

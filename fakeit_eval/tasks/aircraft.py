@@ -1,7 +1,7 @@
 """FGVC-Aircraft, its 100 variants (Maji et al., 2013): ROOT/fgvc-aircraft-2013b; train, val and test are published."""
 
-from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
-from fakeit_eval.image_sets.base import ImageSet
+from builders.image_sets.annotation_files import DataRoot, read_splits
+from builders.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import SPLITS, Task
 
 

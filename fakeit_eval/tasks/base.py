@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.errors import UserError
-from fakeit_eval.image_sets.base import Labels
+from builders.image_sets.base import Labels
 
 SPLITS = ("train", "val", "test")
 TUNING_SHARE = 0.2

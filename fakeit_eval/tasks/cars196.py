@@ -3,8 +3,8 @@
 The dataset is no longer available for download.
 """
 
-from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
-from fakeit_eval.image_sets.base import ImageSet
+from builders.image_sets.annotation_files import DataRoot, read_splits
+from builders.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
 
 

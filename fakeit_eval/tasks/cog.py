@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from builders.errors import UserError
-from fakeit_eval.image_sets.annotation_files import DataRoot, guarded
-from fakeit_eval.image_sets.base import ImageSet
-from fakeit_eval.image_sets.files import open_files, open_folder
-from fakeit_eval.image_sets.plain_pickle import read_plain_pickle
+from builders.image_sets.annotation_files import DataRoot, guarded
+from builders.image_sets.base import ImageSet
+from builders.image_sets.files import open_files, open_folder
+from builders.image_sets.plain_pickle import read_plain_pickle
 from fakeit_eval.tasks.base import Task
 
 LEVELS, SPLITS = "cog_levels_mapping_file.pkl", "cog_concepts_split_file.pkl"

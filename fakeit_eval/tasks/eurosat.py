@@ -3,8 +3,8 @@
 810 test and 540 val images of every class are drawn; these sizes are those in the paper authors' public code.
 """
 
-from fakeit_eval.image_sets.annotation_files import DataRoot, path_of, read_listed
-from fakeit_eval.image_sets.base import ImageSet
+from builders.image_sets.annotation_files import DataRoot, path_of, read_listed
+from builders.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
 
 

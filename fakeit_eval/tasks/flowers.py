@@ -1,7 +1,7 @@
 """Oxford Flowers 102 (Nilsback and Zisserman, 2008): ROOT/flowers-102; train, val and test are published."""
 
-from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
-from fakeit_eval.image_sets.base import ImageSet
+from builders.image_sets.annotation_files import DataRoot, read_splits
+from builders.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import SPLITS, Task
 
 

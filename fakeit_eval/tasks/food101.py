@@ -1,7 +1,7 @@
 """Food-101 (Bossard et al., 2014): ROOT/food-101; val is drawn from train."""
 
-from fakeit_eval.image_sets.annotation_files import DataRoot, read_splits
-from fakeit_eval.image_sets.base import ImageSet
+from builders.image_sets.annotation_files import DataRoot, read_splits
+from builders.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
 
 

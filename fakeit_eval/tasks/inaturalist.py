@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from builders.errors import UserError
-from fakeit_eval.image_sets.annotation_files import DataRoot, guarded
-from fakeit_eval.image_sets.base import ImageSet
-from fakeit_eval.image_sets.files import open_files
+from builders.image_sets.annotation_files import DataRoot, guarded
+from builders.image_sets.base import ImageSet
+from builders.image_sets.files import open_files
 from fakeit_eval.tasks.base import Task
 
 LISTS = {"train": "train", "test": "val"}

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fakeit_eval.image_sets.annotation_files import DataRoot, read_listed
-from fakeit_eval.image_sets.base import ImageSet
+from builders.image_sets.annotation_files import DataRoot, read_listed
+from builders.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
 
 

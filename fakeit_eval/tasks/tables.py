@@ -5,9 +5,9 @@ Their rows are wines with 13 chemical measurements, and tumors with 30 measureme
 
 import numpy as np
 
-from fakeit_eval.image_sets.annotation_files import DataRoot
-from fakeit_eval.image_sets.arrays import open_arrays
-from fakeit_eval.image_sets.base import ImageSet
+from builders.image_sets.annotation_files import DataRoot
+from builders.image_sets.arrays import open_arrays
+from builders.image_sets.base import ImageSet
 from fakeit_eval.tasks.base import Task
 
 SIDE = 32

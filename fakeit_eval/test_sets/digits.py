@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from builders.classes.class_list import read_class_table
 from builders.classes.digits import INK, SIZE, compose, enlarge, load_digits_split
+from builders.image_sets.arrays import open_arrays
+from builders.image_sets.base import ImageSet
 from builders.images.read import Pixels
-from fakeit_eval.image_sets.arrays import open_arrays
-from fakeit_eval.image_sets.base import ImageSet
 from fakeit_eval.test_sets.base import TestSet
 
 SEED = 2023

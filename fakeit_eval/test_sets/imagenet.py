@@ -10,9 +10,9 @@ from typing import NoReturn
 
 from builders.classes.imagenet import imagenet_names, read_parents
 from builders.errors import UserError
-from fakeit_eval.image_sets.archives import is_archive
-from fakeit_eval.image_sets.base import ImageSet
-from fakeit_eval.image_sets.open_image_set import open_image_set
+from builders.image_sets.archives import is_archive
+from builders.image_sets.base import ImageSet
+from builders.image_sets.open_image_set import open_image_set
 from fakeit_eval.test_sets.base import TestSet
 
 WNID = re.compile(r"n\d{8}")

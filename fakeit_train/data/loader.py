@@ -5,7 +5,7 @@ A resumed run needs only its step number; the loader keeps no other state.
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.errors import ReadableError
+from builders.images.crop_batches import as_it_is, shared_memory_reported
 from fakeit_train.config import TrainConfig
 from fakeit_train.crops.config import augmentation_crops
 from fakeit_train.crops.mixing import mix_batch, sample_mixes
@@ -103,7 +104,7 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
         CropDataset(data, config),
         batch_sampler=sampler,
         num_workers=config.data.num_workers,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
     )
@@ -113,21 +114,18 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
     if prefetcher:
         prefetcher.start()
     try:
-        for batch in batches:
-            if isinstance(batch, ReadableError):
-                raise batch
-            if prefetcher:
-                prefetcher.begin()
-            yield batch
+        with shared_memory_reported("give fewer or no processes (data.num_workers)"):
+            for batch in batches:
+                if isinstance(batch, ReadableError):
+                    raise batch
+                if prefetcher:
+                    prefetcher.begin()
+                yield batch
     finally:
         # Dropping the iterator ends the workers, which ignore stop signals. A traceback may keep this frame alive.
         del batches
         if prefetcher:
             prefetcher.stop()
-
-
-def _as_it_is(batch: Any) -> Batch | ReadableError:
-    return cast(Batch | ReadableError, batch)
 
 
 def _start_worker(worker: int) -> None:

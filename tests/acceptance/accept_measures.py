@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from builders.classes.digits import compose, enlarge, load_digits_split
+from builders.image_sets.open_image_set import open_image_set
 from fakeit_eval.dataset_measures.copies import find_copies
 from fakeit_eval.dataset_measures.estimate import Z
 from fakeit_eval.dataset_measures.manifolds import find_neighbors_of_blocks, manifold_measures
 from fakeit_eval.dataset_measures.neighbors import COVERAGE_K, Neighbors, find_nearest, find_neighbors
-from fakeit_eval.image_sets.open_image_set import open_image_set
 from tests.acceptance.record import command, record
 from tests.planted_copies import planted_copies
 

@@ -12,10 +12,10 @@ from PIL import Image
 from torchvision.models import resnet50
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from builders.image_sets.files import open_folder
 from builders.images.center_crop import center_crop
 from builders.networks.backbone import Backbone, build_network
 from fakeit_eval.features.extract import Loading, extract
-from fakeit_eval.image_sets.files import open_folder
 from fakeit_eval.models import Model
 from tests.acceptance.record import record
 from tests.builders.images.test_center_crop import SIZES, photograph, reference

@@ -20,6 +20,8 @@ from builders.classes.digits import compose, enlarge, load_digits_split
 from builders.cli import main as build_cli
 from builders.engines.base import pin_model
 from builders.format.manifest import Manifest, read_manifest
+from builders.image_sets.arrays import open_arrays
+from builders.image_sets.open_image_set import open_image_set
 from builders.make_clone import make_clone
 from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe
@@ -30,8 +32,6 @@ from fakeit_eval import models
 from fakeit_eval.cli import main as cli
 from fakeit_eval.dataset_measures.match import match_pairs
 from fakeit_eval.features.extract import Loading, extract
-from fakeit_eval.image_sets.arrays import open_arrays
-from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_eval.models import open_model
 from fakeit_train.settings import load_config
 from fakeit_train.trainer import train

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from builders.classes.imagenet import read_imagenet100_wnids, read_parents
 from builders.errors import UserError
+from builders.image_sets.arrays import open_arrays
 from fakeit_eval.features.extract import Loading, class_scores, extract
-from fakeit_eval.image_sets.arrays import open_arrays
 from fakeit_eval.models import FileNetwork, open_model
 
 ARCH = "torchvision/resnet18"

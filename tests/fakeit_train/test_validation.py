@@ -1,7 +1,9 @@
 """Validation during training, compared with the results of fakeit_eval."""
 
 import json
+import shutil
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
+from builders.image_sets.open_image_set import open_image_set
 from builders.networks.backbone import build_network
 from fakeit_eval.evaluate.classifier import test_classifier as evaluate
 from fakeit_eval.features.extract import Loading
@@ -67,32 +70,57 @@ def test_validation__does_not_change_training(finished: tuple[Path, Manifest], t
 
 
 def test_validation__ranks_share_the_images(finished: tuple[Path, Manifest]) -> None:
-    clone = open_clone(finished[0])
+    images = open_image_set(str(finished[0]))
     config = config_on(finished[0], "validation.batch_size=3")
-    config = replace(config, backbone=replace(config.backbone, classes=tuple(clone.manifest.label_names)))
-    loaders = [Validation(clone, config, World(rank, 3, torch.device("cpu"))).loader for rank in range(3)]
+    config = replace(config, backbone=replace(config.backbone, classes=images.class_names))
+    loaders = [Validation(images, config, World(rank, 3, torch.device("cpu"))).loader for rank in range(3)]
     seen = [label for loader in loaders if loader for _, labels, _ in loader for label in labels.tolist()]
-    assert sorted(seen) == sorted(sample.label for sample in clone)
+    assert sorted(seen) == sorted(images.labels)
+
+
+@pytest.mark.parametrize("kind", ["clone", "folders", "archive"])
+def test_validation__processes_start_at_the_first_validation_and_give_the_same_scores(
+    kind: str, finished: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    """`--val` takes whatever `fakeit-eval --data` takes; here the same images as a clone, as folders and in a tar."""
+    clone = open_clone(finished[0])
+    for sample in clone:
+        path = tmp_path / "images" / clone.manifest.label_names[sample.label] / f"{sample.key.replace('/', '-')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(sample.image)
+    shutil.make_archive(str(tmp_path / "images"), "tar", tmp_path, "images")
+    data = {"clone": finished[0], "folders": tmp_path / "images", "archive": tmp_path / "images.tar"}[kind]
+    config = config_on(finished[0], "validation.batch_size=3", f"validation.data={data}")
+    config = replace(config, backbone=replace(config.backbone, classes=tuple(clone.manifest.label_names)))
+    torch.manual_seed(0)
+    network = build_network(config.backbone)
+    alone = Validation(open_image_set(str(finished[0])), config, WORLD).scores(network)
+    opened = open_validation(replace(config, data=replace(config.data, num_workers=2)), WORLD)
+    assert opened is not None
+    with opened:
+        assert not active_children()
+        assert opened.scores(network) == opened.scores(network) == pytest.approx(alone, rel=1e-6)
+        assert len(active_children()) == 2
 
 
 def test_validation__labels_follow_class_ids(finished: tuple[Path, Manifest]) -> None:
-    clone = open_clone(finished[0])
-    names = tuple(reversed(clone.manifest.label_names))
+    images = open_image_set(str(finished[0]))
+    names = tuple(reversed(images.class_names))
     config = config_on(finished[0])
     config = replace(config, backbone=replace(config.backbone, classes=names), validation=ValidationConfig())
     torch.manual_seed(0)
     network = build_network(config.backbone)
-    flipped = Validation(clone, config, WORLD).scores(network)
+    flipped = Validation(images, config, WORLD).scores(network)
     network.fc.weight.data = network.fc.weight.data.flip(0)  # type: ignore[union-attr, operator]
-    config = replace(config, backbone=replace(config.backbone, classes=tuple(clone.manifest.label_names)))
-    assert Validation(clone, config, WORLD).scores(network) == pytest.approx(flipped, rel=1e-5)
+    config = replace(config, backbone=replace(config.backbone, classes=images.class_names))
+    assert Validation(images, config, WORLD).scores(network) == pytest.approx(flipped, rel=1e-5)
 
 
 def test_validation__unknown_classes_are_reported(finished: tuple[Path, Manifest]) -> None:
     config = config_on(finished[0])
     config = replace(config, backbone=replace(config.backbone, classes=("n02084071",)))
     with pytest.raises(
-        UserError, match=r"class '.*' of the validation clone '.*' is not among the 1 classes in training"
+        UserError, match=r"class '.*' of the validation images '.*' is not among the 1 classes in training"
     ):
         open_validation(config, WORLD)
     assert open_validation(replace(config, validation=ValidationConfig()), WORLD) is None

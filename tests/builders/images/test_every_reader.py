@@ -15,10 +15,10 @@ from builders.classes.class_options import ClassOptions
 from builders.cli.main import main
 from builders.errors import UserError
 from builders.format.open_clone import open_clone
+from builders.image_sets.open_image_set import open_image_set
 from builders.images.source import read_source
 from builders.real_images import RealImages
 from builders.viewing.gallery_sources import open_source
-from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_train.data.decode import decode
 from tests import in_process
 from tests.builders.images.file_table import SIDE, File, all_files, decoded, saved

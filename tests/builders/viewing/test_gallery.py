@@ -14,6 +14,7 @@ from builders.audit.audit import audit_clone
 from builders.classes.class_list import ClassEntry
 from builders.errors import UserError
 from builders.format.manifest import Manifest
+from builders.image_sets.open_image_set import open_image_set
 from builders.make_clone import make_clone
 from builders.planning.plan import Plan
 from builders.recipes.recipe import Recipe
@@ -21,7 +22,6 @@ from builders.storage.base import open_storage
 from builders.viewing.gallery import write_gallery
 from fakeit_eval.evaluate.dataset import Clone, Reference, measure_clone
 from fakeit_eval.features.extract import Loading
-from fakeit_eval.image_sets.open_image_set import open_image_set
 from fakeit_eval.models import open_model
 from tests.builders.audit.embedders import WordEmbedder
 

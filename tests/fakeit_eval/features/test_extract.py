@@ -15,13 +15,13 @@ from PIL import Image, ImageFile
 from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
+from builders.image_sets.clones import open_clone_images
+from builders.image_sets.files import open_folder
 from builders.images.read import AS_PUBLISHED, ReadImage, decode_sample
 from builders.networks.backbone import Backbone, build_network, save_backbone
 from builders.networks.heads import heads_of
 from fakeit_eval.cli.main import main
 from fakeit_eval.features.extract import Loading, class_scores, extract, extract_scores
-from fakeit_eval.image_sets.clones import open_clone_images
-from fakeit_eval.image_sets.files import open_folder
 from fakeit_eval.models import Model, open_model
 from tests.builders.networks.test_heads import FAMILIES
 from tests.in_process import call
@@ -97,7 +97,7 @@ import sys, os, signal, time
 from pathlib import Path
 from dataclasses import replace
 import fakeit_eval.features.extract as features
-from fakeit_eval.image_sets.clones import open_clone_images
+from builders.image_sets.clones import open_clone_images
 from tests.fakeit_eval.features.test_extract import fresh_model
 features.SECONDS_BETWEEN_NOTES = 0
 images = open_clone_images(sys.argv[1])

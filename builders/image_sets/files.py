@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from builders.errors import UserError
+from builders.image_sets.base import ImageSet, Labels, digest_of
 from builders.images.folders import list_class_folders, readable
 from builders.images.read import ReadImage, read_image
-from fakeit_eval.image_sets.base import ImageSet, Labels, digest_of
 
 
 def open_folder(root: str, name: str = "") -> ImageSet:

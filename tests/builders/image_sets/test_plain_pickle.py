@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from builders.errors import UserError
-from fakeit_eval.image_sets import plain_pickle
-from fakeit_eval.image_sets.annotation_files import DataRoot
-from fakeit_eval.image_sets.plain_pickle import read_plain_pickle
+from builders.image_sets import plain_pickle
+from builders.image_sets.annotation_files import DataRoot
+from builders.image_sets.plain_pickle import read_plain_pickle
 from fakeit_eval.open_tasks import open_tasks
 from tests.fakeit_eval.official import cog
 

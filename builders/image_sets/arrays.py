@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.image_sets.base import ImageSet, Labels
 from builders.images.read import ReadImage
-from fakeit_eval.image_sets.base import ImageSet, Labels
 
 
 def open_arrays(images: NDArray[np.uint8], labels: Labels, class_names: tuple[str, ...], *, name: str) -> ImageSet:

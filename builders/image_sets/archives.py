@@ -20,10 +20,10 @@ import numpy as np
 
 from builders.errors import UserError
 from builders.format.tar_shard import MAX_MEMBER_BYTES
+from builders.image_sets.base import ImageSet, digest_of
 from builders.images.folders import is_image, is_visible, readable
 from builders.images.read import ReadImage, read_image
 from builders.storage.cache_folder import cache_folder
-from fakeit_eval.image_sets.base import ImageSet, digest_of
 
 TARS, COMPRESSED, ZIPS = (".tar",), (".tar.gz", ".tgz"), (".zip",)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from builders.errors import UserError, first_line, suggest
+from builders.image_sets.base import ImageSet
 from builders.images.read import ReadImage, read_image
-from fakeit_eval.image_sets.base import ImageSet
 
 PREFIX = "hub:"
 TEST_SPLITS = ("test", "validation", "val", "valid")

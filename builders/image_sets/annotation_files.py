@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from builders.errors import UserError, first_line
-from fakeit_eval.image_sets.base import ImageSet
-from fakeit_eval.image_sets.files import open_files
+from builders.image_sets.base import ImageSet
+from builders.image_sets.files import open_files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,10 @@ class ImageSet:
     def __copy__(self) -> "ImageSet":
         return replace(self, read=copy.copy(self.read))
 
+    def readable(self) -> "ImageSet":
+        """Returns the images without the functions that only this process needs, so that other processes can get them."""
+        return replace(self, key_of=str, prompt_ids=None)
+
     def read_labeled(self, number: int) -> tuple[ReadImage, int]:
         """Reads an image and its label.
 

@@ -7,21 +7,22 @@ import numpy as np
 import pyarrow as pa
 
 from builders.format.open_clone import Clone, open_clone
-from builders.format.shard_cache import default_cache
+from builders.format.shard_cache import ShardCache, default_cache
+from builders.image_sets.base import ImageSet, Labels
 from builders.images.read import ReadImage
-from fakeit_eval.image_sets.base import ImageSet, Labels
 
 
-def open_clone_images(root: str) -> ImageSet:
+def open_clone_images(root: str, cache: ShardCache | None = None) -> ImageSet:
     """Opens all images of a clone, in the order of its samples.
 
     Args:
         root: Directory or URL of the clone.
+        cache: Cache of its shards; by default the user's.
 
     Raises:
         UserError: the clone is missing, unfinished or broken.
     """
-    clone = open_clone(root, default_cache())
+    clone = open_clone(root, cache or default_cache())
     manifest = clone.manifest
     labels = [clone.shard_index(shard)["label"] for shard in range(len(manifest.shards))]
     return ImageSet(

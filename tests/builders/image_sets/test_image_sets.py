@@ -12,8 +12,8 @@ from PIL import Image
 
 from builders.errors import UserError
 from builders.format.manifest import Manifest
-from fakeit_eval.image_sets.base import ImageSet
-from fakeit_eval.image_sets.open_image_set import open_image_set
+from builders.image_sets.base import ImageSet
+from builders.image_sets.open_image_set import open_image_set
 from tests.fakeit_eval.official import as_tar, as_zip, class_folders, image
 
 NAMES = ["n01440764", "n01443537", "n01484850"]
@@ -60,7 +60,7 @@ def test_image_sets__archives(kind: str, folder: Path, monkeypatch: pytest.Monke
 def test_image_sets__archives_are_read_by_forked_workers(folder: Path) -> None:
     from torch.utils.data import DataLoader
 
-    from builders.images.center_crop import CroppedBatches, as_it_is, start_worker
+    from builders.images.crop_batches import CroppedBatches, as_it_is, start_worker
 
     found = open_image_set(str(packed(folder, "zip")))
     # This process opens the archive before workers are forked.

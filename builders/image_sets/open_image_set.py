@@ -4,18 +4,20 @@ from pathlib import Path
 
 from builders.errors import UserError
 from builders.format.names import MAKING, MANIFEST
-from fakeit_eval.image_sets.archives import is_archive, open_archive
-from fakeit_eval.image_sets.base import ImageSet
-from fakeit_eval.image_sets.clones import open_clone_images
-from fakeit_eval.image_sets.files import open_folder
-from fakeit_eval.image_sets.hub import PREFIX, open_hub
+from builders.format.shard_cache import ShardCache
+from builders.image_sets.archives import is_archive, open_archive
+from builders.image_sets.base import ImageSet
+from builders.image_sets.clones import open_clone_images
+from builders.image_sets.files import open_folder
+from builders.image_sets.hub import PREFIX, open_hub
 
 
-def open_image_set(spec: str, name: str = "") -> ImageSet:
+def open_image_set(spec: str, name: str = "", cache: ShardCache | None = None) -> ImageSet:
     """Opens the images at a path or URL, or of a dataset of the Hub.
 
     Args:
         name: Name of an archive or of class folders in tables of results; by default the file's or the folder's name.
+        cache: Cache of a remote clone's shards; by default the user's.
 
     Raises:
         UserError: there is nothing of these kinds, or it cannot be read.
@@ -24,7 +26,7 @@ def open_image_set(spec: str, name: str = "") -> ImageSet:
     if spec.startswith(PREFIX):
         return open_hub(spec)
     if "://" in spec or (path / MANIFEST).is_file() or (path / MAKING).is_dir():
-        return open_clone_images(spec)
+        return open_clone_images(spec, cache)
     if path.is_file() and is_archive(spec):
         return open_archive(spec, name)
     if path.is_dir():

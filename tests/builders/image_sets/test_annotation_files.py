@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from builders.errors import UserError
-from fakeit_eval.image_sets.annotation_files import DataRoot
+from builders.image_sets.annotation_files import DataRoot
 from fakeit_eval.open_tasks import OpenedTask, open_tasks
 from fakeit_eval.tasks.base import SPLITS, check_counts, draw_splits, read_tasks
 from tests.fakeit_eval.official import MAKERS
