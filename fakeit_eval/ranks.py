@@ -6,7 +6,6 @@ Rank 0 alone writes results and prints. The ranks need the same files: a shared 
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
@@ -43,7 +42,6 @@ def joined() -> Iterator[None]:
     with ExitStack() as quiet:
         if RANK:
             quiet.enter_context(redirect_stdout(quiet.enter_context(open(os.devnull, "w", encoding="utf-8"))))
-            sys.stderr = sys.stdout
         yield
     # After an error this is skipped: it would wait for ranks that may be gone.
     dist.barrier()
@@ -70,3 +68,8 @@ def sum_of(value: int) -> int:
     total = torch.tensor(value)
     dist.all_reduce(total)
     return int(total)
+
+
+def barrier() -> None:
+    """Waits until all ranks are here."""
+    sum_of(0)

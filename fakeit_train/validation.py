@@ -40,6 +40,7 @@ class Validation:
             range(world.rank, len(images), world.size),
             batch_size=config.validation.batch_size,
             workers=workers,
+            advice="give fewer or no processes (data.num_workers)",
             start=_start_worker,
             **options,
         )
@@ -65,7 +66,7 @@ class Validation:
             for values in (self.backbone.mean, self.backbone.std)
         )
         assert self.loader is not None
-        for crops, labels, _ in checked_batches(self.loader, "give fewer or no processes (data.num_workers)"):
+        for crops, labels, _ in checked_batches(self.loader):
             if signals:
                 sums[4] = 1
                 break

@@ -3,7 +3,6 @@
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 SHARED_MEMORY = "/dev/shm"
+BATCHES_PER_WORKER = 2
+"""Batches that torch's DataLoader lets each process prepare."""
 MAX_WORKERS = 8
 
 
@@ -74,6 +75,7 @@ def crop_loader(
     *,
     batch_size: int,
     workers: int,
+    advice: str,
     start: Callable[[int], None] | None = None,
     **options: Any,
 ) -> "DataLoader[Any]":
@@ -81,17 +83,23 @@ def crop_loader(
 
     Args:
         workers: Number of processes, of which no more are started than there are batches; 0 loads in this process.
+        advice: What to change if there is too little shared memory for them.
         start: Called first in each process.
         options: Further options of torch's DataLoader.
+
+    Raises:
+        UserError: there is too little shared memory.
     """
     import torch
     from torch.utils.data import DataLoader
 
     batches = [list(numbers[first : first + batch_size]) for first in range(0, len(numbers), batch_size)]
+    workers = min(workers, len(batches))
+    check_shared_memory(3 * size**2 * min(batch_size, len(numbers)), workers, advice)
     return DataLoader(
         CroppedBatches(images, size),  # type: ignore[arg-type]
         batch_sampler=batches,
-        num_workers=min(workers, len(batches)),
+        num_workers=workers,
         collate_fn=as_it_is,
         worker_init_fn=start or start_worker,
         pin_memory=torch.cuda.is_available(),
@@ -99,40 +107,34 @@ def crop_loader(
     )
 
 
-def checked_batches(loader: "DataLoader[Any]", advice: str) -> Iterator[Any]:
+def checked_batches(loader: "DataLoader[Any]") -> Iterator[Any]:
     """Yields the batches of a loader whose dataset returns errors as values.
 
-    Args:
-        advice: What to change if there is too little shared memory.
+    Raises:
+        UserError: an image cannot be read.
+    """
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def check_shared_memory(num_bytes: int, workers: int, advice: str) -> None:
+    """Checks that batches of `num_bytes` from several processes fit into the shared memory.
+
+    Otherwise a process would end by a bus error, or torch would wait for its batch forever.
 
     Raises:
-        UserError: an image cannot be read, or there is too little shared memory for the loader's processes.
+        UserError: they do not; it says `advice`.
     """
-    with shared_memory_reported(advice):
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
-
-
-@contextmanager
-def shared_memory_reported(advice: str) -> Iterator[None]:
-    """Reports that a loader's processes have too little shared memory.
-
-    Raises:
-        UserError: they have; it says how much there is, and `advice`.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        # torch has no class of its own for these errors.
-        if not any(sign in str(error) for sign in ("shared memory", "Bus error", "</torch_")):
-            raise
-        status = os.statvfs(SHARED_MEMORY)
+    status = os.statvfs(SHARED_MEMORY)
+    free, needed = status.f_frsize * status.f_bavail, BATCHES_PER_WORKER * workers * num_bytes
+    if needed > free:
         raise UserError(
-            f"the processes that load images need more shared memory than the {status.f_frsize * status.f_blocks >> 20:,} "
-            f"MiB of {SHARED_MEMORY}; {advice}, or give the container more (docker run --shm-size 8g)"
-        ) from None
+            f"{workers} processes that load batches of {num_bytes / 2**20:,.1f} MiB need {needed / 2**20:,.1f} MiB of shared "
+            f"memory, and {SHARED_MEMORY} has {free / 2**20:,.1f} MiB; {advice}, or give the container more "
+            "(docker run --shm-size 8g)"
+        )
 
 
 def as_it_is(batch: Any) -> Any:

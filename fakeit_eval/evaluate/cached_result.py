@@ -52,21 +52,21 @@ def cached_result(
     path = result_path(model, task, data, settings)
     if ranks.share(again or not is_known(model, path, data)):
         score = compute()
-        if ranks.RANK:
-            return path
-        cut = {"cut_files": score.num_cut_files} if score.num_cut_files else {}
-        write_result(
-            model,
-            path,
-            task=task,
-            value=score.value,
-            unit=score.unit,
-            data={**data, **cut},
-            settings=settings,
-            images=score.images,
-            drawing=score.drawing,
-            **score.more,
-        )
+        if not ranks.RANK:
+            cut = {"cut_files": score.num_cut_files} if score.num_cut_files else {}
+            write_result(
+                model,
+                path,
+                task=task,
+                value=score.value,
+                unit=score.unit,
+                data={**data, **cut},
+                settings=settings,
+                images=score.images,
+                drawing=score.drawing,
+                **score.more,
+            )
+        ranks.barrier()
     return path
 
 

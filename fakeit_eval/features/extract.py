@@ -172,11 +172,11 @@ def _fill(folder: Path, shape: tuple[int, int], model: Model, images: ImageSet, 
         # Allocating the file now reports a full disk as an error; a write into the memory map would end in SIGBUS.
         with (folder / FEATURES).open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    ranks.sum_of(0)
+    ranks.barrier()
     rows = np.lib.format.open_memmap(folder / FEATURES, mode="r+")
     start, stop = (shape[0] * rank // ranks.WORLD_SIZE for rank in (ranks.RANK, ranks.RANK + 1))
     num_cut = 0
-    with progress(stop - start, desc=images.name, leave=False) as bar:
+    with progress(stop - start, desc=images.name, leave=False, is_shown=not ranks.RANK) as bar:
         for batch, num_cut_here in _batches(model, images, loading, range(start, stop)):
             num_cut += num_cut_here
             rows[start : start + len(batch)] = batch
@@ -188,7 +188,7 @@ def _fill(folder: Path, shape: tuple[int, int], model: Model, images: ImageSet, 
         scratch = folder / f".{FINISHED}.tmp"
         scratch.write_text(json.dumps({"num_cut": num_cut}), encoding="utf-8")
         scratch.replace(folder / FINISHED)
-    ranks.sum_of(0)
+    ranks.barrier()
 
 
 def _batches(
@@ -198,11 +198,16 @@ def _batches(
     import torch
 
     loader = crop_loader(
-        images, model.backbone.input_size, numbers, batch_size=loading.batch_size, workers=loading.workers
+        images,
+        model.backbone.input_size,
+        numbers,
+        batch_size=loading.batch_size,
+        workers=loading.workers,
+        advice="give fewer --workers or a smaller --batch-size",
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     forward = _Forward(model, device, loading.precision)
-    for crops, _, num_cut in checked_batches(loader, "give fewer --workers or a smaller --batch-size"):
+    for crops, _, num_cut in checked_batches(loader):
         yield forward(crops.to(device, non_blocking=True)), num_cut
 
 

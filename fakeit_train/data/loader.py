@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from builders.errors import ReadableError
-from builders.images.crop_batches import as_it_is, shared_memory_reported
+from builders.images.crop_batches import as_it_is, check_shared_memory
 from fakeit_train.config import TrainConfig
 from fakeit_train.crops.config import augmentation_crops
 from fakeit_train.crops.mixing import mix_batch, sample_mixes
@@ -98,8 +98,11 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
     Closing the generator ends these processes.
 
     Raises:
-        UserError: a shard or an image is broken.
+        UserError: a shard or an image is broken, or there is too little shared memory.
     """
+    kinds = augmentation_crops(config.augmentation, config.crops).kinds
+    num_bytes = 3 * sum(kind.num_crops * kind.size**2 for kind in kinds) * config.data.batch_size // sampler.world_size
+    check_shared_memory(num_bytes, config.data.num_workers, "give fewer or no processes (data.num_workers)")
     loader: DataLoader[Batch | ReadableError] = DataLoader(
         CropDataset(data, config),
         batch_sampler=sampler,
@@ -114,13 +117,12 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
     if prefetcher:
         prefetcher.start()
     try:
-        with shared_memory_reported("give fewer or no processes (data.num_workers)"):
-            for batch in batches:
-                if isinstance(batch, ReadableError):
-                    raise batch
-                if prefetcher:
-                    prefetcher.begin()
-                yield batch
+        for batch in batches:
+            if isinstance(batch, ReadableError):
+                raise batch
+            if prefetcher:
+                prefetcher.begin()
+            yield batch
     finally:
         # Dropping the iterator ends the workers, which ignore stop signals. A traceback may keep this frame alive.
         del batches

@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 from builders.errors import UserError
 from builders.format.manifest import Manifest
 from builders.format.open_clone import open_clone
+from builders.image_sets.base import ImageSet
 from builders.image_sets.clones import open_clone_images
 from builders.image_sets.files import open_folder
 from builders.images.read import AS_PUBLISHED, ReadImage, decode_sample
@@ -25,6 +26,9 @@ from fakeit_eval.features.extract import Loading, class_scores, extract, extract
 from fakeit_eval.models import Model, open_model
 from tests.builders.networks.test_heads import FAMILIES
 from tests.in_process import call
+from tests.mutants import ROOT
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 BACKBONE = Backbone(
     library="torchvision", arch="resnet18", input_size=32, classes=tuple("abcd"), head_bias=True, feature_size=512
@@ -68,7 +72,8 @@ def test_extract__features_are_cached_until_anything_changes(finished: tuple[Pat
     assert extract(fresh_model(tmp_path, seed=1), images, loading).path != first.path
     some = images.subset(np.arange(10))
     assert extract(fresh_model(tmp_path), some, loading).path != first.path
-    assert extract(fresh_model(tmp_path), replace(images, state="touched"), loading).path != first.path
+    # Copying a data set to another disk changes the times of its files.
+    assert extract(fresh_model(tmp_path), replace(images, state="touched"), loading).path == first.path
     assert extract(fresh_model(tmp_path), replace(images, policy=AS_PUBLISHED), loading).path != first.path
 
 
@@ -93,41 +98,121 @@ def test_extract__a_broken_image_is_reported(finished: tuple[Path, Manifest], tm
 
 
 KILLED = """
-import sys, os, signal, time
+import sys, os, signal
 from pathlib import Path
 from dataclasses import replace
-import fakeit_eval.features.extract as features
+from builders.image_sets.base import ImageSet
 from builders.image_sets.clones import open_clone_images
+from fakeit_eval.features.extract import Loading, extract
 from tests.fakeit_eval.features.test_extract import fresh_model
-features.SECONDS_BETWEEN_NOTES = 0
 images = open_clone_images(sys.argv[1])
 def read(number, policy):
     if number == 45:
         os.kill(os.getpid(), signal.SIGKILL)
     return images.read(number, policy)
 cache = Path(sys.argv[2])
-features.extract(fresh_model(cache), replace(images, read=read), features.Loading(batch_size=10, cache=cache))
+extract(fresh_model(cache), replace(images, read=read), Loading(batch_size=10, workers=0, cache=cache))
 """
 
 
-def test_extract__a_killed_extraction_continues_with_the_next_batch(
+def test_extract__features_of_a_killed_extraction_are_extracted_again(
     finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
     died = subprocess.run([sys.executable, "-c", KILLED, str(finished[0]), str(cache)], check=False)
     assert died.returncode == -signal.SIGKILL
-    (progress,) = cache.glob("features/*/progress.json")
-    assert json.loads(progress.read_text()) == {"num_done": 40, "num_cut": 0}
-    images, queries = open_clone_images(str(finished[0])), []
+    (begun,) = cache.glob("features/*/features.npy")
+    images = open_clone_images(str(finished[0]))
+    again = extract(fresh_model(tmp_path), images, Loading(batch_size=10, cache=cache))
+    whole = extract(fresh_model(tmp_path), images, Loading(batch_size=10, cache=tmp_path / "other"))
+    assert np.array_equal(again[:], whole[:]) and again.path == begun
+
+
+RANKS = """
+import sys
+from pathlib import Path
+from builders.image_sets.base import ImageSet
+from builders.image_sets.clones import open_clone_images
+from fakeit_eval import ranks
+from fakeit_eval.features.extract import Loading, extract
+from tests.fakeit_eval.features.test_extract import counted, fresh_model
+cache, reads = Path(sys.argv[2]), []
+with ranks.joined():
+    images = counted(open_clone_images(sys.argv[1]), reads)
+    found = extract(fresh_model(cache), images, Loading(batch_size=10, workers=0, cache=cache))
+    (cache / f"rank-{ranks.RANK}").write_text(f"{len(found)} {reads}")
+"""
+
+
+def counted(images: ImageSet, reads: list[int]) -> ImageSet:
+    """Returns images that note which of them are read."""
 
     def read(number: int, policy: str) -> ReadImage:
-        queries.append(number)
+        reads.append(number)
         return images.read(number, policy)
 
-    resumed = extract(fresh_model(tmp_path), replace(images, read=read), Loading(batch_size=10, cache=cache))
-    assert min(queries) == 40
+    return replace(images, read=read)
+
+
+def test_extract__each_rank_extracts_a_slice_of_one_file(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    cache, images = tmp_path / "cache", open_clone_images(str(finished[0]))
+    (tmp_path / "ranks.py").write_text(RANKS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*launch, str(tmp_path / "ranks.py"), str(finished[0]), str(cache)], check=True, env=ENVIRONMENT)
+    reads: list[int] = []
+    found = extract(fresh_model(tmp_path), counted(images, reads), Loading(batch_size=10, workers=0, cache=cache))
     whole = extract(fresh_model(tmp_path), images, Loading(batch_size=10, cache=tmp_path / "other"))
-    assert np.allclose(resumed[:], whole[:], atol=1e-5) and os.path.samefile(resumed.path.parent, progress.parent)
+    assert not reads and np.allclose(found[:], whole[:], atol=1e-5)
+    half = len(images) // 2
+    assert (cache / "rank-0").read_text() == f"{len(images)} {list(range(half))}"
+    assert (cache / "rank-1").read_text() == f"{len(images)} {list(range(half, len(images)))}"
+
+
+def test_extract__torchrun_probes_like_one_process(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    save_backbone(tmp_path / "run", BACKBONE, fresh_model(tmp_path).network)
+    arguments = ["probe", str(tmp_path / "run"), "--data", str(finished[0]), "--trials", "2", "--batch-size", "8"]
+    arguments += ["--probe", "k_nearest_neighbors", "--any-count"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    outputs = []
+    for number, module in enumerate([["fakeit_eval"], [*launch, "fakeit_eval"]]):
+        more = ["--cache", str(tmp_path / f"cache-{number}"), "--out", str(tmp_path / f"out-{number}")]
+        command = [sys.executable, "-m", *module, *arguments, *more]
+        outputs.append(subprocess.run(command, check=True, env=ENVIRONMENT, stdout=subprocess.PIPE).stdout)
+    alone, together = (json.loads(next((tmp_path / f"out-{n}").rglob("*.json")).read_text()) for n in range(2))
+    assert alone["value"] == together["value"] and len(outputs[0].splitlines()) == len(outputs[1].splitlines())
+
+
+def test_extract__bfloat16_has_a_key_of_its_own_and_is_close(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    images, model = open_clone_images(str(finished[0])), fresh_model(tmp_path)
+    exact = extract(model, images, Loading(cache=tmp_path))
+    close = extract(model, images, Loading(cache=tmp_path, precision="bfloat16"))
+    assert exact.path != close.path
+    relative = np.abs(exact[:] - close[:]).max() / np.abs(exact[:]).max()
+    assert 0 < relative < 0.05
+    with pytest.raises(UserError, match="unknown --precision 'int8'; choose from float32, bfloat16"):
+        Loading(precision="int8")
+
+
+SMALL_MEMORY = 'mount -t tmpfs -o size=60k tmpfs /dev/shm && exec "$@"'
+
+
+def test_extract__too_little_shared_memory_is_one_sentence(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+    """A container's /dev/shm has 64 MiB by default; here a mount namespace has a smaller one."""
+    unshare = ["unshare", "--map-root-user", "--mount", "sh", "-c", SMALL_MEMORY, "sh"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not allow mounts")
+    (tmp_path / "run").mkdir()
+    save_backbone(tmp_path / "run", BACKBONE, fresh_model(tmp_path).network)
+    evaluated = ["-m", "fakeit_eval", "analyze", str(tmp_path / "run"), "--data", str(finished[0]), "--workers", "2"]
+    trained = ["-m", "fakeit_train", "digits", "--data", str(finished[0]), "--out", str(tmp_path / "trained")]
+    for arguments in ([*evaluated, "--cache", str(tmp_path / "cache")], [*trained, "--set", "data.num_workers=2"]):
+        found = subprocess.run(
+            [*unshare, sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert found.returncode == 2, found.stderr
+        assert "of shared memory, and /dev/shm has 0.1 MiB; give fewer" in found.stderr.splitlines()[-1]
+        assert "Traceback" not in found.stderr
 
 
 def test_extract__a_network_without_a_plain_classifier_is_refused(
@@ -140,21 +225,12 @@ def test_extract__a_network_without_a_plain_classifier_is_refused(
         extract(odd, open_clone_images(str(finished[0])), Loading(cache=tmp_path))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"num_done": 99, "num_cut": 0}',
-        '{"num_done": -3, "num_cut": 0}',
-        '{"num_done": Infinity}',
-        '{"num_done": "5"}',
-        "[]",
-    ],
-)
-def test_extract__a_wrong_progress_file_is_ignored(text: str, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"num_cut": "5"}', '{"num_cut": Infinity}', "[]", "{"])
+def test_extract__a_wrong_mark_is_ignored(text: str, finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     images, loading = open_clone_images(str(finished[0])), Loading(cache=tmp_path)
     first = extract(fresh_model(tmp_path), images, loading)
     whole = first[:]
-    (first.path.parent / "progress.json").write_text(text)
+    (first.path.parent / "finished.json").write_text(text)
     assert np.allclose(extract(fresh_model(tmp_path), images, loading)[:], whole, atol=1e-5)
 
 
