@@ -145,16 +145,22 @@ LAYER_NORM = 'backbone.arch_options={"layers": [1, 1, 1, 1], "channels": [32, 32
 """Layer norm, because batch norm is synchronized on GPUs only: on a CPU, each rank would see half of the batch."""
 
 
+@pytest.mark.parametrize(("optimizer", "tolerance"), [("momentum", 1e-3), ("adamw", 1e-3), ("muon", 1e-2)])
 def test_trainer__two_ranks_read_and_learn_the_same_as_one(
-    whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
+    optimizer: str, tolerance: float, whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
-    settings = (LAYER_NORM, "optim.learning_rate=0.02")
+    """Sums in another order differ in the last bits. Muon's update amplifies that, because it inverts small singular values."""
+    rate = "0.02" if optimizer == "momentum" else "0.001"
+    settings = (LAYER_NORM, f"optim.name={optimizer}", f"optim.learning_rate={rate}", "num_epochs=7")
     assert run(tmp_path / "two", finished[0], *settings, num_processes=2).wait() == 0
     train(load_config("digits", [*SETTINGS, *settings]), [str(finished[0])], tmp_path / "one")
     assert len(list((tmp_path / "two").glob("keys-*.jsonl"))) == 2
-    assert seen_batches(tmp_path / "two") == seen_batches(tmp_path / "one") == seen_batches(whole)
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert len(one) == 9 and two == pytest.approx(one, rel=1e-4)
+    assert seen_batches(tmp_path / "two") == seen_batches(tmp_path / "one")
+    assert seen_batches(tmp_path / "one")[:9] == seen_batches(whole)
+    one, two = (logged(tmp_path / name) for name in ("one", "two"))
+    assert [line["learning_rate"] for line in one] == [line["learning_rate"] for line in two]
+    assert len(one) == 21 and min(line["loss"] for line in one[-3:]) < one[0]["loss"]
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=tolerance)
 
 
 def test_trainer__another_run_is_not_overwritten(whole: Path, finished: tuple[Path, Manifest]) -> None:
@@ -236,9 +242,13 @@ def test_trainer__a_damaged_clone_is_reported_in_one_sentence(
     assert "\n" not in str(message.value)
 
 
+def logged(out: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if "loss" in line]
+
+
 def losses(out: Path) -> list[float]:
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
+    return [line["loss"] for line in logged(out)]
 
 
 def gradients(num_micro_batches: int, tmp_path: Path) -> list[torch.Tensor]:
