@@ -1,6 +1,6 @@
 """Times feature extraction from class folders: ours, and the loop people write (ImageFolder, DataLoader, Pillow).
 
-python -m benchmarks.extraction      # about 3 minutes
+python -m benchmarks.extraction      # about 5 minutes
 
 The network takes 2 ms a batch, as on a GPU, so the loaders are compared.
 """
@@ -21,7 +21,7 @@ from fakeit_eval.features.extract import Loading, extract
 from fakeit_eval.models import Model
 from tests.acceptance.record import record
 
-NUM_IMAGES, BATCH_SIZE, SECONDS, NUM_ROUNDS = 1536, 64, 0.002, 5
+NUM_IMAGES, BATCH_SIZE, SECONDS, NUM_ROUNDS = 3072, 64, 0.002, 5
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -5,6 +5,7 @@ It also runs as `python -m fakeit_train`, and under torchrun on several GPUs.
 fakeit-train digits --data demo/digits --out demo/run
 fakeit-train digits --data demo/real demo/digits --weights 1,3 --val demo/real-test --out demo/mixed
 fakeit-train keys digits --data demo/digits --step 10
+fakeit-train push demo/run user/name
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import io
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -57,7 +58,8 @@ def run(
     settings: Settings = (),
     resume: bool = False,
 ) -> None:
-    """Train a network on clones and export its weights. 'fakeit-train keys' prints the samples of a batch.
+    """Train a network on clones and export its weights. 'fakeit-train keys' prints the samples of a batch, and
+    'fakeit-train push' pushes a trained network to the Hub.
 
     Args:
         config: Name of a config in fakeit_train/configs, or a .py file that defines CONFIG.
@@ -122,6 +124,29 @@ def keys(
         print(number, number // order.batches_per_epoch, *(mixture.key(sample) for sample, _ in batch))
 
 
+def push(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    repo: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="USER/NAME")],
+    /,
+    private: bool = False,
+) -> None:
+    """Push the network of a finished run to the Hub, with a model card; timm then loads it by one line.
+
+    Args:
+        run: Folder of the run; RUN/best for the network that was the best in validation.
+        repo: Name of the model on the Hub; the repo is created if it does not exist.
+        private: Whether a new repo is private.
+    """
+    from fakeit_train.push_model import push_model
+
+    print(push_model(run, repo, private=private))
+    print(f'timm.create_model("hf-hub:{repo}", pretrained=True)')
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"keys": keys, "push": push}
+"""Commands beside training, which has no name of its own."""
+
+
 def settings_help(config: str) -> str:
     """Returns a page with all settings of a config and their values."""
     from fakeit_train.config import TrainConfig
@@ -145,8 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line, by default that of the process."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with report_errors(PROGRAM, "train"):
-        if arguments[:1] == ["keys"]:
-            tyro.cli(keys, prog=f"{PROGRAM} keys", args=arguments[1:], config=(tyro.conf.DisallowNone,))
+        if arguments and (command := COMMANDS.get(arguments[0])):
+            tyro.cli(command, prog=f"{PROGRAM} {arguments[0]}", args=arguments[1:], config=(tyro.conf.DisallowNone,))
         else:
             try:
                 tyro.cli(run, prog=PROGRAM, args=arguments, config=(tyro.conf.DisallowNone,))

@@ -5,8 +5,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from builders.errors import UserError
 from builders.images.center_crop import center_crop
 from builders.images.read import ReadImage
@@ -57,15 +55,20 @@ class CroppedBatches:
 
     def __getitems__(self, numbers: list[int]) -> Batch | UserError:
         import torch
+        from torch.utils.data import get_worker_info
 
         try:
             found = [self.images.read_labeled(number) for number in numbers]
         except UserError as error:
             return error
-        crops = np.stack([center_crop(image.pixels, self.size) for image, _ in found])
+        crops = torch.empty((len(found), self.size, self.size, 3), dtype=torch.uint8)
+        if get_worker_info():
+            # Where other processes read it; otherwise torch would copy it there.
+            crops.share_memory_()
+        for crop, (image, _) in zip(crops.numpy(), found, strict=True):
+            crop[:] = center_crop(image.pixels, self.size)
         labels = torch.tensor([label for _, label in found])
-        # A tensor goes to other processes by shared memory, an array through a pipe.
-        return torch.from_numpy(crops), labels, sum(image.is_cut for image, _ in found)
+        return crops, labels, sum(image.is_cut for image, _ in found)
 
 
 def crop_loader(

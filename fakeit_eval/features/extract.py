@@ -222,18 +222,31 @@ class _Forward:
         backbone = model.backbone
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (backbone.mean, backbone.std))
         self.is_checked = False
+        self.buffer: Any = None
 
     def __call__(self, crops: Any) -> NDArray[np.float32]:
         import torch
 
         with torch.inference_mode(), self.autocast:
-            # Contiguous like ToTensor's output: results in another memory format differ in the last bits.
-            pixels = (crops.permute(0, 3, 1, 2).contiguous().float() / 255 - self.mean) / self.std
+            pixels = self._normalized(crops)
             features = self._features(pixels)
             if not self.is_checked:
                 self._check(features, pixels)
         found: NDArray[np.float32] = features.float().cpu().numpy()
         return found
+
+    def _normalized(self, crops: Any) -> Any:
+        """Returns contiguous pixels like ToTensor's: results in another memory format differ in the last bits.
+
+        One buffer for all batches takes a tenth of the time of new tensors on a CPU, where each new page is cleared first.
+        """
+        import torch
+
+        if self.buffer is None or len(self.buffer) < len(crops):
+            count, height, width, channels = crops.shape
+            self.buffer = torch.empty(count, channels, height, width, device=crops.device)
+        pixels = self.buffer[: len(crops)].copy_(crops.permute(0, 3, 1, 2))
+        return pixels.div_(255).sub_(self.mean).div_(self.std)
 
     def _features(self, pixels: Any) -> Any:
         try:

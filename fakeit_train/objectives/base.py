@@ -57,7 +57,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     `mean` and `std` are (3, 1, 1), on the scale of the levels 0 to 255.
     """
-    return (images.permute(0, 3, 1, 2).float() - mean) / std
+    # In place, because new tensors take most of the time on a CPU.
+    return images.permute(0, 3, 1, 2).float().sub_(mean).div_(std)
 
 
 def build_objective(network: nn.Module, config: TrainConfig) -> Objective:

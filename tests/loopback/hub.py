@@ -25,7 +25,7 @@ USER = "user"
 LFS_SUFFIXES = (".tar", ".parquet", ".png", ".jpg", ".safetensors")
 MAX_REGULAR_BYTES = 10 * 1024 * 1024
 TIME = "2026-01-01T00:00:00.000Z"
-DATASET = r"/api/datasets/(?P<id>[\w.-]+/[\w.-]+)"
+DATASET = r"/api/(?:datasets|models)/(?P<id>[\w.-]+/[\w.-]+)"
 
 
 @dataclass(frozen=True)
@@ -393,7 +393,7 @@ class _Hub(Handler):
 
     # --- contents ---
 
-    @route("GET", r"/datasets/(?P<id>[\w.-]+/[\w.-]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+    @route("GET", r"(?:/datasets)?/(?P<id>[\w.-]+/[\w.-]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
     def resolve(self, id: str, revision: str, path: str) -> None:
         name, tree = self.tree(id, revision)
         if path not in tree:
@@ -407,7 +407,7 @@ class _Hub(Handler):
                 headers |= {"X-Xet-Hash": known.xet_hash, "X-Xet-Refresh-Route": route}
         self.send(self.server.get(blob.sha256), headers=headers)
 
-    @route("POST", r"/datasets/(?P<id>[\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch")
+    @route("POST", r"(?:/datasets)?/(?P<id>[\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch")
     def lfs_batch(self, id: str) -> None:
         self.check_writer(id)
         objects = []
