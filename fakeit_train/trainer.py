@@ -255,8 +255,7 @@ class _Run:
         Raises:
             UserError: the loss is not finite.
         """
-        with self.stopping.watched() if self.world.size > 1 else nullcontext():
-            value = float(self.world.sum(loss))
+        value = float(self.world.sum(loss))
         if not math.isfinite(value):
             path = self.out / f"not-finite-{self.world.rank}.json"
             path.write_text(json.dumps(self.unchecked, indent=1) + "\n", encoding="utf-8")

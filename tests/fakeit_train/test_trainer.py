@@ -381,7 +381,7 @@ def test_trainer__a_rank_that_dies_ends_the_run_in_seconds(finished: tuple[Path,
     died = time.monotonic()
     _, message = process.communicate(timeout=60)
     assert process.returncode not in (None, 0) and time.monotonic() - died < 30
-    assert b"another rank of the run has ended" in message or b"is blocked by another rank" in message
+    assert b"another rank of the run has ended" in message
     assert b"in _allreduce" not in message and has_checkpoint(out / "checkpoint")
 
 

