@@ -159,9 +159,9 @@ def _settings(run: Path) -> dict[str, Any]:
         raise UserError(f"the settings of '{run}' cannot be read ({first_line(error)}); train it again") from None
     settings["data_urls"] = [url if "://" in url else Path(url).name for url in urls]
     settings["data"]["cache_dir"] = ""
-    for part, name in (("data", "exclude"), ("validation", "data")):
-        if "://" not in settings[part][name]:
-            settings[part][name] = Path(settings[part][name]).name
+    for section, name in (("data", "exclude"), ("validation", "data")):
+        if "://" not in settings[section][name]:
+            settings[section][name] = Path(settings[section][name]).name
     return settings
 
 

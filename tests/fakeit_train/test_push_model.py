@@ -46,7 +46,9 @@ def finished_run(out: Path, backbone: Backbone) -> torch.nn.Module:
     return network
 
 
-@pytest.mark.parametrize("backbone", [TIMM, TORCHVISION], ids=["timm", "torchvision"])
+@pytest.mark.parametrize(
+    "backbone", [TIMM, pytest.param(TORCHVISION, marks=pytest.mark.long)], ids=["timm", "torchvision"]
+)
 def test_push_model__timm_loads_it_by_one_line(backbone: Backbone, tmp_path: Path) -> None:
     network = finished_run(tmp_path / "run", backbone)
     with running(Hub(tmp_path / "hub")) as hub:

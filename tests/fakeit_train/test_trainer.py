@@ -145,7 +145,14 @@ LAYER_NORM = 'backbone.arch_options={"layers": [1, 1, 1, 1], "channels": [32, 32
 """Layer norm, because batch norm is synchronized on GPUs only: on a CPU, each rank would see half of the batch."""
 
 
-@pytest.mark.parametrize(("optimizer", "tolerance"), [("momentum", 1e-3), ("adamw", 1e-3), ("muon", 1e-2)])
+@pytest.mark.parametrize(
+    ("optimizer", "tolerance"),
+    [
+        pytest.param("momentum", 1e-3, marks=pytest.mark.long),
+        pytest.param("adamw", 1e-3, marks=pytest.mark.long),
+        ("muon", 1e-2),
+    ],
+)
 def test_trainer__two_ranks_read_and_learn_the_same_as_one(
     optimizer: str, tolerance: float, whole: Path, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
@@ -274,7 +281,10 @@ def test_trainer__micro_batches_have_the_gradient_of_the_whole_batch(tmp_path: P
         assert torch.allclose(whole, split, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
-@pytest.mark.parametrize("settings", [["precision=float16"], ["precision=bfloat16"], ["label_smoothing=0.1"]])
+MIXED = ["augmentation=plain", "mixing.mixup=0.8", "mixing.cutmix=1", "crops.rand_augment=2", "crops.erasing=0.5"]
+
+
+@pytest.mark.parametrize("settings", [["precision=float16"], ["precision=bfloat16"], ["label_smoothing=0.1"], MIXED])
 def test_trainer__options_change_the_loss_and_survive_a_resume(
     settings: list[str], finished: tuple[Path, Manifest], whole: Path, tmp_path: Path
 ) -> None:

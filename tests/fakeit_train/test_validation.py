@@ -78,7 +78,9 @@ def test_validation__ranks_share_the_images(finished: tuple[Path, Manifest]) -> 
     assert sorted(seen) == sorted(images.labels)
 
 
-@pytest.mark.parametrize("kind", ["clone", "folders", "archive"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("clone", marks=pytest.mark.long), "folders", pytest.param("archive", marks=pytest.mark.long)]
+)
 def test_validation__processes_start_at_the_first_validation_and_give_the_same_scores(
     kind: str, finished: tuple[Path, Manifest], tmp_path: Path
 ) -> None:

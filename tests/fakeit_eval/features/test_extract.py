@@ -168,6 +168,7 @@ def test_extract__each_rank_extracts_a_slice_of_one_file(finished: tuple[Path, M
     assert (cache / "rank-1").read_text() == f"{len(images)} {list(range(half, len(images)))}"
 
 
+@pytest.mark.long
 def test_extract__torchrun_probes_like_one_process(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     save_backbone(tmp_path / "run", BACKBONE, fresh_model(tmp_path).network)
