@@ -45,7 +45,7 @@ class Loading:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0:
             raise UserError(
-                f"--batch-size {self.batch_size} --workers {self.workers} load nothing; give at least 1 and 0"
+                f"--batch-size is {self.batch_size} and --workers {self.workers}, but must be at least 1 and 0"
             )
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown --precision '{self.precision}'; choose from {', '.join(PRECISIONS)}")

@@ -304,7 +304,7 @@ def finished_trials(log: Path) -> list[int]:
         (["test", "RUN", "--data", "nowhere"], "there is no clone, no directory of class folders and no archive"),
         (["test", "--data", "CLONE"], "no model to evaluate"),
         (["test", "RUN", "--data", "imagenet_r"], "'imagenet_r' needs the directory of its files"),
-        (["test", "RUN", "--data", "CLONE", "--batch-size", "0"], "--batch-size 0 --workers 0 load nothing"),
+        (["test", "RUN", "--data", "CLONE", "--batch-size", "0"], "--batch-size is 0 and --workers "),
         (["probe", "RUN", "--train", "CLONE", "--test", "CLONE", "--trials", "0"], "0 trials"),
         (["probe", "RUN", "--train", "CLONE"], "a probe needs --data TASK, or --train and --test"),
         (["probe", "RUN"], "a probe needs --data TASK"),
