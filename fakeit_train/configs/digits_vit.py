@@ -1,4 +1,12 @@
-"""A small vision transformer on digits of 32x32 pixels, with mixup, cutmix and RandAugment, for a laptop."""
+"""A small vision transformer on digits of 28x28 pixels, with mixup, cutmix and RandAugment, for a laptop.
+
+    fakeit-train digits_vit --data demo/digits --out demo/vit
+
+Over three seeds, networks trained on the demo's 2,000 synthetic digits reach 97.2, 95.3 and 95.1 % on real digits, in 8 to 9
+minutes on two idle cores. The same network by SGD (rate 0.1) reaches 65 to 83 % (benchmarks/results/2026-11-29-vit.md).
+
+Images of 28 pixels have 49 patches of 4 pixels, a quarter fewer than images of 32; the time goes into epochs instead.
+"""
 
 from builders.networks.backbone import Backbone
 from fakeit_train.config import DataConfig, OptimConfig, TrainConfig
