@@ -66,7 +66,7 @@ def run(
         data: Folders or URLs of the clones.
         out: Folder of the run.
         init: Initial weights: torchvision, timm, the folder of a run, or a file with a state dict.
-        val: Clone for validation after each epoch.
+        val: Images for validation after each epoch: a clone, class folders, an archive or hub:user/name@split.
         settings: Settings to change, such as optim.learning_rate=0.2 num_epochs=3.
         resume: Continue the run in --out.
     """

@@ -65,7 +65,7 @@ class DataConfig:
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     data: str = ""
-    """Clone for validation during training; "" for no validation."""
+    """Images for validation during training, a clone or whatever fakeit-eval takes; "" for no validation."""
     every: int = 0
     """Steps between validations; 0 validates after each epoch. The last step is always validated."""
     batch_size: int = 256

@@ -151,9 +151,10 @@ def _write_timm_files(model: "nn.Module", backbone: Backbone, folder: Path) -> N
 
 
 def _settings(run: Path) -> dict[str, Any]:
-    """Returns the run's settings without the folders of this machine."""
+    """Returns the run's settings without the folders of this machine; `RUN/best` has those of its run."""
+    folder = run if (run / "config.json").is_file() else run.parent
     try:
-        settings: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         urls = [str(url) for url in settings["data_urls"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the settings of '{run}' cannot be read ({first_line(error)}); train it again") from None

@@ -11,7 +11,7 @@ import torch
 
 from builders.errors import UserError
 from builders.networks.backbone import Backbone, build_network, save_backbone
-from fakeit_train.push_model import as_timm_model, push_model
+from fakeit_train.push_model import _settings, as_timm_model, push_model
 from tests.loopback.hub import Hub, hub_environment
 from tests.loopback.server import running
 
@@ -67,6 +67,12 @@ def test_push_model__timm_loads_it_by_one_line(backbone: Backbone, tmp_path: Pat
     assert "| test | digits_clean | 97.15 % top-1 |" in card and "- user/digits-sd" in card
     assert "https://huggingface.co/datasets/user/digits-sd" in card
     assert not any(b"/home/someone" in content for content in files.values())
+
+
+def test_push_model__the_best_network_has_the_settings_of_its_run(tmp_path: Path) -> None:
+    finished_run(tmp_path / "run", TIMM)
+    (tmp_path / "run" / "best").mkdir()
+    assert _settings(tmp_path / "run" / "best") == _settings(tmp_path / "run")
 
 
 def test_push_model__what_timm_cannot_load_is_refused(tmp_path: Path) -> None:
