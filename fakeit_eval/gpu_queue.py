@@ -11,10 +11,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-import filelock
 
 from builders.errors import UserError
 
@@ -35,7 +33,14 @@ def list_gpus() -> list[str]:
     visible = os.environ.get(VISIBLE)
     if visible is None:
         return list(by_index.values())
-    return [by_index.get(name.strip(), name.strip()) for name in visible.split(",") if name.strip()]
+    found = []
+    for name in (name.strip() for name in visible.split(",") if name.strip()):
+        uuid = next((uuid for uuid in by_index.values() if uuid.startswith(name)), by_index.get(name))
+        if uuid is None:
+            # CUDA ignores what follows an unknown name, such as -1.
+            break
+        found.append(uuid)
+    return found
 
 
 class GpuQueue:
@@ -45,6 +50,7 @@ class GpuQueue:
         self.gpus, self.folder = list(gpus), folder
         self.has_gpus = bool(gpus)
         self._changing = threading.Lock()
+        self._descriptors: dict[str, int] = {}
 
     def check_count(self, count: int) -> None:
         """Checks that there are `count` working GPUs, or none from the start.
@@ -65,18 +71,17 @@ class GpuQueue:
         if not self.has_gpus:
             yield []
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         while True:
             self.check_count(count)
-            with ExitStack() as held:
+            with ExitStack() as released:
                 taken: list[str] = []
                 for gpu in list(self.gpus):
-                    # Each call has a lock object of its own, so that threads exclude each other, too.
-                    lock = filelock.FileLock(self.folder / f"{gpu}.lock", timeout=0, mode=0o666, is_singleton=False)
-                    try:
-                        held.enter_context(lock)
-                    except filelock.Timeout:
+                    descriptor = _lock(self.folder / f"{gpu}.lock")
+                    if descriptor is None:
                         continue
+                    released.callback(os.close, descriptor)
+                    self._descriptors[gpu] = descriptor
                     taken.append(gpu)
                     if len(taken) == count:
                         yield taken
@@ -84,12 +89,40 @@ class GpuQueue:
             # Some GPUs may be held by a study that waits for ours, so they were released.
             time.sleep(SECONDS_BETWEEN_TRIES)
 
+    def held(self, gpus: Sequence[str]) -> list[int]:
+        """Returns the file descriptors that hold the locks of taken GPUs.
+
+        A command that inherits them keeps the locks until it ends, even if this process is killed before.
+        """
+        return [self._descriptors[gpu] for gpu in gpus]
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with suppress(PermissionError):
+            # Other users' studies make locks there, too.
+            self.folder.chmod(0o777)
+
     def drop_broken(self, gpus: Sequence[str]) -> list[str]:
         """Leaves out those of some GPUs that fail a small computation; returns them."""
         broken = [gpu for gpu in gpus if not _works(gpu)]
         with self._changing:
             self.gpus = [gpu for gpu in self.gpus if gpu not in broken]
         return broken
+
+
+def _lock(path: Path) -> int | None:
+    """Returns a file descriptor that holds the lock of a file; None if another holds it."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with suppress(PermissionError):
+        os.fchmod(descriptor, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _works(gpu: str) -> bool:

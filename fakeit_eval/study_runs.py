@@ -110,8 +110,8 @@ class Launcher:
         while True:
             with self.gpus.take(count) as gpus:
                 status = self._run(module, arguments, out, gpus)
-                # Status 2 is a mistake of the user, which no other GPU mends.
-                if status in (0, 2) or not self.gpus.drop_broken(gpus):
+                # Status 2 is a mistake of the user and others end by a signal, which no other GPU mends.
+                if status in (0, 2, 130) or status < 0 or not self.gpus.drop_broken(gpus):
                     break
         if status:
             log = _log(out)
@@ -131,7 +131,10 @@ class Launcher:
             launch += ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m"]
         with _log(out).open("ab") as file:
             command = [*launch, module, *arguments]
-            return subprocess.run(command, stdout=file, stderr=file, env=environment, check=False).returncode
+            held = self.gpus.held(gpus)
+            return subprocess.run(
+                command, stdout=file, stderr=file, env=environment, check=False, pass_fds=held
+            ).returncode
 
 
 class Printer:
@@ -165,8 +168,14 @@ def run_all(runs: Sequence[Run], job: Job) -> None:
     gpus.check_count(job.setting.gpus_per_run)
     launcher = Launcher(job.setting, gpus)
     with ThreadPoolExecutor(job.setting.jobs) as pool:
-        for future in [pool.submit(_run_one, run, job, launcher) for run in runs if not job.is_finished(run)]:
-            future.result()
+        futures = [pool.submit(_run_one, run, job, launcher) for run in runs if not job.is_finished(run)]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            # Runs that have not begun do not begin after an interrupt or a failure.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def print_all(runs: Sequence[Run], job: Job) -> None:

@@ -48,7 +48,7 @@ class State:
     @property
     def learned(self) -> nn.Module:
         """Returns the network to export: the EMA if there is one."""
-        return self.average.module if self.average else self.network
+        return self.average.module if self.average else self.objective.learned
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns all tensors of the state by name."""
@@ -57,6 +57,9 @@ class State:
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
                     found[f"{OPTIMIZER}{name}/{key}"] = value.contiguous()
+                elif not _is_number(value) and value is not None:
+                    kind = f"{type(self.optimizer).__name__}'s '{key}' is a {type(value).__name__}"
+                    raise UserError(f"{kind}, which a checkpoint cannot hold; choose another optimizer")
         for number, settings in enumerate(self.optimizer.param_groups):
             own = {key: value for key, value in settings.items() if isinstance(value, Tensor)}
             found |= {f"{COUNTER}{number}/{key}": value for key, value in own.items()}

@@ -111,11 +111,12 @@ def keys(
         settings: Settings of the run.
     """
     from fakeit_train.data.mixture import open_mixture
+    from fakeit_train.objectives.base import traits_of
     from fakeit_train.settings import load_config
 
     loaded = load_config(config, [*choices.settings(), *settings])
     mixture = open_mixture(_given(data), loaded.data)
-    order = mixture.order(loaded.data)
+    order = mixture.order(loaded.data, deals_siblings=traits_of(loaded.objective).deals_siblings)
     total = loaded.num_epochs * order.batches_per_epoch
     if not 0 <= step < step + num_steps <= total:
         raise UserError(f"--step {step} --num-steps {num_steps} is outside the run's steps 0 to {total - 1}")

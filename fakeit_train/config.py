@@ -11,6 +11,7 @@ from builders.plugins import module_names
 from builders.storage.cache_folder import cache_folder
 from fakeit_train.crops.config import CropConfig, MixConfig, augmentation_crops
 from fakeit_train.data.selection import Condition
+from fakeit_train.objective_config import ContrastConfig, DistillationConfig, check_counts
 
 LAYERS = ("all", "head")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -27,6 +28,9 @@ class DataConfig:
     num_canonical_nodes: int = 1
     """Number of disjoint shard streams per epoch (canonical nodes, as in MosaicML Streaming). Set it to the number of
     nodes. It must divide the batch size, and cannot change on resume."""
+    siblings: int = 0
+    """Number of images of a prompt that come into the same batch, for objectives that compare them; 0 for as many as the
+    clone has (`fakeit-build make --images-per-prompt`)."""
     num_workers: int = 4
     """Loader worker processes of each rank; 0 loads in the training process."""
     cache_dir: str = ""
@@ -46,8 +50,9 @@ class DataConfig:
     """Whether to train on images that were broken in every attempt: not finite, or of one flat color."""
 
     def __post_init__(self) -> None:
-        if self.num_workers < 0:
-            raise UserError(f"data.num_workers is {self.num_workers}, but must be at least 0")
+        for name in ("num_workers", "siblings"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name} is {getattr(self, name)}, but must be at least 0")
         if not 0 < self.cache_gib < math.inf:
             raise UserError(f"data.cache_gib is {self.cache_gib}, but must be above 0")
         if not 0 <= self.scale < math.inf:
@@ -70,17 +75,20 @@ class ValidationConfig:
     """Steps between validations; 0 validates after each epoch. The last step is always validated."""
     batch_size: int = 256
     """Images per forward pass on each rank."""
+    knn: int = 0
+    """Epochs between validations by k nearest neighbors on features; 0 for none."""
+    linear_probe: int = 0
+    """Epochs between validations by a linear probe on features (logistic regression); 0 for none."""
+    num_known: int = 10_000
+    """Number of training images from which k-NN and the linear probe learn, at random over the training data."""
     keep_best: bool = False
     """Whether to export the network that is best in validation to the run's subfolder `best`."""
 
     def __post_init__(self) -> None:
-        if (self.every or self.keep_best) and not self.data:
-            raise UserError("validation.every or keep_best is set, but there is no validation clone; add --val CLONE")
-        if self.every < 0 or self.batch_size < 1:
-            raise UserError(
-                f"validation.every is {self.every} and validation.batch_size {self.batch_size}, "
-                "but must be at least 0 and 1"
-            )
+        given = [name for name in ("every", "knn", "linear_probe", "keep_best") if getattr(self, name)]
+        if given and not self.data:
+            raise UserError(f"validation.{given[0]} is set, but there are no validation images; add --val DATA")
+        check_counts("validation", self, every=0, knn=0, linear_probe=0, batch_size=1, num_known=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +190,10 @@ class TrainConfig:
     """Crops and their augmentation."""
     mixing: MixConfig = MixConfig()
     """Mixup and cutmix."""
+    contrast: ContrastConfig = ContrastConfig()
+    """Settings of the objectives supervised_contrastive and multi_positive."""
+    distillation: DistillationConfig = DistillationConfig()
+    """Settings of the objective self_distillation."""
     validation: ValidationConfig = ValidationConfig()
     """Validation during training."""
 
@@ -203,7 +215,7 @@ class TrainConfig:
                 raise UserError(f"unknown logger '{logger}' in log_to; {suggest(logger, logger_names())}")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"label_smoothing is {self.label_smoothing}, but must be at least 0 and below 1")
-        num_kinds, weights = len(augmentation_crops(self.augmentation, self.crops).kinds), self.crop_weights
+        num_kinds, weights = len(self.crops_of_image.kinds), self.crop_weights
         if weights and (len(weights) != num_kinds or min(weights) < 0 or not 0 < sum(weights) < math.inf):
             raise UserError(
                 f"crop_weights are {weights}, but must be {num_kinds} non-negative numbers, at least one above 0"
@@ -213,6 +225,11 @@ class TrainConfig:
                 f"mixup and cutmix go with one kind of crops, and there are {num_kinds}; add crops.kinds.1.num_crops=0 or "
                 "augmentation=plain"
             )
+
+    @property
+    def crops_of_image(self) -> CropConfig:
+        """The crops of `crops` that the augmentation takes."""
+        return augmentation_crops(self.augmentation, self.crops)
 
 
 def logger_names() -> list[str]:

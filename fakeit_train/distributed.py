@@ -46,8 +46,10 @@ class World:
         return DistributedDataParallel(
             objective,
             device_ids=[self.device.index] if is_gpu else None,
-            # Synchronized statistics are the same on all ranks anyway.
-            broadcast_buffers=not is_synchronized,
+            # Synchronized statistics are the same on all ranks anyway, but queues may not be.
+            broadcast_buffers=not is_synchronized or _has_other_buffers(objective),
+            # A user's objective may leave parameters out, which a static graph allows.
+            find_unused_parameters=config.optim.accumulation > 1 and config.objective.endswith(".py"),
             gradient_as_bucket_view=True,
             # Without micro-batches, every backward pass is the same graph.
             static_graph=config.optim.accumulation == 1,
@@ -80,6 +82,15 @@ class World:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
+
+
+def _has_other_buffers(objective: nn.Module) -> bool:
+    """Returns whether a module keeps state besides the statistics of batch norm."""
+    of_norms = {
+        f"{name}." for name, module in objective.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    }
+    saved = set(objective.state_dict()) - {name for name, _ in objective.named_parameters()}
+    return any(name.rpartition(".")[0] + "." not in of_norms for name in saved)
 
 
 @contextmanager

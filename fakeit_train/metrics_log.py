@@ -3,6 +3,7 @@
 import importlib
 import json
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ METRICS_FILE = "metrics.jsonl"
 IDENTITY_FILE = "logged-as.txt"
 Log = Callable[..., None]
 """A function that is called as log(step=…, name=value, …)."""
+MIN_SPREAD = 0.05
+"""Value of the metric `feature_spread` below which a run has collapsed."""
 
 
 @contextmanager
@@ -81,3 +84,20 @@ def forget_after(step: int, out: Path) -> None:
             with path.open(encoding="utf-8") as old, scratch.open("w", encoding="utf-8") as new:
                 new.writelines(line for line in old if line.endswith("}\n") and json.loads(line)["step"] <= step)
             scratch.replace(path)
+
+
+class CollapseWarning:
+    """Warns once if embeddings of all images become the same."""
+
+    def __init__(self, is_main: bool) -> None:
+        self.is_silent = not is_main
+
+    def look(self, metrics: dict[str, float]) -> None:
+        spread = metrics.get("feature_spread", 1.0)
+        if spread < MIN_SPREAD and not self.is_silent:
+            self.is_silent = True
+            warnings.warn(
+                f"the embeddings of all images are nearly the same (feature_spread {spread:.3f}), so little is learned; "
+                "lower the learning rate, or change the temperatures",
+                stacklevel=3,
+            )

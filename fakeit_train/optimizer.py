@@ -9,6 +9,8 @@ from builders.errors import UserError, first_line, suggest
 from fakeit_train.config import OptimConfig
 from fakeit_train.objectives.base import Objective
 
+WITHOUT_RESUME = ("kron", "adahessian")
+"""Optimizers with random numbers or lists in their state, which differ between ranks and are not in checkpoints."""
 RATE_FACTOR = "lr_scale"
 """Key of a parameter group with the factor of its learning rate; timm's name."""
 
@@ -24,6 +26,8 @@ def make_optimizer(objective: Objective, config: OptimConfig) -> torch.optim.Opt
     from timm.optim import create_optimizer_v2, list_optimizers
 
     names = sorted(list_optimizers())
+    if config.name.startswith(WITHOUT_RESUME):
+        raise UserError(f"optimizer '{config.name}' keeps a state that a resumed run would lose; choose another")
     if config.name not in names:
         raise UserError(f"unknown optimizer '{config.name}'; {suggest(config.name, names)}")
     try:
@@ -53,6 +57,7 @@ def _parameters(objective: Objective, config: OptimConfig) -> list[dict[str, Any
     else:
         of_network = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=free)
     others = nn.ModuleDict({name: module for name, module in objective.named_children() if module is not network})
+    others["own"] = nn.ParameterDict(dict(objective.named_parameters(recurse=False)))
     return [*of_network, *param_groups_weight_decay(others, config.weight_decay)]
 
 

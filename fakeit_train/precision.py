@@ -28,5 +28,6 @@ def prepare_torch(config: TrainConfig, device: str) -> None:
     torch.use_deterministic_algorithms(config.deterministic)
     # Autotuning is quick, because crops have two sizes.
     torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.allow_tf32 = config.precision != "float32"
     if device == "cuda" and config.precision != "float32":
         torch.set_float32_matmul_precision("high")

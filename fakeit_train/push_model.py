@@ -158,12 +158,18 @@ def _settings(run: Path) -> dict[str, Any]:
         urls = [str(url) for url in settings["data_urls"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the settings of '{run}' cannot be read ({first_line(error)}); train it again") from None
-    settings["data_urls"] = [url if "://" in url else Path(url).name for url in urls]
+    settings["data_urls"] = [_without_folders(url) for url in urls]
     settings["data"]["cache_dir"] = ""
-    for section, name in (("data", "exclude"), ("validation", "data")):
-        if "://" not in settings[section][name]:
-            settings[section][name] = Path(settings[section][name]).name
+    for section, name in ((settings["data"], "exclude"), (settings["validation"], "data")):
+        section[name] = _without_folders(section[name])
+    for name in ("init", "objective"):
+        settings[name] = _without_folders(settings.get(name, ""))
     return settings
+
+
+def _without_folders(location: str) -> str:
+    """Returns the name of a file or folder of this machine; a URL or a dataset of the Hub as it is."""
+    return location if "://" in location or location.startswith("hub:") else Path(location).name
 
 
 def render_model_card(run: Path, repo: str, backbone: Backbone, settings: dict[str, Any]) -> str:

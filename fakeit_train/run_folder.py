@@ -1,9 +1,13 @@
 """The folder of a run: writes config.json, and compares it with the configuration of a resumed run."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import filelock
 
 from builders.errors import UserError
 from builders.networks.backbone import DESCRIPTION, Backbone, save_backbone
@@ -14,13 +18,17 @@ from fakeit_train.data.mixture import Mixture
 if TYPE_CHECKING:
     from torch import nn
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, LOCK = "config.json", ".lock"
+SECONDS_OF_A_LOCK = 120
+"""Seconds to wait for a lock, which some file systems keep for a while after a machine is lost."""
 BEST, SCORES = "best", "scores.json"
 """Folder of a run with the network that was the best in validation, and the file with its scores there."""
+MAIN_SCORES = ("val_top1", "val_probe_top1", "val_knn_top1")
 FREE_SETTINGS = {
     "checkpoint_every", "keep_checkpoints", "log_every", "log_keys", "log_to", "data.num_workers", "data.cache_dir",
     "data.cache_gib", "data.exclude", "data_urls", "validation.data", "validation.every", "validation.batch_size",
-    "validation.keep_best", "optim.accumulation", "compile", "timeout_minutes",
+    "validation.keep_best", "validation.knn", "validation.linear_probe", "validation.num_known", "optim.accumulation",
+    "compile", "timeout_minutes",
 }  # fmt: skip
 """Settings that may change when a run is resumed. The digest of the `data.exclude` list must stay the same."""
 
@@ -35,6 +43,24 @@ def describe_run(config: TrainConfig, data: Mixture) -> dict[str, Any]:
         "excluded_digest": data.excluded,
         "num_broken_left_out": data.num_broken,
     }
+
+
+@contextmanager
+def locked_run(out: Path, is_main: bool) -> Iterator[None]:
+    """Keeps the main ranks of other processes from a run's folder; the system releases it if this one is killed.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    if not is_main:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(out / LOCK, timeout=SECONDS_OF_A_LOCK, is_singleton=False):
+            yield
+    except filelock.Timeout:
+        raise UserError(f"another process trains in '{out}'; let it end, or choose another --out") from None
 
 
 def open_run(described: dict[str, Any], out: Path, resume: bool) -> None:
@@ -72,12 +98,18 @@ def _fixed_settings(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def best_score(out: Path) -> float:
-    """Returns the top-1 of the network in `out/best`; -1 without one."""
+def best_score(out: Path, data: str) -> float:
+    """Returns the score of the network in `out/best` on the validation images `data`; -1 without one."""
     try:
-        return float(json.loads((out / BEST / SCORES).read_text(encoding="utf-8"))["val_top1"])
+        scores = json.loads((out / BEST / SCORES).read_text(encoding="utf-8"))
+        return main_score(scores) if scores["data"] == data else -1.0
     except (OSError, ValueError, KeyError, TypeError):
         return -1.0
+
+
+def main_score(scores: dict[str, float]) -> float:
+    """Returns the score that decides which network is the best: the classifier's top-1, or else a probe's; -1 without."""
+    return next((float(scores[name]) for name in MAIN_SCORES if name in scores), -1.0)
 
 
 def save_best(out: Path, backbone: Backbone, network: "nn.Module", scores: dict[str, Any]) -> None:

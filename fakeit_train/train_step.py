@@ -50,6 +50,7 @@ class TrainStep:
         torch.manual_seed(_seed(self.config.data.seed, step, self.world.rank))
         rate = warm_up_cosine(step, self.num_steps, self.peak, optim.warm_up, optim.min_learning_rate)
         set_rate(self.optimizer, rate)
+        self.state.objective.before_step(step, self.num_steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.backward(batch)
         self.scaler.unscale_(self.optimizer)
@@ -61,6 +62,7 @@ class TrainStep:
             self.gradient_norm = nn.utils.get_total_norm(gradients)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.state.objective.after_step()
         if self.average:
             decay = ema_decay(step, optim.ema, has_warm_up=optim.ema_warm_up)
             self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)

@@ -28,15 +28,16 @@ from fakeit_train.data.mixture import Mixture, open_on_all_ranks
 from fakeit_train.data.prefetch import Prefetcher, check_cache
 from fakeit_train.distributed import World, join_world
 from fakeit_train.init_weights import load_init_weights
-from fakeit_train.metrics_log import Log, forget_after, open_metrics_log, silence, step_log
-from fakeit_train.objectives.base import build_objective
+from fakeit_train.metrics_log import CollapseWarning, Log, forget_after, open_metrics_log, silence, step_log
+from fakeit_train.objectives.base import Traits, build_objective, check_settings, traits_of
 from fakeit_train.optimizer import make_optimizer
 from fakeit_train.peak_memory import memory_gib
 from fakeit_train.precision import precision_on, prepare_torch
-from fakeit_train.run_folder import best_score, describe_run, open_run, save_best
+from fakeit_train.run_folder import best_score, describe_run, locked_run, main_score, open_run, save_best
 from fakeit_train.signals import StopSignals
 from fakeit_train.train_step import TrainStep
-from fakeit_train.validation import Validation, open_validation
+from fakeit_train.validation.base import Validations
+from fakeit_train.validation.open_validations import open_validations
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,15 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
     Raises:
         UserError: a clone cannot be opened, or `out` holds another run, or holds this run and `resume` is false.
     """
-    with join_world(config.timeout_minutes) as world:
+    with join_world(config.timeout_minutes) as world, locked_run(out, world.is_main):
         _check_compile(config, world)
+        check_settings(config, world.size)
+        traits = traits_of(config.objective)
         mixture = open_on_all_ranks(data, config.data, world)
-        config = replace(config, backbone=_describe_backbone(config, mixture))
-        order = mixture.order(config.data)
+        config = replace(config, backbone=_describe_backbone(config, mixture, traits))
+        order = mixture.order(config.data, deals_siblings=traits.deals_siblings)
         check_cache(mixture, order, world)
-        validation = open_validation(config, world)
+        validations = open_validations(config, mixture, order.batches_per_epoch, world)
         num_steps = config.num_epochs * order.batches_per_epoch
         if config.data.batch_size < 2 * world.size * config.optim.accumulation:
             raise UserError(
@@ -92,7 +95,7 @@ def train(config: TrainConfig, data: list[str], out: Path, *, resume: bool = Fal
         if world.is_main:
             forget_after(start, out)
         world.barrier()
-        run = _Run(config, world, state, out, num_steps, order.batches_per_epoch, validation)
+        run = _Run(config, world, state, out, num_steps, order.batches_per_epoch, validations)
         sampler = OrderSampler(
             order, start, num_steps, world.rank, world.size, Prefetcher(mixture, order, world, num_steps)
         )
@@ -125,18 +128,19 @@ def _load_state(config: TrainConfig, world: World, out: Path) -> tuple[State, in
         for head in heads_of(network).values():
             head.requires_grad_(True)
     objective = build_objective(network, config).to(world.device)
-    objective.network.to(memory_format=torch.channels_last)
+    objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = make_state(objective, make_optimizer(objective, config.optim), config, world.device.type)
     if start:
         load_checkpoint(out / "checkpoint", start, state)
     return state, start
 
 
-def _describe_backbone(config: TrainConfig, mixture: Mixture) -> Backbone:
+def _describe_backbone(config: TrainConfig, mixture: Mixture, traits: Traits) -> Backbone:
     names = [clone.manifest.recipe["name"] for clone in mixture.clones]
-    return replace(
-        config.backbone, classes=mixture.label_names, class_names=mixture.class_names, trained_on=" + ".join(names)
-    )
+    described = replace(config.backbone, trained_on=" + ".join(names))
+    if not traits.has_classifier:
+        return replace(described, classes=(), class_names=())
+    return replace(described, classes=mixture.label_names, class_names=mixture.class_names)
 
 
 def _check_compile(config: TrainConfig, world: World) -> None:
@@ -158,14 +162,15 @@ class _Run:
         out: Path,
         num_steps: int,
         steps_per_epoch: int,
-        validation: Validation | None = None,
+        validations: Validations = Validations(()),
     ) -> None:
         self.config, self.world, self.state = config, world, state
         self.train_step = TrainStep(config, world, state, num_steps)
         self.steps_per_epoch = steps_per_epoch
         self.out, self.num_steps = out, num_steps
-        self.validation, self.test_every = validation, config.validation.every or steps_per_epoch
+        self.validations = validations
         self.best = -1.0
+        self.collapse = CollapseWarning(world.is_main)
         self.stopping = StopSignals()
         # Keys of the steps since the loss was last checked.
         self.unchecked: dict[int, list[str]] = {}
@@ -177,12 +182,12 @@ class _Run:
     def steps(self, start: int, batches: Generator[Batch], metrics_log: AbstractContextManager[Log]) -> Outcome:
         """Takes all steps from `start` on, or fewer if a stop signal arrives."""
         step = start
-        self.best = best_score(self.out) if start else -1.0
+        self.best = best_score(self.out, self.config.validation.data) if start else -1.0
         keys_log = step_log(self.out / f"keys-{self.world.rank}.jsonl") if self.config.log_keys else silence()
         with (
             torch.backends.mkldnn.flags(enabled=False) if self.is_without_onednn else nullcontext(),
             closing(batches),
-            self.validation or nullcontext(),
+            self.validations,
             self.stopping.received(),
             self._progress(start) as bar,
             metrics_log as metrics,
@@ -198,7 +203,7 @@ class _Run:
                 log_keys(step=step, keys=batch.keys)
                 self.unchecked[step] = batch.keys
                 bar.update(self.config.data.batch_size)
-                is_tested = self.validation is not None and (step % self.test_every == 0 or step == self.num_steps)
+                is_tested = self.validations.is_due(step, self.num_steps)
                 is_saved = step % self.config.checkpoint_every == 0 or step == self.num_steps
                 is_logged = step % self.config.log_every == 0
                 # The loss is checked before every checkpoint, so that no checkpoint follows a non-finite loss.
@@ -218,6 +223,7 @@ class _Run:
                         f"loss {value:.3f}, waiting {message['waiting']:.0%}, memory {message['memory_gib']:.1f} GiB",
                         refresh=False,
                     )
+                    self.collapse.look(found)
                     if is_tested and (scores := self._test()):
                         metrics(step=step, **scores)
                         self._keep_best(step, scores)
@@ -241,9 +247,8 @@ class _Run:
 
     def _test(self) -> dict[str, float]:
         """Validates the network that would be exported now; returns {} if a stop signal interrupts it."""
-        assert self.validation is not None
         with self.train_step.autocast:
-            return self.validation.scores(self.state.learned, self.stopping.signals)
+            return self.validations.scores(self.state.learned, self.stopping.signals)
 
     def step(self, step: int, batch: Batch) -> tuple[Tensor, float]:
         """Takes one optimizer step; returns this rank's share of the mean loss, and the learning rate."""
@@ -275,9 +280,11 @@ class _Run:
 
     def _keep_best(self, step: int, scores: dict[str, float]) -> None:
         """Exports the network to the subfolder `best` if it is the best in validation so far."""
-        if self.config.validation.keep_best and self.world.is_main and scores["val_top1"] > self.best:
-            self.best = scores["val_top1"]
-            save_best(self.out, self.config.backbone, self.state.learned, {"step": step, **scores})
+        score = main_score(scores)
+        if self.config.validation.keep_best and self.world.is_main and score > self.best:
+            self.best = score
+            scored = {"step": step, "data": self.config.validation.data, **scores}
+            save_best(self.out, self.config.backbone, self.state.learned, scored)
 
     def _save(self, step: int) -> None:
         if self.world.is_main:

@@ -47,6 +47,7 @@ CONTRACT = (
     "format",
     "image_sets",
     "networks",
+    "classifiers",
 )
 """Packages of `builders` that training and evaluation may import."""
 
@@ -70,6 +71,7 @@ LAYERS = [
     "format",
     "image_sets",
     "networks",
+    "classifiers",
     "recipes",
     "prompts",
     "checks",
@@ -125,6 +127,7 @@ PLUGIN_FOLDERS = {
     "fakeit_eval/studies": ("base",),
     "fakeit_eval/study_bases": (),
     "fakeit_train/loggers": (),
+    "fakeit_train/objectives": ("base",),
 }
 """Folders of plug-ins with the modules in them that are no plug-ins. Plug-ins may import these, but not each other."""
 

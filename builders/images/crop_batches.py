@@ -88,7 +88,7 @@ def crop_loader(
         workers: Number of processes, of which no more are started than there are batches; 0 loads in this process.
         advice: What to change if there is too little shared memory for them.
         start: Called first in each process.
-        options: Further options of torch's DataLoader.
+        options: Further options of torch's DataLoader for these processes.
 
     Raises:
         UserError: there is too little shared memory.
@@ -106,7 +106,7 @@ def crop_loader(
         collate_fn=as_it_is,
         worker_init_fn=start or start_worker,
         pin_memory=torch.cuda.is_available(),
-        **options,
+        **(options if workers else {}),
     )
 
 

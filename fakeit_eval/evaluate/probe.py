@@ -12,6 +12,7 @@ import numpy as np
 
 from builders.errors import UserError, suggest
 from builders.image_sets.base import Labels
+from fakeit_eval import ranks
 from fakeit_eval.evaluate.cached_result import Score, cached_result, num_cut_files
 from fakeit_eval.features.extract import Loading, extract
 from fakeit_eval.features.rows import Rows
@@ -132,7 +133,10 @@ class _Probing:
         from fakeit_eval.probing.run_probe import run_probe
 
         if self.again:
-            shutil.rmtree(self.study(seed), ignore_errors=True)
+            ranks.barrier()
+            if not ranks.RANK:
+                shutil.rmtree(self.study(seed), ignore_errors=True)
+            ranks.barrier()
         data = _draw(self.task, splits, seed)
         score = run_probe(self.probe, data, num_trials=self.settings.trials, seed=seed, study=self.study(seed))
         return _describe_run(seed, score, data)

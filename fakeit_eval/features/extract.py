@@ -137,8 +137,12 @@ def extract_scores(model: Model, images: ImageSet, loading: Loading) -> tuple[St
     class Whole(torch.nn.Module):
         """Gives the network's logits for what the network itself would give features for."""
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole = model.network
+
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return torch.as_tensor(model.network(pixels))
+            return torch.as_tensor(self.whole(pixels))
 
     whole = replace(
         model,
@@ -219,6 +223,7 @@ class _Forward:
 
         self.model, self.network = model, model.network.to(device)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        torch.backends.cudnn.allow_tf32 = precision != "float32"
         backbone = model.backbone
         self.mean, self.std = (torch.tensor(v, device=device)[:, None, None] for v in (backbone.mean, backbone.std))
         self.is_checked = False

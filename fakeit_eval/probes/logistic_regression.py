@@ -5,27 +5,17 @@ Features are not normalized. They stay on their device as float32, through sciki
 from zero: at large C the solution depends on the start, so a warm-started trial would score differently from the final
 classifier."""
 
-import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("SCIPY_ARRAY_API", "1")  # SciPy reads it at its first import
-
-import numpy as np
 import optuna
-import sklearn
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
+from builders.classifiers.logistic_regression import fit, predict
 from fakeit_eval.probes.base import LabeledFeatures, Labels, Parameters, ProbeData, top1
 
 C_RANGE = (1e-5, 1e6)
 """Range of the inverse regularization strength C, searched on a log scale."""
-MAX_ITERATIONS = 2000
-"""Iterations of L-BFGS."""
 TENSOR_SIZE = 1_000_000
 """Number of feature entries (n * d) from which tensors are faster than numpy arrays on a CPU."""
 
@@ -36,21 +26,12 @@ def suggest(trial: optuna.Trial) -> Parameters:
 
 def open_tuning(data: ProbeData, seed: int) -> Callable[[Parameters], float]:
     train, val = _on_device(data.train, data.val)
-    return lambda parameters: top1(_predict(_fit(parameters["C"], train), val[0]), data.val[1])
+    return lambda parameters: top1(predict(fit(parameters["C"], train), val[0]), data.val[1])
 
 
 def open_final(data: ProbeData, seed: int) -> Callable[[Parameters], Labels]:
     both, test = _on_device(data.both, data.test) if torch.cuda.is_available() else (data.both, data.test)
-    return lambda parameters: _predict(_fit(parameters["C"], both), test[0])
-
-
-def _fit(c: float, train: tuple[Any, Any]) -> LogisticRegression:
-    """Fits features (n, d) and labels (n,), starting from zero."""
-    model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS)
-    with _array_api(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(*train)
-    return model
+    return lambda parameters: predict(fit(parameters["C"], both), test[0])
 
 
 def _on_device(fitted: LabeledFeatures, queries: LabeledFeatures) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -63,14 +44,3 @@ def _on_device(fitted: LabeledFeatures, queries: LabeledFeatures) -> tuple[tuple
         for features, labels in (fitted, queries)
     )
     return first, second
-
-
-def _predict(model: LogisticRegression, features: Any) -> Labels:
-    with _array_api():
-        return np.asarray(torch.as_tensor(model.predict(features)).cpu(), dtype=np.int64)
-
-
-@contextmanager
-def _array_api() -> Iterator[None]:
-    with sklearn.config_context(array_api_dispatch=True):
-        yield

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from builders.errors import ReadableError
 from builders.images.crop_batches import as_it_is, check_shared_memory
 from fakeit_train.config import TrainConfig
-from fakeit_train.crops.config import augmentation_crops
 from fakeit_train.crops.mixing import mix_batch, sample_mixes
 from fakeit_train.crops.pipeline import make_crops, make_pipelines
 from fakeit_train.data.decode import decode
@@ -47,7 +46,7 @@ class CropDataset(Dataset[Batch | ReadableError]):
     def __init__(self, data: Mixture, config: TrainConfig) -> None:
         self.data = data
         self.seed, self.mixing = config.data.seed, config.mixing
-        self.pipelines = make_pipelines(augmentation_crops(config.augmentation, config.crops))
+        self.pipelines = make_pipelines(config.crops_of_image)
 
     def __getitems__(self, wanted: list[EpochSample]) -> Batch | ReadableError:
         """Returns a batch, or the error as a value, because an exception would leave a worker as a traceback."""
@@ -100,7 +99,7 @@ def make_loader(data: Mixture, config: TrainConfig, sampler: OrderSampler) -> Ge
     Raises:
         UserError: a shard or an image is broken, or there is too little shared memory.
     """
-    kinds = augmentation_crops(config.augmentation, config.crops).kinds
+    kinds = config.crops_of_image.kinds
     num_bytes = 3 * sum(kind.num_crops * kind.size**2 for kind in kinds) * config.data.batch_size // sampler.world_size
     check_shared_memory(num_bytes, config.data.num_workers, "give fewer or no processes (data.num_workers)")
     loader: DataLoader[Batch | ReadableError] = DataLoader(

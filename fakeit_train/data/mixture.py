@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from builders.errors import UserError
 from builders.format.manifest import ShardEntry
 from builders.format.open_clone import Clone, open_clone
@@ -18,6 +20,7 @@ from builders.format.samples import SampleView
 from fakeit_train.config import DataConfig
 from fakeit_train.data.order import BatchOrder, Order, weighted_order
 from fakeit_train.data.selection import Condition, Piece, digest_of_keys, find_excluded, num_broken, read_keys, select
+from fakeit_train.data.siblings import Numbers, Siblings, shards_together
 
 if TYPE_CHECKING:
     from fakeit_train.distributed import World
@@ -87,6 +90,45 @@ class Mixture:
         which, _ = self._locate(number)
         return -1 if view.prompt_index < 0 else (which << 52) | (view.label << 32) | view.prompt_index
 
+    def prompt_ids(self, shard: int) -> Numbers:
+        """Returns the prompt ids (n,) of a shard's selected samples, as `prompt_id` does."""
+        which, piece = self._all[shard]
+        index = self.clones[which].shard_index(piece.shard)
+        rows = slice(piece.length) if piece.rows is None else piece.rows
+        labels, prompts = (np.array(index[name], dtype=np.int64)[rows] for name in ("label", "prompt_index"))
+        return (which << 52) | (labels << 32) | prompts
+
+    @property
+    def images_per_prompt(self) -> int:
+        """Returns the largest number of images of a prompt that a clone was made with.
+
+        Raises:
+            UserError: a clone has no prompts of its own for its images.
+        """
+        for clone in self.clones:
+            if not clone.manifest.recipe.get("prompts"):
+                raise UserError(
+                    f"'{clone.root}' has one prompt for all images of a class, so an objective that compares images of one "
+                    "prompt cannot use it; make a clone with --prompts, or choose objective=supervised_contrastive"
+                )
+        return max(_images_per_prompt(clone) for clone in self.clones)
+
+    def _siblings(self, count: int, numbers: Sequence[int], first: int = 0) -> Siblings:
+        """Returns how the images of a prompt come together in an order of the clones with these numbers.
+
+        `first` is the number of the first of their shards.
+        """
+        shards = [(which, piece.shard) for which in numbers for piece in self.pieces[which]]
+        length = {
+            which: shards_together(self.clones[which].rounds.per_shard, _images_per_prompt(self.clones[which]))
+            for which in numbers
+        }
+        units, stop = [], 0
+        for _, together in itertools.groupby(shards, lambda one: (one[0], one[1] // length[one[0]])):
+            start, stop = stop, stop + len(list(together))
+            units.append(range(start, stop))
+        return Siblings(count, tuple(units), lambda shard: self.prompt_ids(first + shard))
+
     def key(self, number: int) -> str:
         """Returns the key of a sample, as `view` does, without reading the image."""
         which, local = self._locate(number)
@@ -101,17 +143,46 @@ class Mixture:
         """Returns the number of the shard that holds a sample."""
         return bisect.bisect_right(self._starts, number) - 1
 
-    def order(self, config: DataConfig) -> BatchOrder:
-        """Returns the training order of the selected samples."""
+    def order(self, config: DataConfig, *, deals_siblings: bool = False) -> BatchOrder:
+        """Returns the training order of the selected samples.
+
+        Args:
+            config: Batch size, seed and siblings.
+            deals_siblings: Whether images of one prompt come together.
+
+        Raises:
+            UserError: the batch size does not fit, or siblings should come together and a clone has none.
+        """
         lengths = [tuple(piece.length for piece in pieces) for pieces in self.pieces]
+        count = self._num_siblings(config) if deals_siblings else 1
         whole = Order(
             shard_lengths=tuple(itertools.chain.from_iterable(lengths)),
             global_batch_size=config.batch_size,
             seed=config.seed,
             block_size=config.block_size,
             num_canonical_nodes=config.num_canonical_nodes,
+            siblings=self._siblings(count, range(len(self.clones))) if count > 1 else None,
         )
-        return weighted_order(lengths, config.weights, whole) if config.weights else whole
+        if not config.weights:
+            return whole
+        order = weighted_order(lengths, config.weights, whole)
+        if count == 1:
+            return order
+        firsts = itertools.accumulate(map(len, lengths), initial=0)
+        each = [
+            replace(one, siblings=self._siblings(count, [which], first))
+            for which, (one, first) in enumerate(zip(order.orders, firsts, strict=False))
+        ]
+        return replace(order, orders=tuple(each))
+
+    def _num_siblings(self, config: DataConfig) -> int:
+        largest = self.images_per_prompt
+        if config.siblings > largest:
+            raise UserError(
+                f"data.siblings is {config.siblings}, but the clones have at most {largest} images of a prompt; lower it, or "
+                "make a clone with --images-per-prompt"
+            )
+        return config.siblings or largest
 
     def reopened(self) -> "Mixture":
         """Returns a copy with its own files and connections, for a forked process."""
@@ -127,6 +198,10 @@ class Mixture:
 
     def _name(self, which: int, key: str) -> str:
         return key if len(self.clones) == 1 else f"{which + 1}/{key}"
+
+
+def _images_per_prompt(clone: Clone) -> int:
+    return int(clone.manifest.recipe.get("images_per_prompt", 1))
 
 
 def whole(clone: Clone) -> Mixture:

@@ -9,6 +9,8 @@ equal runs of samples, one per canonical node (as in MosaicML Streaming). Every 
 each run. If there are as many nodes, each node therefore reads only the shards of its own run.
 
 A weighted mixture of clones has one such order per clone. Every global batch takes a fixed share of each clone.
+
+With siblings, shards that share prompts are shuffled as one, and a block is dealt so that siblings fall into one batch.
 """
 
 import hashlib
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.errors import UserError
+from fakeit_train.data.siblings import Siblings, deal, siblings_of
 
 EpochSample = tuple[int, int]
 """(sample number, epoch)."""
@@ -58,6 +61,8 @@ class Order:
     """Number of shards whose samples are shuffled together."""
     num_canonical_nodes: int = 1
     """Number of disjoint shard streams per epoch."""
+    siblings: Siblings | None = None
+    """How images of one prompt come together; None if they need not."""
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 1 or self.block_size < 1 or self.num_canonical_nodes < 1:
@@ -81,9 +86,22 @@ class Order:
     def batches_per_epoch(self) -> int:
         return self.num_samples // self.global_batch_size
 
-    @property
+    @cached_property
+    def units(self) -> tuple[range, ...]:
+        """The consecutive shards that are shuffled as one: each shard alone, without siblings."""
+        return self.siblings.units if self.siblings else tuple(range(i, i + 1) for i in range(len(self.shard_lengths)))
+
+    @cached_property
+    def units_per_block(self) -> int:
+        return max(1, self.block_size // max(map(len, self.units)))
+
+    @cached_property
     def shards_at_once(self) -> int:
-        return self.block_size
+        return self.units_per_block * max(map(len, self.units))
+
+    @property
+    def node_batch_size(self) -> int:
+        return self.global_batch_size // self.num_canonical_nodes
 
     def global_batch(self, step: int) -> list[tuple[int, int]]:
         return [sample for node in range(self.num_canonical_nodes) for sample in self.node_batch(step, node)]
@@ -91,11 +109,11 @@ class Order:
     def node_batch(self, step: int, node: int) -> list[tuple[int, int]]:
         """Returns a canonical node's share of the global batch of a step."""
         epoch, batch = divmod(step, self.batches_per_epoch)
-        node_batch_size = self.global_batch_size // self.num_canonical_nodes
-        run = node_batch_size * self.batches_per_epoch
+        run = self.node_batch_size * self.batches_per_epoch
         starts = _block_starts(self, epoch)
         samples: list[int] = []
-        position, stop = node * run + batch * node_batch_size, node * run + (batch + 1) * node_batch_size
+        position = node * run + batch * self.node_batch_size
+        stop = position + self.node_batch_size
         # Most batches lie within one block.
         while position < stop:
             block = int(np.searchsorted(starts, position, side="right")) - 1
@@ -108,15 +126,14 @@ class Order:
     def shards_ahead(self, step: int, node: int, num_steps: int) -> Iterator[int]:
         num_epochs = -(-num_steps // self.batches_per_epoch)
         epoch, batch = divmod(step, self.batches_per_epoch)
-        node_batch_size = self.global_batch_size // self.num_canonical_nodes
-        run = node_batch_size * self.batches_per_epoch
-        position = node * run + batch * node_batch_size
+        run = self.node_batch_size * self.batches_per_epoch
+        position = node * run + batch * self.node_batch_size
         for later in range(epoch, num_epochs):
             starts = _block_starts(self, later)
             first = int(np.searchsorted(starts, position, side="right")) - 1
             last = int(np.searchsorted(starts, (node + 1) * run - 1, side="right")) - 1
-            shards = _shard_order(self, later)
-            yield from map(int, shards[first * self.block_size : (last + 1) * self.block_size])
+            for block in range(first, last + 1):
+                yield from _block_shards(self, later, block)
             position = node * run
 
     def __hash__(self) -> int:
@@ -231,22 +248,35 @@ def permutation(name: str, length: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=4)
-def _shard_order(order: Order, epoch: int) -> NDArray[np.int64]:
-    return permutation(f"{order.seed}/{epoch}/shards", len(order.shard_lengths))
+def _unit_order(order: Order, epoch: int) -> NDArray[np.int64]:
+    return permutation(f"{order.seed}/{epoch}/shards", len(order.units))
+
+
+def _block_shards(order: Order, epoch: int, block: int) -> list[int]:
+    """Returns the shards of a block."""
+    units = _unit_order(order, epoch)[block * order.units_per_block : (block + 1) * order.units_per_block]
+    return [shard for unit in units for shard in order.units[unit]]
 
 
 @lru_cache(maxsize=4)
 def _block_starts(order: Order, epoch: int) -> NDArray[np.int64]:
     """Returns the position in the epoch of each block's first sample."""
-    lengths = np.asarray(order.shard_lengths, dtype=np.int64)[_shard_order(order, epoch)]
+    firsts = [unit.start for unit in order.units]
+    lengths = np.add.reduceat(np.asarray(order.shard_lengths, dtype=np.int64), firsts)[_unit_order(order, epoch)]
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    return ends[: -1 : order.block_size]
+    return ends[: -1 : order.units_per_block]
 
 
 @lru_cache(maxsize=256)
 def _block_samples(order: Order, epoch: int, block: int) -> NDArray[np.int64]:
     """Returns the sample numbers of a block in shuffled order."""
     starts = np.concatenate([[0], np.cumsum(order.shard_lengths)])
-    shards = _shard_order(order, epoch)[block * order.block_size : (block + 1) * order.block_size]
+    shards, name = _block_shards(order, epoch, block), f"{order.seed}/{epoch}/block/{block}"
     numbers = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in shards])
-    return numbers[permutation(f"{order.seed}/{epoch}/block/{block}", len(numbers))]
+    shuffled = permutation(name, len(numbers))
+    if not order.siblings:
+        return numbers[shuffled]
+    prompts = np.concatenate([order.siblings.prompt_ids(shard) for shard in shards])
+    lists = siblings_of(numbers[shuffled], prompts[shuffled], order.siblings.count)
+    lists = [lists[number] for number in permutation(f"{name}/siblings", len(lists))]
+    return deal(lists, int(_block_starts(order, epoch)[block]), order.node_batch_size)

@@ -19,10 +19,12 @@ from fakeit_eval.features.extract import Loading
 from fakeit_eval.models import open_model
 from fakeit_eval.open_test_sets import open_test_sets
 from fakeit_train.config import TrainConfig, ValidationConfig
+from fakeit_train.data.mixture import whole as whole_clone
 from fakeit_train.distributed import World
 from fakeit_train.settings import load_config
 from fakeit_train.trainer import train
-from fakeit_train.validation import Validation, open_validation
+from fakeit_train.validation.classifier import ClassifierValidation as Validation
+from fakeit_train.validation.open_validations import open_validations
 from tests.fakeit_train.test_trainer import SETTINGS
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -73,7 +75,7 @@ def test_validation__ranks_share_the_images(finished: tuple[Path, Manifest]) -> 
     images = open_image_set(str(finished[0]))
     config = config_on(finished[0], "validation.batch_size=3")
     config = replace(config, backbone=replace(config.backbone, classes=images.class_names))
-    loaders = [Validation(images, config, World(rank, 3, torch.device("cpu"))).loader for rank in range(3)]
+    loaders = [Validation(images, config, World(rank, 3, torch.device("cpu"))).images.loader for rank in range(3)]
     seen = [label for loader in loaders if loader for _, labels, _ in loader for label in labels.tolist()]
     assert sorted(seen) == sorted(images.labels)
 
@@ -97,11 +99,10 @@ def test_validation__processes_start_at_the_first_validation_and_give_the_same_s
     torch.manual_seed(0)
     network = build_network(config.backbone)
     alone = Validation(open_image_set(str(finished[0])), config, WORLD).scores(network)
-    opened = open_validation(replace(config, data=replace(config.data, num_workers=2)), WORLD)
-    assert opened is not None
-    with opened:
-        assert not active_children()
-        assert opened.scores(network) == opened.scores(network) == pytest.approx(alone, rel=1e-6)
+    config = replace(config, data=replace(config.data, num_workers=2))
+    with open_validations(config, whole_clone(clone), 1, WORLD) as opened:
+        assert not active_children() and opened.is_due(1, 2)
+        assert opened.scores(network, ()) == opened.scores(network, ()) == pytest.approx(alone, rel=1e-6)
         assert len(active_children()) == 2
 
 
@@ -124,5 +125,6 @@ def test_validation__unknown_classes_are_reported(finished: tuple[Path, Manifest
     with pytest.raises(
         UserError, match=r"class '.*' of the validation images '.*' is not among the 1 classes in training"
     ):
-        open_validation(config, WORLD)
-    assert open_validation(replace(config, validation=ValidationConfig()), WORLD) is None
+        open_validations(config, whole_clone(open_clone(finished[0])), 1, WORLD)
+    config = replace(config, validation=ValidationConfig())
+    assert not open_validations(config, whole_clone(open_clone(finished[0])), 1, WORLD).is_due(1, 1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from builders.classifiers.nearest_neighbors import TEMPERATURE
 from fakeit_eval.probes import k_nearest_neighbors
 from fakeit_eval.probing.run_probe import run_probe
 from tests.fakeit_eval.probes.blobs import blobs
@@ -15,7 +16,7 @@ def test_k_nearest_neighbors__predictions_are_scikit_learns(k: int) -> None:
     found = k_nearest_neighbors.open_final(data, seed=0)({"k": k})
     features, labels = data.both
     reference = KNeighborsClassifier(
-        k, metric="cosine", weights=lambda distances: np.exp((1 - distances) / k_nearest_neighbors.TEMPERATURE)
+        k, metric="cosine", weights=lambda distances: np.exp((1 - distances) / TEMPERATURE)
     ).fit(features, labels)
     assert (found == reference.predict(data.test[0])).mean() > 0.99
 

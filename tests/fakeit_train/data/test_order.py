@@ -90,7 +90,7 @@ def test_permutation__depends_only_on_its_name() -> None:
 )
 def test_order__invalid_settings_are_reported(settings: dict[str, int], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Order(shard_lengths=(10,), **{"global_batch_size": 2, **settings})
+        Order(shard_lengths=(10,), **{"global_batch_size": 2, **settings})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
