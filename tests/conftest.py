@@ -182,3 +182,11 @@ def s3() -> Iterator[str]:
 def clone(finished: tuple[Path, Manifest], tmp_path: Path) -> Path:
     """Returns a copy of the finished clone, which tests may change."""
     return Path(shutil.copytree(finished[0], tmp_path / "clone"))
+
+
+@pytest.fixture(scope="session")
+def siblings_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a clone of digits with four images of each prompt, which tests must not change."""
+    from tests.fakeit_train.siblings_clone import make_siblings_clone
+
+    return make_siblings_clone(tmp_path_factory.mktemp("clone"))

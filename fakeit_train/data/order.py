@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.errors import UserError
-from fakeit_train.data.siblings import Siblings, deal, siblings_of
+from fakeit_train.data.siblings import Siblings, bundle, deal, siblings_of
 
 EpochSample = tuple[int, int]
 """(sample number, epoch)."""
@@ -277,6 +277,7 @@ def _block_samples(order: Order, epoch: int, block: int) -> NDArray[np.int64]:
     if not order.siblings:
         return numbers[shuffled]
     prompts = np.concatenate([order.siblings.prompt_ids(shard) for shard in shards])
-    lists = siblings_of(numbers[shuffled], prompts[shuffled], order.siblings.count)
+    count = order.siblings.count
+    lists = bundle(siblings_of(numbers[shuffled], prompts[shuffled], count), count)
     lists = [lists[number] for number in permutation(f"{name}/siblings", len(lists))]
     return deal(lists, int(_block_starts(order, epoch)[block]), order.node_batch_size)

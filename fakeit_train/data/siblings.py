@@ -50,10 +50,32 @@ def siblings_of(samples: Numbers, prompt_ids: Numbers, count: int) -> list[Numbe
     return [np.array(some, dtype=np.int64) for some in found]
 
 
+def bundle(lists: Sequence[Numbers], count: int) -> list[Numbers]:
+    """Returns the lists with shorter ones put together, as many as `count` samples hold, so that batches come out even.
+
+    Each takes the first bundle with room for it.
+    """
+    found: list[list[Numbers]] = []
+    with_room: dict[int, deque[int]] = {room: deque() for room in range(1, count)}
+    for samples in lists:
+        size = len(samples)
+        room = next((room for room in range(size, count) if with_room[room]), 0)
+        if room:
+            position = with_room[room].popleft()
+            found[position].append(samples)
+        else:
+            position, room = len(found), count
+            found.append([samples])
+        if room - size > 0:
+            with_room[room - size].append(position)
+    return [np.concatenate(some) for some in found]
+
+
 def deal(lists: Sequence[Numbers], start: int, batch_size: int) -> Numbers:
     """Returns all samples in a sequence in which no list crosses the end of a batch, as far as possible.
 
-    The first list that still fits into the batch comes next. If none does, the first one is cut.
+    The first list that still fits into the batch comes next. If none does, the first one is cut, and its rest fills the
+    first gap that it fits into.
 
     Args:
         lists: Lists of samples, in shuffled order.
@@ -73,7 +95,7 @@ def deal(lists: Sequence[Numbers], start: int, batch_size: int) -> Numbers:
             del waiting[size]
         dealt.append(samples[:room])
         if size > room:
-            # The rest is first in the next batch.
-            waiting.setdefault(size - room, deque()).appendleft((rank, samples[room:]))
+            # It waits behind all others; at once, it would shift the lists of every batch after it.
+            waiting.setdefault(size - room, deque()).append((rank + len(lists), samples[room:]))
         room = room - len(dealt[-1]) or batch_size
     return np.concatenate(dealt)
