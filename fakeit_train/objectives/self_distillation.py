@@ -70,7 +70,9 @@ class SelfDistillation(Objective):
                 module.drop_prob = 0.0
         self.register_buffer("center", torch.zeros(self.settings.num_prototypes))
         # Tensors, because compiled code would be compiled again for each new number.
-        self.register_buffer("teacher_temperature", torch.tensor(0.0), persistent=False)
+        self.register_buffer(
+            "teacher_temperature", torch.tensor(self.settings.teacher_temperature_start), persistent=False
+        )
         self.register_buffer("is_free", torch.tensor(1.0), persistent=False)
         self.projector.prototypes.register_hook(lambda gradient: gradient * self.is_free)
         self._momentum = 0.0

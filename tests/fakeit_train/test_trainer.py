@@ -45,7 +45,7 @@ SETTINGS = [
 
 
 def run(
-    out: Path, data: Path, *more: str, num_processes: int = 1, stderr: int | None = None
+    out: Path, data: Path, *more: str, num_processes: int = 1, stderr: int | None = None, config: str = "digits"
 ) -> subprocess.Popen[bytes]:
     launch = [sys.executable, "-m"]
     if num_processes > 1:
@@ -53,7 +53,7 @@ def run(
     command = [
         *launch,
         "fakeit_train",
-        "digits",
+        config,
         "--data",
         str(data),
         "--out",
