@@ -6,8 +6,10 @@ No machine of the tests has several GPUs, so nvidia-smi is a script, too.
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 from builders.errors import UserError
 from fakeit_eval.cli.main import main
-from fakeit_eval.gpu_queue import GpuQueue, list_gpus
+from fakeit_eval.gpu_queue import GpuQueue, _lock, list_gpus
 from tests.mutants import ROOT
 
 GPUS = [f"GPU-{number}" for number in range(4)]
@@ -139,8 +141,45 @@ def test_gpu_queue__only_visible_gpus_are_used(pretended: Path, monkeypatch: pyt
     assert list_gpus() == GPUS
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-0")
     assert list_gpus() == ["GPU-2", "GPU-0"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert list_gpus() == []
+    for hidden in ("", "-1", "-1,2"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert list_gpus() == []
+
+
+def test_gpu_queue__a_command_keeps_its_gpu_after_its_study_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time\nfrom pathlib import Path\nfrom fakeit_eval.gpu_queue import GpuQueue\n"
+        "queue = GpuQueue(['GPU-7'], Path(sys.argv[1]))\n"
+        "with queue.take(1) as gpus:\n"
+        "    child = subprocess.Popen(['sleep', '60'], pass_fds=queue.held(gpus))\n"
+        "    print(child.pid, flush=True)\n    time.sleep(60)\n"
+    )
+    study = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert study.stdout is not None
+    command = int(study.stdout.readline())
+    study.kill()
+    study.wait()
+    assert _lock(tmp_path / "GPU-7.lock") is None
+    os.kill(command, signal.SIGKILL)
+    deadline, held = time.monotonic() + 30, None
+    while held is None and time.monotonic() < deadline:
+        held = _lock(tmp_path / "GPU-7.lock")
+    assert held is not None
+    os.close(held)
+    # Another user's study makes and opens locks there, too.
+    assert tmp_path.stat().st_mode & 0o777 == 0o777 and (tmp_path / "GPU-7.lock").stat().st_mode & 0o777 == 0o666
+
+
+def test_gpu_queue__an_interrupt_starts_no_further_runs(pretended: Path, tmp_path: Path) -> None:
+    study = start_study(pretended, tmp_path / "one")
+    log = pretended.parent / "calls.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    study.send_signal(signal.SIGINT)
+    study.wait(timeout=120)
+    assert study.returncode != 0
+    assert len([call for call in calls(pretended) if "suite" in call["arguments"]]) < 4
 
 
 def test_gpu_queue__commands_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from builders.errors import UserError
 from fakeit_train.checkpoint import State, load_checkpoint, make_state, newest_whole, save_checkpoint
 from fakeit_train.config import TrainConfig
+from fakeit_train.distributed import _has_other_buffers
 from fakeit_train.objectives.base import Objective
 from fakeit_train.optimizer import make_optimizer
 from fakeit_train.settings import load_config
@@ -182,3 +183,32 @@ def test_optim__no_decay_on_biases_and_norms() -> None:
         "network.2.bias",
         "head.bias",
     }
+
+
+def test_optim__what_an_objective_has_beside_its_modules_is_learned() -> None:
+    objective = Squares(CONFIG)
+    objective.scale = nn.Parameter(torch.ones(()))
+    optimizer = make_optimizer(objective, CONFIG.optim)
+    learned = [one for settings in optimizer.param_groups for one in settings["params"]]
+    assert {id(one) for one in learned} == {id(one) for one in objective.parameters()}
+    assert len(learned) == len(list(objective.parameters()))
+
+
+@pytest.mark.parametrize("name", ["kron", "adahessian"])
+def test_optim__optimizers_that_cannot_resume_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"optimizer '{name}' keeps a state that a resumed run would lose"):
+        make_optimizer(Squares(CONFIG), replace(CONFIG.optim, name=name))
+
+
+def test_checkpoint__a_state_that_is_no_tensor_is_refused() -> None:
+    state = trained(1)
+    next(iter(state.optimizer.state.values()))["Q"] = [torch.zeros(2)]
+    with pytest.raises(UserError, match="'Q' is a list, which a checkpoint cannot hold"):
+        state.tensors()
+
+
+def test_world__queues_are_synchronized_beside_batch_norm() -> None:
+    objective = Squares(CONFIG)
+    assert _has_other_buffers(objective)
+    del objective.teacher
+    assert not _has_other_buffers(objective)

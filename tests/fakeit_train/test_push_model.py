@@ -36,6 +36,8 @@ def finished_run(out: Path, backbone: Backbone) -> torch.nn.Module:
     save_backbone(out, backbone, network)
     settings = {
         "data_urls": ["hf://datasets/user/digits-sd", "/home/someone/real"],
+        "init": "/home/someone/run7",
+        "objective": "/home/someone/own.py",
         "data": {"cache_dir": "/home/someone/cache", "exclude": ""},
         "validation": {"data": "/home/someone/val"},
     }

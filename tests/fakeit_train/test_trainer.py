@@ -381,6 +381,24 @@ def _killed_at(number: int) -> Callable[..., Any]:
     return step
 
 
+def test_trainer__a_folder_has_one_run_at_a_time(
+    finished: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After torchrun is killed its ranks go on, so a second run would write the same checkpoints."""
+    monkeypatch.setattr("fakeit_train.run_folder.SECONDS_OF_A_LOCK", 0.2)
+    process = run(tmp_path, finished[0], "num_epochs=30", "data.num_workers=0")
+    try:
+        wait_for_a_checkpoint(tmp_path)
+        with pytest.raises(UserError, match=r"another process trains in '.*'; let it end, or choose another --out"):
+            train(load_config("digits", [*SETTINGS, "num_epochs=30"]), [str(finished[0])], tmp_path, resume=True)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    config = load_config("digits", [*SETTINGS, "num_epochs=30", "data.num_workers=0"])
+    # The system released the lock of the killed process.
+    assert train(config, [str(finished[0])], tmp_path, resume=True).is_finished
+
+
 @pytest.mark.long
 def test_trainer__a_rank_that_dies_ends_the_run_in_seconds(finished: tuple[Path, Manifest], tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from fakeit_eval.open_test_sets import open_test_sets
 from fakeit_train.config import TrainConfig, ValidationConfig
 from fakeit_train.data.mixture import whole as whole_clone
 from fakeit_train.distributed import World
+from fakeit_train.run_folder import best_score
 from fakeit_train.settings import load_config
 from fakeit_train.trainer import train
 from fakeit_train.validation.classifier import ClassifierValidation as Validation
@@ -128,3 +130,23 @@ def test_validation__unknown_classes_are_reported(finished: tuple[Path, Manifest
         open_validations(config, whole_clone(open_clone(finished[0])), 1, WORLD)
     config = replace(config, validation=ValidationConfig())
     assert not open_validations(config, whole_clone(open_clone(finished[0])), 1, WORLD).is_due(1, 1)
+
+
+def test_validation__there_may_be_fewer_images_than_ranks(finished: tuple[Path, Manifest]) -> None:
+    images = open_image_set(str(finished[0])).subset(np.array([5]))
+    config = config_on(finished[0], "data.num_workers=2")
+    config = replace(config, backbone=replace(config.backbone, classes=images.class_names))
+    counts = [
+        sum(
+            len(labels)
+            for _, labels in Validation(images, config, World(rank, 3, torch.device("cpu"))).images.batches()
+        )
+        for rank in range(3)
+    ]
+    assert counts == [1, 0, 0]
+
+
+def test_validation__a_score_on_other_images_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "scores.json").write_text(json.dumps({"step": 3, "data": "a", "val_top1": 70.0}))
+    assert [best_score(tmp_path, data) for data in ("a", "b")] == [70.0, -1.0]
