@@ -1,6 +1,6 @@
 """Trains digits by objectives with and without labels, and compares their features with pixels and a random network.
 
-python -m tests.acceptance.accept_objectives FOLDER     # about 45 minutes on two cores; finished runs in FOLDER are reused
+python -m tests.acceptance.accept_objectives [FOLDER]     # about 45 minutes on two cores; finished runs in FOLDER are reused
 
 All features are judged alike: k nearest neighbors (k = 20) and logistic regression (C = 1) learn from the features of the
 clone's 2,000 images, or of 100 of them, and are tested on real digits. On transfer tasks, they learn from their own images.
@@ -11,6 +11,7 @@ import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -166,7 +167,7 @@ def verdicts(found: dict[str, dict[str, list[float]]]) -> list[str]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
     captions = folder / "captions.csv"
     write_captions(captions)

@@ -1,11 +1,12 @@
 """Trains the config `digits_vit` on the demo's clone over three seeds, and the same network by SGD; tests on real digits.
 
-python -m tests.acceptance.accept_vit FOLDER     # about 50 minutes on two cores; finished runs in FOLDER are reused
+python -m tests.acceptance.accept_vit [FOLDER]     # about 50 minutes on two cores; finished runs in FOLDER are reused
 """
 
 import json
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def measure(folder: Path, arm: str, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     if not (folder / "digits" / "clone.json").is_file():
         run("build", "make", "digits_sd/c_cfg2", folder / "digits", "--images-per-class", 200, "--workers", 2)
     if not (folder / "real-test" / "clone.json").is_file():
