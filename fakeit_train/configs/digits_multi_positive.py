@@ -15,7 +15,7 @@ from fakeit_train.objective_config import ContrastConfig
 CONFIG = replace(
     DIGITS,
     objective="multi_positive",
-    num_epochs=20,
+    num_epochs=40,
     data=replace(DIGITS.data, batch_size=128),
     optim=OptimConfig(name="adamw", learning_rate=2e-3, weight_decay=0.05, min_learning_rate=1e-5),
     crops=replace(
