@@ -36,10 +36,10 @@ def list_gpus() -> list[str]:
     found = []
     for name in (name.strip() for name in visible.split(",") if name.strip()):
         uuid = next((uuid for uuid in by_index.values() if uuid.startswith(name)), by_index.get(name))
-        if uuid is None:
+        if uuid is None and not name.startswith("MIG-"):
             # CUDA ignores what follows an unknown name, such as -1.
             break
-        found.append(uuid)
+        found.append(uuid or name)
     return found
 
 
@@ -92,7 +92,8 @@ class GpuQueue:
     def held(self, gpus: Sequence[str]) -> list[int]:
         """Returns the file descriptors that hold the locks of taken GPUs.
 
-        A command that inherits them keeps the locks until it ends, even if this process is killed before.
+        A command that inherits them keeps the locks until it ends, even if this process is killed before. Under torchrun,
+        that is torchrun, whose ranks inherit nothing; their run's folder has a lock of its own.
         """
         return [self._descriptors[gpu] for gpu in gpus]
 

@@ -4,13 +4,14 @@ Files are read as tensors only (`weights_only`, safetensors), so they cannot run
 has the same classes (for a file: the same number of classes). Otherwise it stays randomly initialized.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from builders.errors import UserError
-from builders.networks.backbone import DESCRIPTION, Backbone, load_backbone, pretrained_weights
+from builders.networks.backbone import DESCRIPTION, Backbone, build_network, load_backbone, pretrained_weights
 from builders.networks.heads import heads_of
 from builders.networks.state_dict import misfit, read_state_dict
 
@@ -29,12 +30,12 @@ def load_init_weights(network: nn.Module, backbone: Backbone, init: str) -> list
     """
     if not init:
         return []
-    heads = list(heads_of(network))
+    heads = list(heads_of(network)) or _heads_of_classifier(backbone)
     found, expected = _state_dict(backbone, init, heads), network.state_dict()
     fresh: list[str] = []
     for head in heads:
         weight, bias = f"{head}.weight", f"{head}.bias"
-        fits = weight in found and found[weight].shape == expected[weight].shape
+        fits = weight in found and weight in expected and found[weight].shape == expected[weight].shape
         if not fits:
             found = {name: tensor for name, tensor in found.items() if name not in (weight, bias)}
         if bias in found and bias not in expected:
@@ -53,6 +54,11 @@ def load_init_weights(network: nn.Module, backbone: Backbone, init: str) -> list
         )
     network.load_state_dict({**expected, **found})
     return fresh
+
+
+def _heads_of_classifier(backbone: Backbone) -> list[str]:
+    """Returns the names that an encoder's classifiers would have; the weights of a classifier are not for it."""
+    return list(heads_of(build_network(replace(backbone, classes=("any",)))))
 
 
 def _state_dict(backbone: Backbone, init: str, heads: list[str]) -> dict[str, Tensor]:

@@ -87,12 +87,18 @@ def forget_after(step: int, out: Path) -> None:
 
 
 class CollapseWarning:
-    """Warns once if embeddings of all images become the same."""
+    """Warns once if embeddings of all images become the same, or if no image has another to be like."""
 
     def __init__(self, is_main: bool) -> None:
         self.is_silent = not is_main
 
     def look(self, metrics: dict[str, float]) -> None:
+        if metrics.get("positives") == 0 and not self.is_silent:
+            self.is_silent = True
+            warnings.warn(
+                "no crop has a positive, so nothing is learned; take two crops of an image, or more images of a prompt",
+                stacklevel=3,
+            )
         spread = metrics.get("feature_spread", 1.0)
         if spread < MIN_SPREAD and not self.is_silent:
             self.is_silent = True

@@ -1,6 +1,7 @@
 """The folder of a run: writes config.json, and compares it with the configuration of a resumed run."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,7 +24,6 @@ SECONDS_OF_A_LOCK = 120
 """Seconds to wait for a lock, which some file systems keep for a while after a machine is lost."""
 BEST, SCORES = "best", "scores.json"
 """Folder of a run with the network that was the best in validation, and the file with its scores there."""
-MAIN_SCORES = ("val_top1", "val_probe_top1", "val_knn_top1")
 FREE_SETTINGS = {
     "checkpoint_every", "keep_checkpoints", "log_every", "log_keys", "log_to", "data.num_workers", "data.cache_dir",
     "data.cache_gib", "data.exclude", "data_urls", "validation.data", "validation.every", "validation.batch_size",
@@ -56,11 +56,17 @@ def locked_run(out: Path, is_main: bool) -> Iterator[None]:
         yield
         return
     out.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(out / LOCK, timeout=SECONDS_OF_A_LOCK, is_singleton=False)
     try:
-        with filelock.FileLock(out / LOCK, timeout=SECONDS_OF_A_LOCK, is_singleton=False):
-            yield
+        lock.acquire()
     except filelock.Timeout:
         raise UserError(f"another process trains in '{out}'; let it end, or choose another --out") from None
+    except OSError as error:
+        warnings.warn(f"'{out}' cannot be locked ({error.strerror}); let no other process train there", stacklevel=2)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_run(described: dict[str, Any], out: Path, resume: bool) -> None:
@@ -98,18 +104,13 @@ def _fixed_settings(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def best_score(out: Path, data: str) -> float:
-    """Returns the score of the network in `out/best` on the validation images `data`; -1 without one."""
+def best_score(out: Path, data: str, name: str) -> float:
+    """Returns the score `name` of the network in `out/best` on the validation images `data`; -1 without one."""
     try:
         scores = json.loads((out / BEST / SCORES).read_text(encoding="utf-8"))
-        return main_score(scores) if scores["data"] == data else -1.0
+        return float(scores[name]) if scores["data"] == data else -1.0
     except (OSError, ValueError, KeyError, TypeError):
         return -1.0
-
-
-def main_score(scores: dict[str, float]) -> float:
-    """Returns the score that decides which network is the best: the classifier's top-1, or else a probe's; -1 without."""
-    return next((float(scores[name]) for name in MAIN_SCORES if name in scores), -1.0)
 
 
 def save_best(out: Path, backbone: Backbone, network: "nn.Module", scores: dict[str, Any]) -> None:

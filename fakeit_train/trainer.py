@@ -33,7 +33,7 @@ from fakeit_train.objectives.base import Traits, build_objective, check_settings
 from fakeit_train.optimizer import make_optimizer
 from fakeit_train.peak_memory import memory_gib
 from fakeit_train.precision import precision_on, prepare_torch
-from fakeit_train.run_folder import best_score, describe_run, locked_run, main_score, open_run, save_best
+from fakeit_train.run_folder import best_score, describe_run, locked_run, open_run, save_best
 from fakeit_train.signals import StopSignals
 from fakeit_train.train_step import TrainStep
 from fakeit_train.validation.base import Validations
@@ -182,7 +182,7 @@ class _Run:
     def steps(self, start: int, batches: Generator[Batch], metrics_log: AbstractContextManager[Log]) -> Outcome:
         """Takes all steps from `start` on, or fewer if a stop signal arrives."""
         step = start
-        self.best = best_score(self.out, self.config.validation.data) if start else -1.0
+        self.best = best_score(self.out, self.config.validation.data, self.validations.main) if start else -1.0
         keys_log = step_log(self.out / f"keys-{self.world.rank}.jsonl") if self.config.log_keys else silence()
         with (
             torch.backends.mkldnn.flags(enabled=False) if self.is_without_onednn else nullcontext(),
@@ -280,7 +280,7 @@ class _Run:
 
     def _keep_best(self, step: int, scores: dict[str, float]) -> None:
         """Exports the network to the subfolder `best` if it is the best in validation so far."""
-        score = main_score(scores)
+        score = scores.get(self.validations.main, -1.0)
         if self.config.validation.keep_best and self.world.is_main and score > self.best:
             self.best = score
             scored = {"step": step, "data": self.config.validation.data, **scores}

@@ -21,17 +21,18 @@ MAX_ITERATIONS = 2000
 """Iterations of L-BFGS."""
 
 
-def fit(c: float, known: tuple[Any, Any]) -> "LogisticRegression":
+def fit(c: float, known: tuple[Any, Any], *, max_iterations: int = MAX_ITERATIONS) -> "LogisticRegression":
     """Fits features (n, d) and labels (n,), starting from zero.
 
     Args:
         c: Inverse strength of the regularization.
         known: Both as numpy arrays, or both as tensors on one device.
+        max_iterations: Iterations of L-BFGS at most.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS)
+    model = LogisticRegression(C=c, max_iter=max_iterations)
     with _array_api(known[0]), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(*known)

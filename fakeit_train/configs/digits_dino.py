@@ -15,17 +15,22 @@ from fakeit_train.objective_config import DistillationConfig
 CONFIG = replace(
     DIGITS,
     objective="self_distillation",
-    num_epochs=30,
+    num_epochs=40,
     data=replace(DIGITS.data, batch_size=64),
     optim=OptimConfig(name="adamw", learning_rate=1e-3, weight_decay=0.05, min_learning_rate=1e-5, clip_norm=3.0),
     crops=replace(
         DIGITS.crops,
         kinds=(
-            CropKind(num_crops=2, size=32, scale=(0.5, 1.0), blur=0.2, solarize=0.2),
-            CropKind(num_crops=4, size=24, scale=(0.3, 0.7), blur=0.5),
+            CropKind(num_crops=2, size=32, scale=(0.6, 1.0), blur=0.2, solarize=0.2),
+            CropKind(num_crops=4, size=24, scale=(0.45, 0.8), blur=0.5),
         ),
     ),
     distillation=DistillationConfig(
-        projector_width=256, embedding_size=64, num_prototypes=512, teacher_momentum=0.99, teacher_temperature=0.04
+        projector_width=256,
+        embedding_size=64,
+        num_prototypes=512,
+        teacher_momentum=0.99,
+        teacher_temperature=0.02,
+        teacher_temperature_start=0.02,
     ),
 )

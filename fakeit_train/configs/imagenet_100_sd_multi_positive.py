@@ -1,12 +1,12 @@
 """ViT-S/16 on ImageNet-100-SD without labels: images of one prompt are each other's positives, as in StableRep.
 
     fakeit-build make imagenet_100_sd/c_cfg2 CLONE --prompts captions.csv --images-per-prompt 4
-    torchrun --nproc-per-node 4 -m fakeit_train imagenet_100_sd_multi_positive --data CLONE --out run --val REAL
+    torchrun --nproc-per-node 4 -m fakeit_train imagenet_100_sd_multi_positive --data CLONE --out run --val REAL \\
+        --set validation.knn=10 validation.linear_probe=50
 
 The clone needs prompts of its own for few images each (docs/prompts.md). A batch of 1,024 images holds 256 prompts with
 four images, of each of which two crops are compared with all others: 8 crops of each prompt. StableRep (Tian et al.,
-2023) has larger batches on more images; its temperature is 0.1 as well. After every tenth epoch, k nearest neighbors and a
-linear probe tell what was learned (`--val`).
+2023) has larger batches on more images; its temperature is 0.1 as well.
 
 This config has not been run here yet, because it needs GPUs. On digits: `digits_multi_positive`.
 """

@@ -143,6 +143,14 @@ class Mixture:
         """Returns the number of the shard that holds a sample."""
         return bisect.bisect_right(self._starts, number) - 1
 
+    @property
+    def num_shards(self) -> int:
+        return len(self._all)
+
+    def numbers_of(self, shard: int) -> list[int]:
+        """Returns the numbers of a shard's selected samples."""
+        return list(range(self._starts[shard], self._starts[shard + 1]))
+
     def order(self, config: DataConfig, *, deals_siblings: bool = False) -> BatchOrder:
         """Returns the training order of the selected samples.
 

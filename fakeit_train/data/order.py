@@ -164,7 +164,7 @@ class WeightedOrder:
 
     @property
     def shards_at_once(self) -> int:
-        return sum(order.block_size for order in self.orders)
+        return sum(order.shards_at_once for order in self.orders)
 
     @cached_property
     def _starts(self) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from builders.errors import UserError
 from builders.networks.backbone import Backbone
 from fakeit_train.config import TrainConfig
+from fakeit_train.objective_config import ContrastConfig, DistillationConfig
 
 Result = tuple[Tensor, dict[str, Tensor]]
 """The loss, and metrics by name: each the sum over the images of this micro-batch, on the device and without a gradient
@@ -39,6 +40,8 @@ class Traits:
     """Whether images of one prompt have to come into the same batch."""
     has_average: bool = False
     """Whether what it exports is an average of weights already."""
+    settings: str = ""
+    """Name of the settings that are for such objectives, such as contrast."""
 
 
 class Objective(nn.Module):
@@ -139,7 +142,15 @@ def check_settings(config: TrainConfig, num_ranks: int) -> None:
         )
     if traits.has_average and config.optim.ema:
         raise UserError(f"'{name}' exports an average of weights already; leave out optim.ema={config.optim.ema:g}")
+    if config.data.siblings and not traits.deals_siblings:
+        raise UserError(
+            f"data.siblings is for objectives that compare images of a prompt, not for '{name}'; leave it out"
+        )
+    for section, defaults in (("contrast", ContrastConfig()), ("distillation", DistillationConfig())):
+        if getattr(config, section) != defaults and traits.settings != section and not name.endswith(".py"):
+            raise UserError(f"settings of {section} are for other objectives than '{name}'; leave them out")
     of_classifiers = {
+        "validation.every": config.validation.every > 0,
         "mixing.mixup and mixing.cutmix": config.mixing.is_on,
         "label_smoothing": config.label_smoothing > 0,
         "crop_weights": bool(config.crop_weights),

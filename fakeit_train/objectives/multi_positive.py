@@ -10,7 +10,7 @@ from fakeit_train.config import TrainConfig
 from fakeit_train.contrast import Contrastive
 from fakeit_train.objectives.base import Objective, Traits
 
-TRAITS = Traits(has_classifier=False, compares_images=True, deals_siblings=True)
+TRAITS = Traits(has_classifier=False, compares_images=True, deals_siblings=True, settings="contrast")
 
 
 def build(network: nn.Module, backbone: Backbone, config: TrainConfig) -> Objective:

@@ -22,7 +22,7 @@ from fakeit_train.config import TrainConfig
 from fakeit_train.objectives.base import Objective, Result, Traits, spread
 from fakeit_train.ranks import sum_over_ranks
 
-TRAITS = Traits(has_classifier=False, has_average=True)
+TRAITS = Traits(has_classifier=False, has_average=True, settings="distillation")
 
 
 def build(network: nn.Module, backbone: Backbone, config: TrainConfig) -> Objective:
@@ -76,7 +76,8 @@ class SelfDistillation(Objective):
         self.register_buffer("is_free", torch.tensor(1.0), persistent=False)
         self.projector.prototypes.register_hook(lambda gradient: gradient * self.is_free)
         self._momentum = 0.0
-        self._totals: list[Tensor] = []
+        self._total = torch.zeros(())
+        """Sum of the teacher's logits in this step, and their number; no buffer, because ranks have sums of their own."""
 
     @property
     def learned(self) -> nn.Module:
@@ -89,7 +90,7 @@ class SelfDistillation(Objective):
         low, high = settings.teacher_temperature_start, settings.teacher_temperature
         self.teacher_temperature.fill_(low + (high - low) * rise)
         self.is_free.fill_(float(progress >= settings.frozen_prototypes))
-        self._totals = []
+        self._total = self.center.new_zeros(len(self.center) + 1)
 
     def forward(self, crops: Sequence[Tensor], labels: Tensor, prompt_ids: Tensor) -> Result:
         student, embeddings = self._logits(crops, self.network, self.projector)
@@ -98,7 +99,7 @@ class SelfDistillation(Objective):
             teacher, _ = self._logits(seen, self.teacher["network"], self.teacher["projector"])
         with torch.autocast(labels.device.type, enabled=False):
             targets = ((teacher - self.center) / self.teacher_temperature).softmax(-1)
-            self._totals.append(F.pad(teacher.sum((0, 1)), (0, 1), value=teacher[..., 0].numel()))
+            self._total = self._total + F.pad(teacher.sum((0, 1)), (0, 1), value=teacher[..., 0].numel())
             log_shares = (student / self.settings.student_temperature).log_softmax(-1)
             # (batch, teacher's crops, student's crops); global crops come first among the student's.
             losses = -torch.einsum("btp,bsp->bts", targets, log_shares)
@@ -114,7 +115,7 @@ class SelfDistillation(Objective):
         with torch.no_grad():
             student = nn.ModuleDict({"network": self.network, "projector": self.projector})
             torch._foreach_lerp_(list(self.teacher.parameters()), list(student.parameters()), 1 - self._momentum)
-            total = sum_over_ranks(torch.stack(self._totals).sum(0))
+            total = sum_over_ranks(self._total)
             self.center.lerp_(total[:-1] / total[-1], 1 - self.settings.center_momentum)
 
     def _logits(self, crops: Sequence[Tensor], network: nn.Module, projector: nn.Module) -> tuple[Tensor, Tensor]:

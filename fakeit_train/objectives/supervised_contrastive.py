@@ -7,7 +7,7 @@ from fakeit_train.config import TrainConfig
 from fakeit_train.contrast import Contrastive
 from fakeit_train.objectives.base import Objective, Traits
 
-TRAITS = Traits(has_classifier=False, compares_images=True)
+TRAITS = Traits(has_classifier=False, compares_images=True, settings="contrast")
 
 
 def build(network: nn.Module, backbone: Backbone, config: TrainConfig) -> Objective:

@@ -34,8 +34,10 @@ class Validation(Protocol):
 class Validations:
     """The validations of a run. As a context manager, it ends their processes."""
 
-    def __init__(self, every_one: Sequence[Validation]) -> None:
+    def __init__(self, every_one: Sequence[Validation], main: str = "val_top1") -> None:
         self.every_one = every_one
+        self.main = main
+        """Name of the score that decides which network is the best."""
         self._due: list[Validation] = []
 
     def __enter__(self) -> "Validations":

@@ -23,6 +23,8 @@ from fakeit_train.validation.base import RankImages, evaluation_mode, labels_in_
 
 NEIGHBORS, C = 20, 1.0
 """Number of neighbors, as in DINO's evaluation on ImageNet, and inverse strength of the probe's regularization."""
+MAX_ITERATIONS = 200
+"""Iterations of the probe's fit; the other ranks wait for it."""
 KNN, PROBE = "val_knn_top1", "val_probe_top1"
 
 
@@ -50,15 +52,14 @@ class FeatureValidation:
     """Fits classifiers on features of training images, and tests them on one image set."""
 
     def __init__(
-        self, images: ImageSet, mixture: Mixture, config: TrainConfig, world: World, steps_per_epoch: int
+        self, images: ImageSet, mixture: Mixture, config: TrainConfig, world: World, every: dict[str, int]
     ) -> None:
-        self.world = world
-        steps = {KNN: config.validation.knn * steps_per_epoch, PROBE: config.validation.linear_probe * steps_per_epoch}
-        self.every = {name: every for name, every in steps.items() if every}
+        """Opens the images. `every` has the steps between validations by name, KNN or PROBE."""
+        self.world, self.every = world, every
         self.labels = torch.tensor(labels_in_training(images, mixture.label_names, mixture.class_names))
         self.tested = RankImages(images.readable(), range(len(images)), config, world)
-        known = permutation(f"{config.data.seed}/known", len(mixture))[: config.validation.num_known]
-        self.known = RankImages(TrainingImages(mixture), sorted(known.tolist()), config, world)
+        known = known_numbers(mixture, config.data.seed, config.validation.num_known)
+        self.known = RankImages(TrainingImages(mixture), known, config, world)
         self.due: list[str] = []
 
     def is_due(self, step: int, num_steps: int) -> bool:
@@ -81,7 +82,9 @@ class FeatureValidation:
             return dict.fromkeys(self.due, 0.0)
         truth = self.labels[labels].numpy()
         pairs = (known.numpy(), known_labels.numpy()), tested.numpy()
-        return {name: 100 * float((CLASSIFIERS[name](*pairs) == truth).mean()) for name in self.due}
+        # Neighbors are ranked in float32, whatever the precision of the run.
+        with torch.autocast(self.world.device.type, enabled=False):
+            return {name: 100 * float((CLASSIFIERS[name](*pairs) == truth).mean()) for name in self.due}
 
     def _features(self, network: nn.Module, images: RankImages, signals: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Returns float32 features (n, d) and labels (n,) of all images, on all ranks."""
@@ -98,12 +101,26 @@ class FeatureValidation:
         return self.world.sum(features), self.world.sum(labels)
 
 
+def known_numbers(mixture: Mixture, seed: int, count: int) -> list[int]:
+    """Returns the numbers of training images to learn from: those of shards at random, which hold all classes alike.
+
+    Images at random would lie in all shards, and each would be fetched as a whole.
+    """
+    found: list[int] = []
+    for shard in permutation(f"{seed}/known", mixture.num_shards).tolist():
+        found += mixture.numbers_of(shard)[: count - len(found)]
+        if len(found) == count:
+            break
+    return sorted(found)
+
+
 def _knn(known: nearest_neighbors.LabeledFeatures, tested: nearest_neighbors.Features) -> nearest_neighbors.Labels:
     return nearest_neighbors.vote(*nearest_neighbors.nearest_neighbors(known, tested, NEIGHBORS), NEIGHBORS)
 
 
 def _probe(known: nearest_neighbors.LabeledFeatures, tested: nearest_neighbors.Features) -> nearest_neighbors.Labels:
-    return logistic_regression.predict(logistic_regression.fit(C, known), tested)
+    model = logistic_regression.fit(C, known, max_iterations=MAX_ITERATIONS)
+    return logistic_regression.predict(model, tested)
 
 
 CLASSIFIERS: dict[str, Callable[..., nearest_neighbors.Labels]] = {KNN: _knn, PROBE: _probe}

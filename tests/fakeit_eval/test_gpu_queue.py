@@ -144,6 +144,8 @@ def test_gpu_queue__only_visible_gpus_are_used(pretended: Path, monkeypatch: pyt
     for hidden in ("", "-1", "-1,2"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         assert list_gpus() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-12,GPU-1")
+    assert list_gpus() == ["MIG-12", "GPU-1"]
 
 
 def test_gpu_queue__a_command_keeps_its_gpu_after_its_study_is_killed(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from fakeit_train.metrics_log import CollapseWarning
 from fakeit_train.objectives.base import build_objective
 from fakeit_train.settings import load_config
 from fakeit_train.trainer import train
+from fakeit_train.validation.features import known_numbers
 from tests.fakeit_train.test_trainer import _killed_at, logged, run, seen_batches, wait_for_a_checkpoint
 
 SHORT = [
@@ -35,13 +36,21 @@ SHORT = [
     "contrast.projector_width=16", "contrast.embedding_size=8", "contrast.queue=30", "distillation.num_prototypes=24",
     "distillation.projector_width=16", "distillation.embedding_size=8",
 ]  # fmt: skip
+
+
+def short(name: str) -> list[str]:
+    """Returns the short settings that a config takes."""
+    section = "contrast." if name == "digits_dino" else "distillation."
+    return [setting for setting in SHORT if not setting.startswith(section)]
+
+
 DIGITS = ("digits_supervised_contrastive", "digits_multi_positive", "digits_dino")
 
 
 @pytest.fixture(scope="module", params=DIGITS)
 def trained(request: pytest.FixtureRequest, siblings_clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Returns a config of each objective, and the folder of an uninterrupted run."""
-    config, out = load_config(request.param, SHORT), tmp_path_factory.mktemp("run") / "whole"
+    config, out = load_config(request.param, short(request.param)), tmp_path_factory.mktemp("run") / "whole"
     train(config, [str(siblings_clone)], out)
     return config, out
 
@@ -97,7 +106,7 @@ def test_objective_runs__an_encoder_can_be_probed_and_not_tested(
 @pytest.mark.long
 def test_objective_runs__resume_on_one_rank_after_two_were_killed(siblings_clone: Path, tmp_path: Path) -> None:
     """Two real processes are killed in mid-epoch; one continues with the same batches, whole prompts in each."""
-    settings = [*SHORT, "data.num_workers=1", "num_epochs=60", "checkpoint_every=2"]
+    settings = [*short("digits_multi_positive"), "data.num_workers=1", "num_epochs=60", "checkpoint_every=2"]
     out = tmp_path / "run"
     process = run(out, siblings_clone, *settings, num_processes=2, config="digits_multi_positive")
     wait_for_a_checkpoint(out)
@@ -120,7 +129,7 @@ def test_objective_runs__resume_on_one_rank_after_two_were_killed(siblings_clone
 
 
 def test_objective_runs__k_nn_and_probe_equal_scikit_learns(siblings_clone: Path, tmp_path: Path) -> None:
-    config = load_config("digits_dino", [*SHORT, f"validation.data={siblings_clone}", "validation.knn=1",
+    config = load_config("digits_dino", [*short("digits_dino"), f"validation.data={siblings_clone}", "validation.knn=1",
                                          "validation.linear_probe=2", "validation.keep_best=true"])  # fmt: skip
     out = tmp_path / "run"
     train(config, [str(siblings_clone)], out)
@@ -139,8 +148,57 @@ def test_objective_runs__k_nn_and_probe_equal_scikit_learns(siblings_clone: Path
     probe = 100 * (LogisticRegression(max_iter=2000).fit(features, labels).predict(features) == labels).mean()
     assert scores[-1]["val_knn_top1"] == pytest.approx(knn, abs=1.1)
     assert scores[-1]["val_probe_top1"] == pytest.approx(probe, abs=1.1)
-    assert json.loads((out / "best" / "scores.json").read_text())["step"] in (4, 8)
+    assert json.loads((out / "best" / "scores.json").read_text())["step"] == 8
     assert load_backbone(out / "best")[0].classes == ()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_objective_runs__k_nn_is_what_an_encoder_is_validated_by(
+    precision: str, siblings_clone: Path, tmp_path: Path
+) -> None:
+    settings = [*short("digits_dino"), "num_epochs=1", f"validation.data={siblings_clone}", f"precision={precision}"]
+    train(load_config("digits_dino", settings), [str(siblings_clone)], tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "val_knn_top1" in line] == [4]
+
+
+def test_objective_runs__start_from_a_classifier_and_from_an_encoder(
+    finished: tuple[Path, Manifest], siblings_clone: Path, tmp_path: Path
+) -> None:
+    classifier, encoder = tmp_path / "classifier", tmp_path / "encoder"
+    few = ["num_epochs=1", "data.batch_size=40", "data.num_workers=0"]
+    train(load_config("digits", few), [str(finished[0])], classifier)
+    train(
+        load_config("digits_dino", [*short("digits_dino"), f"init={classifier}", "optim.learning_rate=0"]),
+        [str(siblings_clone)],
+        encoder,
+    )
+    before, after = (load_file(out / "backbone.safetensors") for out in (classifier, encoder))
+    assert set(before) - set(after) == {"fc.weight", "fc.bias"}
+    weights = [name for name in after if name.endswith("conv1.weight")]
+    assert weights and all(torch.equal(before[name], after[name]) for name in weights)
+    with pytest.warns(UserWarning, match=r"fc\.weight are initialized randomly"):
+        train(load_config("digits", [*few, f"init={encoder}"]), [str(finished[0])], tmp_path / "again")
+
+
+def test_objective_runs__the_best_is_judged_by_one_score(siblings_clone: Path, tmp_path: Path) -> None:
+    settings = [*short("digits_dino"), f"validation.data={siblings_clone}", "validation.knn=1", "validation.linear_probe=2",
+                "validation.keep_best=true"]  # fmt: skip
+    train(load_config("digits_dino", settings), [str(siblings_clone)], tmp_path)
+    # The probe is due after the second epoch alone, so nothing of the first is kept.
+    assert json.loads((tmp_path / "best" / "scores.json").read_text())["step"] == 8
+
+
+def test_objective_runs__known_images_lie_in_few_shards(siblings_clone: Path) -> None:
+    mixture = open_mixture([str(siblings_clone)], load_config("digits_dino", []).data)
+    found = known_numbers(mixture, 0, 40)
+    assert len(set(found)) == 40 and len({mixture.shard_of(number) for number in found}) == 2
+    assert known_numbers(mixture, 0, 1000) == list(range(96)) and known_numbers(mixture, 1, 40) != found
+
+
+def test_objective_runs__no_positives_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match="no crop has a positive, so nothing is learned"):
+        CollapseWarning(True).look({"positives": 0.0, "feature_spread": 0.9})
 
 
 def test_objective_runs__a_classifier_has_k_nn_beside_its_own_top1(
@@ -160,7 +218,7 @@ def test_objective_runs__a_classifier_has_k_nn_beside_its_own_top1(
     ("name", "settings", "words"),
     [
         ("digits_multi_positive", [], "has one prompt for all images of a class"),
-        ("digits_dino", ["validation.data={root}"], "trains no classifier to validate; add validation.knn=1"),
+        ("digits_dino", ["validation.data={root}", "validation.every=3"], "validation.every is for objectives that train a"),
         ("digits", ["validation.knn=1"], "validation.knn is set, but there are no validation images; add --val DATA"),
     ],
 )  # fmt: skip
@@ -174,7 +232,12 @@ def test_objective_runs__what_does_not_fit_is_one_sentence(
 
 
 def test_objective_runs__images_without_siblings_have_their_own_crops(siblings_clone: Path, tmp_path: Path) -> None:
-    settings = [*SHORT, "data.where=index != 1,index != 2,index != 3", "num_epochs=1", "contrast.queue=0"]
+    settings = [
+        *short("digits_multi_positive"),
+        "data.where=index != 1,index != 2,index != 3",
+        "num_epochs=1",
+        "contrast.queue=0",
+    ]
     train(load_config("digits_multi_positive", settings), [str(siblings_clone)], tmp_path / "run")
     lines = logged(tmp_path / "run")
     assert all(3 <= line["positives"] <= 15 for line in lines) and min(line["positives"] for line in lines) < 15
@@ -194,7 +257,7 @@ def test_objective_runs__a_teacher_without_centering_collapses(siblings_clone: P
     settings = ["distillation.center_momentum=1", "distillation.teacher_temperature_start=0.02", "num_epochs=10",
                 "distillation.teacher_temperature=0.02", "optim.learning_rate=0.02", "optim.name=momentum"]  # fmt: skip
     with pytest.warns(UserWarning, match="nearly the same"):
-        train(load_config("digits_dino", [*SHORT, *settings]), [str(siblings_clone)], tmp_path / "run")
+        train(load_config("digits_dino", [*short("digits_dino"), *settings]), [str(siblings_clone)], tmp_path / "run")
 
 
 def test_objective_runs__imagenets_config_takes_two_steps(siblings_clone: Path, tmp_path: Path) -> None:
@@ -207,7 +270,9 @@ def test_objective_runs__imagenets_config_takes_two_steps(siblings_clone: Path, 
 
 
 def test_objective_runs__torchvision_networks_become_encoders() -> None:
-    config = load_config("digits_dino", [*SHORT, "backbone.library=torchvision", "backbone.arch=mobilenet_v3_small"])
+    config = load_config(
+        "digits_dino", [*short("digits_dino"), "backbone.library=torchvision", "backbone.arch=mobilenet_v3_small"]
+    )
     config = replace(config, backbone=replace(config.backbone, arch_options={}))
     objective: Any = build_objective(build_network(config.backbone), config)
     crops = [torch.randint(0, 256, (2, 2, side, side, 3), dtype=torch.uint8) for side in (32, 24)]

@@ -149,4 +149,5 @@ def test_validation__there_may_be_fewer_images_than_ranks(finished: tuple[Path, 
 def test_validation__a_score_on_other_images_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "scores.json").write_text(json.dumps({"step": 3, "data": "a", "val_top1": 70.0}))
-    assert [best_score(tmp_path, data) for data in ("a", "b")] == [70.0, -1.0]
+    assert [best_score(tmp_path, data, "val_top1") for data in ("a", "b")] == [70.0, -1.0]
+    assert best_score(tmp_path, "a", "val_knn_top1") == -1.0

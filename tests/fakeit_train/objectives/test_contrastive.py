@@ -32,7 +32,8 @@ CONFIGS = dict(zip(NAMES, ("digits_supervised_contrastive", "digits_multi_positi
 
 
 def config_of(name: str, *settings: str) -> TrainConfig:
-    return load_config(CONFIGS[name], [*SMALL, *settings])
+    other = "contrast." if name == "self_distillation" else "distillation."
+    return load_config(CONFIGS[name], [*(one for one in SMALL if not one.startswith(other)), *settings])
 
 
 def reference(embeddings: Tensor, ids: list[int], temperature: float, queue: Tensor, queue_ids: list[int]) -> Tensor:
@@ -244,7 +245,7 @@ def test_self_distillation__loss_gradient_and_center_equal_a_float64_reference()
         assert torch.allclose(found, slope, rtol=1e-3, atol=1e-4 * float(slope.abs().max()) + 1e-9), name
     assert not any(name.startswith("teacher") for name in gradients)
     kept = {name: value.clone() for name, value in objective.teacher.named_parameters()}
-    objective._totals = [total.double() for total in objective._totals]
+    objective._total = objective._total.double()
     objective.after_step()
     mean = teacher.mean((0, 1))
     assert torch.allclose(objective.center, before * settings.center_momentum + mean * (1 - settings.center_momentum))
@@ -297,6 +298,8 @@ def test_objectives__the_spread_of_embeddings_is_1_if_uniform_and_0_if_collapsed
         ("multi_positive", ["data.batch_size=31"], "divisible by 2, not 31"),
         ("self_distillation", ["optim.ema=0.9"], "exports an average of weights already; leave out optim.ema=0.9"),
         ("supervised_contrastive", ["label_smoothing=0.1"], "label_smoothing is for objectives that train a classifier"),
+        ("self_distillation", ["data.siblings=2"], "data.siblings is for objectives that compare images of a prompt"),
+        ("self_distillation", ["contrast.temperature=0.5"], "settings of contrast are for other objectives than"),
         ("supervised_contrastive", ["optim.layers=head"], "optim.layers=head is for objectives that train a classifier"),
     ],
 )  # fmt: skip
