@@ -36,7 +36,8 @@ def look(site: Path) -> dict[str, Any]:
         )
         start = time.perf_counter()
         page.fill("#search", "7")
-        page.wait_for_function("document.querySelector('#count').value.split(' ')[0] !== '0'")
+        while not page.evaluate("document.querySelector('#count').value.split(' ')[0] !== '0'"):
+            page.wait_for_timeout(50)
         search = time.perf_counter() - start
         start = time.perf_counter()
         page.locator(".class").first.click()

@@ -169,7 +169,10 @@ def test_objective_runs__start_from_a_classifier_and_from_an_encoder(
     few = ["num_epochs=1", "data.batch_size=40", "data.num_workers=0"]
     train(load_config("digits", few), [str(finished[0])], classifier)
     train(
-        load_config("digits_dino", [*short("digits_dino"), f"init={classifier}", "optim.learning_rate=0"]),
+        load_config(
+            "digits_dino",
+            [*short("digits_dino"), f"init={classifier}", "optim.learning_rate=0", "optim.min_learning_rate=0"],
+        ),
         [str(siblings_clone)],
         encoder,
     )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -256,5 +257,8 @@ def test_gallery__measures_page_order_of_classes_and_marks(
     assert 0 < page.locator(".grid button").count() == page.locator(".grid .flagged").count()
     page.locator(".grid button").first.click()
     assert "from the nearest image of the other set" in page.inner_text("#about")
-    page.wait_for_function("document.querySelector('#pictures img').naturalWidth > 0")
+    # Not `wait_for_function`, whose later tries the page's content security policy refuses.
+    deadline = time.monotonic() + 30
+    while not page.evaluate("document.querySelector('#pictures img').naturalWidth > 0") and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
     visit.check()

@@ -258,6 +258,7 @@ def test_self_distillation__loss_gradient_and_center_equal_a_float64_reference()
 
 def test_self_distillation__schedules_and_frozen_prototypes() -> None:
     config = config_of("self_distillation", "distillation.frozen_prototypes=0.1", "distillation.teacher_temperature=0.08",
+                       "distillation.teacher_temperature_start=0.04",
                        "distillation.temperature_warm_up=0.5", "distillation.teacher_momentum=0.9")  # fmt: skip
     torch.manual_seed(0)
     objective: Any = build_objective(build_network(config.backbone), config)
