@@ -2,7 +2,13 @@
 
     fakeit-train digits_dino --data demo/digits --out demo/dino
 
-NOTE
+Over three seeds, a linear probe on the features reaches 89.2 % on real digits, and nearest neighbors
+78.8 %. Pixels reach 96.0 and 97.5 % (benchmarks/results/2026-11-29-objectives.md): digits are centered and alike.
+Training takes three minutes on two idle cores.
+
+Tried over 25 epochs on one seed, probe and nearest neighbors: a teacher's temperature of 0.04 rising to 0.07, 86 and 72 %
+(the teacher is uniform for a third of the steps); 0.02, 88 and 77 %; 128 prototypes, 88 and 74 %; 50 epochs with the larger
+crops below, 90 and 81 %; RandAugment, 87 and 78 % over 30 epochs.
 """
 
 from dataclasses import replace

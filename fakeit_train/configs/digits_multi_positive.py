@@ -2,7 +2,12 @@
 
     fakeit-train digits_multi_positive --data demo/captions --out demo/multi
 
-NOTE
+The clone needs prompts of its own, K images each: `fakeit-build make … --prompts captions.csv --images-per-prompt 4`. On
+2,000 digits with K = 4, a linear probe on the features reaches 98.8 % on real digits, over three seeds, without a label
+in training; with K = 2 98.3 % and with K = 1, where an image has only its own crops, 96.3 %. Pixels reach
+96.0 % (benchmarks/results/2026-11-29-objectives.md). Training takes two minutes on two idle cores.
+
+Siblings should share the class and little else: with captions of which half name a backdrop, 20 epochs reached 87 %.
 """
 
 from dataclasses import replace
