@@ -51,18 +51,18 @@ def bare(config: TrainConfig, batch: Batch) -> None:
         optimizer.step()
 
 
-def loop(config: TrainConfig, batch: Batch) -> None:
+def loop(config: TrainConfig, batch: Batch, num_steps: int = NUM_STEPS) -> None:
     """Runs the loop of `train` with metrics and progress, but without the one checkpoint at the end."""
 
     def batches() -> Generator[Batch]:
         while True:
             yield batch
 
-    network = build_network(config.backbone).to(memory_format=torch.channels_last)
-    objective = build_objective(network, config)
+    objective = build_objective(build_network(config.backbone), config)
+    objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = make_state(objective, make_optimizer(objective, config.optim), config, "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(config, WORLD, state, Path(folder), NUM_STEPS, NUM_STEPS)
+        run = _Run(config, WORLD, state, Path(folder), num_steps, num_steps)
         run._save = lambda step: None  # type: ignore[method-assign]
         run.steps(0, batches(), open_metrics_log(Path(folder), (), {}, 0))
 

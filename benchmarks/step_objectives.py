@@ -5,25 +5,19 @@ python -m benchmarks.step_objectives
 
 import subprocess
 import sys
-import tempfile
-from collections.abc import Generator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from benchmarks.pairs import ratios, spread, time_in_turns
-from benchmarks.step import WORLD, make_batch
+from benchmarks.step import loop, make_batch
 from builders.networks.backbone import build_network
-from fakeit_train.checkpoint import make_state
 from fakeit_train.config import TrainConfig
 from fakeit_train.data.loader import Batch
-from fakeit_train.metrics_log import open_metrics_log
 from fakeit_train.objectives.base import build_objective, traits_of
 from fakeit_train.optimizer import make_optimizer
 from fakeit_train.peak_memory import memory_gib
 from fakeit_train.settings import load_config
-from fakeit_train.trainer import _Run
 from tests.acceptance.record import record
 
 NUM_STEPS, NUM_ROUNDS, TARGET = 12, 7, 1.03
@@ -53,23 +47,6 @@ def bare(config: TrainConfig, batch: Batch) -> None:
         optimizer.step()
 
 
-def loop(config: TrainConfig, batch: Batch) -> None:
-    """Runs the loop of `train` with metrics and progress, but without the one checkpoint at the end."""
-
-    def batches() -> Generator[Batch]:
-        while True:
-            yield batch
-
-    network = build_network(config.backbone)
-    objective = build_objective(network, config)
-    objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = make_state(objective, make_optimizer(objective, config.optim), config, "cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        run = _Run(config, WORLD, state, Path(folder), NUM_STEPS, NUM_STEPS)
-        run._save = lambda step: None  # type: ignore[method-assign]
-        run.steps(0, batches(), open_metrics_log(Path(folder), (), {}, 0))
-
-
 def memory_of(name: str) -> str:
     """Returns the peak memory of a process that trains with a config and does nothing else, in GiB."""
     done = subprocess.run([sys.executable, "-m", "benchmarks.step_objectives", name], capture_output=True, check=True)
@@ -81,14 +58,14 @@ def main() -> None:
     torch.manual_seed(0)
     if len(sys.argv) > 1:
         config = config_of(sys.argv[1])
-        loop(config, batch_of(config))
+        loop(config, batch_of(config), NUM_STEPS)
         print(memory_gib(torch.device("cpu")))
         return
     lines = []
     for name in CONFIGS:
         config = config_of(name)
         batch = batch_of(config)
-        arms = {"bare": lambda c=config, b=batch: bare(c, b), "loop": lambda c=config, b=batch: loop(c, b)}
+        arms = {"bare": lambda c=config, b=batch: bare(c, b), "loop": lambda c=config, b=batch: loop(c, b, NUM_STEPS)}
         found = time_in_turns(arms, NUM_ROUNDS)
         against = ratios(found["loop"], found["bare"])
         crops = sum(kind.num_crops for kind in config.crops_of_image.kinds)

@@ -37,7 +37,8 @@ def look(site: Path) -> dict[str, Any]:
         start = time.perf_counter()
         page.fill("#search", "7")
         while not page.evaluate("document.querySelector('#count').value.split(' ')[0] !== '0'"):
-            page.wait_for_timeout(50)
+            assert time.perf_counter() < start + 30
+            page.wait_for_timeout(5)
         search = time.perf_counter() - start
         start = time.perf_counter()
         page.locator(".class").first.click()

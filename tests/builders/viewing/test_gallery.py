@@ -258,7 +258,8 @@ def test_gallery__measures_page_order_of_classes_and_marks(
     page.locator(".grid button").first.click()
     assert "from the nearest image of the other set" in page.inner_text("#about")
     # Not `wait_for_function`, whose later tries the page's content security policy refuses.
-    deadline = time.monotonic() + 30
-    while not page.evaluate("document.querySelector('#pictures img').naturalWidth > 0") and time.monotonic() < deadline:
+    is_loaded, deadline = "document.querySelector('#pictures img').naturalWidth > 0", time.monotonic() + 30
+    while not page.evaluate(is_loaded) and time.monotonic() < deadline:
         page.wait_for_timeout(50)
+    assert page.evaluate(is_loaded)
     visit.check()
